@@ -1,0 +1,112 @@
+# Everything that is done with this project; `make help` lists it. CI runs these targets and nothing else.
+#
+# Needs GNU make, Python 3.11 or newer, and root or sudo for what changes the network. The rest is fetched.
+
+PYTHON ?= python3# makes the virtual environment
+VENV   ?= .venv
+ARGS   ?=# run: the command line; test, unit, kernel, e2e, soak: more for pytest; image, lock: more for those
+IMAGE  ?= istio-iptables
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # `make -j test` would mix up the output, and the order below is meant
+MAKEFLAGS += --no-print-directory
+
+# Empty for root, and where there is no sudo: then the program itself says what it is not allowed to do. -E because
+# settings come from the environment too. Root leaves no files behind that the user cannot delete.
+SUDO = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+AS_ROOT = $(if $(SUDO),$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1)
+
+# Tests run side by side; those of one xdist_group run one after another.
+PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup
+DOCTESTS = --doctest-modules istio_iptables
+
+.PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image lock clean venv system system-run
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@echo "for example: make run ARGS=\"-b '*' --dry-run\"; make unit ARGS='-k cleanup'; make test PYTHON=python3.13"
+
+run: system-run $(VENV) ## show what it does, in network namespaces of its own; with ARGS="...": run it here
+	@$(if $(ARGS),$(AS_ROOT) $(VENV)/bin/istio-iptables $(ARGS),$(AS_ROOT) $(VENV)/bin/python tools/demo.py)
+
+test: system $(VENV) lint types ## all checks and all tests
+	$(PYTEST) $(wildcard tests/unit tests/kernel tests/e2e) $(DOCTESTS) $(ARGS)
+
+lint: $(VENV) ## style, order of imports between the rooms, workflow files, dependencies
+	$(VENV)/bin/ruff check --quiet
+	$(VENV)/bin/ruff format --quiet --check
+	$(VENV)/bin/lint-imports --no-logo
+	tools/check-workflows $(VENV)
+	$(VENV)/bin/python -m pip --quiet check
+
+format: $(VENV) ## put the code into the one format
+	$(VENV)/bin/ruff check --quiet --fix
+	$(VENV)/bin/ruff format --quiet
+
+types: $(VENV) ## type check
+	$(VENV)/bin/mypy
+
+unit: $(VENV) ## tests and doctests that need no privilege
+	$(PYTEST) tests/unit $(DOCTESTS) $(ARGS)
+
+kernel: system $(VENV) ## tests against the kernel, in network namespaces (skipped unless root)
+	$(PYTEST) tests/kernel $(ARGS)
+
+e2e: system $(VENV) ## tests with real traffic through a real Envoy (skipped unless root)
+	$(if $(wildcard tests/e2e/test_*.py),$(PYTEST) tests/e2e $(ARGS),@echo 'e2e: there are no tests yet')
+
+fuzz: $(VENV) ## property tests with many more examples
+	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
+
+soak: system $(VENV) ## the tests that take minutes
+	HYPOTHESIS_PROFILE=fuzz $(PYTEST) -m soak $(ARGS)
+
+golden: $(VENV) ## write tests/golden anew; read the difference before you commit it
+	$(VENV)/bin/python -m tests.golden --write
+
+bench: system $(VENV) ## measure what a run costs, beside a bare interpreter and iptables-restore
+	$(AS_ROOT) $(VENV)/bin/python tests/bench/bench.py $(ARGS)
+
+image: ## build the container image, with docker or podman
+	@for engine in docker podman; do \
+	    if $$engine info >/dev/null 2>&1; then set -x; exec $$engine build --tag $(IMAGE) $(ARGS) .; fi; \
+	done; echo 'image: SKIPPED, neither docker nor podman works here'
+
+# With the oldest Python: what it needs, the newer ones install too. ARGS=--upgrade for newer versions.
+# The files hold no address of a package index: hashes make it irrelevant from which one the packages come.
+lock: $(VENV) ## write requirements/*.txt anew from setup.cfg and pyproject.toml
+	$(PIP_COMPILE) --all-build-deps --only-build-deps --output-file requirements/build.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --output-file requirements/runtime.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
+	    --extra dev --extra test --output-file requirements/dev.txt
+PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
+    --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
+    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+clean: ## remove everything that make has made
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The packages of the system: all of them, or those that `make run` takes.
+system: ## install system packages that are missing (apt-get), or say which are
+	@tools/system-packages test $(PYTHON)
+system-run:
+	@tools/system-packages run $(PYTHON)
+
+# The virtual environment. The stamp's name holds PYTHON, so that another Python makes another environment.
+# Nothing unhashed gets in: build isolation would fetch the newest setuptools to compile python-iptables and to install
+# ourselves, so the locked one goes in first and is used. The "compat" mode puts our folder on the path instead of
+# installing an import hook, which would slow down every start.
+STAMP := $(VENV)/.made-with$(subst /,_,$(PYTHON))
+PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
+$(VENV): $(STAMP)
+venv: $(STAMP) ## make the virtual environment; every target that needs it does that
+$(STAMP): setup.cfg requirements/build.txt requirements/dev.txt
+	@tools/system-packages build $(PYTHON)
+	@echo 'making $(VENV), once ...'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@{ $(PIP) --require-hashes -r requirements/build.txt && \
+	    $(PIP) --no-build-isolation --use-pep517 --require-hashes -r requirements/dev.txt && \
+	    $(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable . ; \
+	} >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
+	@touch $@

@@ -1,0 +1,77 @@
+"""istio-iptables: write, read and explain the redirection rules of an Istio sidecar.
+
+The library in one breath: `configure` checks settings and makes a Config, `build` makes the
+Ruleset that it means, `render` shows it, `Machine` is the kernel, `prepare` plans against it, and
+the plan is applied:
+
+    from istio_iptables import Machine, build, configure, prepare
+
+    wanted = build(configure({"istio-inbound-ports": "*"}))
+    with Machine() as machine:
+        prepared = prepare(machine, wanted)
+        for difference in prepared.plan.differences:
+            print(difference.title)
+        prepared.apply()
+
+Names are imported when they are first used: `import istio_iptables` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .api import Prepared, build, configure, prepare, render
+    from .backends.machine import Machine
+    from .backends.namespace import enter as enter_network_namespace
+    from .config import Config
+    from .environment import Facts, ThisMachine
+    from .errors import IstioIptablesError, KernelError, SettingsError
+    from .plan import Plan
+    from .ruleset import Ruleset
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Config": "config",
+    "Facts": "environment",
+    "IstioIptablesError": "errors",
+    "KernelError": "errors",
+    "Machine": "backends.machine",
+    "Plan": "plan",
+    "Prepared": "api",
+    "Ruleset": "ruleset",
+    "SettingsError": "errors",
+    "ThisMachine": "environment",
+    "build": "api",
+    "configure": "api",
+    "enter_network_namespace": "backends.namespace",
+    "prepare": "api",
+    "render": "api",
+}
+
+__all__ = [
+    "Config",
+    "Facts",
+    "IstioIptablesError",
+    "KernelError",
+    "Machine",
+    "Plan",
+    "Prepared",
+    "Ruleset",
+    "SettingsError",
+    "ThisMachine",
+    "build",
+    "configure",
+    "enter_network_namespace",
+    "prepare",
+    "render",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    attribute = "enter" if name == "enter_network_namespace" else name
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), attribute)

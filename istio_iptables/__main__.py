@@ -1,0 +1,42 @@
+"""The entry point: read the command line and hand it on.
+
+A plain call (settings, and at most a command without options of its own) goes straight to its use
+case. Help, completion and everything else goes through the Typer application in cli.py, whose
+import takes longer than the plain call itself; both read the same declarations in settings.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .goflags import read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run istio-iptables with the given arguments, by default the process's, and return the exit code."""
+    if "_ISTIO_IPTABLES_COMPLETE" in os.environ:
+        from .cli import run as run_application
+
+        return run_application([])
+    invocation = read(sys.argv[1:] if arguments is None else arguments)
+    if invocation.meta or (invocation.options and not invocation.mistakes):
+        from .cli import run as run_application
+
+        return run_application(invocation.canonical())
+    from .usecases import run
+
+    return run(invocation)
+
+
+def clean(arguments: Sequence[str] | None = None) -> int:
+    """Run istio-clean-iptables: `istio-iptables cleanup`, settings being accepted and of no account."""
+    return main([*(sys.argv[1:] if arguments is None else arguments), "cleanup"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

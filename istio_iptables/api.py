@@ -1,0 +1,116 @@
+"""api: the library. What the command does, it does by these functions.
+
+>>> from istio_iptables import Facts, build, configure, render
+>>> config = configure({"istio-inbound-ports": "80,443"}, environment=Facts(ipv4=True))
+>>> print(render(build(config)).splitlines()[0])
+*nat
+"""
+
+from __future__ import annotations
+
+from . import policy
+from .config import Config
+from .environment import ThisMachine
+from .errors import SettingsError
+from .formats import as_json, commands, restore
+from .plan import execute, make_plan
+from .resolve import parse, resolve
+from .ruleset import FAMILIES, Ruleset
+from .settings import BY_NAME, Given, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Literal
+
+    from .backends.machine import Choice, Machine
+    from .environment import Environment
+    from .plan import Live, Plan
+    from .ruleset import Family
+
+
+def configure(settings: Mapping[str, str] | None = None, *, environment: Environment | None = None) -> Config:
+    """Make a Config from settings by their long flag names; what is not given has its default.
+
+    Values are written as on the command line and checked in the same way. `environment` are the
+    facts about the machine that the rules are for, by default this one. Variables of the process
+    are not read. Raises SettingsError with every mistake.
+    """
+    facts = environment or ThisMachine()
+    given, mistakes = [], []
+    for name, text in (settings or {}).items():
+        if name in BY_NAME:
+            given.append(Given(BY_NAME[name], text, name))
+        else:
+            mistakes.append(f"{name}: unknown setting{nearest(name, BY_NAME)}")
+    config, _warnings = resolve(parse(given, facts, mistakes), facts)
+    return config
+
+
+def build(config: Config) -> Ruleset:
+    """Return the rules that a Config means."""
+    return policy.build(config)
+
+
+def render(
+    ruleset: Ruleset,
+    style: Literal["restore", "commands", "json"] = "restore",
+    families: Sequence[Family] = FAMILIES,
+    *,
+    explain: bool = False,
+) -> str:
+    """Return a rule set as text.
+
+    `restore`: scripts for iptables-restore --noflush (IPv4) and ip6tables-restore --noflush (IPv6),
+    which stand one after the other if both families have rules, then ip(8) commands as comments.
+    `commands`: a shell script, with `explain` each rule's reason above it. `json`: for programs.
+    """
+    if style == "json":
+        return as_json.text(as_json.document(ruleset, families))
+    if style == "commands":
+        return commands.script(ruleset, families, explain=explain)
+    shown = [family for family in families if family in ruleset.families()]
+    text = ""
+    for family in shown:
+        if len(shown) > 1:
+            command = "iptables-restore" if family == "ipv4" else "ip6tables-restore"
+            text += f"# {family}: for {command} --noflush\n"
+        text += restore.script(ruleset, family)
+    text += "".join(f"# {commands.ip_command(o)}\n" for o in ruleset.network if o.family in families)
+    return text
+
+
+class Prepared:
+    """A plan against a machine, made while its locks are held: look at it, then apply it or not."""
+
+    def __init__(self, machine: Machine, live: Live, wanted: Ruleset, choice: Choice, plan: Plan) -> None:
+        self._machine = machine
+        self.live = live
+        self.wanted = wanted
+        self.choice = choice
+        self.plan = plan
+
+    def apply(self) -> None:
+        """Do what the plan says.
+
+        Raises SettingsError if the backend cannot load it, before anything is touched, and
+        KernelError if the kernel said no, after everything has been put back.
+        """
+        refusals = [text for action in self.plan.actions if (text := self._machine.refusal(action))]
+        if refusals:
+            raise SettingsError(
+                f"{text}: shorten ISTIO_OUTBOUND_OWNER_GROUPS, or leave --force-iptables-binary out, "
+                "since libiptc can load it"
+                for text in refusals
+            )
+        execute(self.plan, self._machine)
+
+
+def prepare(machine: Machine, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:
+    """Read what is in place and plan how to make it `wanted`; an empty Ruleset means cleaning up.
+
+    `machine` must have been entered (`with Machine() as machine:`). Raises KernelError.
+    """
+    live = machine.read(wanted)
+    choice = machine.choose(live) if wanted.tables else machine.nothing_to_choose()
+    return Prepared(machine, live, wanted, choice, make_plan(live, wanted, choice.place, rewrite=rewrite))

@@ -1,0 +1,304 @@
+"""libiptc: the legacy tables, through python-iptables and the kernel's own replace operation.
+
+Each family has a process of its own, forked before the library is used: IPv4 and IPv6 cannot share
+one, and the C library may end the process it is in. That process holds a table from reading
+it to committing the edit; the caller holds the xtables lock over both, as libiptc takes none.
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import struct
+
+from ..edit import CreateChain, Insert, RemoveChain, ReplaceRules
+from ..errors import KernelError
+from ..ruleset import TABLES, Chain, Table
+from .entries import decode, encode
+from .proc import existing_legacy_tables
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Literal
+
+    from ..edit import Step, TableEdit
+    from ..ruleset import Family, TableName
+
+
+class Libiptc:
+    """The Backend that writes legacy tables through libiptc."""
+
+    name = "libiptc"
+    variant: Literal["legacy"] = "legacy"
+
+    def __init__(self) -> None:
+        self._workers: dict[Family, _Worker] = {}
+
+    def _worker(self, family: Family) -> _Worker:
+        if family not in self._workers:
+            from .iptc_loader import LibiptcMissing, load
+
+            try:
+                load()
+            except LibiptcMissing as error:
+                raise KernelError(
+                    f"libiptc cannot be used: {error}",
+                    "install python-iptables and the package iptables (it has libip4tc, libip6tc and "
+                    "libxtables), or choose the command with --force-iptables-binary legacy",
+                ) from error
+            self._workers[family] = _Worker(family)
+        return self._workers[family]
+
+    def read(self, family: Family) -> tuple[Table, ...]:
+        """Return the tables of this tool that exist."""
+        existing = existing_legacy_tables(family)
+        names = [name for name in TABLES if name in existing]
+        if not names:
+            return ()
+        worker = self._worker(family)
+        return tuple(_table(family, name, worker.call("read", name)) for name in names)
+
+    def opens(self, family: Family, name: TableName) -> bool:
+        """Tell whether the kernel has a table. This makes the table if it has, so ask before writing only."""
+        ok, value = self._worker(family).ask("read", name)
+        if ok:
+            return True
+        if value[1] in (errno.ENOENT, errno.ENOPROTOOPT):
+            return False
+        raise explain(family, *value)
+
+    def refusal(self, edit: TableEdit) -> str:
+        """Return nothing: a rule takes as many matches as fit in 64 KiB."""
+        return ""
+
+    def apply(self, edit: TableEdit) -> None:
+        """Make an edit by one replace of its table."""
+        operations = [operation for step in edit.steps for operation in _operations(step, edit.family)]
+        self._worker(edit.family).call("edit", edit.table, operations)
+
+    def close(self) -> None:
+        """End the processes: all pipes first, since a later process has copies of the earlier ones'."""
+        for worker in self._workers.values():
+            worker.hang_up()
+        for worker in self._workers.values():
+            worker.wait()
+        self._workers.clear()
+
+
+def _operations(step: Step, family: Family) -> Iterator[tuple[Any, ...]]:
+    """Return a step as calls of libiptc: its function's name and arguments."""
+    if isinstance(step, CreateChain):
+        yield "create_chain", step.chain
+    elif isinstance(step, RemoveChain):
+        yield "delete_chain", step.chain
+    elif isinstance(step, ReplaceRules):
+        if step.before:
+            yield "flush_entries", step.chain
+        for rule in step.after:
+            yield "append_entry", step.chain, encode(rule, family)
+    elif isinstance(step, Insert):
+        yield "insert_entry", step.chain, encode(step.rule, family), step.position - 1
+    else:
+        yield "delete_num_entry", step.chain, step.position - 1
+
+
+def _table(family: Family, name: TableName, chains: list[Any]) -> Table:
+    names = frozenset(chain for chain, _ in chains)
+    return Table(
+        family,
+        name,
+        tuple(
+            Chain(chain, tuple(decode(entry, target, family, names) for entry, target in entries))
+            for chain, entries in chains
+        ),
+    )
+
+
+# --- the process of one family --------------------------------------------------------------
+
+_LENGTH = struct.Struct("=I")
+
+
+class _Worker:
+    """A forked process that holds the tables of one family, and the pipes to it."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        requests_read, self._requests = os.pipe()
+        self._answers, answers_write = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:  # the child: never returns, and never runs the parent's cleanup
+            os.close(self._requests)
+            os.close(self._answers)
+            try:
+                _serve(family, requests_read, answers_write)
+            finally:
+                os._exit(0)
+        os.close(requests_read)
+        os.close(answers_write)
+
+    def call(self, *request: Any) -> Any:
+        """Have the process do something and return what it returns. Raises KernelError."""
+        ok, value = self.ask(*request)
+        if not ok:
+            raise explain(self._family, *value)
+        return value
+
+    def ask(self, *request: Any) -> tuple[bool, Any]:
+        """Have the process do something: True and what it returns, or False, the operation and its errno."""
+        try:
+            _send(self._requests, request)
+            answer = _receive(self._answers)
+        except (EOFError, BrokenPipeError):
+            answer = None
+        if answer is None:
+            raise KernelError(
+                f"libiptc ended its process ({self._family}, exit status {self.wait()})",
+                "run as root with the capabilities NET_ADMIN and NET_RAW",
+            )
+        ok, value = answer
+        return ok, value
+
+    def hang_up(self) -> None:
+        """Close the pipes, at which the process stops."""
+        os.close(self._requests)
+        os.close(self._answers)
+
+    def wait(self) -> int:
+        """Wait for the process's end and return its exit status, 0 if that was known already."""
+        if not self._pid:
+            return 0
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+
+def _send(pipe: int, value: Any) -> None:
+    data = marshal.dumps(value)
+    data = _LENGTH.pack(len(data)) + data
+    view = memoryview(data)
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def _receive(pipe: int) -> Any:
+    return marshal.loads(_read_exactly(pipe, _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size))[0]))
+
+
+def _read_exactly(pipe: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(pipe, min(size, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _serve(family: Family, requests: int, answers: int) -> None:
+    """Answer requests until the pipe is closed: ("read", table) and ("edit", table, operations)."""
+    tables = _Tables(family)
+    while True:
+        try:
+            request = _receive(requests)
+        except EOFError:
+            return
+        answer: tuple[bool, Any]
+        try:
+            answer = True, getattr(tables, request[0])(*request[1:])
+        except _Refused as refused:
+            answer = False, (refused.operation, refused.number)
+        _send(answers, answer)
+
+
+class _Refused(Exception):
+    def __init__(self, operation: str, number: int) -> None:
+        super().__init__(operation)
+        self.operation = operation
+        self.number = number
+
+
+class _Tables:
+    """libiptc's tables of one family, in the process of that family."""
+
+    def __init__(self, family: Family) -> None:
+        import ctypes
+
+        import iptc
+
+        self._ctypes = ctypes
+        self._class = iptc.Table if family == "ipv4" else iptc.Table6
+        self._error = iptc.IPTCError
+        self._entry_size_at = 88 + 2 if family == "ipv4" else 140 + 2
+
+    def _errno(self) -> int:
+        from iptc import ip4tc
+
+        return int(ip4tc._get_errno_loc()[0])
+
+    def _open(self, name: str) -> Any:
+        """Return the table as it is now. autocommit is off: it hides what the kernel says."""
+        try:
+            table = self._class(name, autocommit=False)
+            table.refresh()
+        except self._error:
+            raise _Refused(f"open the table {name}", self._errno()) from None
+        return table
+
+    def read(self, name: str) -> list[tuple[str, list[tuple[bytes, str]]]]:
+        """Return the chains of a table, each with its entries' bytes and targets' names."""
+        table = self._open(name)
+        return [(chain, list(self._entries(table, chain))) for chain in self._chains(table)]
+
+    @staticmethod
+    def _chains(table: Any) -> list[str]:
+        calls, handle = table._iptc, table._handle
+        names = []
+        name = calls.iptc_first_chain(handle)
+        while name:
+            names.append(name.decode(errors="replace"))
+            name = calls.iptc_next_chain(handle)
+        return names
+
+    def _entries(self, table: Any, chain: str) -> Iterator[tuple[bytes, str]]:
+        ctypes, calls, handle = self._ctypes, table._iptc, table._handle
+        entry = calls.iptc_first_rule(chain.encode(), handle)
+        while entry:
+            address = ctypes.addressof(entry.contents)
+            (size,) = struct.unpack("=H", ctypes.string_at(address + self._entry_size_at, 2))
+            target = calls.iptc_get_target(entry, handle)
+            yield ctypes.string_at(address, size), (target or b"").decode(errors="replace")
+            entry = calls.iptc_next_rule(entry, handle)
+
+    def edit(self, name: str, operations: list[tuple[Any, ...]]) -> None:
+        """Do operations on the table in memory, then replace the kernel's in one go."""
+        table = self._open(name)
+        calls, handle = table._iptc, table._handle
+        for function, chain, *arguments in operations:
+            if not getattr(calls, f"iptc_{function}")(chain.encode(), *arguments, handle):
+                raise _Refused(f"{function} in chain {chain} of the table {name}", self._errno())
+        if not calls.iptc_commit(handle):
+            raise _Refused(f"commit the table {name}", self._errno())
+        table.refresh()  # a handle that has been committed must not be used again
+
+
+def explain(family: Family, operation: str, number: int) -> KernelError:
+    """Return what a failure of libiptc means to an operator, by its errno."""
+    tables = "iptables" if family == "ipv4" else "ip6tables"
+    cause = f"libiptc ({family}) could not {operation}: {os.strerror(number)}"
+    if number in (errno.EPERM, errno.EACCES):
+        remedy = "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+    elif number in (errno.ENOENT, errno.ENOPROTOOPT):
+        remedy = (
+            f"the kernel lacks legacy {tables} or this table or match: load its module on the node "
+            f"({'ip' if family == 'ipv4' else 'ip6'}table_nat, xt_REDIRECT, xt_owner, ...), "
+            "or use --force-iptables-binary nft"
+        )
+    elif number == errno.EAGAIN:
+        remedy = "another program changed the table at the same time without the xtables lock: run again"
+    else:
+        remedy = "see the kernel's log (dmesg) for what it refused"
+    return KernelError(cause, remedy)

@@ -1,0 +1,122 @@
+"""network: the addresses, routing rules and routes beside the rules, read and made by rtnetlink(7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .. import netlink
+from ..errors import KernelError
+from ..ruleset import FAMILIES, LocalAddress, LocalDefaultRoute, MarkLookup, Network
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..ruleset import Family, NetworkObject
+
+_RTN_LOCAL = 2
+_FULL_MASK = 0xFFFFFFFF
+#: Errors of "it is there already" and "it is not there", which are what was wanted.
+_ALREADY = frozenset({errno.EEXIST})
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
+
+#: The mark and the table that this tool uses unless told otherwise.
+DEFAULT_LOOKUP = (1337, 133)
+
+
+def read(
+    passthrough: Network, marks: Iterable[int], lookups: Iterable[tuple[int, int]]
+) -> tuple[NetworkObject, ...]:
+    """Return what is there of ours.
+
+    `passthrough` is the IPv6 address that is ours. A routing rule is ours if live rules of ours use its mark
+    (`marks`) and its table does nothing but deliver locally, or if mark and table are one of `lookups`; a
+    route is ours if such a rule, or one of `lookups`, leads to it. Anything less might be a stranger's.
+    """
+    marks, lookups = frozenset(marks), frozenset(lookups)
+    found: list[NetworkObject] = []
+    for address in netlink.addresses():
+        is_ours = address.family == "ipv6" and (address.prefix, address.interface) == (
+            passthrough.prefix,
+            "lo",
+        )
+        if is_ours and f"{address.address}/{address.prefix}" == str(passthrough):
+            found.append(LocalAddress(passthrough))
+    for family in FAMILIES:
+        found += _lookups(family, marks, lookups)
+    return tuple(found)
+
+
+def _lookups(
+    family: Family, marks: frozenset[int], lookups: frozenset[tuple[int, int]]
+) -> list[NetworkObject]:
+    found: list[NetworkObject] = []
+    tables = {table for _, table in lookups}
+    for rule in netlink.policy_rules(family):
+        if not rule.plain or rule.mask != _FULL_MASK:
+            continue
+        by_mark = rule.mark in marks and _delivers_locally(family, rule.table)
+        if by_mark or (rule.mark, rule.table) in lookups:
+            found.append(MarkLookup(family, rule.mark, rule.table))
+            tables.add(rule.table)
+    found += [
+        LocalDefaultRoute(family, table) for table in sorted(tables) if _delivers_locally(family, table)
+    ]
+    return found
+
+
+def _delivers_locally(family: Family, table: int) -> bool:
+    """Tell whether a table has the route `local default dev lo` and no other."""
+    routes = netlink.routes(family, table)
+    return len(routes) == 1 and all(
+        route.plain and route.kind == _RTN_LOCAL and route.destination is None and route.interface == "lo"
+        for route in routes
+    )
+
+
+def add(item: NetworkObject) -> None:
+    """Make an address, routing rule or route. Raises KernelError; what is there already is no error."""
+    try:
+        if isinstance(item, LocalAddress):
+            address, _, _ = str(item.network).partition("/")
+            netlink.add_address(item.family, address, item.network.prefix, "lo", nodad=True)
+        elif isinstance(item, MarkLookup):
+            netlink.add_policy_rule(item.family, item.mark, item.table)
+        else:
+            netlink.add_local_default_route(item.family, item.table)
+    except OSError as error:
+        if error.errno not in _ALREADY:
+            raise _failed(item, error) from error
+
+
+def remove(item: NetworkObject) -> None:
+    """Remove an address, every such routing rule, or a route. Raises KernelError."""
+    try:
+        if isinstance(item, LocalAddress):
+            address, _, _ = str(item.network).partition("/")
+            netlink.delete_address(item.family, address, item.network.prefix, "lo")
+        elif isinstance(item, MarkLookup):
+            for rule in netlink.policy_rules(item.family):
+                if rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, _FULL_MASK, item.table):
+                    netlink.delete_policy_rule(rule)
+        else:
+            netlink.delete_local_default_route(item.family, item.table)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise _failed(item, error) from error
+
+
+def _failed(item: NetworkObject, error: OSError) -> KernelError:
+    if error.errno == errno.EPERM:
+        remedy = "run as root with the capability NET_ADMIN (securityContext.capabilities.add)"
+    elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
+        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or leave --dual-stack out"
+    elif item.family == "ipv6" and isinstance(item, LocalAddress):
+        remedy = (
+            "IPv6 is switched off for the loopback interface: set the sysctl net.ipv6.conf.lo.disable_ipv6 "
+            "to 0, or leave --dual-stack out"
+        )
+    else:
+        remedy = ""
+    return KernelError(str(error), remedy)

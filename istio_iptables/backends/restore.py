@@ -1,0 +1,206 @@
+"""restore: legacy or nft rules through the commands iptables-save(8) and iptables-restore(8).
+
+One run of iptables-restore --noflush makes one edit: it reads the table, changes it in memory and
+replaces it in the kernel in one go (nft variant: in one transaction).
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import netlink
+from ..edit import Insert, ReplaceRules
+from ..errors import KernelError
+from ..formats.restore import edit_script, parse
+from ..formats.words import rule_words
+from ..ruleset import TABLES
+from .proc import existing_legacy_tables
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..edit import TableEdit
+    from ..ruleset import Family, Rule, Table
+    from . import Variant
+
+_PREFIX = {"ipv4": "iptables", "ipv6": "ip6tables"}
+_NFT_FAMILY = {"ipv4": "ip", "ipv6": "ip6"}
+_MARKER = {"legacy": "(legacy)", "nft": "(nf_tables)"}
+#: MAX_ARGC of xshared.h: the parser of iptables-restore gives up at this many words of a rule,
+#: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
+_MOST_WORDS = 254 - 5
+_COUNTER_WORDS = 3
+_SEARCH_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
+
+
+class Restore:
+    """The Backend that runs iptables-restore of one variant."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant: Variant = variant
+        self._commands: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"iptables-{self.variant}-restore"
+
+    def available(self) -> bool:
+        """Tell whether the commands of the variant are installed."""
+        try:
+            self._command("ipv4", "restore")
+        except KernelError:
+            return False
+        return True
+
+    def _command(self, family: Family, action: str) -> tuple[str, ...]:
+        """Return the command, under the name that it has on this machine."""
+        prefix = _PREFIX[family]
+        specific, plain = f"{prefix}-{self.variant}-{action}", f"{prefix}-{action}"
+        if specific not in self._commands:
+            self._commands[specific] = self._find(specific, plain)
+        return self._commands[specific]
+
+    def _find(self, specific: str, plain: str) -> tuple[str, ...]:
+        path = which(specific)
+        if path:
+            return (path,)
+        multi = which(f"xtables-{self.variant}-multi")
+        if multi:
+            return (multi, plain)
+        path = which(plain)
+        if path and _MARKER[self.variant] in run((path, "--version")).output:
+            return (path,)
+        raise KernelError(
+            f"the command {specific} is not installed",
+            "install the package iptables, or choose the other variant with --force-iptables-binary",
+        )
+
+    def exists(self, family: Family) -> bool:
+        """Tell whether any table that the variant could have made exists, without making one."""
+        if self.variant == "legacy":
+            return bool(existing_legacy_tables(family))
+        return any(
+            table.family == _NFT_FAMILY[family] and table.name in (*TABLES, "filter", "security")
+            for table in netlink.nft_tables()
+        )
+
+    def save(self, family: Family) -> str:
+        """Return what iptables-save prints, an empty text if there is nothing to print."""
+        if not self.exists(family):
+            return ""
+        result = run((*self._command(family, "save"), "--counters"))
+        if result.status != 0:
+            raise self._failed(family, "save", result.errors)
+        incompatible = [line for line in result.output.splitlines() if "is incompatible" in line]
+        if incompatible:
+            raise KernelError(
+                f"{_PREFIX[family]}-{self.variant}-save: {incompatible[0].strip('# ')}",
+                "rules were put into this table with nft, which iptables cannot read: "
+                "move them to a table of their own",
+            )
+        return result.output
+
+    def read(self, family: Family) -> tuple[Table, ...]:
+        """Return the tables of this tool that exist."""
+        return parse(self.save(family), family)
+
+    def refusal(self, edit: TableEdit) -> str:
+        """Return why iptables-restore cannot parse an edit: a rule of too many words."""
+        for step in edit.steps:
+            rules: tuple[Rule, ...] = ()
+            if isinstance(step, ReplaceRules):
+                rules = step.after
+            elif isinstance(step, Insert):
+                rules = (step.rule,)
+            for rule in rules:
+                words = len(rule_words(rule)) + (_COUNTER_WORDS if rule.counters.packets else 0)
+                if words > _MOST_WORDS:
+                    return (
+                        f"{self.name} cannot load a rule of {len(rule.matches)} matches "
+                        f"({_PREFIX[edit.family]}, {edit.table}, {step.chain})"
+                    )
+        return ""
+
+    def apply(self, edit: TableEdit) -> None:
+        """Make an edit by one run of iptables-restore."""
+        command = (*self._command(edit.family, "restore"), "--noflush", "--counters")
+        result = run(command, edit_script(edit), private_lock=self.variant == "legacy")
+        if result.status != 0:
+            raise self._failed(edit.family, f"restore of the table {edit.table}", result.errors)
+
+    def prune(self, edit: TableEdit) -> None:
+        """Take away an nft table that an edit has left empty; legacy tables cannot be taken away.
+
+        -X removes the base chains that have no rules and the policy ACCEPT, which do nothing; the
+        table goes if that leaves nothing in it. What cannot be taken away does no harm.
+        """
+        family = _NFT_FAMILY[edit.family]
+        run((*self._command(edit.family, "restore"), "--noflush"), f"*{edit.table}\n-X\nCOMMIT\n")
+        empty = netlink.NftTable(family, edit.table, 0) in netlink.nft_tables()
+        if empty and which("nft"):
+            run((which("nft"), "delete", "table", family, edit.table))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _failed(self, family: Family, action: str, errors: str) -> KernelError:
+        said = "; ".join(line.strip() for line in errors.splitlines() if line and not line.startswith("#"))
+        return KernelError(f"{_PREFIX[family]}-{self.variant}-{action} failed: {said}", _remedy(said))
+
+
+def _remedy(said: str) -> str:
+    """Return what to do about what iptables-restore said."""
+    if "Permission denied" in said or "Operation not permitted" in said:
+        return "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+    if "does not exist" in said or "No such file" in said or "not supported" in said:
+        return "the kernel lacks a table, match or target that is named above: load its module on the node"
+    if "lock" in said:
+        return "end the program that holds the xtables lock, or use --cni-mode"
+    return "nothing was changed by this step; the message above is the kernel's or iptables' own"
+
+
+# --- running commands -----------------------------------------------------------------------
+
+
+class Result:
+    """How a command ended, and what it said."""
+
+    def __init__(self, status: int, output: str, errors: str) -> None:
+        self.status = status
+        self.output = output
+        self.errors = errors
+
+
+def which(name: str) -> str:
+    """Return the path of a command, or nothing; system directories count even if PATH lacks them."""
+    for directory in (*os.environ.get("PATH", "").split(":"), *_SEARCH_PATH.split(":")):
+        path = os.path.join(directory, name)
+        if directory and os.access(path, os.X_OK):
+            return path
+    return ""
+
+
+def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = False) -> Result:
+    """Run a command in the C locale. With `private_lock` its xtables lock is one nobody else has:
+
+    the caller holds the real one over reading, planning and applying.
+    """
+    import subprocess  # only these backends start processes
+
+    environment = {**os.environ, "LC_ALL": "C"}
+    lock = os.memfd_create("xtables.lock", 0) if private_lock else -1
+    if private_lock:
+        environment["XTABLES_LOCKFILE"] = f"/proc/self/fd/{lock}"
+    try:
+        done = subprocess.run(
+            command,
+            input=script.encode(),
+            capture_output=True,
+            env=environment,
+            pass_fds=(lock,) if private_lock else (),
+            check=False,
+        )
+    finally:
+        if private_lock:
+            os.close(lock)
+    return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

@@ -1,0 +1,179 @@
+"""cli: the Typer application: help, completion, and the commands with options of their own.
+
+Everything it shows is declared in settings.py: the options of the application are made from that
+table, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
+here in the canonical form `--name=value` that goflags makes of Go's dialect.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from . import __version__, usecases
+from .goflags import Invocation
+from .settings import BY_NAME, COMMANDS, SETTINGS, SOURCES, Command, Given, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_EPILOG = (
+    "Every setting can be given by its flag, by the variable shown, or in a --config file; a flag goes "
+    "before a variable, a variable before a file. Exit codes: 0 done or nothing to do; 1 failed, everything "
+    "as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in place and --reconcile "
+    "is not given (diff: a difference); 126 validation failed."
+)
+_HELP = (
+    "Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port 15001, "
+    "inbound to port 15006, and Envoy's own traffic (UID 1337) nowhere but where it wants to go."
+)
+
+
+def _option(setting: Setting, panel: str) -> inspect.Parameter:
+    """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags."""
+    flags = [f"--{setting.name}", *([f"-{setting.short}"] if setting.short else [])]
+    if not setting.has_flag:
+        flags = [f"--{setting.variable}"]
+    known = setting.name in BY_NAME
+    variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if known else ""
+    default = f" (default: {setting.default})" if setting.default else ""
+    only = "" if setting.has_flag else " Set by the variable only."
+    option = typer.Option(
+        *flags,
+        help=f"{setting.help}{only}{default}{variables}",
+        metavar=setting.metavar,
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    return inspect.Parameter(
+        _identifier(setting),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, option],
+    )
+
+
+def _identifier(setting: Setting) -> str:
+    return setting.name.lower().replace("-", "_")
+
+
+def _with_signature(
+    function: Callable[..., None], name: str, doc: str, parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a callback the parameters that Typer is to make options of."""
+    function.__name__ = name
+    function.__doc__ = doc
+    function.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
+def _given(settings: Sequence[Setting], values: Mapping[str, Any]) -> tuple[Given, ...]:
+    """Return what was given, in the order of the declarations."""
+    return tuple(
+        Given(setting, values[_identifier(setting)], setting.flag)
+        for setting in settings
+        if values.get(_identifier(setting)) is not None
+    )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"istio-iptables {__version__}")
+        raise typer.Exit
+
+
+#: Typer has click inside, under another name in each release; this is its class of mistakes in arguments.
+_ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class _Grouped(typer.core.TyperGroup):
+    """Help with the options under their groups, in plain text that survives pipes and narrow windows."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options by group, then the commands."""
+        groups: dict[str, list[Any]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None) or "This command"
+                groups.setdefault(panel, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+        self.format_commands(ctx, formatter)
+
+
+def make_app() -> typer.Typer:
+    """Make the application from the declarations."""
+    app = typer.Typer(
+        name="istio-iptables",
+        cls=_Grouped,
+        help=_HELP,
+        rich_markup_mode=None,
+        epilog=_EPILOG,
+        add_completion=True,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+
+    def settings(context: typer.Context, **values: Any) -> None:
+        context.obj = Invocation(_given(SETTINGS, values), _given(SOURCES, values))
+        if context.invoked_subcommand is None:
+            raise typer.Exit(usecases.run(context.obj))
+
+    app.callback()(
+        _with_signature(
+            settings,
+            "settings",
+            _HELP,
+            [
+                inspect.Parameter(
+                    "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+                ),
+                *(_option(setting, setting.group) for setting in SETTINGS),
+                *(_option(source, "Operation") for source in SOURCES),
+                inspect.Parameter(
+                    "version",
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=False,
+                    annotation=Annotated[
+                        bool,
+                        typer.Option(
+                            "--version", help="Print the version.", callback=_version, is_eager=True
+                        ),
+                    ],
+                ),
+            ],
+        )
+    )
+    for command in COMMANDS:
+        app.command(command.name)(_command(command))
+    return app
+
+
+def _command(command: Command) -> Callable[..., None]:
+    def callback(context: typer.Context, **values: Any) -> None:
+        invocation: Invocation = context.obj
+        raise typer.Exit(
+            usecases.run(invocation.replace(command=command.name, options=_given(command.options, values)))
+        )
+
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    options = [_option(option, "Options") for option in command.options]
+    return _with_signature(callback, command.name, command.help, [context, *options])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the application and return the exit code; mistakes are one line each, without usage or box."""
+    try:
+        result = make_app()(list(arguments), standalone_mode=False, prog_name="istio-iptables")
+    except _ArgumentError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,267 @@
+"""Edit: what has to be done to one table so that our part of it becomes another.
+
+An edit is a list of operations on chains and positions, in the order in which they are done,
+all in one transaction. Whatever is not ours keeps its place, its order and its counters. Every
+edit has an exact inverse, which is what a rollback applies.
+"""
+
+from __future__ import annotations
+
+from .record import Record
+from .ruleset import BUILTIN_CHAINS, Chain, Jump, Rule, Table, ours
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from .ruleset import Family, TableName
+
+
+class CreateChain(Record):
+    """Make a chain of ours, empty."""
+
+    chain: str
+
+
+class RemoveChain(Record):
+    """Remove a chain of ours, which is empty by now."""
+
+    chain: str
+
+
+class ReplaceRules(Record):
+    """Replace all rules of a chain of ours."""
+
+    chain: str
+    before: tuple[Rule, ...]
+    after: tuple[Rule, ...]
+
+
+class Insert(Record):
+    """Put a rule into a built-in chain so that it stands at `position` (from 1); `last`: at the end."""
+
+    chain: str
+    position: int
+    rule: Rule
+    last: bool
+
+
+class Delete(Record):
+    """Take the rule at `position` (from 1) out of a built-in chain; `last`: it is at the end."""
+
+    chain: str
+    position: int
+    rule: Rule
+    last: bool
+
+
+if TYPE_CHECKING:
+    Step: TypeAlias = CreateChain | RemoveChain | ReplaceRules | Insert | Delete
+
+
+class TableEdit(Record):
+    """Operations on one table of one family, done in order and all at once."""
+
+    family: Family
+    table: TableName
+    steps: tuple[Step, ...]
+
+    @property
+    def detaches(self) -> bool:
+        """True if something stops being captured, or passed on, by this edit."""
+        return any(isinstance(step, (Delete, RemoveChain)) for step in self.steps)
+
+    def inverse(self) -> TableEdit:
+        """Return the edit that undoes this one."""
+        return self.replace(steps=tuple(_inverse(step) for step in reversed(self.steps)))
+
+    def rules_added(self) -> int:
+        """Return how many rules this edit writes."""
+        return sum(
+            len(step.after) if isinstance(step, ReplaceRules) else isinstance(step, Insert)
+            for step in self.steps
+        )
+
+
+def _inverse(step: Step) -> Step:
+    if isinstance(step, CreateChain):
+        return RemoveChain(step.chain)
+    if isinstance(step, RemoveChain):
+        return CreateChain(step.chain)
+    if isinstance(step, ReplaceRules):
+        return ReplaceRules(step.chain, step.after, step.before)
+    if isinstance(step, Insert):
+        return Delete(step.chain, step.position, step.rule, step.last)
+    return Insert(step.chain, step.position, step.rule, step.last)
+
+
+def edit_between(live: Table, wanted: Table, *, rewrite: bool = False) -> TableEdit:
+    """Return what turns our part of `live` into `wanted`; no steps if it is that already.
+
+    `live` is the whole table as it stands, `wanted` only our part, with rules of built-in chains
+    in head and rules. With `rewrite` the chains of ours are written again even if they are equal.
+    """
+    mine = {chain.name: chain for chain in ours(live).chains}
+    existing = {chain.name for chain in live.chains}
+    steps: list[Step] = [
+        CreateChain(chain.name) for chain in wanted.chains if chain.is_ours and chain.name not in existing
+    ]
+    names = [*(c.name for c in wanted.chains), *(n for n in mine if n in BUILTIN_CHAINS)]
+    for name in dict.fromkeys(names):
+        if name in BUILTIN_CHAINS:
+            steps += _builtin_steps(live.chain(name), wanted.chain(name))
+            continue
+        before, after = live.chain(name).rules, wanted.chain(name).in_order
+        if rewrite or before != after:
+            steps.append(ReplaceRules(name, before, after if rewrite else _with_counters(after, before)))
+    steps += _removals(live, wanted)
+    return TableEdit(live.family, live.name, tuple(steps))
+
+
+def _removals(live: Table, wanted: Table) -> list[Step]:
+    """Empty and remove the chains of ours that are no longer wanted.
+
+    A chain that a stranger's rule jumps to stays, empty: the kernel would not let it go, and the
+    rule is not ours to take away. All are emptied first since they may jump to each other.
+    """
+    obsolete = [
+        chain
+        for chain in live.chains
+        if chain.is_ours and not any(chain.name == kept.name for kept in wanted.chains)
+    ]
+    referenced = _jumped_to_by_strangers(live)
+    emptied: list[Step] = [ReplaceRules(chain.name, chain.rules, ()) for chain in obsolete if chain.rules]
+    return [*emptied, *(RemoveChain(chain.name) for chain in obsolete if chain.name not in referenced)]
+
+
+def _jumped_to_by_strangers(live: Table) -> set[str]:
+    return {
+        rule.target.chain
+        for chain in live.chains
+        if not chain.is_ours and chain.name not in BUILTIN_CHAINS
+        for rule in chain.rules
+        if isinstance(rule.target, Jump)
+    }
+
+
+def _with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Give rules the counters of equal rules that they replace."""
+    counters = {rule: rule.counters for rule in counted if rule.counters.packets}
+    if not counters:
+        return tuple(rules)
+    return tuple(rule.replace(counters=counters[rule]) if rule in counters else rule for rule in rules)
+
+
+# --- built-in chains, which we share with others --------------------------------------------
+
+
+class _Slot:
+    """A place in a built-in chain: a stranger's rule, or one of ours that stays."""
+
+    def __init__(self, rule: Rule, wanted: int | None) -> None:
+        self.rule = rule
+        self.wanted = wanted
+
+
+def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
+    """Return what changes our rules in a built-in chain, one delete or insert at a time.
+
+    Rules that stay keep their place. A new rule goes next to its neighbours in the wanted order;
+    without any, head rules go to the top and others to where our last rule was, else to the end.
+    """
+    targets = wanted.in_order
+    mine = [index for index, rule in enumerate(live.rules) if rule.is_ours_in_foreign_chain]
+    kept = _common_subsequence([live.rules[index] for index in mine], targets)
+    stays = {mine[i]: j for i, j in kept}
+    slots = [_Slot(rule, stays.get(index)) for index, rule in enumerate(live.rules)]
+    steps: list[Step] = []
+    after_ours: _Slot | None = None
+    for index in reversed([index for index in mine if index not in stays]):
+        steps.append(Delete(live.name, index + 1, live.rules[index], index == len(slots) - 1))
+        del slots[index]
+        if after_ours is None and index < len(slots):
+            after_ours = slots[index]
+    for number in range(len(targets)):
+        if any(slot.wanted == number for slot in slots):
+            continue
+        place = _place(number, slots, len(wanted.head), after_ours)
+        steps.append(Insert(live.name, place + 1, targets[number], place == len(slots)))
+        slots.insert(place, _Slot(targets[number], number))
+    return steps
+
+
+def _place(number: int, slots: Sequence[_Slot], heads: int, after_ours: _Slot | None) -> int:
+    """Return the index at which wanted rule `number` goes; its predecessors are in their places."""
+    is_head = number < heads
+    same_group = [
+        (index, slot.wanted)
+        for index, slot in enumerate(slots)
+        if slot.wanted is not None and (slot.wanted < heads) == is_head
+    ]
+    before = [index for index, other in same_group if other < number]
+    if before:
+        return before[-1] + 1
+    after = [index for index, other in same_group if other > number]
+    if after:
+        return after[0]
+    if is_head:
+        return 0
+    return len(slots) if after_ours is None else slots.index(after_ours)
+
+
+def _common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:
+    """Return the index pairs of a longest common subsequence."""
+    start = 0
+    while start < min(len(old), len(new)) and old[start] == new[start]:
+        start += 1
+    pairs = [(i, i) for i in range(start)]
+    rows, columns = len(old) - start, len(new) - start
+    length = [[0] * (columns + 1) for _ in range(rows + 1)]
+    for i in reversed(range(rows)):
+        for j in reversed(range(columns)):
+            equal = old[start + i] == new[start + j]
+            length[i][j] = length[i + 1][j + 1] + 1 if equal else max(length[i + 1][j], length[i][j + 1])
+    i = j = 0
+    while i < rows and j < columns:
+        if old[start + i] == new[start + j]:
+            pairs.append((start + i, start + j))
+            i, j = i + 1, j + 1
+        elif length[i + 1][j] >= length[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def apply_to(table: Table, edit: TableEdit) -> Table:
+    """Return the table as it is after the edit: what a kernel would do, without one.
+
+    Raises ValueError for an operation that a kernel would refuse.
+    """
+    chains = {chain.name: list(chain.rules) for chain in table.chains}
+    for step in edit.steps:
+        if isinstance(step, CreateChain):
+            if step.chain in chains:
+                raise ValueError(f"chain {step.chain} exists already")
+            chains[step.chain] = []
+        elif isinstance(step, RemoveChain):
+            used = any(
+                isinstance(r.target, Jump) and r.target.chain == step.chain
+                for rs in chains.values()
+                for r in rs
+            )
+            if chains[step.chain] or used:
+                raise ValueError(f"chain {step.chain} is in use")
+            del chains[step.chain]
+        elif isinstance(step, ReplaceRules):
+            if tuple(chains[step.chain]) != step.before:
+                raise ValueError(f"chain {step.chain} is not as expected")
+            chains[step.chain] = list(step.after)
+        elif isinstance(step, Insert):
+            chains.setdefault(step.chain, []).insert(step.position - 1, step.rule)
+        else:
+            if chains[step.chain][step.position - 1] != step.rule:
+                raise ValueError(f"rule {step.position} of chain {step.chain} is not as expected")
+            del chains[step.chain][step.position - 1]
+    return table.replace(chains=tuple(Chain(name, tuple(rules)) for name, rules in chains.items()))

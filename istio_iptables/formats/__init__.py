@@ -1,0 +1,1 @@
+"""Formats: a Ruleset as text, and iptables-save text as Tables. Nothing here touches the machine."""

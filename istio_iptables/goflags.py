@@ -1,0 +1,156 @@
+"""goflags: read a command line as Go's pflag does, the dialect that pod specs are written in.
+
+It turns arguments into an Invocation: which settings were given in which words, which command,
+which options of that command. It knows the declarations in settings.py and nothing of what
+they mean, and it never stops at the first mistake: all of them are in the Invocation.
+
+The dialect (github.com/spf13/pflag): `--flag value`, `--flag=value`; a boolean takes a value only
+after `=`; `-p 15001`, `-p15001`, `-p=15001`; one-letter booleans may be joined (`-np15001`); a
+flag that needs a value takes the next argument whatever it looks like.
+"""
+
+from __future__ import annotations
+
+from .record import Record
+from .settings import BY_NAME, BY_SHORT, COMMAND_BY_NAME, COMMANDS, SOURCES, Given, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .settings import Setting
+
+#: Words that may stand first because Istio's image had several commands in one binary.
+PROGRAM_WORD = "istio-iptables"
+
+#: Flags of the command line itself; the command line interface answers them.
+HELP = ("--help", "-h")
+META = (*HELP, "--version", "--install-completion", "--show-completion")
+
+
+class Invocation(Record):
+    """A command line, taken apart.
+
+    `settings` and `sources` (--config, ...) and `options` (of the command) are in the order given;
+    `meta` are flags such as --help.
+    """
+
+    settings: tuple[Given, ...] = ()
+    sources: tuple[Given, ...] = ()
+    command: str = ""
+    options: tuple[Given, ...] = ()
+    meta: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+
+    def canonical(self) -> list[str]:
+        """Return the same command line in one form: `--name=value`, settings before the command."""
+
+        def spelled(given: Given) -> str:
+            return f"--{given.setting.name}={given.text}"
+
+        words = [spelled(given) for given in (*self.sources, *self.settings)]
+        if self.command:
+            words += [self.command, *(spelled(given) for given in self.options)]
+        return [*words, *self.meta]
+
+
+class _Reader:
+    """The state of reading one command line."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.rest = list(arguments)
+        self.given: list[Given] = []
+        self.meta: list[str] = []
+        self.mistakes: list[str] = []
+        self.command = ""
+        self.long: Mapping[str, Setting] = {
+            **{name: setting for name, setting in BY_NAME.items() if setting.has_flag},
+            **{source.name: source for source in SOURCES},
+        }
+
+    def read(self) -> None:
+        """Read all arguments."""
+        if self.rest and self.rest[0] == PROGRAM_WORD:
+            self.rest.pop(0)
+        while self.rest:
+            word = self.rest.pop(0)
+            if word.partition("=")[0] in META:
+                self.meta.append(word)
+            elif word == "--":
+                self._words(self.rest)
+                return
+            elif word.startswith("--"):
+                self._long(word)
+            elif word.startswith("-") and word != "-":
+                self._shorts(word)
+            else:
+                self._words([word])
+
+    def _words(self, words: Sequence[str]) -> None:
+        for word in words:
+            if self.command:
+                self.mistakes.append(f"{word!r}: unexpected argument after the command {self.command}")
+            elif word in COMMAND_BY_NAME:
+                self.command = word
+                self.long = {**self.long, **{o.name: o for o in COMMAND_BY_NAME[word].options}}
+            else:
+                known = [command.name for command in COMMANDS]
+                hint = nearest(word, known) or f" (commands: {', '.join(known)})"
+                self.mistakes.append(f"{word!r}: unknown command{hint}")
+
+    def _long(self, word: str) -> None:
+        name, equals, value = word[2:].partition("=")
+        setting = self.long.get(name)
+        if setting is None:
+            self._unknown(f"--{name}", bool(equals), nearest(f"--{name}", [f"--{n}" for n in self.long]))
+        elif equals:
+            self._take(setting, value, f"--{name}")
+        elif setting.is_boolean:
+            self._take(setting, "true", f"--{name}")
+        else:
+            self._take_next(setting, f"--{name}")
+
+    def _shorts(self, word: str) -> None:
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            setting = BY_SHORT.get(letter)
+            if setting is None:
+                self._unknown(f"-{letter}", bool(letters), "")
+                return
+            origin = f"--{setting.name} (-{letter})"
+            if letters.startswith("="):
+                self._take(setting, letters[1:], origin)
+                return
+            if setting.is_boolean:
+                self._take(setting, "true", origin)
+            elif letters:
+                self._take(setting, letters, origin)
+                return
+            else:
+                self._take_next(setting, origin)
+
+    def _take(self, setting: Setting, value: str, origin: str) -> None:
+        self.given.append(Given(setting, value, origin))
+
+    def _take_next(self, setting: Setting, origin: str) -> None:
+        if self.rest:
+            self._take(setting, self.rest.pop(0), origin)
+        else:
+            self.mistakes.append(f"{origin}: needs a value")
+
+    def _unknown(self, flag: str, has_value: bool, hint: str) -> None:
+        self.mistakes.append(f"{flag}: unknown flag{hint}")
+        next_is_its_value = self.rest and not self.rest[0].startswith("-")
+        if not has_value and next_is_its_value and self.rest[0] not in COMMAND_BY_NAME:
+            self.rest.pop(0)
+
+
+def read(arguments: Sequence[str]) -> Invocation:
+    """Read a command line (without the program's own name)."""
+    reader = _Reader(arguments)
+    reader.read()
+    sources = tuple(given for given in reader.given if given.setting in SOURCES)
+    settings = tuple(given for given in reader.given if given.setting.name in BY_NAME)
+    options = tuple(g for g in reader.given if g not in sources and g not in settings)
+    return Invocation(settings, sources, reader.command, options, tuple(reader.meta), tuple(reader.mistakes))

@@ -1,0 +1,579 @@
+"""Netlink: the addresses, policy rules, routes and nftables tables of this network namespace.
+
+This room asks the kernel itself, in the calling process's network namespace, what the commands
+`ip address`, `ip rule`, `ip route show table` and `nft list tables` would show, and makes and
+removes the few things that the tool needs beside its rules: an address, a policy rule that
+selects by mark, and the route that makes a table deliver locally. It starts no process, needs no
+iproute2 in the image and decides nothing: what is ours, and what to do about it, is the plan's.
+
+Whatever is added is the same, to the letter of `ip -details … show`, as what iproute2 makes.
+Removal takes exactly what was asked for: where the kernel would take something else that matches
+too, it is refused. nftables is only read here.
+
+Every function opens one socket for one request and closes it; nothing is cached. `family` is
+"ipv4" or "ipv6" everywhere (another string is a KeyError), marks, masks and table numbers are
+unsigned 32-bit numbers (a number that does not fit is a struct.error): both come checked out of
+the configuration. Whatever the machine refuses is a NetlinkError.
+
+Layouts and numbers are those of netlink(7), rtnetlink(7) and the kernel's headers
+linux/netlink.h, rtnetlink.h, if_addr.h, fib_rules.h and netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Mapping, Sequence
+
+# `socket` takes longer to import than all the rest of this file: the functions that need it
+# import it, and a run that changes nothing in the kernel (--dry-run) never does.
+
+#: The kernel's numbers of the address families: AF_INET and AF_INET6 on Linux.
+_FAMILIES = {"ipv4": 2, "ipv6": 10}
+
+# netlink.h: protocols, message types and flags, socket options, attributes of an answer
+_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR = 0x01, 0x04, 0x10
+_NLM_F_ACK_TLVS = 0x200
+_NLM_F_DUMP = 0x300
+_NLM_F_EXCL, _NLM_F_CREATE = 0x200, 0x400
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
+_NLMSGERR_ATTR_MSG = 1
+_NLA_TYPE_MASK = 0x3FFF
+
+# rtnetlink.h, if_addr.h
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_RTM_NEWRULE, _RTM_DELRULE, _RTM_GETRULE = 32, 33, 34
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_F_NODAD = 0x02
+_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_CACHEINFO, _RTA_TABLE, _RTA_PREF = 1, 4, 6, 12, 15, 20
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_HOST = 0, 254
+_RTN_LOCAL = 2
+_RTPROT_BOOT = 3
+#: The metric that IPv6 gives to a route without one (IP6_RT_PRIO_USER); in IPv4 that is 0.
+_DEFAULT_METRIC = {"ipv4": 0, "ipv6": 1024}
+
+# fib_rules.h
+_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN = 6, 10, 14
+_FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 15, 16, 21
+_FR_ACT_TO_TBL = 1
+_NO_SUPPRESSION = 0xFFFFFFFF
+
+# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE
+_NFT_GETTABLE = 10 << 8 | 1
+_NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
+_NFT_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+
+#: struct nlmsghdr: length, type, flags, sequence number, port
+_MESSAGE_HEADER = struct.Struct("=IHHII")
+#: struct nlattr: length, type
+_ATTRIBUTE_HEADER = struct.Struct("=HH")
+#: struct ifaddrmsg: family, prefix length, flags, scope, interface index
+_ADDRESS_HEADER = struct.Struct("=BBBBI")
+#: struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags.
+#: struct fib_rule_hdr has the same layout: …, table, two reserved bytes, action, flags.
+_ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
+
+#: The attributes that the kernel shows of a rule, or route, that has nothing but the plain parts.
+#: Any other, also one that a later kernel will invent, makes the rule or route somebody else's. (A
+#: destination or source is an attribute too, so the lengths of the header need no look.)
+_PLAIN_RULE = {_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL}
+_PLAIN_ROUTE = {_RTA_OIF, _RTA_PRIORITY, _RTA_CACHEINFO, _RTA_TABLE, _RTA_PREF}
+
+#: One socket carries one request, so one number is enough to know its answers by.
+_SEQUENCE = 1
+#: Bytes. The kernel fills at most 32 KiB with one part of a dump, if the reader offers that much.
+_BUFFER = 65536
+_DUMP_ATTEMPTS = 20
+
+
+class NetlinkError(OSError):
+    """What the kernel refused: `errno` is its error number, `strerror` says what was being done.
+
+    `strerror` ends with the kernel's own explanation (NETLINK_EXT_ACK), if it gave one.
+    """
+
+
+class Address(Record):
+    """An address of an interface, as `ip address` shows it.
+
+    `address` is in canonical text form (inet_ntop(3)): the interface's own address, not the
+    peer's. `prefix` is in bits, `index` is the number of the interface called `interface`.
+    """
+
+    family: str
+    address: str
+    prefix: int
+    interface: str
+    index: int
+
+
+class PolicyRule(Record):
+    """A policy rule, as `ip rule` shows it: packets whose mark, under `mask`, is `mark` use `table`.
+
+    A rule that does not look at marks has `mark` 0 and `mask` 0. Rules with a lower `priority`
+    number are asked first. `plain` is True when there is nothing else to the rule: it looks a
+    table up, has no further selector, option or flag, and names no originator (`protocol`).
+    """
+
+    family: str
+    mark: int
+    mask: int
+    table: int
+    priority: int
+    plain: bool
+
+
+class NftTable(Record):
+    """An nftables table: family ("ip", "ip6", "inet", ...), name, and how many objects are in it."""
+
+    family: str
+    name: str
+    objects: int
+
+
+class Route(Record):
+    """A route of a routing table, as `ip route show table` shows it.
+
+    `kind` is the rtm_type of rtnetlink(7): 1 unicast, 2 local, 6 blackhole and so on.
+    `destination` is an address in canonical text form with `prefix` bits, None for the default
+    route. `interface` is None where the route has no single one (multipath, blackhole). `plain`
+    is True when the route is what `ip route add local default dev IF` makes and nothing more.
+    """
+
+    family: str
+    table: int
+    kind: int
+    destination: str | None
+    prefix: int
+    interface: str | None
+    plain: bool
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+def addresses() -> tuple[Address, ...]:
+    """Return every address of every interface, IPv4 before IPv6, each in the kernel's order.
+
+    Where IPv6 is off there are simply no IPv6 addresses. Needs no privilege.
+    Like `ip address show`; RTM_GETADDR in rtnetlink(7). Raises NetlinkError.
+    """
+    import socket
+
+    family_of = {number: family for family, number in _FAMILIES.items()}
+    names: dict[int, str | None] = {}
+    found = []
+    # For "all families" the kernel goes through them by number, which puts IPv4 first.
+    for payload in _dump("list addresses", _NETLINK_ROUTE, _RTM_GETADDR, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0)):
+        number, prefix, _, _, index = _ADDRESS_HEADER.unpack_from(payload)
+        if number not in family_of:
+            continue
+        attributes = _attributes(payload[_ADDRESS_HEADER.size :])
+        # On a point-to-point link IFA_ADDRESS is the other end's.
+        own = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
+        if index not in names:
+            names[index] = _interface_name(index)
+        name = names[index]
+        if name is not None:  # else the interface went away meanwhile, and its addresses with it
+            found.append(Address(family_of[number], socket.inet_ntop(number, own), prefix, name, index))
+    return tuple(found)
+
+
+def add_address(family: str, address: str, prefix: int, interface: str, *, nodad: bool = False) -> None:
+    """Give an interface an address; `nodad` leaves out IPv6 duplicate address detection.
+
+    Without detection an IPv6 address can be used at once. Like `ip address add ADDRESS/PREFIX
+    dev INTERFACE [nodad]`; ip-address(8). Raises NetlinkError: EEXIST if the interface has the
+    address, ENODEV if there is no such interface, EACCES if IPv6 is off on it, EINVAL if the text
+    is no address of that family, EPERM without CAP_NET_ADMIN.
+    """
+    operation = f"add address {address}/{prefix} to {interface}"
+    flags = _IFA_F_NODAD if nodad else 0
+    payload = _address_payload(operation, family, address, prefix, interface, flags)
+    _request(operation, _RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL, payload)
+
+
+def delete_address(family: str, address: str, prefix: int, interface: str) -> None:
+    """Take an address, with just this prefix length, from an interface.
+
+    Like `ip address delete ADDRESS/PREFIX dev INTERFACE`; ip-address(8). Raises NetlinkError:
+    EADDRNOTAVAIL if the interface has no such address, otherwise as add_address().
+    """
+    operation = f"delete address {address}/{prefix} from {interface}"
+    _request(operation, _RTM_DELADDR, 0, _address_payload(operation, family, address, prefix, interface, 0))
+
+
+def _address_payload(
+    operation: str, family: str, address: str, prefix: int, interface: str, flags: int
+) -> bytes:
+    import socket
+
+    number = _FAMILIES[family]
+    try:
+        own = socket.inet_pton(number, address)
+    except OSError as error:
+        raise _error(errno.EINVAL, operation, f"not an {family} address") from error
+    # iproute2's rule: 127.0.0.0/8 is only valid on this host, everything else anywhere.
+    scope = _RT_SCOPE_HOST if family == "ipv4" and own[0] == 127 else _RT_SCOPE_UNIVERSE
+    header = _ADDRESS_HEADER.pack(number, prefix, flags, scope, _interface_index(operation, interface))
+    # Only with both does the kernel compare the prefix length too when it deletes.
+    return header + _attribute(_IFA_LOCAL, own) + _attribute(_IFA_ADDRESS, own)
+
+
+# --- policy rules ---------------------------------------------------------------------------
+
+
+def policy_rules(family: str) -> tuple[PolicyRule, ...]:
+    """Return every policy rule of a family, in the order in which the kernel asks them.
+
+    A family that the kernel does not have has no rules. Needs no privilege.
+    Like `ip [-6] rule show`; linux/fib_rules.h. Raises NetlinkError.
+    """
+    number = _FAMILIES[family]
+    header = _ROUTE_HEADER.pack(number, 0, 0, 0, 0, 0, 0, 0, 0)
+    try:
+        payloads = _dump(f"list {family} policy rules", _NETLINK_ROUTE, _RTM_GETRULE, header)
+    except NetlinkError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return ()
+        raise
+    return tuple([_policy_rule(family, payload) for payload in payloads])
+
+
+def add_policy_rule(family: str, mark: int, table: int) -> None:
+    """Let packets that carry exactly `mark` use routing table `table`.
+
+    The kernel chooses the priority: just before the first rule that has one. Beware: as that makes
+    every rule a different one, asking twice gives two rules and no EEXIST; look first. A mark of
+    0 makes a rule for all packets. Like `ip [-6] rule add fwmark MARK lookup TABLE`; ip-rule(8).
+    Raises NetlinkError: EPERM without CAP_NET_ADMIN, EAFNOSUPPORT if the kernel does not have the
+    family.
+    """
+    header = _ROUTE_HEADER.pack(_FAMILIES[family], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
+    payload = header + _u32_attribute(_FRA_FWMARK, mark) + _u32_attribute(_FRA_TABLE, table)
+    operation = f"add {family} policy rule fwmark {mark:#x} lookup {table}"
+    _request(operation, _RTM_NEWRULE, _NLM_F_CREATE | _NLM_F_EXCL, payload)
+
+
+def delete_policy_rule(rule: PolicyRule) -> None:
+    """Remove a plain policy rule (ValueError if it is not plain), found by all that it consists of.
+
+    Like `ip [-6] rule delete fwmark MARK/MASK lookup TABLE priority PRIORITY`; ip-rule(8).
+    Raises NetlinkError: ENOENT if there is no such rule, ENOTUNIQ if the kernel would remove
+    another one that has more selectors, EPERM without CAP_NET_ADMIN.
+    """
+    if not rule.plain:
+        raise ValueError(f"the kernel cannot be told to delete only this rule: {rule}")
+    text = f"fwmark {rule.mark:#x}/{rule.mask:#x} lookup {rule.table} priority {rule.priority}"
+    operation = f"delete {rule.family} policy rule {text}"
+    # What is absent from a request, or zero, the kernel does not compare.
+    matching = [
+        other
+        for other in policy_rules(rule.family)
+        if (other.priority, other.table) == (rule.priority, rule.table)
+        and rule.mark in (0, other.mark)
+        and rule.mask in (0, other.mask)
+    ]
+    _refuse_another(operation, rule, matching)
+    payload = (
+        _ROUTE_HEADER.pack(_FAMILIES[rule.family], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
+        + _u32_attribute(_FRA_FWMARK, rule.mark)
+        + _u32_attribute(_FRA_FWMASK, rule.mask)
+        + _u32_attribute(_FRA_TABLE, rule.table)
+        + _u32_attribute(_FRA_PRIORITY, rule.priority)
+    )
+    _request(operation, _RTM_DELRULE, 0, payload)
+
+
+def _policy_rule(family: str, payload: bytes) -> PolicyRule:
+    _, _, _, tos, _, _, _, action, flags = _ROUTE_HEADER.unpack_from(payload)
+    attributes = _attributes(payload[_ROUTE_HEADER.size :])
+    plain = (
+        (tos, action, flags) == (0, _FR_ACT_TO_TBL, 0)
+        and attributes.keys() <= _PLAIN_RULE
+        and not any(attributes.get(_FRA_PROTOCOL, b""))
+        and _u32(attributes, _FRA_SUPPRESS_PREFIXLEN, _NO_SUPPRESSION) == _NO_SUPPRESSION
+    )
+    return PolicyRule(
+        family=family,
+        mark=_u32(attributes, _FRA_FWMARK),
+        mask=_u32(attributes, _FRA_FWMASK),
+        table=_u32(attributes, _FRA_TABLE),
+        priority=_u32(attributes, _FRA_PRIORITY),
+        plain=plain,
+    )
+
+
+# --- routes ---------------------------------------------------------------------------------
+
+
+def routes(family: str, table: int) -> tuple[Route, ...]:
+    """Return the routes of one routing table, in the kernel's order; none if there is no such table.
+
+    A family that the kernel does not have has no routes. Needs no privilege.
+    Like `ip [-6] route show table TABLE`; RTM_GETROUTE in rtnetlink(7). Raises NetlinkError.
+    """
+    number = _FAMILIES[family]
+    header = _ROUTE_HEADER.pack(number, 0, 0, 0, 0, 0, 0, 0, 0)
+    operation = f"list {family} routes of table {table}"
+    try:
+        payloads = _dump(operation, _NETLINK_ROUTE, _RTM_GETROUTE, header + _u32_attribute(_RTA_TABLE, table))
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:  # a table exists as long as it has routes
+            return ()
+        raise
+    # A kernel before 4.20 gives all tables, and one without the family gives the other families.
+    found = [_route(family, payload) for payload in payloads if payload[0] == number]
+    return tuple([route for route in found if route.table == table])
+
+
+def add_local_default_route(family: str, table: int) -> None:
+    """Let routing table `table` deliver every packet to this machine.
+
+    Like `ip [-6] route add local default dev lo table TABLE`; ip-route(8). Raises NetlinkError:
+    EEXIST if the table has a default route, EACCES if IPv6 is off on lo, EPERM without
+    CAP_NET_ADMIN, EOPNOTSUPP if the kernel does not have the family.
+    """
+    operation = f"add {family} route local default dev lo to table {table}"
+    payload = _local_default_payload(operation, family, table)
+    _request(operation, _RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_EXCL, payload)
+
+
+def delete_local_default_route(family: str, table: int) -> None:
+    """Remove what add_local_default_route() makes, and nothing else.
+
+    Like `ip [-6] route delete local default dev lo table TABLE`; ip-route(8). Raises
+    NetlinkError: ESRCH if there is no such route, ENOTUNIQ if there is another default route to
+    lo that the kernel might remove instead, EPERM without CAP_NET_ADMIN.
+    """
+    operation = f"delete {family} route local default dev lo from table {table}"
+    wanted = Route(family, table, _RTN_LOCAL, None, 0, "lo", True)
+    # IPv4 does not compare the source address of a route, nor IPv6 whether it is a local one.
+    matching = [r for r in routes(family, table) if r.destination is None and r.interface == "lo"]
+    _refuse_another(operation, wanted, matching)
+    _request(operation, _RTM_DELROUTE, 0, _local_default_payload(operation, family, table))
+
+
+def _local_default_payload(operation: str, family: str, table: int) -> bytes:
+    scope = _RT_SCOPE_HOST if family == "ipv4" else _RT_SCOPE_UNIVERSE  # IPv6 knows no other
+    return (
+        _ROUTE_HEADER.pack(_FAMILIES[family], 0, 0, 0, 0, _RTPROT_BOOT, scope, _RTN_LOCAL, 0)
+        + _u32_attribute(_RTA_TABLE, table)
+        + _u32_attribute(_RTA_OIF, _interface_index(operation, "lo"))
+    )
+
+
+def _route(family: str, payload: bytes) -> Route:
+    import socket
+
+    number, prefix, _, tos, _, protocol, _, kind, flags = _ROUTE_HEADER.unpack_from(payload)
+    attributes = _attributes(payload[_ROUTE_HEADER.size :])
+    cache_information = attributes.get(_RTA_CACHEINFO, b"")
+    plain = (
+        (tos, protocol, kind, flags) == (0, _RTPROT_BOOT, _RTN_LOCAL, 0)
+        and attributes.keys() <= _PLAIN_ROUTE
+        and _u32(attributes, _RTA_PRIORITY) == _DEFAULT_METRIC[family]
+        and not any(attributes.get(_RTA_PREF, b""))
+        and not any(cache_information[8:12])  # rta_expires: the route goes away by itself
+    )
+    return Route(
+        family=family,
+        table=_u32(attributes, _RTA_TABLE),
+        kind=kind,
+        destination=socket.inet_ntop(number, attributes[_RTA_DST]) if prefix else None,
+        prefix=prefix,
+        interface=_interface_name(_u32(attributes, _RTA_OIF)) if _RTA_OIF in attributes else None,
+        plain=plain,
+    )
+
+
+# --- nftables -------------------------------------------------------------------------------
+
+
+def nft_tables() -> tuple[NftTable, ...]:
+    """Return every nftables table, in the kernel's order.
+
+    A kernel without nftables has none. Like `nft list tables`; NFT_MSG_GETTABLE in
+    linux/netfilter/nf_tables.h. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    header = struct.pack(">BBH", 0, 0, 0)  # struct nfgenmsg: family (any), version, resource
+    try:
+        payloads = _dump("list nftables tables", _NETLINK_NETFILTER, _NFT_GETTABLE, header)
+    except NetlinkError as error:
+        # The kernel has no netfilter sockets, or they do not know nftables.
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL):
+            return ()
+        raise
+    return tuple([_nft_table(payload) for payload in payloads])
+
+
+def _nft_table(payload: bytes) -> NftTable:
+    attributes = _attributes(payload[4:])
+    family = _NFT_FAMILIES.get(payload[0], str(payload[0]))
+    (objects,) = struct.unpack(">I", attributes[_NFTA_TABLE_USE])  # nf_tables is big endian throughout
+    return NftTable(family, os.fsdecode(attributes[_NFTA_TABLE_NAME].rstrip(b"\0")), objects)
+
+
+# --- interfaces -----------------------------------------------------------------------------
+
+
+def _interface_name(index: int) -> str | None:
+    """Return the name of the interface with this index, None if there is none (any more)."""
+    import socket
+
+    try:
+        return socket.if_indextoname(index)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise _error(error.errno or errno.EIO, f"name interface {index}") from error
+
+
+def _interface_index(operation: str, name: str) -> int:
+    import socket
+
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:  # without an errno before Python 3.14
+        raise _error(errno.ENODEV, operation, f"interface {name}") from error
+
+
+# --- the mechanism: attributes, messages, one request ----------------------------------------
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    """Return a netlink attribute, padded to the four bytes on which the next one has to begin."""
+    return _ATTRIBUTE_HEADER.pack(_ATTRIBUTE_HEADER.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _u32_attribute(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack("=I", value))
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    """Return the values of a row of netlink attributes by their types."""
+    found = {}
+    offset = 0
+    while offset < len(data):
+        length, kind = _ATTRIBUTE_HEADER.unpack_from(data, offset)
+        found[kind & _NLA_TYPE_MASK] = data[offset + _ATTRIBUTE_HEADER.size : offset + length]
+        offset += length + -length % 4
+    return found
+
+
+def _u32(attributes: Mapping[int, bytes], kind: int, default: int = 0) -> int:
+    """Return the number that an attribute holds, or the default if there is no such attribute."""
+    if kind not in attributes:
+        return default
+    number: int = struct.unpack("=I", attributes[kind])[0]
+    return number
+
+
+def _request(operation: str, kind: int, flags: int, payload: bytes) -> None:
+    """Have the kernel change something; return when it has."""
+    _exchange(operation, _NETLINK_ROUTE, kind, flags | _NLM_F_ACK, payload)
+
+
+def _dump(operation: str, protocol: int, kind: int, payload: bytes) -> list[bytes]:
+    """Return the payloads of all the kernel's answers to a request for a list."""
+    for _ in range(_DUMP_ATTEMPTS):
+        payloads, interrupted = _exchange(operation, protocol, kind, _NLM_F_DUMP, payload)
+        if not interrupted:
+            return payloads
+    raise _error(errno.EINTR, operation, f"the list changed while it was read, {_DUMP_ATTEMPTS} times over")
+
+
+def _exchange(
+    operation: str, protocol: int, kind: int, flags: int, payload: bytes
+) -> tuple[list[bytes], bool]:
+    """Send one request, on a socket of its own, and read all of the answer.
+
+    Return the payloads, and whether the list changed while the kernel was giving it part by part:
+    then an entry may be missing, or be there twice.
+    """
+    import socket
+
+    length = _MESSAGE_HEADER.size + len(payload)
+    message = _MESSAGE_HEADER.pack(length, kind, flags | _NLM_F_REQUEST, _SEQUENCE, 0) + payload
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as connection:
+            _set_options(connection)
+            connection.sendto(message, (0, 0))
+            return _answer(operation, connection)
+    except NetlinkError:
+        raise
+    except OSError as error:
+        raise _error(error.errno or errno.EIO, operation) from error
+
+
+def _set_options(connection: socket.socket) -> None:
+    """Ask for short errors, errors with an explanation, and lists filtered by the kernel."""
+    for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+        try:
+            connection.setsockopt(_SOL_NETLINK, option, 1)
+        except OSError:
+            return  # They came in this order: a kernel that has not got this one has no later one.
+
+
+def _answer(operation: str, connection: socket.socket) -> tuple[list[bytes], bool]:
+    import socket
+
+    payloads: list[bytes] = []
+    interrupted = False
+    while True:
+        data, _, receive_flags, sender = connection.recvmsg(_BUFFER)
+        if receive_flags & socket.MSG_TRUNC:
+            raise _error(errno.EMSGSIZE, operation, f"an answer of more than {_BUFFER} bytes")
+        if sender[0] != 0:  # from another process, not from the kernel
+            continue
+        for kind, flags, payload in _messages(data):
+            interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
+            if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                _raise_error(operation, kind, flags, payload)
+                return payloads, interrupted
+            payloads.append(payload)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield type, flags and payload of every message in a datagram that answers our request."""
+    offset = 0
+    while offset < len(data):
+        length, kind, flags, sequence, _ = _MESSAGE_HEADER.unpack_from(data, offset)
+        if sequence == _SEQUENCE:
+            yield kind, flags, data[offset + _MESSAGE_HEADER.size : offset + length]
+        offset += length + -length % 4
+
+
+def _raise_error(operation: str, kind: int, flags: int, payload: bytes) -> None:
+    """Raise what the last message of an answer reports, if that is an error."""
+    (code,) = struct.unpack_from("=i", payload)
+    if code >= 0:
+        return
+    # struct nlmsgerr repeats the header of the request after the error number (NETLINK_CAP_ACK:
+    # nothing but the header); the end of a dump is the number alone. The explanation follows.
+    start = 4 + _MESSAGE_HEADER.size if kind == _NLMSG_ERROR else 4
+    explained = _attributes(payload[start:]) if flags & _NLM_F_ACK_TLVS else {}
+    detail = os.fsdecode(explained.get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0"))
+    raise _error(-code, operation, detail)
+
+
+def _error(number: int, operation: str, detail: str = "") -> NetlinkError:
+    text = f"{operation}: {os.strerror(number)}"
+    return NetlinkError(number, f"{text} ({detail})" if detail else text)
+
+
+def _refuse_another(operation: str, wanted: Record, matching: Sequence[Record]) -> None:
+    """Raise ENOTUNIQ if the first that matches, the one that the kernel would delete, is another one."""
+    if matching and matching[0] != wanted:
+        raise _error(errno.ENOTUNIQ, operation, f"the kernel would delete {matching[0]}")

@@ -1,0 +1,289 @@
+"""Plan: what has to be done so that the machine has the wanted rules, and doing it safely.
+
+`make_plan` compares what is there with what is wanted and orders the steps; `execute` does them
+and, if one fails, puts back what was done. Neither knows how the kernel is spoken to: `execute`
+is given something that can do one action.
+
+Order. What a rule relies on comes before it: addresses and routes first, conntrack zones (raw) before
+the redirection of what is tracked in them (nat). Edits that only add come before edits that take
+something away, so that traffic which changes hands is captured twice for a moment rather than not
+at all. Taking away goes the other way round.
+"""
+
+from __future__ import annotations
+
+from .edit import apply_to, edit_between
+from .errors import KernelError
+from .formats.commands import ip_command
+from .formats.words import rule_words
+from .record import Record
+from .ruleset import (
+    BUILTIN_CHAINS,
+    FAMILIES,
+    TABLES,
+    Destination,
+    InInterface,
+    OutInterface,
+    Ruleset,
+    Source,
+    Table,
+    TProxy,
+    Transport,
+    ours,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Literal, Protocol, TypeAlias
+
+    from .edit import TableEdit
+    from .ruleset import Match, NetworkObject, Rule
+
+    Place: TypeAlias = Literal["legacy", "nft"]
+
+    class Kernel(Protocol):
+        """Whoever does actions."""
+
+        def do(self, action: Action) -> None:
+            """Do one action completely, or raise KernelError and have done nothing."""
+
+
+class EditTable(Record):
+    """Edit a table in one transaction."""
+
+    place: Place
+    edit: TableEdit
+    empty_before: bool
+    empty_after: bool
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return EditTable(self.place, self.edit.inverse(), self.empty_after, self.empty_before)
+
+    def __str__(self) -> str:
+        rules = self.edit.rules_added()
+        what = f"write {rules} rules" if rules else "remove rules"
+        return f"{self.edit.family} {self.edit.table} ({self.place}): {what}"
+
+
+class AddObject(Record):
+    """Make an address, routing rule or route."""
+
+    item: NetworkObject
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return RemoveObject(self.item)
+
+    def __str__(self) -> str:
+        return ip_command(self.item)
+
+
+class RemoveObject(Record):
+    """Remove an address, routing rule or route."""
+
+    item: NetworkObject
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return AddObject(self.item)
+
+    def __str__(self) -> str:
+        return ip_command(self.item).replace(" add ", " del ").removesuffix(" nodad")
+
+
+class RemoveNative(Record):
+    """Remove the nftables tables of native mode; `script` makes them again."""
+
+    names: tuple[str, ...]
+    script: str
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return LoadNative(self.names, self.script)
+
+    def __str__(self) -> str:
+        return f"remove the nftables tables {', '.join(self.names)}"
+
+
+class LoadNative(Record):
+    """Make the nftables tables of native mode as they were."""
+
+    names: tuple[str, ...]
+    script: str
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return RemoveNative(self.names, self.script)
+
+    def __str__(self) -> str:
+        return f"make the nftables tables {', '.join(self.names)} again"
+
+
+if TYPE_CHECKING:
+    Action: TypeAlias = EditTable | AddObject | RemoveObject | RemoveNative | LoadNative
+
+
+class Live(Record):
+    """What is in place: whole tables by place, what is ours of the network, native tables of ours."""
+
+    tables: Mapping[Place, tuple[Table, ...]]
+    network: tuple[NetworkObject, ...] = ()
+    native: tuple[str, ...] = ()
+    native_script: str = ""
+
+    def table(self, place: Place, family: str, name: str) -> Table | None:
+        """Return a table, None if it does not exist."""
+        for table in self.tables.get(place, ()):
+            if table.family == family and table.name == name:
+                return table
+        return None
+
+    def holds_ours(self, place: Place) -> bool:
+        """Tell whether chains or rules of ours are in that place."""
+        return any(not ours(table).is_empty for table in self.tables.get(place, ()))
+
+    def marks(self) -> frozenset[int]:
+        """Return the marks of live TPROXY rules of ours: they tell which routes are ours."""
+        return frozenset(
+            rule.target.mark
+            for tables in self.tables.values()
+            for _, chain, rule in Ruleset(tables).rules()
+            if chain.is_ours and isinstance(rule.target, TProxy)
+        )
+
+
+class Difference(Record):
+    """How one table of ours, or the network beside it, is and how it should be: lines of rules."""
+
+    title: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+class Plan(Record):
+    """The actions, in order, and what they change. Nothing to do: no actions."""
+
+    actions: tuple[Action, ...]
+    differences: tuple[Difference, ...]
+    #: Rules of ours, or remains that are not wanted, are in place: this is a change, not a first time.
+    replaces: bool
+
+
+def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = False) -> Plan:
+    """Return what turns `live` into `wanted`, with rules in `place` and none of ours elsewhere.
+
+    With `rewrite` chains are written again even if nothing differs.
+    """
+    edits = [
+        action
+        for where in _PLACES
+        for action in _table_actions(live, wanted if where == place else Ruleset(), where, rewrite)
+    ]
+    adding = [action for action in edits if not action.edit.detaches]
+    removing = [action for action in edits if action.edit.detaches]
+    removing.sort(key=lambda action: (FAMILIES.index(action.edit.family), -TABLES.index(action.edit.table)))
+    missing = [item for item in wanted.network if item not in live.network]
+    obsolete = [item for item in live.network if item not in wanted.network]
+    actions: list[Action] = [AddObject(item) for item in missing]
+    actions += [*adding, *removing]
+    if live.native:
+        actions.append(RemoveNative(live.native, live.native_script))
+    gone: list[Action] = [RemoveObject(item) for item in reversed(obsolete)]
+    # Live marks are what tells routes are ours: without new rules, routes go while the marks are there.
+    actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
+    replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _PLACES)
+    return Plan(tuple(actions), _differences(live, wanted, place), replaces)
+
+
+_PLACES: tuple[Place, ...] = ("legacy", "nft")
+
+
+def _table_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> Iterable[EditTable]:
+    for family in FAMILIES:
+        for name in TABLES:
+            there = live.table(place, family, name)
+            before = there or Table(family, name)
+            edit = edit_between(before, wanted.table(family, name), rewrite=rewrite)
+            if edit.steps:
+                after = apply_to(before, edit)
+                yield EditTable(place, edit, there is None, _has_nothing(after))
+
+
+def _has_nothing(table: Table) -> bool:
+    """Tell whether a table has no rules, and no chains but the built-in ones."""
+    return all(chain.name in BUILTIN_CHAINS and not chain.rules for chain in table.chains)
+
+
+# --- what changes, for people ---------------------------------------------------------------
+
+
+def _differences(live: Live, wanted: Ruleset, place: Place) -> tuple[Difference, ...]:
+    found = []
+    for where in _PLACES:
+        for family in FAMILIES:
+            for name in TABLES:
+                before = _lines(ours(live.table(where, family, name) or Table(family, name)))
+                after = _lines(wanted.table(family, name)) if where == place else ()
+                found.append(Difference(f"{family} {name} ({where})", before, after))
+    native = tuple(f"table inet {name}" for name in live.native)
+    found.append(Difference("nftables (native)", native, ()))
+    network = tuple(ip_command(item) for item in sorted(live.network, key=ip_command))
+    wanted_network = tuple(ip_command(item) for item in sorted(wanted.network, key=ip_command))
+    found.append(Difference("addresses and routes", network, wanted_network))
+    return tuple(difference for difference in found if difference.before != difference.after)
+
+
+def _lines(table: Table) -> tuple[str, ...]:
+    """Return the rules of a table, chains by name, in words that do not depend on who printed them."""
+    return tuple(
+        f"-A {chain.name} {' '.join(_sorted_words(rule))}"
+        for chain in sorted(table.chains, key=lambda chain: chain.name)
+        for rule in chain.in_order
+    )
+
+
+#: The order in which iptables-save prints what every packet has; extensions follow as they stand.
+_BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, OutInterface, Transport)
+
+
+def _sorted_words(rule: Rule) -> list[str]:
+    def place(match: Match) -> int:
+        kind = type(match)
+        return _BASIC_MATCHES.index(kind) if kind in _BASIC_MATCHES else len(_BASIC_MATCHES)
+
+    return rule_words(rule.replace(matches=tuple(sorted(rule.matches, key=place))))
+
+
+# --- doing it -------------------------------------------------------------------------------
+
+
+def execute(plan: Plan, kernel: Kernel) -> None:
+    """Do the actions in order. If one fails, undo those before it and raise KernelError."""
+    done: list[Action] = []
+    try:
+        for action in plan.actions:
+            kernel.do(action)
+            done.append(action)
+    except BaseException as error:
+        left = _roll_back(done, kernel)
+        if not isinstance(error, KernelError):
+            raise
+        if left:
+            raise KernelError(
+                f"{error.cause}; and this could not be put back: {'; '.join(left)}",
+                error.remedy,
+            ) from error
+        raise
+
+
+def _roll_back(done: list[Action], kernel: Kernel) -> list[str]:
+    """Undo actions, last first; return what could not be undone and why."""
+    left = []
+    for action in reversed(done):
+        try:
+            kernel.do(action.inverse())
+        except KernelError as error:
+            left.append(f"{action}: {error.cause}")
+    return left

@@ -1,0 +1,62 @@
+"""Policy: Config -> Ruleset. The only room that decides which rule stands where, and why.
+
+One module a table, one function a chain. Within a function the rules stand in the order in
+which a packet meets them, each with its reason: reading the function is reading the chain.
+"""
+
+from __future__ import annotations
+
+from ..ruleset import TABLES, TAG, Chain, Comment, Ruleset, Table
+from . import mangle, nat, network, raw
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..config import Config
+    from ..ruleset import Family, Rule, TableName
+
+
+def build(config: Config) -> Ruleset:
+    """Return the rules that `config` means, for every family that is on, and what they rely on.
+
+    A chain is there only if it has a rule, a table only if it has a chain. The rules are those
+    of Istio's istio-iptables for the same settings; a rule in a built-in chain that does not
+    jump to a chain of ours carries a comment, so that cleanup can tell it from a stranger's.
+    """
+    tables = [
+        Table(family, name, _finished(_CHAINS[name](config, family), config.rule_comments))
+        for family in config.families
+        for name in TABLES
+    ]
+    return Ruleset(tuple(t for t in tables if t.chains), network.objects(config))
+
+
+_CHAINS: Mapping[TableName, Callable[[Config, Family], tuple[Chain, ...]]] = {
+    "raw": raw.chains,
+    "mangle": mangle.chains,
+    "nat": nat.chains,
+}
+
+
+def _finished(chains: tuple[Chain, ...], rule_comments: bool) -> tuple[Chain, ...]:
+    """Drop the chains without rules and give rules the comments that they need."""
+    return tuple(
+        chain.replace(
+            head=tuple(_commented(rule, chain, rule_comments) for rule in chain.head),
+            rules=tuple(_commented(rule, chain, rule_comments) for rule in chain.rules),
+        )
+        for chain in chains
+        if chain.in_order
+    )
+
+
+def _commented(rule: Rule, chain: Chain, rule_comments: bool) -> Rule:
+    needs_tag = not chain.is_ours and not rule.is_ours_in_foreign_chain
+    if rule_comments:
+        text = f"{TAG}: {rule.reason}" if needs_tag else rule.reason
+    elif needs_tag:
+        text = TAG
+    else:
+        return rule
+    return rule.replace(matches=(*rule.matches, Comment(text)))

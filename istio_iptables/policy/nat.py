@@ -1,0 +1,256 @@
+"""The nat table: which new connections go to the proxy.
+
+A connection's first packet meets PREROUTING when it comes in and OUTPUT when a process of
+this machine makes it; what nat decides then holds for the whole connection.
+"""
+
+from __future__ import annotations
+
+from ..config import Everything
+from ..ruleset import (
+    RETURN,
+    Chain,
+    Destination,
+    DestinationPort,
+    DestinationPorts,
+    Jump,
+    Network,
+    PortRange,
+    Redirect,
+    Rule,
+    Source,
+)
+from .vocabulary import (
+    DNS_AGENT_PORT,
+    DNS_PORT,
+    TCP,
+    TO_LOOPBACK,
+    UDP,
+    all_of,
+    excluded_interfaces_inbound,
+    excluded_interfaces_outbound,
+    loopback,
+    owner_groups,
+    passthrough_source,
+    proxy_groups,
+    proxy_users,
+    received_on,
+    to_network,
+    to_port,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..ruleset import Family, GidOwner, Match, UidOwner
+
+
+def chains(config: Config, family: Family) -> tuple[Chain, ...]:
+    """Return the chains of the table for one family; some may be empty."""
+    return (
+        _prerouting(config, family),
+        _inbound(config),
+        _in_redirect(config),
+        _output(config),
+        _istio_output(config, family),
+        _output_dns(config, family),
+        _redirect(config),
+    )
+
+
+def _prerouting(config: Config, family: Family) -> Chain:
+    """Packets that come in from an interface, before routing."""
+    interfaces = tuple(reversed(config.rerouted_interfaces))
+    head = [
+        Rule(
+            all_of(received_on(interface), to_network(network)),
+            Jump("ISTIO_REDIRECT"),
+            f"what the virtual machine behind {interface} sends is outbound traffic",
+        )
+        for network in reversed(_captured_networks(config, family))
+        for interface in interfaces
+    ]
+    head += [
+        Rule(
+            received_on(interface),
+            RETURN,
+            f"nothing that the virtual machine behind {interface} sends is inbound traffic",
+        )
+        for interface in interfaces
+    ]
+    rules = excluded_interfaces_inbound(config)
+    if config.captures_inbound and not config.tproxy:
+        rules.append(Rule((TCP,), Jump("ISTIO_INBOUND"), "TCP that comes in may be for the proxy"))
+    return Chain("PREROUTING", tuple(rules), tuple(head))
+
+
+def _inbound(config: Config) -> Chain:
+    """TCP that comes in; in TPROXY mode mangle decides and nothing jumps here."""
+    rules = [
+        Rule(
+            (TCP, to_port(config.tunnel_port)),
+            RETURN,
+            "the proxy itself listens on the HBONE tunnel port",
+        )
+    ]
+    if not config.tproxy:
+        rules += _inbound_capture(config)
+    return Chain("ISTIO_INBOUND", tuple(rules))
+
+
+def _inbound_capture(config: Config) -> list[Rule]:
+    to_proxy = Jump("ISTIO_IN_REDIRECT")
+    if not isinstance(config.inbound_ports, Everything):
+        return [
+            Rule((TCP, DestinationPort(ports)), to_proxy, f"inbound port {ports} is captured")
+            for ports in config.inbound_ports
+        ]
+    rules = [
+        Rule((TCP, DestinationPort(ports)), RETURN, f"inbound port {ports} is excluded")
+        for ports in config.inbound_ports_excluded
+    ]
+    rules.append(Rule((TCP,), to_proxy, "all other inbound TCP is captured"))
+    return rules
+
+
+def _in_redirect(config: Config) -> Chain:
+    """The way to the proxy's inbound listener."""
+    target = Redirect(config.inbound_port)
+    return Chain("ISTIO_IN_REDIRECT", (Rule((TCP,), target, "to the proxy's inbound listener"),))
+
+
+def _redirect(config: Config) -> Chain:
+    """The way to the proxy's outbound listener."""
+    target = Redirect(config.outbound_port)
+    return Chain("ISTIO_REDIRECT", (Rule((TCP,), target, "to the proxy's outbound listener"),))
+
+
+def _output(config: Config) -> Chain:
+    """Packets of this machine's own processes."""
+    rules = excluded_interfaces_outbound(config)
+    rules.append(Rule((), Jump("ISTIO_OUTPUT"), "what processes here send may be for the proxy"))
+    return Chain("OUTPUT", tuple(rules))
+
+
+def _istio_output(config: Config, family: Family) -> Chain:
+    """Who sends decides first, where to decides second."""
+    rules = _outbound_ports_excluded(config)
+    rules.append(
+        Rule(
+            (TO_LOOPBACK, Source(passthrough_source(family))),
+            RETURN,
+            "the proxy hands inbound traffic to the application from this address",
+        )
+    )
+    rules += _proxy_traffic(config, family)
+    rules += owner_groups(config)
+    if config.captures_dns(family):
+        rules.append(Rule((), Jump("ISTIO_OUTPUT_DNS"), "DNS queries are for the agent"))
+    rules.append(
+        Rule(
+            (Destination(loopback(config, family)),),
+            RETURN,
+            "what the application sends to itself over loopback stays local",
+        )
+    )
+    rules += _by_destination(config, family)
+    return Chain("ISTIO_OUTPUT", tuple(rules))
+
+
+def _outbound_ports_excluded(config: Config) -> list[Rule]:
+    return [
+        Rule((transport, DestinationPort(ports)), RETURN, f"outbound port {ports} is excluded")
+        for ports in config.outbound_ports_excluded
+        for transport in (TCP, UDP)
+    ]
+
+
+def _proxy_traffic(config: Config, family: Family) -> list[Rule]:
+    """Leave the proxy's own traffic alone, or it would be sent back to the proxy for ever.
+
+    Users come before groups: in TPROXY mode the proxy runs as root with the proxy's group.
+    """
+    rules: list[Rule] = []
+    for user, words in proxy_users(config):
+        not_to = to_port(config.tunnel_port, negated=True)
+        without_dns = DestinationPorts((_port(DNS_PORT), _port(config.tunnel_port)), negated=True)
+        own_calls = without_dns if config.redirect_dns else not_to
+        rules += _proxy_owner(config, family, user, words, own_calls)
+    for group, words in proxy_groups(config):
+        not_to = to_port(config.tunnel_port, negated=True)
+        rules += _proxy_owner(config, family, group, words, not_to)
+    return rules
+
+
+def _proxy_owner(
+    config: Config, family: Family, owner: UidOwner | GidOwner, words: str, own_calls: Match
+) -> list[Rule]:
+    rules = [
+        Rule(
+            (TO_LOOPBACK, Destination(loopback(config, family), negated=True), TCP, own_calls, owner),
+            Jump("ISTIO_IN_REDIRECT"),
+            f"the proxy ({words}) calls a service that this pod itself serves: its inbound side",
+        )
+    ]
+    if not config.outbound_networks_name_loopback:
+        over_dns = (TCP, to_port(DNS_PORT, negated=True)) if config.redirect_dns else ()
+        rules.append(
+            Rule(
+                all_of(TO_LOOPBACK, over_dns, owner.replace(negated=True)),
+                RETURN,
+                f"the application (not {words}) calls itself by the pod's own address: stays local",
+            )
+        )
+    rules.append(Rule((owner,), RETURN, f"the proxy's own traffic ({words}): never to itself again"))
+    return rules
+
+
+def _by_destination(config: Config, family: Family) -> list[Rule]:
+    to_proxy = Jump("ISTIO_REDIRECT")
+    rules = [
+        Rule(to_network(network), RETURN, f"destination {network} is excluded")
+        for network in config.outbound_networks_excluded
+        if network.family == family
+    ]
+    rules += [
+        Rule((TCP, DestinationPort(ports)), to_proxy, f"outbound port {ports} is captured")
+        for ports in config.outbound_ports
+    ]
+    everything = isinstance(config.outbound_networks, Everything)
+    rules += [
+        Rule(
+            to_network(network),
+            to_proxy,
+            "all other outbound traffic is captured" if everything else f"destination {network} is captured",
+        )
+        for network in _captured_networks(config, family)
+    ]
+    return rules
+
+
+def _output_dns(config: Config, family: Family) -> Chain:
+    """DNS queries of the application, to the agent's DNS server."""
+    to_agent = Redirect(DNS_AGENT_PORT)
+    rules: list[Rule] = []
+    for transport in (TCP, UDP):
+        if not config.captures_dns(family):
+            break
+        query = (transport, to_port(DNS_PORT))
+        if config.capture_all_dns:
+            rules.append(Rule(query, to_agent, f"all DNS over {transport.protocol} to the agent"))
+            continue
+        rules += [
+            Rule((*query, Destination(server)), to_agent, f"DNS server {server}: the agent answers")
+            for server in config.dns_servers_of(family)
+        ]
+    return Chain("ISTIO_OUTPUT_DNS", tuple(rules))
+
+
+def _captured_networks(config: Config, family: Family) -> tuple[Network, ...]:
+    if isinstance(config.outbound_networks, Everything):
+        return (Network(4 if family == "ipv4" else 6, 0, 0),)
+    return tuple(network for network in config.outbound_networks if network.family == family)
+
+
+def _port(number: int) -> PortRange:
+    return PortRange(number, number)

@@ -1,0 +1,84 @@
+"""The raw table: conntrack zones for redirected DNS over UDP.
+
+The application's query and the agent's own query to the same server may have the same
+addresses and ports. Tracked in one zone they would be one connection, and the answer to the
+agent would be translated as if it were for the application. Zone 1 is the agent with its DNS
+servers, zone 2 the application with the agent.
+"""
+
+from __future__ import annotations
+
+from ..ruleset import Chain, ConntrackZone, Destination, Jump, Rule, Source
+from .vocabulary import (
+    DNS_AGENT_PORT,
+    DNS_PORT,
+    UDP,
+    from_port,
+    proxy_groups,
+    proxy_users,
+    to_port,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..ruleset import Family
+
+_AGENT_ZONE = ConntrackZone(1)
+_APPLICATION_ZONE = ConntrackZone(2)
+_QUERY = (UDP, to_port(DNS_PORT))
+_ANSWER = (UDP, from_port(DNS_PORT))
+
+
+def chains(config: Config, family: Family) -> tuple[Chain, ...]:
+    """Return the chains of the table for one family: none unless DNS is redirected."""
+    if not config.redirect_dns:
+        return ()
+    return (
+        _prerouting(config, family),
+        _inbound(config, family),
+        _output(),
+        _output_dns(config, family),
+    )
+
+
+def _prerouting(config: Config, family: Family) -> Chain:
+    if not config.captures_dns(family):
+        return Chain("PREROUTING")
+    rule = Rule((), Jump("ISTIO_INBOUND"), "answers of DNS servers have a zone of their own")
+    return Chain("PREROUTING", (rule,))
+
+
+def _inbound(config: Config, family: Family) -> Chain:
+    """Answers that come in from DNS servers."""
+    if config.captures_dns(family) and config.capture_all_dns:
+        rule = Rule(_ANSWER, _AGENT_ZONE, "answers of DNS servers are for the agent")
+        return Chain("ISTIO_INBOUND", (rule,))
+    return Chain(
+        "ISTIO_INBOUND",
+        tuple(
+            Rule((*_ANSWER, Source(server)), _AGENT_ZONE, f"answers of {server} are for the agent")
+            for server in config.dns_servers_of(family)
+        ),
+    )
+
+
+def _output() -> Chain:
+    return Chain("OUTPUT", (Rule((), Jump("ISTIO_OUTPUT_DNS"), "DNS that processes here send"),))
+
+
+def _output_dns(config: Config, family: Family) -> Chain:
+    """Queries and answers that processes of this machine send."""
+    rules = []
+    for owner, words in (*proxy_users(config), *proxy_groups(config)):
+        rules.append(Rule((*_QUERY, owner), _AGENT_ZONE, f"queries of the agent itself ({words})"))
+        answer = (UDP, from_port(DNS_AGENT_PORT), owner)
+        rules.append(Rule(answer, _APPLICATION_ZONE, f"the agent ({words}) answers the application"))
+    if config.capture_all_dns:
+        rules.append(Rule(_QUERY, _APPLICATION_ZONE, "queries of the application"))
+    else:
+        rules += [
+            Rule((*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}")
+            for server in config.dns_servers_of(family)
+        ]
+    return Chain("ISTIO_OUTPUT_DNS", tuple(rules))

@@ -1,0 +1,128 @@
+"""The words that the policy's chains are written in: addresses, ports and short ways to say a match."""
+
+from __future__ import annotations
+
+from ..config import Everything
+from ..ruleset import (
+    IPV4,
+    RETURN,
+    Destination,
+    DestinationPort,
+    GidOwner,
+    InInterface,
+    Network,
+    OutInterface,
+    PortRange,
+    Rule,
+    SourcePort,
+    Transport,
+    UidOwner,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..ruleset import Family, Match
+
+#: Port of the agent's DNS server (Istio's pilot-agent).
+DNS_AGENT_PORT = 15053
+DNS_PORT = 53
+#: Mark of packets that Envoy's outbound side sends to an address of its own pod (Istio).
+PROXY_TO_OWN_POD_MARK = 1338
+
+IPV6_LOOPBACK = Network(6, 1, 128)
+#: The addresses Envoy calls the application from (Istio's InboundPassthroughBindIpv4/6).
+PASSTHROUGH_IPV4 = Network(4, 0x7F000006, 32)
+PASSTHROUGH_IPV6 = Network(6, 6, 128)
+
+TCP = Transport("tcp")
+UDP = Transport("udp")
+FROM_LOOPBACK = InInterface("lo")
+TO_LOOPBACK = OutInterface("lo")
+
+
+def loopback(config: Config, family: Family) -> Network:
+    """Return the loopback network of a family."""
+    return config.ipv4_loopback if family == IPV4 else IPV6_LOOPBACK
+
+
+def passthrough_source(family: Family) -> Network:
+    """Return the address that Envoy binds to when it calls the application."""
+    return PASSTHROUGH_IPV4 if family == IPV4 else PASSTHROUGH_IPV6
+
+
+def to_port(port: int, *, negated: bool = False) -> DestinationPort:
+    """Match one destination port."""
+    return DestinationPort(PortRange(port, port), negated)
+
+
+def from_port(port: int) -> SourcePort:
+    """Match one source port."""
+    return SourcePort(PortRange(port, port))
+
+
+def to_network(network: Network) -> tuple[Destination, ...]:
+    """Match a destination network; /0 is every packet and needs no match."""
+    return () if network.is_everything else (Destination(network),)
+
+
+def received_on(interface: str) -> tuple[InInterface, ...]:
+    """Match the incoming interface; the lone wildcard is every interface and needs no match."""
+    return () if interface == "+" else (InInterface(interface),)
+
+
+def sent_to(interface: str) -> tuple[OutInterface, ...]:
+    """Match the outgoing interface; the lone wildcard is every interface and needs no match."""
+    return () if interface == "+" else (OutInterface(interface),)
+
+
+def proxy_users(config: Config) -> list[tuple[UidOwner, str]]:
+    """Return a match for each UID of the proxy, with words for it."""
+    return [(UidOwner(uid), f"UID {uid}") for uid in config.proxy_uids]
+
+
+def proxy_groups(config: Config) -> list[tuple[GidOwner, str]]:
+    """Return a match for each GID of the proxy, with words for it."""
+    return [(GidOwner(gid), f"GID {gid}") for gid in config.proxy_gids]
+
+
+def excluded_interfaces_inbound(config: Config) -> list[Rule]:
+    """Return the rules that leave traffic from excluded interfaces alone (nat and mangle)."""
+    return [
+        Rule(
+            received_on(interface),
+            RETURN,
+            f"traffic from interface {interface} is excluded",
+        )
+        for interface in config.interfaces_excluded
+    ]
+
+
+def excluded_interfaces_outbound(config: Config) -> list[Rule]:
+    """Return the rules that leave traffic to excluded interfaces alone (nat and mangle)."""
+    return [
+        Rule(sent_to(interface), RETURN, f"traffic to interface {interface} is excluded")
+        for interface in config.interfaces_excluded
+    ]
+
+
+def owner_groups(config: Config) -> list[Rule]:
+    """Return the rules that leave traffic alone by the group of the sending process (nat)."""
+    if isinstance(config.owner_groups, Everything):
+        return [
+            Rule((GidOwner(group),), RETURN, f"group {group} is excluded")
+            for group in config.owner_groups_excluded
+        ]
+    outside = tuple(GidOwner(group, negated=True) for group in config.owner_groups)
+    return [Rule(outside, RETURN, "only the listed groups are captured")]
+
+
+def all_of(*matches: Match | tuple[Match, ...]) -> tuple[Match, ...]:
+    """Join matches, and tuples of matches that may be empty, into one tuple."""
+    joined: list[Match] = []
+    for match in matches:
+        if isinstance(match, tuple):
+            joined.extend(match)
+        else:
+            joined.append(match)
+    return tuple(joined)

@@ -1,0 +1,197 @@
+"""usecases: what the commands do, each by the library's own functions. Output goes to standard output,
+log lines to standard error, and what a use case returns is the exit code (SPEC section 6)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .api import build, prepare, render
+from .environment import ThisMachine
+from .errors import Differs, KernelError, SettingsError
+from .formats import difference
+from .log import log
+from .resolve import parse, parse_options, resolve
+from .ruleset import FAMILIES, Ruleset
+from .sources import collect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .api import Prepared
+    from .backends.machine import Machine
+    from .config import Config
+    from .goflags import Invocation
+    from .resolve import Operation
+
+
+class Run:
+    """One run of the command: its word and options, the settings it came to, and how to run."""
+
+    def __init__(self, invocation: Invocation, environ: Mapping[str, str]) -> None:
+        """Check everything that was given. Raises SettingsError with all mistakes."""
+        self._facts = ThisMachine()
+        given, mistakes = collect(invocation, environ)
+        self.command = invocation.command
+        self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
+        self.parsed = parse(given, self._facts, [*mistakes, *bad_options])
+        self.operation: Operation = self.parsed.operation()
+
+    def enter_namespace(self) -> None:
+        """Enter the network namespace of the settings; a dry run that may not stays where it is."""
+        namespace = self.operation.network_namespace
+        if not namespace:
+            return
+        from .backends.namespace import enter
+
+        origin = next((g.origin for g in self.parsed.changed if g.setting.field == "network_namespace"), "")
+        try:
+            enter(namespace, origin)
+        except KernelError as error:
+            if not self._only_prints():
+                raise
+            log.warn(f"{error.cause}: addresses are those of the present network namespace")
+
+    def _only_prints(self) -> bool:
+        return self.operation.dry_run or self.command == "render"
+
+    def config(self) -> Config:
+        """Settle the Config, and log what an operator will want to know tomorrow."""
+        config, warnings = resolve(self.parsed, self._facts)
+        for given in self.parsed.changed:
+            log.info(f"setting {given.setting.name} = {given.text!r} ({given.origin})")
+        for warning in warnings:
+            log.warn(warning)
+        return config
+
+    def machine(self, *, writing: bool) -> Machine:
+        """Return the kernel, to be entered by the caller."""
+        from .backends.machine import Machine
+
+        return Machine(
+            forced_variant=self.operation.forced_variant,
+            cni_mode=self.operation.cni_mode,
+            writing=writing,
+        )
+
+
+def run(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
+    """Do what a command line says and return the exit code; errors are reported here."""
+    try:
+        started = Run(invocation, environ)
+        log.configure(started.operation.log_levels, as_json=started.operation.log_as_json)
+        started.enter_namespace()
+        return _use_case(started)(started)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except (KernelError, Differs) as error:
+        log.error(str(error))
+        return error.exit_code
+    except OSError as error:
+        log.error(str(error))
+        return 1
+
+
+def _use_case(run: Run) -> Callable[[Run], int]:
+    command = run.command
+    if command == "cleanup" or (run.operation.cleanup_only and command in ("", "apply")):
+        return cleanup
+    return {"": apply, "apply": apply, "diff": diff, "render": show}[command]
+
+
+# --- the commands ---------------------------------------------------------------------------
+
+
+def show(run: Run) -> int:
+    """render: print the rules."""
+    options = run.options
+    families = [family for family in FAMILIES if options["family"] in ("", family)]
+    ruleset = build(run.config())
+    sys.stdout.write(render(ruleset, options["format"], families, explain=options["explain"]))
+    return 0
+
+
+def apply(run: Run) -> int:
+    """Put the rules in place; with --dry-run print them."""
+    if run.operation.skip_rule_apply:
+        log.info("--skip-rule-apply: no rules are touched")
+        return 0
+    wanted = build(run.config())
+    if run.operation.dry_run:
+        return _print_script(run, render(wanted))
+    with run.machine(writing=True) as machine:
+        prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
+        log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
+        _log_state("before", prepared)
+        if not prepared.plan.actions:
+            log.info("the rules are in place already: nothing to do")
+            return 0
+        if prepared.plan.differences and prepared.plan.replaces and not run.operation.reconcile:
+            sys.stdout.write(difference.text(prepared.plan, colour=sys.stdout.isatty()))
+            raise Differs(
+                "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
+                "nothing was changed; --reconcile replaces them"
+            )
+        _apply(machine, prepared)
+    return 0
+
+
+def cleanup(run: Run) -> int:
+    """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
+    wanted = Ruleset()
+    with run.machine(writing=not run.operation.dry_run) as machine:
+        prepared = prepare(machine, wanted)
+        _log_state("before", prepared)
+        if run.operation.dry_run:
+            return _print_script(run, difference.text(prepared.plan))
+        if not prepared.plan.actions:
+            log.info("nothing of ours is in place: nothing to do")
+            return 0
+        _apply(machine, prepared)
+    return 0
+
+
+def diff(run: Run) -> int:
+    """Show how what is in place differs from what is wanted; exit 3 if it does."""
+    wanted = build(run.config())
+    with run.machine(writing=False) as machine:
+        prepared = prepare(machine, wanted)
+    log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
+    differs = bool(prepared.plan.differences)
+    if run.options["json"]:
+        sys.stdout.write(difference.json_text(prepared.plan))
+    elif differs:
+        sys.stdout.write(difference.text(prepared.plan, colour=sys.stdout.isatty()))
+    else:
+        log.info("the rules are in place: no difference")
+    return Differs.exit_code if differs else 0
+
+
+def _apply(machine: Machine, prepared: Prepared) -> None:
+    for action in prepared.plan.actions:
+        log.info(f"planned: {action}")
+    prepared.apply()
+    log.info(f"done: {len(prepared.plan.actions)} steps")
+    if log.enabled("debug"):
+        _log_state("after", prepare(machine, prepared.wanted))
+
+
+def _log_state(when: str, prepared: Prepared) -> None:
+    if log.enabled("debug"):
+        for line in difference.state_lines(prepared.live):
+            log.debug(f"{when}: {line}")
+
+
+def _print_script(run: Run, text: str) -> int:
+    """Print what a dry run shows, into DRY_RUN_FILE_PATH too."""
+    sys.stdout.write(text)
+    path = run.operation.dry_run_file
+    if path:
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {error.strerror}") from error
+    return 0
