@@ -130,6 +130,8 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     if not isinstance(networks, Everything):
         chosen["outbound_networks_name_loopback"] = any(n.names_loopback for n in networks)
         chosen["outbound_networks"] = tuple(n.as_network() for n in networks)
+    if chosen["capture_all_dns"] and not chosen["redirect_dns"]:
+        warnings.append("--capture-all-dns has no effect without --redirect-dns")
     if chosen["owner_groups_excluded"] and not isinstance(chosen["owner_groups"], Everything):
         warnings.append(
             "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE has no effect: "

@@ -76,13 +76,33 @@ class Run:
         )
 
 
+#: Exit code of a run that Ctrl-C ended, as shells have it.
+_INTERRUPTED = 130
+
+
 def run(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
     """Do what a command line says and return the exit code; errors are reported here."""
+    try:
+        return _run(invocation, environ)
+    except KeyboardInterrupt:
+        log.error("interrupted: everything is as before")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read standard output has seen enough; the interpreter would complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
     try:
         started = Run(invocation, environ)
         log.configure(started.operation.log_levels, as_json=started.operation.log_as_json)
         started.enter_namespace()
-        return _use_case(started)(started)
+        status = _use_case(started)(started)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        raise
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -129,7 +149,7 @@ def apply(run: Run) -> int:
             log.info("the rules are in place already: nothing to do")
             return 0
         if prepared.plan.differences and prepared.plan.replaces and not run.operation.reconcile:
-            sys.stdout.write(difference.text(prepared.plan, colour=sys.stdout.isatty()))
+            sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
                 "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
@@ -163,10 +183,15 @@ def diff(run: Run) -> int:
     if run.options["json"]:
         sys.stdout.write(difference.json_text(prepared.plan))
     elif differs:
-        sys.stdout.write(difference.text(prepared.plan, colour=sys.stdout.isatty()))
+        sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
     else:
         log.info("the rules are in place: no difference")
     return Differs.exit_code if differs else 0
+
+
+def _colour() -> bool:
+    """Tell whether to use colours: on a terminal, unless the user said NO_COLOR (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _apply(machine: Machine, prepared: Prepared) -> None:

@@ -208,10 +208,10 @@ def ports_or_all(text: str, _: Names) -> Everything | tuple[PortRange, ...]:
 
 
 def _interface(text: str) -> str:
-    if len(text.encode()) > _LONGEST_INTERFACE_NAME:
-        raise BadValue(f"{text!r} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes")
     if text in (".", "..") or not text.isprintable() or any(c in "/:" or c.isspace() for c in text):
         raise BadValue(f"{text!r} is not an interface: a name has no '/', ':' or white space")
+    if len(text.encode()) > _LONGEST_INTERFACE_NAME:
+        raise BadValue(f"{text!r} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes")
     if text[0] in "-!":
         raise BadValue(
             f"{text!r} is not an interface: a name that begins with {text[0]!r} is taken for an option"

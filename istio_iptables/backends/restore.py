@@ -85,19 +85,15 @@ class Restore:
         )
 
     def save(self, family: Family) -> str:
-        """Return what iptables-save prints, an empty text if there is nothing to print."""
+        """Return what iptables-save prints, an empty text if there is nothing to print.
+
+        A table that somebody filled with nft, so that iptables cannot read it, is left out.
+        """
         if not self.exists(family):
             return ""
         result = run((*self._command(family, "save"), "--counters"))
         if result.status != 0:
             raise self._failed(family, "save", result.errors)
-        incompatible = [line for line in result.output.splitlines() if "is incompatible" in line]
-        if incompatible:
-            raise KernelError(
-                f"{_PREFIX[family]}-{self.variant}-save: {incompatible[0].strip('# ')}",
-                "rules were put into this table with nft, which iptables cannot read: "
-                "move them to a table of their own",
-            )
         return result.output
 
     def read(self, family: Family) -> tuple[Table, ...]:
@@ -154,6 +150,8 @@ def _remedy(said: str) -> str:
         return "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
     if "does not exist" in said or "No such file" in said or "not supported" in said:
         return "the kernel lacks a table, match or target that is named above: load its module on the node"
+    if "incompatible" in said:
+        return "iptables cannot read what was put into this table with nft: move that to a table of its own"
     if "lock" in said:
         return "end the program that holds the xtables lock, or use --cni-mode"
     return "nothing was changed by this step; the message above is the kernel's or iptables' own"

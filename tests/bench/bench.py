@@ -21,7 +21,7 @@ from typing import NamedTuple
 ROUNDS = 25
 WARM_UP = 3
 TOOL = (str(Path(sys.executable).with_name("istio-iptables")),)
-DEFAULT = (*TOOL, *"-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b *".split())
+DEFAULT = (*TOOL, "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-b", "*")
 EMPTY = "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 NAMESPACE = f"iib-{os.getpid()}"
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from istio_iptables import netlink
-from istio_iptables.netlink import Address, NetlinkError, PolicyRule, Route
+from istio_iptables.netlink import Address, NetlinkError, PolicyRule, Route, messages
 
 pytestmark = [
     pytest.mark.kernel,
@@ -232,14 +232,14 @@ def test_an_interface_that_goes_away_meanwhile_takes_its_addresses_along(wired):
     wired.ip("address add 10.1.2.3/24 dev d0")
 
     def read():
-        dump = netlink._dump
+        dump = netlink.dump
 
         def dump_and_lose_d0(*arguments):
             payloads = dump(*arguments)
             wired.ip("link delete d0")
             return payloads
 
-        netlink._dump = dump_and_lose_d0
+        netlink.dump = dump_and_lose_d0
         return netlink.addresses()
 
     found = wired.call(read)
@@ -753,19 +753,21 @@ def test_nft_tables_are_those_that_nft_lists(space):
     space.run("iptables-nft", "-t", "nat", "-N", "ISTIO_OUTPUT")
     listed = json.loads(space.run("nft", "-j", "list", "tables").stdout)["nftables"]
     expected = [(t["table"]["family"], t["table"]["name"]) for t in listed if "table" in t]
-    found = space.call(netlink.nft_tables)
-    assert list(found) == expected
+    tables = space.call(netlink.nft_tables)
+    found = [(table.family, table.name) for table in tables]
+    assert found == expected
+    assert [table.name for table in tables if table.objects] == ["nat"]
     assert {("inet", "istio-proxy-nat"), ("ip", "nat"), ("netdev", "istio-proxy-nat")} <= set(found)
     space.run("nft", "delete", "table", "inet", "istio-proxy-nat")
-    assert ("inet", "istio-proxy-nat") not in space.call(netlink.nft_tables)
+    assert netlink.NftTable("inet", "istio-proxy-nat", 0) not in space.call(netlink.nft_tables)
 
 
 def test_five_hundred_nft_tables_come_whole(space):
     space.run("nft", "-f", "-", stdin="".join(f"add table inet t{n}\n" for n in range(500)))
-    assert set(space.call(netlink.nft_tables)) == {("inet", f"t{n}") for n in range(500)}
+    assert set(space.call(netlink.nft_tables)) == {netlink.NftTable("inet", f"t{n}", 0) for n in range(500)}
 
 
-@pytest.mark.parametrize(("name", "number"), [("_NFT_GETTABLE", 15 << 8 | 1), ("_NETLINK_NETFILTER", 31)])
+@pytest.mark.parametrize(("name", "number"), [("_NFT_GETTABLE", 15 << 8 | 1), ("NETLINK_NETFILTER", 31)])
 def test_a_kernel_without_nftables_has_no_tables(space, name, number):
     """15 is no netfilter subsystem and 31 no netlink protocol: the kernel answers as if it lacked ours."""
 
@@ -825,7 +827,7 @@ def test_without_privilege_nothing_is_changed(space, operation, function, argume
 
 def on_an_old_kernel(function):
     """Call the function as on a kernel that has none of the socket options (before 4.3)."""
-    netlink._set_options = lambda connection: None
+    messages._set_options = lambda connection: None
     return function()
 
 
@@ -862,7 +864,7 @@ def test_what_an_old_kernel_repeats_of_the_request_is_no_explanation(space):
 
 def test_options_that_the_kernel_does_not_know_are_left_out(space):
     def with_an_unknown_option():
-        netlink._NETLINK_CAP_ACK = 99
+        messages._NETLINK_CAP_ACK = 99
         return netlink.routes("ipv4", 255)
 
     assert space.call(with_an_unknown_option) == space.call(netlink.routes, "ipv4", 255) != ()
@@ -952,8 +954,8 @@ def test_only_the_kernel_is_listened_to(space):
 
     def intrude(connection):
         connection.bind((0, 0))
-        end_of_list = struct.pack("=IHHIIi", 20, netlink._NLMSG_DONE, 0, netlink._SEQUENCE, 0, 0)
-        with plain_socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink._NETLINK_ROUTE) as intruder:
+        end_of_list = struct.pack("=IHHIIi", 20, messages._NLMSG_DONE, 0, messages._SEQUENCE, 0, 0)
+        with plain_socket(socket.AF_NETLINK, socket.SOCK_RAW, messages.NETLINK_ROUTE) as intruder:
             intruder.sendto(end_of_list, (connection.getsockname()[0], 0))
 
     assert space.call(addresses_while, before_request=intrude) == space.call(netlink.addresses) != ()
@@ -964,7 +966,7 @@ def test_an_answer_to_another_request_is_passed_over(space):
 
     def ask_something_else(connection):
         # The kernel knows no such type and says so, under the number of this request.
-        send(connection, struct.pack("=IHHII", 16, 9999, netlink._NLM_F_REQUEST, 77, 0), (0, 0))
+        send(connection, struct.pack("=IHHII", 16, 9999, messages._NLM_F_REQUEST, 77, 0), (0, 0))
 
     found = space.call(addresses_while, before_request=ask_something_else)
     assert found == space.call(netlink.addresses) != ()
@@ -972,7 +974,7 @@ def test_an_answer_to_another_request_is_passed_over(space):
 
 def test_an_answer_that_does_not_fit_is_an_error_and_not_half_a_list(space):
     def read():
-        netlink._BUFFER = 64
+        messages._BUFFER = 64
         return netlink.addresses()
 
     error = refused(space, read)
@@ -1027,8 +1029,8 @@ def test_an_interface_that_cannot_be_named_is_not_taken_for_gone(space):
 
 
 def test_a_list_that_ends_with_an_error_says_why_as_ip_does(space):
-    request = netlink._ROUTE_HEADER.pack(2, 0, 0, 0, 0, 0, 0, 0, 0) + netlink._u32_attribute(15, 4000)
-    error = refused(space, netlink._dump, "list", netlink._NETLINK_ROUTE, netlink._RTM_GETROUTE, request)
+    request = netlink._ROUTE_HEADER.pack(2, 0, 0, 0, 0, 0, 0, 0, 0) + messages.pack_u32(15, 4000)
+    error = refused(space, netlink.dump, "list", messages.NETLINK_ROUTE, netlink._RTM_GETROUTE, request)
     assert error.errno == errno.ENOENT
     assert explained(error) == space.refusal("route show table 4000")
 
@@ -1037,9 +1039,9 @@ def test_a_list_that_ends_with_an_error_says_why_as_ip_does(space):
 @pytest.mark.parametrize("length", [0, 1, 4, 5])
 def test_attributes_survive_packing(text, length):
     first = text.encode() + b"x" * length
-    packed = netlink._attribute(3, first) + netlink._attribute(0x8005, b"abcd")
+    packed = messages.pack_attribute(3, first) + messages.pack_attribute(0x8005, b"abcd")
     assert len(packed) % 4 == 0
-    assert netlink._attributes(packed) == {3: first, 5: b"abcd"}
+    assert messages.parse_attributes(packed) == {3: first, 5: b"abcd"}
 
 
 def test_importing_stays_light():

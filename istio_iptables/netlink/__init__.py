@@ -25,30 +25,50 @@ import errno
 import os
 import struct
 
-from .record import Record
+from ..record import Record
+from .messages import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NetlinkError,
+    dump,
+    pack_attribute,
+    pack_u32,
+    parse_attributes,
+    read_u32,
+    refusal,
+    request,
+)
+
+__all__ = [
+    "Address",
+    "NetlinkError",
+    "NftTable",
+    "PolicyRule",
+    "Route",
+    "add_address",
+    "add_local_default_route",
+    "add_policy_rule",
+    "addresses",
+    "delete_address",
+    "delete_local_default_route",
+    "delete_policy_rule",
+    "dump",
+    "nft_tables",
+    "policy_rules",
+    "routes",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
 # `socket` takes longer to import than all the rest of this file: the functions that need it
 # import it, and a run that changes nothing in the kernel (--dry-run) never does.
 
 #: The kernel's numbers of the address families: AF_INET and AF_INET6 on Linux.
 _FAMILIES = {"ipv4": 2, "ipv6": 10}
-
-# netlink.h: protocols, message types and flags, socket options, attributes of an answer
-_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR = 0x01, 0x04, 0x10
-_NLM_F_ACK_TLVS = 0x200
-_NLM_F_DUMP = 0x300
-_NLM_F_EXCL, _NLM_F_CREATE = 0x200, 0x400
-_SOL_NETLINK = 270
-_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
-_NLMSGERR_ATTR_MSG = 1
-_NLA_TYPE_MASK = 0x3FFF
 
 # rtnetlink.h, if_addr.h
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
@@ -74,10 +94,6 @@ _NFT_GETTABLE = 10 << 8 | 1
 _NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
 _NFT_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
-#: struct nlmsghdr: length, type, flags, sequence number, port
-_MESSAGE_HEADER = struct.Struct("=IHHII")
-#: struct nlattr: length, type
-_ATTRIBUTE_HEADER = struct.Struct("=HH")
 #: struct ifaddrmsg: family, prefix length, flags, scope, interface index
 _ADDRESS_HEADER = struct.Struct("=BBBBI")
 #: struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags.
@@ -89,19 +105,6 @@ _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 #: destination or source is an attribute too, so the lengths of the header need no look.)
 _PLAIN_RULE = {_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL}
 _PLAIN_ROUTE = {_RTA_OIF, _RTA_PRIORITY, _RTA_CACHEINFO, _RTA_TABLE, _RTA_PREF}
-
-#: One socket carries one request, so one number is enough to know its answers by.
-_SEQUENCE = 1
-#: Bytes. The kernel fills at most 32 KiB with one part of a dump, if the reader offers that much.
-_BUFFER = 65536
-_DUMP_ATTEMPTS = 20
-
-
-class NetlinkError(OSError):
-    """What the kernel refused: `errno` is its error number, `strerror` says what was being done.
-
-    `strerror` ends with the kernel's own explanation (NETLINK_EXT_ACK), if it gave one.
-    """
 
 
 class Address(Record):
@@ -175,11 +178,11 @@ def addresses() -> tuple[Address, ...]:
     names: dict[int, str | None] = {}
     found = []
     # For "all families" the kernel goes through them by number, which puts IPv4 first.
-    for payload in _dump("list addresses", _NETLINK_ROUTE, _RTM_GETADDR, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0)):
+    for payload in dump("list addresses", NETLINK_ROUTE, _RTM_GETADDR, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0)):
         number, prefix, _, _, index = _ADDRESS_HEADER.unpack_from(payload)
         if number not in family_of:
             continue
-        attributes = _attributes(payload[_ADDRESS_HEADER.size :])
+        attributes = parse_attributes(payload[_ADDRESS_HEADER.size :])
         # On a point-to-point link IFA_ADDRESS is the other end's.
         own = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
         if index not in names:
@@ -201,7 +204,7 @@ def add_address(family: str, address: str, prefix: int, interface: str, *, nodad
     operation = f"add address {address}/{prefix} to {interface}"
     flags = _IFA_F_NODAD if nodad else 0
     payload = _address_payload(operation, family, address, prefix, interface, flags)
-    _request(operation, _RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL, payload)
+    request(operation, _RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, payload)
 
 
 def delete_address(family: str, address: str, prefix: int, interface: str) -> None:
@@ -211,7 +214,7 @@ def delete_address(family: str, address: str, prefix: int, interface: str) -> No
     EADDRNOTAVAIL if the interface has no such address, otherwise as add_address().
     """
     operation = f"delete address {address}/{prefix} from {interface}"
-    _request(operation, _RTM_DELADDR, 0, _address_payload(operation, family, address, prefix, interface, 0))
+    request(operation, _RTM_DELADDR, 0, _address_payload(operation, family, address, prefix, interface, 0))
 
 
 def _address_payload(
@@ -223,12 +226,12 @@ def _address_payload(
     try:
         own = socket.inet_pton(number, address)
     except OSError as error:
-        raise _error(errno.EINVAL, operation, f"not an {family} address") from error
+        raise refusal(errno.EINVAL, operation, f"not an {family} address") from error
     # iproute2's rule: 127.0.0.0/8 is only valid on this host, everything else anywhere.
     scope = _RT_SCOPE_HOST if family == "ipv4" and own[0] == 127 else _RT_SCOPE_UNIVERSE
     header = _ADDRESS_HEADER.pack(number, prefix, flags, scope, _interface_index(operation, interface))
     # Only with both does the kernel compare the prefix length too when it deletes.
-    return header + _attribute(_IFA_LOCAL, own) + _attribute(_IFA_ADDRESS, own)
+    return header + pack_attribute(_IFA_LOCAL, own) + pack_attribute(_IFA_ADDRESS, own)
 
 
 # --- policy rules ---------------------------------------------------------------------------
@@ -243,7 +246,7 @@ def policy_rules(family: str) -> tuple[PolicyRule, ...]:
     number = _FAMILIES[family]
     header = _ROUTE_HEADER.pack(number, 0, 0, 0, 0, 0, 0, 0, 0)
     try:
-        payloads = _dump(f"list {family} policy rules", _NETLINK_ROUTE, _RTM_GETRULE, header)
+        payloads = dump(f"list {family} policy rules", NETLINK_ROUTE, _RTM_GETRULE, header)
     except NetlinkError as error:
         if error.errno == errno.EAFNOSUPPORT:
             return ()
@@ -261,9 +264,9 @@ def add_policy_rule(family: str, mark: int, table: int) -> None:
     family.
     """
     header = _ROUTE_HEADER.pack(_FAMILIES[family], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
-    payload = header + _u32_attribute(_FRA_FWMARK, mark) + _u32_attribute(_FRA_TABLE, table)
+    payload = header + pack_u32(_FRA_FWMARK, mark) + pack_u32(_FRA_TABLE, table)
     operation = f"add {family} policy rule fwmark {mark:#x} lookup {table}"
-    _request(operation, _RTM_NEWRULE, _NLM_F_CREATE | _NLM_F_EXCL, payload)
+    request(operation, _RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload)
 
 
 def delete_policy_rule(rule: PolicyRule) -> None:
@@ -288,29 +291,29 @@ def delete_policy_rule(rule: PolicyRule) -> None:
     _refuse_another(operation, rule, matching)
     payload = (
         _ROUTE_HEADER.pack(_FAMILIES[rule.family], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
-        + _u32_attribute(_FRA_FWMARK, rule.mark)
-        + _u32_attribute(_FRA_FWMASK, rule.mask)
-        + _u32_attribute(_FRA_TABLE, rule.table)
-        + _u32_attribute(_FRA_PRIORITY, rule.priority)
+        + pack_u32(_FRA_FWMARK, rule.mark)
+        + pack_u32(_FRA_FWMASK, rule.mask)
+        + pack_u32(_FRA_TABLE, rule.table)
+        + pack_u32(_FRA_PRIORITY, rule.priority)
     )
-    _request(operation, _RTM_DELRULE, 0, payload)
+    request(operation, _RTM_DELRULE, 0, payload)
 
 
 def _policy_rule(family: str, payload: bytes) -> PolicyRule:
     _, _, _, tos, _, _, _, action, flags = _ROUTE_HEADER.unpack_from(payload)
-    attributes = _attributes(payload[_ROUTE_HEADER.size :])
+    attributes = parse_attributes(payload[_ROUTE_HEADER.size :])
     plain = (
         (tos, action, flags) == (0, _FR_ACT_TO_TBL, 0)
         and attributes.keys() <= _PLAIN_RULE
         and not any(attributes.get(_FRA_PROTOCOL, b""))
-        and _u32(attributes, _FRA_SUPPRESS_PREFIXLEN, _NO_SUPPRESSION) == _NO_SUPPRESSION
+        and read_u32(attributes, _FRA_SUPPRESS_PREFIXLEN, _NO_SUPPRESSION) == _NO_SUPPRESSION
     )
     return PolicyRule(
         family=family,
-        mark=_u32(attributes, _FRA_FWMARK),
-        mask=_u32(attributes, _FRA_FWMASK),
-        table=_u32(attributes, _FRA_TABLE),
-        priority=_u32(attributes, _FRA_PRIORITY),
+        mark=read_u32(attributes, _FRA_FWMARK),
+        mask=read_u32(attributes, _FRA_FWMASK),
+        table=read_u32(attributes, _FRA_TABLE),
+        priority=read_u32(attributes, _FRA_PRIORITY),
         plain=plain,
     )
 
@@ -328,7 +331,7 @@ def routes(family: str, table: int) -> tuple[Route, ...]:
     header = _ROUTE_HEADER.pack(number, 0, 0, 0, 0, 0, 0, 0, 0)
     operation = f"list {family} routes of table {table}"
     try:
-        payloads = _dump(operation, _NETLINK_ROUTE, _RTM_GETROUTE, header + _u32_attribute(_RTA_TABLE, table))
+        payloads = dump(operation, NETLINK_ROUTE, _RTM_GETROUTE, header + pack_u32(_RTA_TABLE, table))
     except NetlinkError as error:
         if error.errno == errno.ENOENT:  # a table exists as long as it has routes
             return ()
@@ -347,7 +350,7 @@ def add_local_default_route(family: str, table: int) -> None:
     """
     operation = f"add {family} route local default dev lo to table {table}"
     payload = _local_default_payload(operation, family, table)
-    _request(operation, _RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_EXCL, payload)
+    request(operation, _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, payload)
 
 
 def delete_local_default_route(family: str, table: int) -> None:
@@ -362,15 +365,15 @@ def delete_local_default_route(family: str, table: int) -> None:
     # IPv4 does not compare the source address of a route, nor IPv6 whether it is a local one.
     matching = [r for r in routes(family, table) if r.destination is None and r.interface == "lo"]
     _refuse_another(operation, wanted, matching)
-    _request(operation, _RTM_DELROUTE, 0, _local_default_payload(operation, family, table))
+    request(operation, _RTM_DELROUTE, 0, _local_default_payload(operation, family, table))
 
 
 def _local_default_payload(operation: str, family: str, table: int) -> bytes:
     scope = _RT_SCOPE_HOST if family == "ipv4" else _RT_SCOPE_UNIVERSE  # IPv6 knows no other
     return (
         _ROUTE_HEADER.pack(_FAMILIES[family], 0, 0, 0, 0, _RTPROT_BOOT, scope, _RTN_LOCAL, 0)
-        + _u32_attribute(_RTA_TABLE, table)
-        + _u32_attribute(_RTA_OIF, _interface_index(operation, "lo"))
+        + pack_u32(_RTA_TABLE, table)
+        + pack_u32(_RTA_OIF, _interface_index(operation, "lo"))
     )
 
 
@@ -378,22 +381,22 @@ def _route(family: str, payload: bytes) -> Route:
     import socket
 
     number, prefix, _, tos, _, protocol, _, kind, flags = _ROUTE_HEADER.unpack_from(payload)
-    attributes = _attributes(payload[_ROUTE_HEADER.size :])
+    attributes = parse_attributes(payload[_ROUTE_HEADER.size :])
     cache_information = attributes.get(_RTA_CACHEINFO, b"")
     plain = (
         (tos, protocol, kind, flags) == (0, _RTPROT_BOOT, _RTN_LOCAL, 0)
         and attributes.keys() <= _PLAIN_ROUTE
-        and _u32(attributes, _RTA_PRIORITY) == _DEFAULT_METRIC[family]
+        and read_u32(attributes, _RTA_PRIORITY) == _DEFAULT_METRIC[family]
         and not any(attributes.get(_RTA_PREF, b""))
         and not any(cache_information[8:12])  # rta_expires: the route goes away by itself
     )
     return Route(
         family=family,
-        table=_u32(attributes, _RTA_TABLE),
+        table=read_u32(attributes, _RTA_TABLE),
         kind=kind,
         destination=socket.inet_ntop(number, attributes[_RTA_DST]) if prefix else None,
         prefix=prefix,
-        interface=_interface_name(_u32(attributes, _RTA_OIF)) if _RTA_OIF in attributes else None,
+        interface=_interface_name(read_u32(attributes, _RTA_OIF)) if _RTA_OIF in attributes else None,
         plain=plain,
     )
 
@@ -409,7 +412,7 @@ def nft_tables() -> tuple[NftTable, ...]:
     """
     header = struct.pack(">BBH", 0, 0, 0)  # struct nfgenmsg: family (any), version, resource
     try:
-        payloads = _dump("list nftables tables", _NETLINK_NETFILTER, _NFT_GETTABLE, header)
+        payloads = dump("list nftables tables", NETLINK_NETFILTER, _NFT_GETTABLE, header)
     except NetlinkError as error:
         # The kernel has no netfilter sockets, or they do not know nftables.
         if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL):
@@ -419,7 +422,7 @@ def nft_tables() -> tuple[NftTable, ...]:
 
 
 def _nft_table(payload: bytes) -> NftTable:
-    attributes = _attributes(payload[4:])
+    attributes = parse_attributes(payload[4:])
     family = _NFT_FAMILIES.get(payload[0], str(payload[0]))
     (objects,) = struct.unpack(">I", attributes[_NFTA_TABLE_USE])  # nf_tables is big endian throughout
     return NftTable(family, os.fsdecode(attributes[_NFTA_TABLE_NAME].rstrip(b"\0")), objects)
@@ -437,7 +440,7 @@ def _interface_name(index: int) -> str | None:
     except OSError as error:
         if error.errno == errno.ENXIO:
             return None
-        raise _error(error.errno or errno.EIO, f"name interface {index}") from error
+        raise refusal(error.errno or errno.EIO, f"name interface {index}") from error
 
 
 def _interface_index(operation: str, name: str) -> int:
@@ -446,134 +449,10 @@ def _interface_index(operation: str, name: str) -> int:
     try:
         return socket.if_nametoindex(name)
     except OSError as error:  # without an errno before Python 3.14
-        raise _error(errno.ENODEV, operation, f"interface {name}") from error
-
-
-# --- the mechanism: attributes, messages, one request ----------------------------------------
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    """Return a netlink attribute, padded to the four bytes on which the next one has to begin."""
-    return _ATTRIBUTE_HEADER.pack(_ATTRIBUTE_HEADER.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _u32_attribute(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("=I", value))
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    """Return the values of a row of netlink attributes by their types."""
-    found = {}
-    offset = 0
-    while offset < len(data):
-        length, kind = _ATTRIBUTE_HEADER.unpack_from(data, offset)
-        found[kind & _NLA_TYPE_MASK] = data[offset + _ATTRIBUTE_HEADER.size : offset + length]
-        offset += length + -length % 4
-    return found
-
-
-def _u32(attributes: Mapping[int, bytes], kind: int, default: int = 0) -> int:
-    """Return the number that an attribute holds, or the default if there is no such attribute."""
-    if kind not in attributes:
-        return default
-    number: int = struct.unpack("=I", attributes[kind])[0]
-    return number
-
-
-def _request(operation: str, kind: int, flags: int, payload: bytes) -> None:
-    """Have the kernel change something; return when it has."""
-    _exchange(operation, _NETLINK_ROUTE, kind, flags | _NLM_F_ACK, payload)
-
-
-def _dump(operation: str, protocol: int, kind: int, payload: bytes) -> list[bytes]:
-    """Return the payloads of all the kernel's answers to a request for a list."""
-    for _ in range(_DUMP_ATTEMPTS):
-        payloads, interrupted = _exchange(operation, protocol, kind, _NLM_F_DUMP, payload)
-        if not interrupted:
-            return payloads
-    raise _error(errno.EINTR, operation, f"the list changed while it was read, {_DUMP_ATTEMPTS} times over")
-
-
-def _exchange(
-    operation: str, protocol: int, kind: int, flags: int, payload: bytes
-) -> tuple[list[bytes], bool]:
-    """Send one request, on a socket of its own, and read all of the answer.
-
-    Return the payloads, and whether the list changed while the kernel was giving it part by part:
-    then an entry may be missing, or be there twice.
-    """
-    import socket
-
-    length = _MESSAGE_HEADER.size + len(payload)
-    message = _MESSAGE_HEADER.pack(length, kind, flags | _NLM_F_REQUEST, _SEQUENCE, 0) + payload
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as connection:
-            _set_options(connection)
-            connection.sendto(message, (0, 0))
-            return _answer(operation, connection)
-    except NetlinkError:
-        raise
-    except OSError as error:
-        raise _error(error.errno or errno.EIO, operation) from error
-
-
-def _set_options(connection: socket.socket) -> None:
-    """Ask for short errors, errors with an explanation, and lists filtered by the kernel."""
-    for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
-        try:
-            connection.setsockopt(_SOL_NETLINK, option, 1)
-        except OSError:
-            return  # They came in this order: a kernel that has not got this one has no later one.
-
-
-def _answer(operation: str, connection: socket.socket) -> tuple[list[bytes], bool]:
-    import socket
-
-    payloads: list[bytes] = []
-    interrupted = False
-    while True:
-        data, _, receive_flags, sender = connection.recvmsg(_BUFFER)
-        if receive_flags & socket.MSG_TRUNC:
-            raise _error(errno.EMSGSIZE, operation, f"an answer of more than {_BUFFER} bytes")
-        if sender[0] != 0:  # from another process, not from the kernel
-            continue
-        for kind, flags, payload in _messages(data):
-            interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
-            if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                _raise_error(operation, kind, flags, payload)
-                return payloads, interrupted
-            payloads.append(payload)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield type, flags and payload of every message in a datagram that answers our request."""
-    offset = 0
-    while offset < len(data):
-        length, kind, flags, sequence, _ = _MESSAGE_HEADER.unpack_from(data, offset)
-        if sequence == _SEQUENCE:
-            yield kind, flags, data[offset + _MESSAGE_HEADER.size : offset + length]
-        offset += length + -length % 4
-
-
-def _raise_error(operation: str, kind: int, flags: int, payload: bytes) -> None:
-    """Raise what the last message of an answer reports, if that is an error."""
-    (code,) = struct.unpack_from("=i", payload)
-    if code >= 0:
-        return
-    # struct nlmsgerr repeats the header of the request after the error number (NETLINK_CAP_ACK:
-    # nothing but the header); the end of a dump is the number alone. The explanation follows.
-    start = 4 + _MESSAGE_HEADER.size if kind == _NLMSG_ERROR else 4
-    explained = _attributes(payload[start:]) if flags & _NLM_F_ACK_TLVS else {}
-    detail = os.fsdecode(explained.get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0"))
-    raise _error(-code, operation, detail)
-
-
-def _error(number: int, operation: str, detail: str = "") -> NetlinkError:
-    text = f"{operation}: {os.strerror(number)}"
-    return NetlinkError(number, f"{text} ({detail})" if detail else text)
+        raise refusal(errno.ENODEV, operation, f"interface {name}") from error
 
 
 def _refuse_another(operation: str, wanted: Record, matching: Sequence[Record]) -> None:
     """Raise ENOTUNIQ if the first that matches, the one that the kernel would delete, is another one."""
     if matching and matching[0] != wanted:
-        raise _error(errno.ENOTUNIQ, operation, f"the kernel would delete {matching[0]}")
+        raise refusal(errno.ENOTUNIQ, operation, f"the kernel would delete {matching[0]}")
