@@ -163,12 +163,19 @@ class Difference(Record):
 
 
 class Plan(Record):
-    """The actions, in order, and what they change. Nothing to do: no actions."""
+    """The actions, in order, that turn what is live into what is wanted. Nothing to do: no actions."""
 
     actions: tuple[Action, ...]
-    differences: tuple[Difference, ...]
     #: Rules of ours, or remains that are not wanted, are in place: this is a change, not a first time.
     replaces: bool
+    live: Live
+    wanted: Ruleset
+    place: Place
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What the actions change, for people: the tables, and the network beside them, that differ."""
+        return _differences(self.live, self.wanted, self.place)
 
 
 def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = False) -> Plan:
@@ -194,7 +201,7 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     # Live marks are what tells routes are ours: without new rules, routes go while the marks are there.
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
     replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _PLACES)
-    return Plan(tuple(actions), _differences(live, wanted, place), replaces)
+    return Plan(tuple(actions), replaces, live, wanted, place)
 
 
 _PLACES: tuple[Place, ...] = ("legacy", "nft")

@@ -148,7 +148,7 @@ def apply(run: Run) -> int:
         if not prepared.plan.actions:
             log.info("the rules are in place already: nothing to do")
             return 0
-        if prepared.plan.differences and prepared.plan.replaces and not run.operation.reconcile:
+        if prepared.plan.replaces and not run.operation.reconcile and prepared.plan.differences:
             sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
                 "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "

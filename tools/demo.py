@@ -8,6 +8,7 @@ the last descriptor is closed, however this process ends, and the lock file exis
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from istio_iptables.settings import SETTINGS
 
 ARGUMENTS = ("-p", "15001", "-z", "15006", "-u", "1337", "-b", "*")
-OUTBOUND, INBOUND, DIRECT = "15001", "15006", "direct"
+OUTBOUND, INBOUND, DIRECT, NOWHERE = "15001", "15006", "direct", "nowhere"
 
 POD, OUTSIDE, LOCALHOST = "10.0.0.2", "10.0.0.1", "127.0.0.1"
 APP_PORT, SERVICE_PORT, TUNNEL_PORT = 8080, 80, 15008
@@ -175,28 +176,33 @@ def dial(connection: Connection, namespace: Namespace, listeners: list[socket.so
         finally:
             os._exit(0)
     os.close(writer)
+    waiting = {listener.fileno(): listener for listener in listeners}
     with open(reader) as report:
-        while reader not in (ready := select.select([reader, *listeners], [], [])[0]):
-            for listener in ready:
-                answer(listener)
-        text = report.read()
+        while reader not in (ready := select.select([reader, *waiting], [], [])[0]):
+            for descriptor in ready:
+                answer(waiting[descriptor])
+        answered = report.read()
     os.waitpid(child, 0)
-    return text
+    return answered or f"{NOWHERE} no answer"
 
 
 def dial_as(connection: Connection, namespace: Namespace) -> str:
     """Become the dialler for good, dial, and return the answer or the error."""
     namespace.enter()
     uid, source = connection.dialler.uid, connection.dialler.source
-    os.setgroups([])
-    os.setgid(uid)
-    os.setuid(uid)
     try:
-        target = (connection.address, connection.port)
-        with socket.create_connection(target, TIMEOUT, (source, 0) if source else None) as dialled:
-            return dialled.recv(100).decode()
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        # Not create_connection(): it imports a codec, and this user may not be allowed to read our Python.
+        with socket.socket() as dialling:
+            dialling.settimeout(TIMEOUT)
+            if source:
+                dialling.bind((source, 0))
+            dialling.connect((connection.address, connection.port))
+            return dialling.recv(100).decode()
     except OSError as error:
-        return f"nowhere {error.strerror or error}"
+        return f"{NOWHERE} {error.strerror or error}"
 
 
 def answer(listener: socket.socket) -> None:
@@ -226,7 +232,9 @@ def judge(connection: Connection, answered: str) -> tuple[str, bool]:
     place, _, detail = answered.partition(" ")
     if place == connection.dialled:
         return DIRECT, connection.meant_for == DIRECT
-    port = place.rpartition(":")[2] or "nowhere"
+    if place == NOWHERE:
+        return detail.lower(), False
+    port = place.rpartition(":")[2]
     return f"{port} ({detail})", port == connection.meant_for and detail == connection.dialled
 
 
@@ -240,7 +248,7 @@ def show(text: str = "") -> None:
 
 def show_row(who: str, target: str, meant_for: str, arrived: str, result: str = "") -> None:
     """Print a row of the table."""
-    show(f"{who:18}{target:28}{meant_for:11}{arrived:23}{result}".rstrip())
+    show(f"{who:18}{target:29}{meant_for:11}{arrived:22} {result}".rstrip())
 
 
 def verdict(right: bool) -> str:
@@ -253,18 +261,19 @@ def verdict(right: bool) -> str:
 
 def show_connections(pod: Namespace, client: Namespace) -> bool:
     """Dial everything and print the table as answers come; return whether all went where they should."""
-    listeners = [
-        *pod.listen(int(OUTBOUND), int(INBOUND), TUNNEL_PORT, APP_PORT),
-        *client.listen(SERVICE_PORT),
-    ]
     show_row("FROM", "TO", "MEANT FOR", "ARRIVED AT (DIALLED)")
     right = 0
-    for connection in CONNECTIONS:
-        answered = dial(connection, pod if connection.dialler.in_pod else client, listeners)
-        arrived, is_right = judge(connection, answered)
-        target = f"{connection.what:13}{connection.dialled}"
-        show_row(connection.dialler.name, target, connection.meant_for, arrived, verdict(is_right))
-        right += is_right
+    with contextlib.ExitStack() as until_then:
+        listeners = pod.listen(int(OUTBOUND), int(INBOUND), TUNNEL_PORT, APP_PORT)
+        listeners += client.listen(SERVICE_PORT)
+        for listener in listeners:
+            until_then.enter_context(listener)
+        for connection in CONNECTIONS:
+            answered = dial(connection, pod if connection.dialler.in_pod else client, listeners)
+            arrived, is_right = judge(connection, answered)
+            target = f"{connection.what:13}{connection.dialled}"
+            show_row(connection.dialler.name, target, connection.meant_for, arrived, verdict(is_right))
+            right += is_right
     show(f"\n{right} of {len(CONNECTIONS)} connections went where they should.")
     return right == len(CONNECTIONS)
 
@@ -272,12 +281,12 @@ def show_connections(pod: Namespace, client: Namespace) -> bool:
 def demonstrate() -> bool:
     """Give the demonstration; return whether all went well."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise CannotRun("this makes network namespaces, which takes Linux and root")
+        raise CannotRun("needs Linux and root, to make network namespaces: run it with sudo")
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
     pod, client = Namespace(), Namespace()
     join(pod, client)
     show(f"Two throw-away network namespaces, a pod ({POD}) and a client ({OUTSIDE}) that offers a service,")
-    show("are joined by a veth pair; nothing else on this machine is touched. In the pod runs:\n")
+    show("are joined by a veth pair; this machine's own network stays as it is. In the pod runs:\n")
     show(f"    istio-iptables {shlex.join(ARGUMENTS)}\n")
     show(f"Backend {apply_rules(pod)}.")
     show(f"{OUTBOUND} and {INBOUND} are the proxy's ports for outbound and inbound traffic.\n")
@@ -292,7 +301,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_DFL)
     try:
         return 0 if demonstrate() else 1
-    except CannotRun as error:
+    except (CannotRun, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
 
