@@ -74,7 +74,7 @@ def render(
     for family in shown:
         if len(shown) > 1:
             command = "iptables-restore" if family == "ipv4" else "ip6tables-restore"
-            text += f"# {family}: for {command} --noflush\n"
+            text += f"# {family}: for {command} --noflush (render --family {family} prints it alone)\n"
         text += restore.script(ruleset, family)
     text += "".join(f"# {commands.ip_command(o)}\n" for o in ruleset.network if o.family in families)
     return text

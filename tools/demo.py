@@ -241,7 +241,7 @@ def judge(connection: Connection, answered: str) -> tuple[str, bool]:
 # --- what is shown --------------------------------------------------------------------------
 
 
-def show(text: str = "") -> None:
+def show(text: str) -> None:
     """Print a line, now."""
     print(text, flush=True)
 

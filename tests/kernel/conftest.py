@@ -1,0 +1,69 @@
+"""Fixtures of the kernel tests, and what happens where there can be none: they are skipped, loudly."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import netns
+from tests.kernel.netns import Namespace, Pod
+
+HERE = Path(__file__).parent
+
+why_not = functools.cache(netns.why_not)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder `kernel`, and skip it if there can be no namespaces."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in ours:
+        item.add_marker(pytest.mark.kernel)
+    if ours and why_not():
+        for item in ours:
+            # Before what the test itself asks for, so that there is one reason for all.
+            item.add_marker(pytest.mark.skip(reason=f"no network namespaces: {why_not()}"), append=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line how many tests were skipped for want of namespaces, and why."""
+    below = HERE.relative_to(config.rootpath).as_posix() + "/"
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if r.nodeid.startswith(below)]
+    if skipped and why_not():
+        terminalreporter.write_line(
+            f"KERNEL TESTS NOT RUN: {len(skipped)} skipped, no network namespaces here: {why_not()}. "
+            "Run them with `sudo -E make kernel`.",
+            red=True,
+            bold=True,
+        )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail if a namespace outlives the tests."""
+    yield
+    assert why_not() or netns.left_behind() == []
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network namespace of its own, with nothing in it but `lo`."""
+    with Namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def pod() -> Iterator[Pod]:
+    """A pod with both families, wired to a client."""
+    with Pod() as made:
+        yield made
+
+
+@pytest.fixture
+def new_pod() -> Iterator[Callable[..., Pod]]:
+    """Make pods as wanted (see Pod); they go away with the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Pod(**options))

@@ -1,0 +1,720 @@
+"""Network namespaces for tests: a pod with its neighbours, and real connections to, from and in it.
+
+A `Namespace` is a network namespace with a helper process inside. The helper makes calls and starts
+listeners under any UID and GID; a listener answers every call with one line of JSON that says where the
+call ended up, so whoever called can read it. A `Pod` is a namespace wired to a `client`, who stands for
+the rest of the world, and on request to a virtual machine (`vm`).
+
+When a namespace is left, however that happens, its processes are ended, each by its number, and it goes away.
+
+The second half of this file runs inside the namespaces: `python netns.py` is the helper. It imports nothing
+but the standard library.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import functools
+import itertools
+import json
+import os
+import selectors
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self, TypeAlias
+
+PREFIX = "iit-"
+#: Part of the name of every namespace that this process makes, and of no other.
+TOKEN = f"{PREFIX}{uuid.uuid4().hex[:8]}"
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Longest time that a command may take before it counts as hanging, in seconds.
+COMMAND_LIMIT = 60.0
+#: How long a caller waits for an answer. Nothing is lost on the way here: who waits that long waits in vain.
+CALL_LIMIT = 2.0
+
+Endpoint: TypeAlias = tuple[str, int]
+_numbers = itertools.count()
+
+
+def why_not() -> str:
+    """Return why this process cannot make network namespaces, or nothing if it can."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return "not root"
+    if shutil.which("ip") is None:
+        return "the command ip is not installed (package iproute2)"
+    name = f"{TOKEN}-probe"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+    return f"ip netns add: {made.stderr.strip()}" if made.returncode else ""
+
+
+def left_behind() -> list[str]:
+    """Return the namespaces of this process that still exist."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    return [line.split()[0] for line in listed.splitlines() if line.startswith(TOKEN)]
+
+
+# --- what a caller and a listener see -------------------------------------------------------
+
+
+class Arrival(NamedTuple):
+    """A connection or a datagram, as the listener that got it saw it."""
+
+    name: str  #: the listener's
+    port: int  #: that the listener listens on
+    local: Endpoint  #: the connection's address at the listener's end (getsockname)
+    peer: Endpoint  #: who called (getpeername)
+    original: Endpoint | None  #: SO_ORIGINAL_DST; None if the kernel knows none, and for UDP
+
+
+class Call(NamedTuple):
+    """A call, as the caller saw it: where it arrived, or in `error` why it did not."""
+
+    dialled: Endpoint
+    arrival: Arrival | None
+    local: Endpoint
+    error: str
+
+
+def _arrival(report: Mapping[str, Any]) -> Arrival:
+    original = report["original"]
+    return Arrival(
+        report["name"],
+        report["port"],
+        _endpoint(report["local"]),
+        _endpoint(report["peer"]),
+        original and _endpoint(original),
+    )
+
+
+def _endpoint(words: Sequence[Any]) -> Endpoint:
+    return words[0], words[1]
+
+
+class Outcome(NamedTuple):
+    """How a run of the tool ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Listener:
+    """A listening process, and what has arrived there."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self.pid = pid
+        self._log = log
+
+    def arrivals(self) -> list[Arrival]:
+        """Return all that has arrived so far, the oldest first."""
+        return [_arrival(json.loads(line)) for line in self._log.read_text().splitlines()]
+
+
+# --- namespaces -----------------------------------------------------------------------------
+
+
+class Namespace:
+    """A network namespace of its own, with `lo` up; a context manager.
+
+    `resolv_conf` is what programs inside find in /etc/resolv.conf instead of the machine's.
+    """
+
+    def __init__(self, label: str = "", *, resolv_conf: str | None = None) -> None:
+        self.name = f"{TOKEN}-{next(_numbers)}{label}"
+        self._resolv_conf = resolv_conf
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            self._stack = stack
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
+            if self._resolv_conf is not None:
+                (self.directory / "resolv.conf").write_text(self._resolv_conf)
+            stack.callback(self._delete)
+            _command("ip", "netns", "add", self.name)
+            self._helper = self._start_helper()
+            self.set_up()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _delete(self) -> None:
+        if os.path.exists(f"/run/netns/{self.name}"):
+            _command("ip", "netns", "delete", self.name)
+
+    def set_up(self) -> None:
+        """Make what this kind of namespace consists of."""
+        # Addresses work at once; who listens on port 53 or 80 may do so as an ordinary user.
+        self.sysctl("net/ipv6/conf/default/accept_dad", 0)
+        self.sysctl("net/ipv4/ip_unprivileged_port_start", 0)
+        self.ip("link set lo up")
+
+    # --- running programs ---
+
+    def ip(self, *commands: str) -> None:
+        """Run `ip` commands inside, given without the word `ip`."""
+        _command("ip", "-netns", self.name, "-batch", "-", stdin="".join(f"{c}\n" for c in commands))
+
+    def sysctl(self, name: str, value: object) -> None:
+        """Set a variable of the namespace's network, named as the file below /proc/sys."""
+        self._ask("sysctl", name=name, value=str(value))
+
+    def run(
+        self,
+        args: Sequence[str],
+        uid: int | None = None,
+        gid: int | None = None,
+        *,
+        check: bool = True,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program inside, to its end; with `check` it must succeed."""
+        done = subprocess.run(
+            [*self._inside(uid, gid), *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT,
+            env=env,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{' '.join(args)}: {done.stdout}{done.stderr}"
+        return done
+
+    def start(
+        self, args: Sequence[str], uid: int | None = None, gid: int | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a program inside that runs until it is stopped, at the latest with the namespace.
+
+        What it prints goes to the file `output` of the namespace's directory.
+        """
+        with open(self.directory / "output", "ab") as output:
+            process = subprocess.Popen(
+                [*self._inside(uid, gid), *args],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+        self._stack.callback(_stop, process)
+        return process
+
+    def output(self) -> str:
+        """Return what the started programs have printed."""
+        return (self.directory / "output").read_text()
+
+    def _inside(self, uid: int | None, gid: int | None) -> list[str]:
+        """Return the words that make a command run inside. Each of them becomes the next: the process is one."""
+        words = ["ip", "netns", "exec", self.name]
+        if self._resolv_conf is not None:  # `ip netns exec` has made mounts private
+            script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+            words += ["sh", "-c", script, str(self.directory / "resolv.conf")]
+        if uid is not None or gid is not None:
+            words += ["setpriv", f"--reuid={uid or 0}", f"--regid={gid or 0}", "--clear-groups", "--"]
+        return words
+
+    # --- the tool, and what it leaves ---
+
+    def tool(self, *args: str, env: Mapping[str, str] | None = None) -> Outcome:
+        """Run istio-iptables inside, as root, with `env` for its settings and no others of the machine's."""
+        environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        environment |= {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONPYCACHEPREFIX": _bytecode(),
+            "XTABLES_LOCKFILE": str(self.directory / "xtables.lock"),
+            **(env or {}),
+        }
+        done = self.run([sys.executable, "-m", "istio_iptables", *args], check=False, env=environment)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def save(self, variant: str, family: str) -> str:
+        """Return what iptables-save (or ip6tables-save) of a variant, legacy or nft, prints."""
+        command = {"ipv4": "iptables", "ipv6": "ip6tables"}[family]
+        return self.run([f"{command}-{variant}-save"]).stdout
+
+    # --- calls and listeners ---
+
+    def listen(
+        self,
+        name: str,
+        *,
+        tcp: Iterable[int] = (),
+        udp: Iterable[int] = (),
+        addresses: Sequence[str] = ("0.0.0.0", "::"),
+        uid: int = 0,
+        gid: int = 0,
+        transparent: bool = False,
+    ) -> Listener:
+        """Start a listener on every port of every address. It says `name` to whoever calls."""
+        log = self.directory / f"{name}-{next(_numbers)}.log"
+        request = {"name": name, "tcp": sorted(tcp), "udp": sorted(udp), "addresses": addresses}
+        who = {"uid": uid, "gid": gid, "transparent": transparent}
+        answer = self._ask("listen", **request, **who, log=str(log))
+        assert "pid" in answer, f"{name} cannot listen on {request}: {answer}"
+        return Listener(answer["pid"], log)
+
+    def connect(self, address: str, port: int, **how: Any) -> Call:
+        """Make a TCP connection and read who answers; see `_connect` for `how`."""
+        return _call((address, port), self._ask("connect", address=address, port=port, **how))
+
+    def query(self, address: str, port: int, **how: Any) -> Call:
+        """Send a UDP datagram and read who answers from where it was sent to; see `_query` for `how`."""
+        return _call((address, port), self._ask("query", address=address, port=port, **how))
+
+    def provoke(self, address: str, port: int, source: str, flags: Sequence[str], wait: float = 0.3) -> str:
+        """Send one TCP segment that belongs to no connection: return `reset` if that is the answer, or `silence`."""
+        return str(
+            self._ask("provoke", address=address, port=port, source=source, flags=flags, wait=wait)["answer"]
+        )
+
+    # --- the helper ---
+
+    def _start_helper(self) -> subprocess.Popen[str]:
+        command = ["ip", "netns", "exec", self.name, sys.executable, "-I", "-S", __file__]
+        with open(self.directory / "helper", "ab") as errors:
+            helper = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        self._stack.callback(self._stop_helper, helper)
+        return helper
+
+    @staticmethod
+    def _stop_helper(helper: subprocess.Popen[str]) -> None:
+        """Let the helper see the end of its orders: it ends then, and its listeners with it."""
+        for stream in (helper.stdin, helper.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            helper.wait(5)
+        _stop(helper)
+
+    def _ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        assert self._helper.stdin
+        assert self._helper.stdout
+        self._helper.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
+        self._helper.stdin.flush()
+        line = self._helper.stdout.readline()
+        assert line, f"the helper in {self.name} has died: {(self.directory / 'helper').read_text()}"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Link(NamedTuple):
+    """A cable between the pod and a neighbour: interfaces and addresses at either end."""
+
+    pod: str
+    neighbour: str
+    ipv4: tuple[str, str]
+    ipv6: tuple[str, str]
+
+
+#: The pod's way to the world.
+UPLINK = Link("eth0", "pod", ("10.88.0.2", "10.88.0.1"), ("fd88::2", "fd88::1"))
+#: A second one. Its name begins like that of the loopback interface, which it must not be taken for.
+SIDE_LINK = Link("lo1", "pod-lo1", ("10.89.0.2", "10.89.0.1"), ("fd89::2", "fd89::1"))
+#: Those of a virtual machine in the pod.
+VM_LINKS = (
+    Link("vm0", "eth0", ("192.168.50.1", "192.168.50.2"), ("fd50::1", "fd50::2")),
+    Link("vm1", "eth1", ("192.168.51.1", "192.168.51.2"), ("fd51::1", "fd51::2")),
+)
+#: Everything that the client answers for. What is beyond the side link is the second half.
+WORLD = ("198.18.0.0/15", "2001:db8::/32")
+DEFAULT = ("0.0.0.0/0", "::/0")
+BEYOND_SIDE_LINK = ("198.19.0.0/16", "2001:db8:19::/48")
+
+
+class Pod(Namespace):
+    """A pod: `eth0` and `lo1` lead to the `client`, and with `vm` two interfaces to a virtual machine.
+
+    The client answers for every address in WORLD. Addresses of a family that is not wanted do not exist;
+    others than those of the links as they are drawn above can be given as (pod's, client's).
+    """
+
+    def __init__(
+        self,
+        *,
+        ipv4: bool = True,
+        ipv6: bool = True,
+        vm: bool = False,
+        uplink: Link = UPLINK,
+        resolv_conf: str | None = None,
+    ) -> None:
+        super().__init__("p", resolv_conf=resolv_conf)
+        self.ipv4, self.ipv6 = ipv4, ipv6
+        self._uplink = uplink
+        self._with_vm = vm
+
+    def set_up(self) -> None:
+        """Make the neighbours and the cables to them."""
+        super().set_up()
+        self.client = self._stack.enter_context(Namespace("c"))
+        self.vm = self._stack.enter_context(Namespace("v")) if self._with_vm else None
+        for namespace in (self, self.client):
+            for name in ("all", "default"):  # the answer may take the other cable
+                namespace.sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
+        # IPv6 neighbour discovery stalls if both ends of a cable have the same index, so they are given.
+        self._wire(self._uplink, self.client, 11)
+        self._wire(SIDE_LINK, self.client, 12)
+        self._route(self, DEFAULT, self._uplink, 1)
+        self._route(self, BEYOND_SIDE_LINK, SIDE_LINK, 1)
+        self.client.ip(*(f"route add local {network} dev lo" for network in self._families(WORLD)))
+        if self.vm:
+            self._wire_vm(self.vm)
+
+    def _wire_vm(self, vm: Namespace) -> None:
+        self.sysctl("net/ipv4/ip_forward", 1)
+        self.sysctl("net/ipv6/conf/all/forwarding", 1)
+        for index, link in enumerate(VM_LINKS, 13):
+            self._wire(link, vm, index)
+            networks = (f"{link.ipv4[1]}/32", f"{link.ipv6[1]}/128")
+            self._route(self.client, networks, self._uplink, 0)
+        self._route(vm, DEFAULT, VM_LINKS[0], 0)
+        self._route(vm, BEYOND_SIDE_LINK, VM_LINKS[1], 0)
+
+    def _wire(self, link: Link, neighbour: Namespace, index: int) -> None:
+        near, far = f"{link.pod} index {index}", f"{link.neighbour} index {index + 100}"
+        _command(
+            *f"ip link add {near} netns {self.name} type veth peer name {far} netns {neighbour.name}".split()
+        )
+        for end, (namespace, name) in enumerate(((self, link.pod), (neighbour, link.neighbour))):
+            addresses = self._families((f"{link.ipv4[end]}/24", f"{link.ipv6[end]}/64 nodad"))
+            namespace.ip(*(f"address add {words} dev {name}" for words in addresses), f"link set {name} up")
+
+    def _route(self, namespace: Namespace, networks: tuple[str, str], link: Link, end: int) -> None:
+        """Route networks over a link: to the neighbour (end 1) or to the pod (end 0)."""
+        gateways = self._families((link.ipv4[end], link.ipv6[end]))
+        destinations = self._families(networks)
+        namespace.ip(
+            *(f"route add {to} via {gateway}" for to, gateway in zip(destinations, gateways, strict=True))
+        )
+
+    def _families(self, values: tuple[str, str]) -> list[str]:
+        """Return those of the values, one for IPv4 and one for IPv6, whose family this pod has."""
+        return [value for value, wanted in zip(values, (self.ipv4, self.ipv6), strict=True) if wanted]
+
+
+def _call(dialled: Endpoint, answer: Mapping[str, Any]) -> Call:
+    if "error" in answer:
+        return Call(dialled, None, _endpoint(answer.get("local") or ("", 0)), answer["error"])
+    return Call(dialled, _arrival(answer["server"]), _endpoint(answer["local"]), "")
+
+
+def _command(*words: str, stdin: str = "") -> None:
+    done = subprocess.run(
+        words, input=stdin, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}{stdin}"
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@functools.cache
+def _bytecode() -> str:
+    """Return a folder for the tool's bytecode: nothing is left in the source, and only the first run compiles."""
+    folder = tempfile.mkdtemp(prefix=PREFIX)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+# --- inside a namespace: the helper ---------------------------------------------------------
+#
+# Orders come in on standard input, one a line, and each is answered by a line on standard output.
+
+_SO_ORIGINAL_DST = 80  # the same number for both families: linux/netfilter_ipv4.h, ip6_tables.h
+_IP_PKTINFO, _IP_TRANSPARENT, _IPV6_TRANSPARENT = 8, 19, 75
+_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "ack": 16}
+
+
+def _helper() -> None:
+    os.setgroups([])
+    alive, keep = os.pipe()  # listeners end when nobody holds the other end any more
+    for line in sys.stdin:
+        request = json.loads(line)
+        action = request.pop("do")
+        try:
+            answer = _listen(alive, keep, **request) if action == "listen" else _ACTIONS[action](**request)
+        except OSError as error:
+            answer = {"error": _word(error)}
+        print(json.dumps(answer), flush=True)
+
+
+def _word(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "refused" if isinstance(error, ConnectionRefusedError) else str(error)
+
+
+def _sysctl(name: str, value: str) -> dict[str, Any]:
+    Path("/proc/sys", name).write_text(value)
+    return {}
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@contextlib.contextmanager
+def _socket_of(uid: int, gid: int, address: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
+    """Make a socket that belongs to a user and a group; netfilter sees whoever called socket(2)."""
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        made = socket.socket(_family(address), kind)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    with made:
+        made.settimeout(CALL_LIMIT)
+        yield made
+
+
+def _make_transparent(made: socket.socket) -> None:
+    if made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+
+
+def _dial(
+    made: socket.socket, address: str, port: int, source: Sequence[Any] | None, mark: int, transparent: bool
+) -> None:
+    if mark:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    if transparent:
+        _make_transparent(made)
+    if source:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((source[0], source[1]))
+    made.connect((address, port))
+
+
+def _connect(
+    address: str,
+    port: int,
+    uid: int = 0,
+    gid: int = 0,
+    source: Sequence[Any] | None = None,
+    mark: int = 0,
+    transparent: bool = False,
+) -> dict[str, Any]:
+    """Connect as a user, from a source (address, port) if given, and read one line.
+
+    `mark` is SO_MARK; `transparent` makes the source any address at all (IP_TRANSPARENT).
+    """
+    with _socket_of(uid, gid, address, socket.SOCK_STREAM) as made:
+        _dial(made, address, port, source, mark, transparent)
+        with made.makefile() as stream:
+            line = stream.readline()
+        return _seen_by_caller(made, line)
+
+
+def _query(
+    address: str, port: int, uid: int = 0, gid: int = 0, source: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    """Send a datagram as a user and read the answer; one from another address does not count."""
+    with _socket_of(uid, gid, address, socket.SOCK_DGRAM) as made:
+        _dial(made, address, port, source, 0, False)
+        made.send(b"?")
+        return _seen_by_caller(made, made.recv(2048).decode())
+
+
+def _seen_by_caller(made: socket.socket, line: str) -> dict[str, Any]:
+    local = made.getsockname()[:2]
+    return {"server": json.loads(line), "local": local} if line else {"error": "closed", "local": local}
+
+
+def _provoke(address: str, port: int, source: str, flags: Sequence[str], wait: float) -> dict[str, Any]:
+    """Send one TCP segment and see whether a reset comes back within `wait` seconds."""
+    own = 40000 + os.getpid() % 10000  # no connection of this namespace has it: see ip_local_port_range
+    family = _family(address)
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as made:
+        made.bind((source, 0))
+        bits = sum(_FLAGS[flag] for flag in flags)
+        segment = struct.pack("!HHIIBBHHH", own, port, 1000, 2000, 5 << 4, bits, 1024, 0, 0)
+        pseudo = socket.inet_pton(family, source) + socket.inet_pton(family, address)
+        pseudo += struct.pack("!II", len(segment), socket.IPPROTO_TCP)
+        checksum = struct.pack("!H", _checksum(pseudo + segment))
+        made.sendto(segment[:16] + checksum + segment[18:], (address, 0))
+        deadline = time.monotonic() + wait
+        while (left := deadline - time.monotonic()) > 0:
+            made.settimeout(left)
+            try:
+                packet, (peer, *_) = made.recvfrom(2048)
+            except TimeoutError:
+                break
+            start = 0 if family == socket.AF_INET6 else (packet[0] & 15) * 4
+            ports = struct.unpack_from("!HH", packet, start)
+            if peer == address and ports == (port, own) and packet[start + 13] & _FLAGS["rst"]:
+                return {"answer": "reset"}
+    return {"answer": "silence"}
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+_ACTIONS = {"sysctl": _sysctl, "connect": _connect, "query": _query, "provoke": _provoke}
+
+
+# --- inside a namespace: listeners ----------------------------------------------------------
+
+
+def _listen(alive: int, keep: int, **arguments: Any) -> dict[str, Any]:
+    """Fork a listener and return when it listens."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(keep)
+        os.close(read_end)
+        try:
+            _listener(alive, write_end, **arguments)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    with os.fdopen(read_end) as stream:
+        answer: dict[str, Any] = json.loads(stream.read() or '{"error": "see the helper\'s errors"}')
+    return {"pid": pid, **answer}
+
+
+def _listener(
+    alive: int,
+    ready: int,
+    *,
+    name: str,
+    tcp: Sequence[int],
+    udp: Sequence[int],
+    addresses: Sequence[str],
+    uid: int,
+    gid: int,
+    transparent: bool,
+    log: str,
+) -> None:
+    """Answer calls for as long as the helper lives."""
+    with open(log, "ab", buffering=0) as record, open(os.devnull, "r+b") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)  # the sockets below belong to this user
+        with selectors.DefaultSelector() as selector:
+            selector.register(alive, selectors.EVENT_READ)
+            for address in addresses:
+                for kind, ports in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
+                    for port in ports:
+                        made = _listening(kind, address, port, transparent)
+                        selector.register(made, selectors.EVENT_READ, (kind, port))
+            os.write(ready, b"{}")
+            os.close(ready)
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == alive:
+                        return
+                    assert isinstance(key.fileobj, socket.socket)
+                    kind, port = key.data
+                    answer = _answer_connection if kind == socket.SOCK_STREAM else _answer_datagram
+                    answer(key.fileobj, name, port, record)
+
+
+def _listening(kind: socket.SocketKind, address: str, port: int, transparent: bool) -> socket.socket:
+    made = socket.socket(_family(address), kind)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if transparent:
+        _make_transparent(made)
+    if kind == socket.SOCK_DGRAM:  # to answer from the address that was asked
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    made.bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        made.listen(64)
+    return made
+
+
+def _answer_connection(listening: socket.socket, name: str, port: int, record: IO[bytes]) -> None:
+    connection, peer = listening.accept()
+    local = connection.getsockname()
+    report = {
+        "name": name,
+        "port": port,
+        "local": local[:2],
+        "peer": peer[:2],
+        "original": _original(connection),
+    }
+    line = json.dumps(report).encode() + b"\n"
+    record.write(line)
+    threading.Thread(target=_say, args=(connection, line), daemon=True).start()
+
+
+def _say(connection: socket.socket, line: bytes) -> None:
+    """Send the line, then let the other side finish: closing on unread data would be a reset."""
+    with connection, contextlib.suppress(OSError):
+        connection.settimeout(CALL_LIMIT)
+        connection.sendall(line)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+
+
+def _original(connection: socket.socket) -> Endpoint | None:
+    """Return where the connection was meant to go before it was redirected (SO_ORIGINAL_DST)."""
+    try:
+        if connection.family == socket.AF_INET6:
+            data = connection.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, 28)
+            return socket.inet_ntop(socket.AF_INET6, data[8:24]), int.from_bytes(data[2:4], "big")
+        data = connection.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, 16)
+        return socket.inet_ntop(socket.AF_INET, data[4:8]), int.from_bytes(data[2:4], "big")
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOPROTOOPT):  # not tracked; no connection tracking at all
+            return None
+        raise
+
+
+def _answer_datagram(listening: socket.socket, name: str, port: int, record: IO[bytes]) -> None:
+    _, control, _, peer = listening.recvmsg(2048, 256)
+    (level, kind, data), *_ = control
+    asked = data[:16] if listening.family == socket.AF_INET6 else data[8:12]
+    local = (socket.inet_ntop(listening.family, asked), listening.getsockname()[1])
+    report = {"name": name, "port": port, "local": local, "peer": peer[:2], "original": None}
+    line = json.dumps(report).encode() + b"\n"
+    record.write(line)
+    # The kernel chooses the interface; only the address is given back.
+    source = asked + bytes(4) if listening.family == socket.AF_INET6 else bytes(4) + asked + bytes(4)
+    with contextlib.suppress(OSError):
+        listening.sendmsg([line], [(level, kind, source)], 0, peer)
+
+
+if __name__ == "__main__":
+    _helper()

@@ -1,0 +1,43 @@
+"""The README: its Python runs, its commands are understood, and its map has every room."""
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import istio_iptables
+from istio_iptables.goflags import read
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(
+    {line.split("#")[0].strip() for line in re.findall(r"^    (istio-iptables .*)$", README, re.MULTILINE)}
+    | {f"istio-iptables {match}" for match in re.findall(r'make run ARGS="(.*?)"', README)}
+)
+
+
+def test_the_python_in_the_readme_does_what_it_says():
+    results = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert results.attempted >= 5
+    assert results.failed == 0
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_in_the_readme_is_understood(command):
+    assert read(shlex.split(command)[1:]).mistakes == ()
+
+
+def test_the_map_of_rooms_has_every_room():
+    rooms = re.findall(r"^\| (`.*?) \| .*\| .*\|$", README, re.MULTILINE)
+    named = {name.strip("/") for room in rooms for name in re.findall(r"`([\w./]+)`", room)}
+    package = Path(istio_iptables.__file__).parent
+    there = {
+        path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert named == there - {"__init__.py"}
