@@ -35,16 +35,11 @@ _HELP = (
 
 def _option(setting: Setting, panel: str) -> inspect.Parameter:
     """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags."""
-    flags = [f"--{setting.name}", *([f"-{setting.short}"] if setting.short else [])]
-    if not setting.has_flag:
-        flags = [f"--{setting.variable}"]
-    known = setting.name in BY_NAME
-    variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if known else ""
-    default = f" (default: {setting.default})" if setting.default else ""
-    only = "" if setting.has_flag else " Set by the variable only."
+    variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if setting.name in BY_NAME else ""
     option = typer.Option(
-        *flags,
-        help=f"{setting.help}{only}{default}{variables}",
+        f"--{setting.name}",
+        *([f"-{setting.short}"] if setting.short else []),
+        help=f"{_described(setting)}{variables}",
         metavar=setting.metavar,
         show_default=False,
         rich_help_panel=panel,
@@ -55,6 +50,10 @@ def _option(setting: Setting, panel: str) -> inspect.Parameter:
         default=None,
         annotation=Annotated[str | None, option],
     )
+
+
+def _described(setting: Setting) -> str:
+    return f"{setting.help} (default: {setting.default})" if setting.default else setting.help
 
 
 def _identifier(setting: Setting) -> str:
@@ -91,28 +90,50 @@ def _version(wanted: bool) -> None:
 _ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-class _Grouped(typer.core.TyperGroup):
-    """Help with the options under their groups, in plain text that survives pipes and narrow windows."""
+def _help_by_group(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return the options' help, by group, as pairs of what to write and what it does."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            group = getattr(parameter, "rich_help_panel", None) or "This command"
+            groups.setdefault(group, []).append((record[0].replace(" BOOL", "[=BOOL]"), record[1]))
+    return groups
+
+
+def _write(groups: Mapping[str, Sequence[tuple[str, str]]], formatter: Any) -> None:
+    for title, records in groups.items():
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+class _Settings(typer.core.TyperGroup):
+    """Help with the settings under their groups, in plain text that survives pipes and narrow windows."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options by group, then the commands."""
-        groups: dict[str, list[Any]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                panel = getattr(parameter, "rich_help_panel", None) or "This command"
-                groups.setdefault(panel, []).append(record)
-        for title, records in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+        """Write the settings by group, those that are variables only too, then the commands."""
+        groups = _help_by_group(self, ctx)
+        for setting in SETTINGS:
+            if not setting.has_flag:
+                words = f"{setting.variable}={setting.metavar}"
+                groups[setting.group].append((words, f"Variable only. {_described(setting)}"))
+        _write(groups, formatter)
         self.format_commands(ctx, formatter)
+
+
+class _Command(typer.core.TyperCommand):
+    """The same for a command's own options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options."""
+        _write(_help_by_group(self, ctx), formatter)
 
 
 def make_app() -> typer.Typer:
     """Make the application from the declarations."""
     app = typer.Typer(
         name="istio-iptables",
-        cls=_Grouped,
+        cls=_Settings,
         help=_HELP,
         rich_markup_mode=None,
         epilog=_EPILOG,
@@ -136,7 +157,7 @@ def make_app() -> typer.Typer:
                 inspect.Parameter(
                     "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
                 ),
-                *(_option(setting, setting.group) for setting in SETTINGS),
+                *(_option(setting, setting.group) for setting in SETTINGS if setting.has_flag),
                 *(_option(source, "Operation") for source in SOURCES),
                 inspect.Parameter(
                     "version",
@@ -153,7 +174,7 @@ def make_app() -> typer.Typer:
         )
     )
     for command in COMMANDS:
-        app.command(command.name)(_command(command))
+        app.command(command.name, cls=_Command)(_command(command))
     return app
 
 

@@ -353,7 +353,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "force-iptables-binary",
-        "Use this variant of iptables, whatever is in place.",
+        "Use this variant of iptables, legacy or nft, whatever is in place.",
         "Operation",
         values.one_of("legacy", "nft", "", empty=""),
         metavar="VARIANT",

@@ -211,6 +211,8 @@ def _serve(family: Family, requests: int, answers: int) -> None:
             answer = True, getattr(tables, request[0])(*request[1:])
         except _Refused as refused:
             answer = False, (refused.operation, refused.number)
+        except Exception as error:  # the parent reports it; here nobody would
+            answer = False, (f"{request[0]} the table {request[1]} ({error!r})", errno.EIO)
         _send(answers, answer)
 
 

@@ -91,7 +91,7 @@ class Restore:
         """
         if not self.exists(family):
             return ""
-        result = run((*self._command(family, "save"), "--counters"))
+        result = run((*self._command(family, "save"), "--counters"), private_lock=self.variant == "legacy")
         if result.status != 0:
             raise self._failed(family, "save", result.errors)
         return result.output
