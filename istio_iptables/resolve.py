@@ -59,7 +59,25 @@ def from_environment(environ: Mapping[str, str]) -> list[Given]:
         Given(setting, environ[variable], f"variable {variable}")
         for setting in SETTINGS
         for variable in (setting.variable, *reversed(setting.aliases))
-        if variable in environ
+        if variable in environ and not _is_service_link(variable, environ[variable])
+    ]
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    """Tell whether Kubernetes set a variable for a Service: ENVOY_PORT=tcp://10.0.0.1:80 for one named envoy.
+
+    It does so in every container of the Service's namespace (enableServiceLinks), so nobody meant it
+    as a setting, and a pod must not fail for it.
+    """
+    return variable.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def service_links(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable that has a setting's name and that Kubernetes set for a Service."""
+    return [
+        f"variable {name} = {environ[name]!r} is what Kubernetes sets for a Service: it is left out"
+        for name in (setting.variable for setting in SETTINGS)
+        if _is_service_link(name, environ.get(name, ""))
     ]
 
 

@@ -11,7 +11,7 @@ from .environment import ThisMachine
 from .errors import Differs, KernelError, SettingsError
 from .formats import difference
 from .log import log
-from .resolve import parse, parse_options, resolve
+from .resolve import parse, parse_options, resolve, service_links
 from .ruleset import FAMILIES, Ruleset
 from .sources import collect
 
@@ -32,6 +32,7 @@ class Run:
     def __init__(self, invocation: Invocation, environ: Mapping[str, str]) -> None:
         """Check everything that was given. Raises SettingsError with all mistakes."""
         self._facts = ThisMachine()
+        self._warnings = service_links(environ)
         given, mistakes = collect(invocation, environ)
         self.command = invocation.command
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
@@ -61,7 +62,7 @@ class Run:
         config, warnings = resolve(self.parsed, self._facts)
         for given in self.parsed.changed:
             log.info(f"setting {given.setting.name} = {given.text!r} ({given.origin})")
-        for warning in warnings:
+        for warning in (*self._warnings, *warnings):
             log.warn(warning)
         return config
 
