@@ -207,7 +207,8 @@ def _place(number: int, slots: Sequence[_Slot], heads: int, after_ours: _Slot | 
         return after[0]
     if is_head:
         return 0
-    return len(slots) if after_ours is None else slots.index(after_ours)
+    below_the_head = 1 + max((i for i, slot in enumerate(slots) if slot.wanted is not None), default=-1)
+    return max(below_the_head, len(slots) if after_ours is None else slots.index(after_ours))
 
 
 def _common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ flag that needs a value takes the next argument whatever it looks like.
 from __future__ import annotations
 
 from .record import Record
-from .settings import BY_NAME, BY_SHORT, COMMAND_BY_NAME, COMMANDS, SOURCES, Given, nearest
+from .settings import BY_NAME, BY_SHORT, COMMAND_BY_NAME, COMMANDS, SOURCES, Given, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class _Reader:
             self.mistakes.append(f"{origin}: needs a value")
 
     def _unknown(self, flag: str, has_value: bool, hint: str) -> None:
-        self.mistakes.append(f"{flag}: unknown flag{hint}")
+        self.mistakes.append(f"{shown(flag)}: unknown flag{hint}")
         next_is_its_value = self.rest and not self.rest[0].startswith("-")
         if not has_value and next_is_its_value and self.rest[0] not in COMMAND_BY_NAME:
             self.rest.pop(0)

@@ -50,12 +50,16 @@ if TYPE_CHECKING:
 
 
 class EditTable(Record):
-    """Edit a table in one transaction."""
+    """Edit a table in one transaction.
+
+    `empty_before` and `empty_after` are the built-in chains, of those it touches, without a rule: an nft
+    variant makes them when they get one, so they can go when they have none.
+    """
 
     place: Place
     edit: TableEdit
-    empty_before: bool
-    empty_after: bool
+    empty_before: tuple[str, ...]
+    empty_after: tuple[str, ...]
 
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
@@ -210,17 +214,17 @@ _PLACES: tuple[Place, ...] = ("legacy", "nft")
 def _table_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> Iterable[EditTable]:
     for family in FAMILIES:
         for name in TABLES:
-            there = live.table(place, family, name)
-            before = there or Table(family, name)
+            before = live.table(place, family, name) or Table(family, name)
             edit = edit_between(before, wanted.table(family, name), rewrite=rewrite)
             if edit.steps:
                 after = apply_to(before, edit)
-                yield EditTable(place, edit, there is None, _has_nothing(after))
+                yield EditTable(place, edit, _without_rules(before, edit), _without_rules(after, edit))
 
 
-def _has_nothing(table: Table) -> bool:
-    """Tell whether a table has no rules, and no chains but the built-in ones."""
-    return all(chain.name in BUILTIN_CHAINS and not chain.rules for chain in table.chains)
+def _without_rules(table: Table, edit: TableEdit) -> tuple[str, ...]:
+    """Return the built-in chains that an edit touches and that have no rule in `table`."""
+    touched = dict.fromkeys(step.chain for step in edit.steps if step.chain in BUILTIN_CHAINS)
+    return tuple(name for name in touched if not table.chain(name).rules)
 
 
 # --- what changes, for people ---------------------------------------------------------------

@@ -463,6 +463,11 @@ class Given(Record):
     origin: str
 
 
+def shown(text: str) -> str:
+    """Return text that a user wrote as it can stand in a line of ours."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word most like `name`, or nothing."""
     import difflib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import SettingsError
 from .resolve import from_environment
-from .settings import BY_NAME, Given, nearest
+from .settings import BY_NAME, Given, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,20 +23,23 @@ def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Gi
             mistakes.append(f"{source.origin}: not available yet")
             continue
         try:
-            given += from_file(source.text)
+            said, wrong = from_file(source.text)
         except SettingsError as error:
             mistakes += error.mistakes
+        else:
+            given += said
+            mistakes += wrong
     return [*given, *from_environment(environ), *invocation.settings], mistakes
 
 
-def from_file(path: str) -> list[Given]:
-    """Return what a YAML or JSON file says: a mapping of long flag names to values.
+def from_file(path: str) -> tuple[list[Given], list[str]]:
+    """Return what a YAML or JSON file says, a mapping of long flag names to values, and its mistakes.
 
-    Raises SettingsError with everything that is wrong with the file's names.
+    Raises SettingsError if it is no such file.
     """
     given, mistakes = [], []
     for name, value in _mapping(path).items():
-        origin = f"{path}: {name}"
+        origin = f"{path}: {shown(name)}"
         setting = BY_NAME.get(name)
         if setting is None:
             mistakes.append(f"{origin}: unknown setting{nearest(name, BY_NAME)}")
@@ -45,9 +48,7 @@ def from_file(path: str) -> list[Given]:
             given.append(Given(setting, _text(value), origin))
         except ValueError as error:
             mistakes.append(f"{origin}: {error}")
-    if mistakes:
-        raise SettingsError(mistakes)
-    return given
+    return given, mistakes
 
 
 def _mapping(path: str) -> dict[str, Any]:
@@ -58,9 +59,14 @@ def _mapping(path: str) -> dict[str, Any]:
         raise SettingsError([f"--config: {path!r} cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise SettingsError([f"--config: {path!r} is not UTF-8 text"]) from error
-    values = _json(text) if text.lstrip().startswith("{") else _yaml(text, path)
-    if values is None:
-        values = _yaml(text, path)
+    try:
+        values = _json(text) if text.lstrip().startswith("{") else None
+        if values is None:
+            values = _yaml(text, path)
+    except RecursionError:
+        raise SettingsError(
+            [f"--config: {path!r} is nested too deeply to be a mapping of settings"]
+        ) from None
     if values in (None, ""):
         return {}
     if not isinstance(values, dict):

@@ -49,10 +49,16 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _within(text: str, smallest: int, largest: int) -> bool:
-    """Tell whether text is a number in the range; the length is looked at before int() works on it."""
+def _as_number(text: str, smallest: int, largest: int) -> int | None:
+    """Return the number that decimal digits mean, None if they mean none in the range.
+
+    How many digits there are is looked at before int() works on them.
+    """
     digits = text.lstrip("0") or "0"
-    return _is_number(text) and len(digits) <= len(str(largest)) and smallest <= int(digits) <= largest
+    if not _is_number(text) or len(digits) > len(str(largest)):
+        return None
+    number = int(digits)
+    return number if smallest <= number <= largest else None
 
 
 def members(text: str) -> tuple[str, ...]:
@@ -153,9 +159,10 @@ def log_levels(text: str, _: Names) -> tuple[tuple[str, str], ...]:
 
 
 def _number(text: str, what: str, smallest: int, largest: int) -> int:
-    if not _within(text, smallest, largest):
+    number = _as_number(text, smallest, largest)
+    if number is None:
         raise BadValue(f"{text!r} is not {what}: use a number from {smallest} to {largest}")
-    return int(text)
+    return number
 
 
 def port(text: str, _: Names) -> int:
@@ -164,10 +171,14 @@ def port(text: str, _: Names) -> int:
 
 
 def mark(text: str, _: Names) -> int:
-    """Parse a packet mark; 0 is what unmarked packets have, so it cannot be one."""
+    """Parse a packet mark, decimal or 0x...; 0 is what unmarked packets have, so it cannot be one."""
+    digits = text
     if text[:2] in ("0x", "0X") and text[2:] and all(c in "0123456789abcdefABCDEF" for c in text[2:]):
-        text = str(int(text[2:34], 16))
-    return _number(text, "a mark", 1, _LARGEST_WORD)
+        digits = str(int(text[2:].lstrip("0")[:9] or "0", 16))
+    number = _as_number(digits, 1, _LARGEST_WORD)
+    if number is None:
+        raise BadValue(f"{text!r} is not a mark: use a number from 1 to {_LARGEST_WORD}")
+    return number
 
 
 def route_table(text: str, _: Names) -> int:
@@ -246,10 +257,11 @@ def _network(text: str) -> WrittenNetwork:
         ip = netaddr.IPAddress(address, flags=netaddr.INET_PTON)
     except (ValueError, netaddr.AddrFormatError):
         ip = None
-    if ip is None or (slash and not _within(prefix, 0, 32 if ip.version == 4 else 128)):
+    bits = 32 if ip is None or ip.version == 4 else 128
+    length = _as_number(prefix, 0, bits) if slash else bits
+    if ip is None or length is None:
         raise BadValue(f"{text!r} is not a CIDR: use an address or a network as in 10.0.0.0/8 or fd00::/8")
-    bits = 32 if ip.version == 4 else 128
-    network = netaddr.IPNetwork((int(ip), int(prefix) if slash else bits), version=ip.version)
+    network = netaddr.IPNetwork((int(ip), length), version=ip.version)
     return WrittenNetwork(ip.version, network.first, network.prefixlen, bool(ip.is_loopback()))
 
 
@@ -290,9 +302,7 @@ def host_network(address: str) -> Network | None:
 
 def _identity(text: str, lookup: Callable[[str], int | None], kind: str) -> int:
     if _is_number(text):
-        if not _within(text, 0, _LARGEST_ID):
-            raise BadValue(f"{text!r} is not a {kind} ID: use a number from 0 to {_LARGEST_ID}")
-        return int(text)
+        return _number(text, f"a {kind} ID", 0, _LARGEST_ID)
     number = lookup(text)
     if number is None:
         raise BadValue(

@@ -144,8 +144,8 @@ class Machine:
         """Do one action completely, or raise KernelError and have done nothing."""
         if isinstance(action, EditTable):
             self._backend(action).apply(action.edit)
-            if action.place == "nft" and action.empty_after and action.edit.detaches:
-                self._nft.prune(action.edit)
+            if action.place == "nft":
+                self._nft.prune(action.edit, action.empty_after)
         elif isinstance(action, RemoveNative):
             native.remove(action.names)
         elif isinstance(action, LoadNative):
@@ -159,8 +159,7 @@ class Machine:
 def _lookups(wanted: Ruleset) -> list[tuple[int, int]]:
     from ..ruleset import MarkLookup
 
-    own = [(item.mark, item.table) for item in wanted.network if isinstance(item, MarkLookup)]
-    return [*own, network.DEFAULT_LOOKUP]
+    return [(item.mark, item.table) for item in wanted.network if isinstance(item, MarkLookup)]
 
 
 def require_capabilities() -> None:

@@ -28,13 +28,13 @@ DEFAULT_LOOKUP = (1337, 133)
 def read(
     passthrough: Network, marks: Iterable[int], lookups: Iterable[tuple[int, int]]
 ) -> tuple[NetworkObject, ...]:
-    """Return what is there of ours.
+    """Return what is there of ours, and nothing that might be a stranger's.
 
-    `passthrough` is the IPv6 address that is ours. A routing rule is ours if live rules of ours use its mark
-    (`marks`) and its table does nothing but deliver locally, or if mark and table are one of `lookups`; a
-    route is ours if such a rule, or one of `lookups`, leads to it. Anything less might be a stranger's.
+    `passthrough` is the IPv6 address that is ours. A routing rule is ours if its mark and table are one
+    of `lookups` (this run's settings), or if live rules of ours use its mark (`marks`) and it leads to
+    our usual table or, there being none of these, to a table that only delivers locally. A route is
+    ours if it is the local default route of such a table.
     """
-    marks, lookups = frozenset(marks), frozenset(lookups)
     found: list[NetworkObject] = []
     for address in netlink.addresses():
         is_ours = address.family == "ipv6" and (address.prefix, address.interface) == (
@@ -43,36 +43,40 @@ def read(
         )
         if is_ours and f"{address.address}/{address.prefix}" == str(passthrough):
             found.append(LocalAddress(passthrough))
+    known = frozenset(lookups) | {DEFAULT_LOOKUP} | {(mark, DEFAULT_LOOKUP[1]) for mark in marks}
     for family in FAMILIES:
-        found += _lookups(family, marks, lookups)
+        found += _lookups(family, frozenset(marks), known)
     return tuple(found)
 
 
-def _lookups(
-    family: Family, marks: frozenset[int], lookups: frozenset[tuple[int, int]]
-) -> list[NetworkObject]:
-    found: list[NetworkObject] = []
-    tables = {table for _, table in lookups}
-    for rule in netlink.policy_rules(family):
-        if not rule.plain or rule.mask != _FULL_MASK:
-            continue
-        by_mark = rule.mark in marks and _delivers_locally(family, rule.table)
-        if by_mark or (rule.mark, rule.table) in lookups:
-            found.append(MarkLookup(family, rule.mark, rule.table))
-            tables.add(rule.table)
-    found += [
-        LocalDefaultRoute(family, table) for table in sorted(tables) if _delivers_locally(family, table)
+def _lookups(family: Family, marks: frozenset[int], known: frozenset[tuple[int, int]]) -> list[NetworkObject]:
+    pairs = dict.fromkeys(
+        (rule.mark, rule.table)
+        for rule in netlink.policy_rules(family)
+        if rule.plain and rule.mask == _FULL_MASK
+    )
+    ours = [pair for pair in pairs if pair in known]
+    settled = {mark for mark, _ in ours}
+    ours += [
+        (mark, table)
+        for mark, table in pairs
+        if mark in marks - settled and _delivers_locally(family, table, only=True)
     ]
-    return found
+    tables = sorted({table for _, table in (*known, *ours)})
+    return [
+        *(MarkLookup(family, mark, table) for mark, table in ours),
+        *(LocalDefaultRoute(family, table) for table in tables if _delivers_locally(family, table)),
+    ]
 
 
-def _delivers_locally(family: Family, table: int) -> bool:
-    """Tell whether a table has the route `local default dev lo` and no other."""
+def _delivers_locally(family: Family, table: int, *, only: bool = False) -> bool:
+    """Tell whether a table has the route `local default dev lo`, and with `only` no other."""
     routes = netlink.routes(family, table)
-    return len(routes) == 1 and all(
+    found = any(
         route.plain and route.kind == _RTN_LOCAL and route.destination is None and route.interface == "lo"
         for route in routes
     )
+    return found and (len(routes) == 1 or not only)
 
 
 def add(item: NetworkObject) -> None:

@@ -124,16 +124,17 @@ class Restore:
         if result.status != 0:
             raise self._failed(edit.family, f"restore of the table {edit.table}", result.errors)
 
-    def prune(self, edit: TableEdit) -> None:
-        """Take away an nft table that an edit has left empty; legacy tables cannot be taken away.
+    def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
+        """Take away base chains that an edit has left without a rule, and the table if nothing is left in it.
 
-        -X removes the base chains that have no rules and the policy ACCEPT, which do nothing; the
-        table goes if that leaves nothing in it. What cannot be taken away does no harm.
+        That is what nft tables were like before. A chain with another policy than ACCEPT stays (-X
+        refuses it), and what cannot be taken away does no harm. Legacy tables cannot be taken away.
         """
+        for chain in chains:
+            script = f"*{edit.table}\n-X {chain}\nCOMMIT\n"
+            run((*self._command(edit.family, "restore"), "--noflush"), script)
         family = _NFT_FAMILY[edit.family]
-        run((*self._command(edit.family, "restore"), "--noflush"), f"*{edit.table}\n-X\nCOMMIT\n")
-        empty = netlink.NftTable(family, edit.table, 0) in netlink.nft_tables()
-        if empty and which("nft"):
+        if chains and which("nft") and netlink.NftTable(family, edit.table, 0) in netlink.nft_tables():
             run((which("nft"), "delete", "table", family, edit.table))
 
     def close(self) -> None:
