@@ -39,21 +39,26 @@ class ReplaceRules(Record):
 
 
 class Insert(Record):
-    """Put a rule into a built-in chain so that it stands at `position` (from 1); `last`: at the end."""
+    """Put a rule into a built-in chain so that it stands at `position` (from 1).
+
+    `last`: that is the end of the chain. `first`: no equal rule stands before it.
+    """
 
     chain: str
     position: int
     rule: Rule
     last: bool
+    first: bool = True
 
 
 class Delete(Record):
-    """Take the rule at `position` (from 1) out of a built-in chain; `last`: it is at the end."""
+    """Take the rule at `position` (from 1) out of a built-in chain; `last` and `first` as for Insert."""
 
     chain: str
     position: int
     rule: Rule
     last: bool
+    first: bool = True
 
 
 if TYPE_CHECKING:
@@ -92,8 +97,8 @@ def _inverse(step: Step) -> Step:
     if isinstance(step, ReplaceRules):
         return ReplaceRules(step.chain, step.after, step.before)
     if isinstance(step, Insert):
-        return Delete(step.chain, step.position, step.rule, step.last)
-    return Insert(step.chain, step.position, step.rule, step.last)
+        return Delete(step.chain, step.position, step.rule, step.last, step.first)
+    return Insert(step.chain, step.position, step.rule, step.last, step.first)
 
 
 def edit_between(live: Table, wanted: Table, *, rewrite: bool = False) -> TableEdit:
@@ -178,7 +183,8 @@ def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
     steps: list[Step] = []
     after_ours: _Slot | None = None
     for index in reversed([index for index in mine if index not in stays]):
-        steps.append(Delete(live.name, index + 1, live.rules[index], index == len(slots) - 1))
+        rule, last = live.rules[index], index == len(slots) - 1
+        steps.append(Delete(live.name, index + 1, rule, last, rule not in live.rules[:index]))
         del slots[index]
         if after_ours is None and index < len(slots):
             after_ours = slots[index]
@@ -186,7 +192,8 @@ def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
         if any(slot.wanted == number for slot in slots):
             continue
         place = _place(number, slots, len(wanted.head), after_ours)
-        steps.append(Insert(live.name, place + 1, targets[number], place == len(slots)))
+        rule, last = targets[number], place == len(slots)
+        steps.append(Insert(live.name, place + 1, rule, last, all(s.rule != rule for s in slots[:place])))
         slots.insert(place, _Slot(targets[number], number))
     return steps
 

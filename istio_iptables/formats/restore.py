@@ -47,8 +47,11 @@ def _lines(step: Step) -> Iterator[str]:
     elif isinstance(step, Insert):
         where = f"-A {step.chain}" if step.last else f"-I {step.chain} {step.position}"
         yield _counted(step.rule, f"{where} {_specification(step.rule)}")
-    else:
+    elif step.first:
+        # By what it is, not by its number: with nft, others may write between reading and this.
         yield f"-D {step.chain} {_specification(step.rule)}"
+    else:
+        yield f"-D {step.chain} {step.position}"
 
 
 def _counted(rule: Rule, line: str) -> str:
