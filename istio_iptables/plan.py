@@ -255,14 +255,14 @@ def _lines(table: Table) -> tuple[str, ...]:
     )
 
 
-#: The order in which iptables-save prints what every packet has; extensions follow as they stand.
+#: The order in which iptables-save prints what every packet has; extensions follow.
 _BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, OutInterface, Transport)
 
 
 def _sorted_words(rule: Rule) -> list[str]:
-    def place(match: Match) -> int:
+    def place(match: Match) -> tuple[int, str]:
         kind = type(match)
-        return _BASIC_MATCHES.index(kind) if kind in _BASIC_MATCHES else len(_BASIC_MATCHES)
+        return _BASIC_MATCHES.index(kind) if kind in _BASIC_MATCHES else len(_BASIC_MATCHES), repr(match)
 
     return rule_words(rule.replace(matches=tuple(sorted(rule.matches, key=place))))
 

@@ -81,7 +81,7 @@ def parse(text: str, family: Family) -> tuple[Table, ...]:
     """
     tables: dict[str, dict[str, list[str]]] = {}
     chains: dict[str, list[str]] | None = None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("*"):
             chains = tables.setdefault(line[1:].strip(), {})
         elif chains is None:

@@ -128,12 +128,24 @@ def matches_and_target(words: Sequence[str], chains: Container[str]) -> tuple[tu
     `chains` are the table's chains, to tell a jump from a target extension. A rule with any option
     that this tool never writes keeps all its matches as words, but for comments.
     """
-    at = next((i for i, word in enumerate(words) if word in ("-j", "-g")), len(words))
+    at = _target_at(words)
     target = _target(list(words[at:]), chains)
     try:
         return _matches(words[:at]), target
-    except (_Unknown, ValueError, IndexError):
+    except (_Unknown, ValueError, IndexError, OSError):  # OSError: no address, says inet_pton
         return _foreign_matches(words[:at]), target
+
+
+#: Options whose value may be any text, also one that looks like an option.
+_TEXT_OPTIONS = ("--comment", "--string", "--hex-string", "--log-prefix")
+
+
+def _target_at(words: Sequence[str]) -> int:
+    """Return where the target begins: at -j or -g, or at the end."""
+    at = 0
+    while at < len(words) and words[at] not in ("-j", "-g"):
+        at += 2 if words[at] in _TEXT_OPTIONS else 1
+    return min(at, len(words))
 
 
 def _matches(words: Sequence[str]) -> tuple[Match, ...]:
