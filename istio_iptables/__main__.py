@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .goflags import Invocation
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run istio-iptables with the given arguments, by default the process's, and return the exit code."""
@@ -23,7 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .cli import run as run_application
 
         return run_application([])
+    return _run(read(sys.argv[1:] if arguments is None else arguments))
+
+
+def clean(arguments: Sequence[str] | None = None) -> int:
+    """Run istio-clean-iptables: `istio-iptables cleanup`, settings being accepted and of no account."""
     invocation = read(sys.argv[1:] if arguments is None else arguments)
+    mistakes = invocation.mistakes
+    if invocation.command not in ("", "cleanup"):
+        mistakes = (*mistakes, f"{invocation.command!r}: istio-clean-iptables takes no command")
+    return _run(invocation.replace(command="cleanup", options=(), mistakes=mistakes))
+
+
+def _run(invocation: Invocation) -> int:
     if invocation.meta or (invocation.options and not invocation.mistakes):
         from .cli import run as run_application
 
@@ -31,11 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .usecases import run
 
     return run(invocation)
-
-
-def clean(arguments: Sequence[str] | None = None) -> int:
-    """Run istio-clean-iptables: `istio-iptables cleanup`, settings being accepted and of no account."""
-    return main([*(sys.argv[1:] if arguments is None else arguments), "cleanup"])
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ class Prepared:
         Raises SettingsError if the backend cannot load it, before anything is touched, and
         KernelError if the kernel said no, after everything has been put back.
         """
-        refusals = [text for action in self.plan.actions if (text := self._machine.refusal(action))]
+        # What is to be replaced has to be loadable too: it is put back if a later step fails.
+        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
+        refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
         if refusals:
             raise SettingsError(
                 f"{text}: shorten ISTIO_OUTBOUND_OWNER_GROUPS, or leave --force-iptables-binary out, "

@@ -27,6 +27,7 @@ _EPILOG = (
     "as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in place and --reconcile "
     "is not given (diff: a difference); 126 validation failed."
 )
+_COMMAND_EPILOG = "All settings go with this command: `istio-iptables --help` lists them."
 _HELP = (
     "Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port 15001, "
     "inbound to port 15006, and Envoy's own traffic (UID 1337) nowhere but where it wants to go."
@@ -174,7 +175,7 @@ def make_app() -> typer.Typer:
         )
     )
     for command in COMMANDS:
-        app.command(command.name, cls=_Command)(_command(command))
+        app.command(command.name, cls=_Command, epilog=_COMMAND_EPILOG)(_command(command))
     return app
 
 

@@ -48,10 +48,12 @@ class Invocation(Record):
         def spelled(given: Given) -> str:
             return f"--{given.setting.name}={given.text}"
 
-        words = [spelled(given) for given in (*self.sources, *self.settings)]
+        of_command = [flag for flag in self.meta if flag in HELP] if self.command else []
+        words = [flag for flag in self.meta if flag not in of_command]
+        words += [spelled(given) for given in (*self.sources, *self.settings)]
         if self.command:
             words += [self.command, *(spelled(given) for given in self.options)]
-        return [*words, *self.meta]
+        return [*words, *of_command]
 
 
 class _Reader:

@@ -20,10 +20,13 @@ from .record import Record
 from .ruleset import (
     BUILTIN_CHAINS,
     FAMILIES,
+    OUR_CHAINS,
     TABLES,
     Destination,
     InInterface,
+    Jump,
     OutInterface,
+    Redirect,
     Ruleset,
     Source,
     Table,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from typing import Literal, Protocol, TypeAlias
 
     from .edit import TableEdit
-    from .ruleset import Match, NetworkObject, Rule
+    from .ruleset import Match, NetworkObject, Rule, Target
 
     Place: TypeAlias = Literal["legacy", "nft"]
 
@@ -52,18 +55,34 @@ if TYPE_CHECKING:
 class EditTable(Record):
     """Edit a table in one transaction.
 
-    `empty_before` and `empty_after` are the built-in chains, of those it touches, without a rule: an nft
-    variant makes them when they get one, so they can go when they have none.
+    `before` and `after` are the whole table, strangers' rules included.
     """
 
     place: Place
     edit: TableEdit
-    empty_before: tuple[str, ...]
-    empty_after: tuple[str, ...]
+    before: Table
+    after: Table
 
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
-        return EditTable(self.place, self.edit.inverse(), self.empty_after, self.empty_before)
+        return EditTable(self.place, self.edit.inverse(), self.after, self.before)
+
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        """The built-in chains that it touches and that have no rule afterwards."""
+        touched = dict.fromkeys(step.chain for step in self.edit.steps if step.chain in BUILTIN_CHAINS)
+        return tuple(name for name in touched if not self.after.chain(name).rules)
+
+    @property
+    def takes_away(self) -> bool:
+        """True if it takes something away, and does not take inbound traffic over from another table."""
+        gained = _captors(self.after) - _captors(self.before)
+        return self.edit.detaches and not gained
+
+    @property
+    def gives_up(self) -> bool:
+        """True if inbound traffic that it captured before is for another table to capture."""
+        return bool(_captors(self.before) - _captors(self.after))
 
     def __str__(self) -> str:
         rules = self.edit.rules_added()
@@ -192,9 +211,9 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
         for where in _PLACES
         for action in _table_actions(live, wanted if where == place else Ruleset(), where, rewrite)
     ]
-    adding = [action for action in edits if not action.edit.detaches]
-    removing = [action for action in edits if action.edit.detaches]
-    removing.sort(key=lambda action: (FAMILIES.index(action.edit.family), -TABLES.index(action.edit.table)))
+    adding = [action for action in edits if not action.takes_away]
+    removing = [action for action in edits if action.takes_away]
+    removing.sort(key=lambda action: (action.gives_up, -TABLES.index(action.edit.table)))
     missing = [item for item in wanted.network if item not in live.network]
     obsolete = [item for item in live.network if item not in wanted.network]
     actions: list[Action] = [AddObject(item) for item in missing]
@@ -217,14 +236,23 @@ def _table_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> 
             before = live.table(place, family, name) or Table(family, name)
             edit = edit_between(before, wanted.table(family, name), rewrite=rewrite)
             if edit.steps:
-                after = apply_to(before, edit)
-                yield EditTable(place, edit, _without_rules(before, edit), _without_rules(after, edit))
+                yield EditTable(place, edit, before, apply_to(before, edit))
 
 
-def _without_rules(table: Table, edit: TableEdit) -> tuple[str, ...]:
-    """Return the built-in chains that an edit touches and that have no rule in `table`."""
-    touched = dict.fromkeys(step.chain for step in edit.steps if step.chain in BUILTIN_CHAINS)
-    return tuple(name for name in touched if not table.chain(name).rules)
+def _captors(table: Table) -> frozenset[Target]:
+    """Return the targets by which a table of ours sends inbound traffic to the proxy."""
+    found: set[Target] = set()
+    seen: set[str] = set()
+    names = ["PREROUTING"]
+    while names:
+        name = names.pop()
+        seen.add(name)
+        for rule in table.chain(name).rules:
+            if isinstance(rule.target, Jump) and rule.target.chain in OUR_CHAINS - seen:
+                names.append(rule.target.chain)
+            elif isinstance(rule.target, (Redirect, TProxy)) and name in OUR_CHAINS:
+                found.add(rule.target)
+    return frozenset(found)
 
 
 # --- what changes, for people ---------------------------------------------------------------

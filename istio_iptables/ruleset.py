@@ -300,13 +300,15 @@ NO_COUNTERS = Counters()
 class Rule(Record):
     """Matches (order does not matter: all must hold), a target and why the rule is there.
 
-    Neither the reason nor the counters make it another rule: they do not count in comparisons.
+    Neither the reason nor the counters make it another rule: they do not count in comparisons. `raw`
+    is the rule in the form of the backend that read it, if it has parts that this tool never writes.
     """
 
     matches: tuple[Match, ...]
     target: Target
     reason: str = ""
     counters: Counters = NO_COUNTERS
+    raw: bytes = b""
 
     def _key(self) -> tuple[object, ...]:
         # Backends print the matches of a rule in different orders; a conjunction has none.

@@ -37,6 +37,8 @@ class Libiptc:
         self._workers: dict[Family, _Worker] = {}
 
     def _worker(self, family: Family) -> _Worker:
+        if family in self._workers and not self._workers[family].alive:
+            self._workers.pop(family).hang_up()  # it died: what is left to do needs another
         if family not in self._workers:
             from .iptc_loader import LibiptcMissing, load
 
@@ -138,6 +140,11 @@ class _Worker:
                 os._exit(0)
         os.close(requests_read)
         os.close(answers_write)
+
+    @property
+    def alive(self) -> bool:
+        """False once the process is known to have ended."""
+        return self._pid != 0
 
     def call(self, *request: Any) -> Any:
         """Have the process do something and return what it returns. Raises KernelError."""

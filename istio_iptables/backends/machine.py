@@ -145,7 +145,7 @@ class Machine:
         if isinstance(action, EditTable):
             self._backend(action).apply(action.edit)
             if action.place == "nft":
-                self._nft.prune(action.edit, action.empty_after)
+                self._nft.prune(action.edit, action.emptied)
         elif isinstance(action, RemoveNative):
             native.remove(action.names)
         elif isinstance(action, LoadNative):

@@ -40,5 +40,9 @@ def _nft(*arguments: str, script: str = "") -> str:
         )
     result = run((path, *arguments), script)
     if result.status != 0:
-        raise KernelError(f"nft {' '.join(arguments)} failed: {result.errors.strip()}")
+        said = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^"))
+        raise KernelError(
+            f"nft {' '.join(arguments)} failed: {said}",
+            "if it is not permitted, another program owns the table (`nft list tables`): end that program",
+        )
     return result.output

@@ -13,7 +13,7 @@ from ..edit import Insert, ReplaceRules
 from ..errors import KernelError
 from ..formats.restore import edit_script, parse
 from ..formats.words import rule_words
-from ..ruleset import TABLES
+from ..ruleset import OUR_CHAINS, TABLES
 from .proc import existing_legacy_tables
 
 TYPE_CHECKING = False
@@ -87,14 +87,29 @@ class Restore:
     def save(self, family: Family) -> str:
         """Return what iptables-save prints, an empty text if there is nothing to print.
 
-        A table that somebody filled with nft, so that iptables cannot read it, is left out.
+        A table that somebody filled with nft, so that iptables cannot read it, is left out if nothing
+        of ours is in it.
         """
         if not self.exists(family):
             return ""
         result = run((*self._command(family, "save"), "--counters"), private_lock=self.variant == "legacy")
         if result.status != 0:
             raise self._failed(family, "save", result.errors)
+        if "is incompatible" in result.output:
+            self._check_unreadable(family, result.output)
         return result.output
+
+    def _check_unreadable(self, family: Family, output: str) -> None:
+        """Raise KernelError if chains of ours are in a table that iptables cannot read."""
+        readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
+        for name in set(TABLES) - readable:
+            table = f"{_NFT_FAMILY[family]} {name}"
+            if not OUR_CHAINS.isdisjoint(netlink.nft_chains(_NFT_FAMILY[family], name)):
+                raise KernelError(
+                    f"iptables cannot read the nft table {table}, which has chains of ours: "
+                    "somebody put a rule into it with nft",
+                    f"find the rule with `nft list table {table}` and delete it, then run again",
+                )
 
     def read(self, family: Family) -> tuple[Table, ...]:
         """Return the tables of this tool that exist."""

@@ -136,8 +136,8 @@ def matches_and_target(words: Sequence[str], chains: Container[str]) -> tuple[tu
         return _foreign_matches(words[:at]), target
 
 
-#: Options whose value may be any text, also one that looks like an option.
-_TEXT_OPTIONS = ("--comment", "--string", "--hex-string", "--log-prefix")
+#: Options whose value may look like an option.
+_TEXT_OPTIONS = ("-i", "-o", "--comment", "--string", "--hex-string", "--log-prefix")
 
 
 def _target_at(words: Sequence[str]) -> int:

@@ -55,6 +55,7 @@ __all__ = [
     "delete_local_default_route",
     "delete_policy_rule",
     "dump",
+    "nft_chains",
     "nft_tables",
     "policy_rules",
     "routes",
@@ -89,8 +90,10 @@ _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 15, 16, 21
 _FR_ACT_TO_TBL = 1
 _NO_SUPPRESSION = 0xFFFFFFFF
 
-# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE
+# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN
 _NFT_GETTABLE = 10 << 8 | 1
+_NFT_GETCHAIN = 10 << 8 | 4
+_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
 _NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
 _NFT_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
@@ -410,22 +413,45 @@ def nft_tables() -> tuple[NftTable, ...]:
     A kernel without nftables has none. Like `nft list tables`; NFT_MSG_GETTABLE in
     linux/netfilter/nf_tables.h. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
     """
+    return tuple([_nft_table(payload) for payload in _nft_dump("list nftables tables", _NFT_GETTABLE)])
+
+
+def nft_chains(family: str, table: str) -> tuple[str, ...]:
+    """Return the names of the chains of one nftables table; `family` as in NftTable.
+
+    Like `nft list chains`; NFT_MSG_GETCHAIN. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    names = []
+    for payload in _nft_dump("list nftables chains", _NFT_GETCHAIN):
+        attributes = parse_attributes(payload[4:])
+        if (_nft_family(payload), _nft_text(attributes[_NFTA_CHAIN_TABLE])) == (family, table):
+            names.append(_nft_text(attributes[_NFTA_CHAIN_NAME]))
+    return tuple(names)
+
+
+def _nft_dump(operation: str, kind: int) -> list[bytes]:
     header = struct.pack(">BBH", 0, 0, 0)  # struct nfgenmsg: family (any), version, resource
     try:
-        payloads = dump("list nftables tables", NETLINK_NETFILTER, _NFT_GETTABLE, header)
+        return dump(operation, NETLINK_NETFILTER, kind, header)
     except NetlinkError as error:
         # The kernel has no netfilter sockets, or they do not know nftables.
         if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL):
-            return ()
+            return []
         raise
-    return tuple([_nft_table(payload) for payload in payloads])
+
+
+def _nft_family(payload: bytes) -> str:
+    return _NFT_FAMILIES.get(payload[0], str(payload[0]))
+
+
+def _nft_text(value: bytes) -> str:
+    return os.fsdecode(value.rstrip(b"\0"))
 
 
 def _nft_table(payload: bytes) -> NftTable:
     attributes = parse_attributes(payload[4:])
-    family = _NFT_FAMILIES.get(payload[0], str(payload[0]))
     (objects,) = struct.unpack(">I", attributes[_NFTA_TABLE_USE])  # nf_tables is big endian throughout
-    return NftTable(family, os.fsdecode(attributes[_NFTA_TABLE_NAME].rstrip(b"\0")), objects)
+    return NftTable(_nft_family(payload), _nft_text(attributes[_NFTA_TABLE_NAME]), objects)
 
 
 # --- interfaces -----------------------------------------------------------------------------

@@ -70,18 +70,20 @@ def decode(entry: bytes, target_name: str, family: Family, chains: frozenset[str
 
     `target_name` is what libiptc calls the target: a verdict, a chain (one of `chains`), an
     extension or nothing. A part that this tool never writes makes all matches one ForeignMatch
-    (comments apart), and the target a ForeignTarget.
+    (comments apart), or the target a ForeignTarget, and the rule keeps the entry's bytes.
     """
     layout = LAYOUTS[family]
     target_at, _ = struct.unpack_from("=HH", entry, layout.offsets_at)
     counters = Counters(*struct.unpack_from("=QQ", entry, layout.counters_at))
     extensions = _split(entry[layout.size : target_at])
     target = _decode_target(entry[target_at:], target_name, layout, entry, chains)
+    raw = entry if isinstance(target, ForeignTarget) else b""
+    matches: tuple[Match, ...]
     try:
         matches = (*_decode_head(entry, layout), *_decode_extensions(extensions))
     except Unsupported:
-        matches = _foreign(entry, layout, extensions)
-    return Rule(matches, target, counters=counters)
+        matches, raw = _foreign(extensions), entry
+    return Rule(matches, target, counters=counters, raw=raw)
 
 
 def _split(data: bytes) -> list[tuple[str, int, bytes]]:
@@ -282,8 +284,8 @@ _DECODE_TARGET: Mapping[tuple[str, int], Callable[[bytes, Layout], Target | None
 }
 
 
-def _foreign(entry: bytes, layout: Layout, extensions: list[tuple[str, int, bytes]]) -> tuple[Match, ...]:
-    """Return matches that equal only those of the same entry: bytes as words, comments apart."""
+def _foreign(extensions: list[tuple[str, int, bytes]]) -> tuple[Match, ...]:
+    """Return the names of the extensions as words for people, comments apart: they tell whose a rule is."""
     comments = [match for name, _, data in extensions if name == "comment" for match in _read_comment(data)]
-    others = [f"{name}={data.hex()}" for name, _, data in extensions if name != "comment"]
-    return (ForeignMatch((entry[: layout.offsets_at].hex(), *others)), *comments)
+    names = [word for name, _, _ in extensions if name != "comment" for word in ("-m", name, "...")]
+    return (ForeignMatch(tuple(names)), *comments)

@@ -64,9 +64,12 @@ if TYPE_CHECKING:
 def encode(rule: Rule, family: Family) -> bytes:
     """Return the entry for a rule. Raises Unsupported for parts that this tool never writes.
 
-    The target of a jump is named, not resolved: libiptc looks the chain up when it is added.
+    The target of a jump is named, not resolved: libiptc looks the chain up when it is added. A rule that
+    was read with parts that this tool never writes is written as it was read.
     """
     layout = LAYOUTS[family]
+    if rule.raw:
+        return _as_read(rule, layout)
     entry = _Entry(layout)
     for match in rule.matches:
         entry.add(match)
@@ -79,6 +82,14 @@ def encode(rule: Rule, family: Family) -> bytes:
     struct.pack_into("=HH", head, layout.offsets_at, target_at, target_at + len(target))
     struct.pack_into("=QQ", head, layout.counters_at, rule.counters.packets, rule.counters.bytes)
     return bytes(head) + extensions + target
+
+
+def _as_read(rule: Rule, layout: Layout) -> bytes:
+    """Return the entry that a rule was read from; the kernel's has offsets where libiptc wants a name."""
+    target_at, _ = struct.unpack_from("=HH", rule.raw, layout.offsets_at)
+    if isinstance(rule.target, (Verdict, Jump)):
+        return rule.raw[:target_at] + _encode_target(rule.target, "ipv4")
+    return rule.raw
 
 
 class _Entry:
