@@ -213,7 +213,10 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     ]
     adding = [action for action in edits if not action.takes_away]
     removing = [action for action in edits if action.takes_away]
-    removing.sort(key=lambda action: (action.gives_up, -TABLES.index(action.edit.table)))
+    removing.sort(
+        # raw last, since nat relies on its zones; a table that gives inbound traffic up after the others
+        key=lambda action: (action.edit.table == "raw", action.gives_up, -TABLES.index(action.edit.table))
+    )
     missing = [item for item in wanted.network if item not in live.network]
     obsolete = [item for item in live.network if item not in wanted.network]
     actions: list[Action] = [AddObject(item) for item in missing]

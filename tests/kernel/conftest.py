@@ -45,6 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _nothing_left_behind() -> Iterator[None]:
     """Fail if a namespace outlives the tests."""
     yield
+    netns.clean_up()
     assert why_not() or netns.left_behind() == []
 
 

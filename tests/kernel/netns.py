@@ -13,7 +13,6 @@ but the standard library.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import functools
@@ -31,7 +30,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeAlias
 
@@ -42,8 +41,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Longest time that a command may take before it counts as hanging, in seconds.
 COMMAND_LIMIT = 60.0
-#: How long a caller waits for an answer. Nothing is lost on the way here: who waits that long waits in vain.
-CALL_LIMIT = 2.0
+#: How long a caller waits for an answer. Nothing gets lost on the way: who waits that long waits in vain.
+CALL_LIMIT = 5.0
+#: How long to wait where no answer is what is expected.
+SILENCE_LIMIT = 0.3
 
 Endpoint: TypeAlias = tuple[str, int]
 _numbers = itertools.count()
@@ -137,6 +138,7 @@ class Namespace:
         self.name = f"{TOKEN}-{next(_numbers)}{label}"
         self._resolv_conf = resolv_conf
         self._stack = contextlib.ExitStack()
+        self._started: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -214,6 +216,7 @@ class Namespace:
                 text=True,
             )
         self._stack.callback(_stop, process)
+        self._started.append(process)
         return process
 
     def output(self) -> str:
@@ -221,7 +224,7 @@ class Namespace:
         return (self.directory / "output").read_text()
 
     def _inside(self, uid: int | None, gid: int | None) -> list[str]:
-        """Return the words that make a command run inside. Each of them becomes the next: the process is one."""
+        """Return the words that make a command run inside: programs that become the next, so one process."""
         words = ["ip", "netns", "exec", self.name]
         if self._resolv_conf is not None:  # `ip netns exec` has made mounts private
             script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
@@ -278,11 +281,18 @@ class Namespace:
         """Send a UDP datagram and read who answers from where it was sent to; see `_query` for `how`."""
         return _call((address, port), self._ask("query", address=address, port=port, **how))
 
-    def provoke(self, address: str, port: int, source: str, flags: Sequence[str], wait: float = 0.3) -> str:
-        """Send one TCP segment that belongs to no connection: return `reset` if that is the answer, or `silence`."""
-        return str(
-            self._ask("provoke", address=address, port=port, source=source, flags=flags, wait=wait)["answer"]
-        )
+    def provoke(self, address: str, port: int, source: str, flags: Sequence[str]) -> str:
+        """Send a TCP segment that belongs to no connection: return what comes back, `reset` or `silence`."""
+        return str(self._ask("provoke", address=address, port=port, source=source, flags=flags)["answer"])
+
+    def wait_for(self, *ports: int) -> None:
+        """Wait until something listens on all of these TCP ports, or a program that was started is dead."""
+        deadline = time.monotonic() + COMMAND_LIMIT
+        while missing := set(ports) - set(self._ask("listening")["ports"]):
+            dead = any(process.poll() is not None for process in self._started)
+            if dead or time.monotonic() > deadline:
+                raise AssertionError(f"nobody listens on {missing}: {self.output()}")
+            time.sleep(0.01)
 
     # --- the helper ---
 
@@ -436,10 +446,15 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 @functools.cache
 def _bytecode() -> str:
-    """Return a folder for the tool's bytecode: nothing is left in the source, and only the first run compiles."""
-    folder = tempfile.mkdtemp(prefix=PREFIX)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    """Return a folder for the tool's bytecode: only the first run compiles, nothing is left in the source."""
+    return tempfile.mkdtemp(prefix=PREFIX)
+
+
+def clean_up() -> None:
+    """Remove what all the namespaces of this process have shared."""
+    if _bytecode.cache_info().currsize:
+        shutil.rmtree(_bytecode(), ignore_errors=True)
+        _bytecode.cache_clear()
 
 
 # --- inside a namespace: the helper ---------------------------------------------------------
@@ -447,18 +462,26 @@ def _bytecode() -> str:
 # Orders come in on standard input, one a line, and each is answered by a line on standard output.
 
 _SO_ORIGINAL_DST = 80  # the same number for both families: linux/netfilter_ipv4.h, ip6_tables.h
-_IP_PKTINFO, _IP_TRANSPARENT, _IPV6_TRANSPARENT = 8, 19, 75
+_IP_PKTINFO, _IP_TRANSPARENT, _IPV6_TRANSPARENT, _IPV6_FREEBIND = 8, 19, 75, 78
 _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "ack": 16}
 
 
 def _helper() -> None:
     os.setgroups([])
     alive, keep = os.pipe()  # listeners end when nobody holds the other end any more
+    actions: dict[str, Callable[..., dict[str, Any]]] = {
+        "sysctl": _sysctl,
+        "connect": _connect,
+        "query": _query,
+        "provoke": _provoke,
+        "listening": _listening_ports,
+        "listen": functools.partial(_listen, alive, keep),
+    }
     for line in sys.stdin:
         request = json.loads(line)
         action = request.pop("do")
         try:
-            answer = _listen(alive, keep, **request) if action == "listen" else _ACTIONS[action](**request)
+            answer = actions[action](**request)
         except OSError as error:
             answer = {"error": _word(error)}
         print(json.dumps(answer), flush=True)
@@ -490,7 +513,6 @@ def _socket_of(uid: int, gid: int, address: str, kind: socket.SocketKind) -> Ite
         os.seteuid(0)
         os.setegid(0)
     with made:
-        made.settimeout(CALL_LIMIT)
         yield made
 
 
@@ -522,12 +544,14 @@ def _connect(
     source: Sequence[Any] | None = None,
     mark: int = 0,
     transparent: bool = False,
+    limit: float = CALL_LIMIT,
 ) -> dict[str, Any]:
     """Connect as a user, from a source (address, port) if given, and read one line.
 
     `mark` is SO_MARK; `transparent` makes the source any address at all (IP_TRANSPARENT).
     """
     with _socket_of(uid, gid, address, socket.SOCK_STREAM) as made:
+        made.settimeout(limit)
         _dial(made, address, port, source, mark, transparent)
         with made.makefile() as stream:
             line = stream.readline()
@@ -535,10 +559,16 @@ def _connect(
 
 
 def _query(
-    address: str, port: int, uid: int = 0, gid: int = 0, source: Sequence[Any] | None = None
+    address: str,
+    port: int,
+    uid: int = 0,
+    gid: int = 0,
+    source: Sequence[Any] | None = None,
+    limit: float = CALL_LIMIT,
 ) -> dict[str, Any]:
     """Send a datagram as a user and read the answer; one from another address does not count."""
     with _socket_of(uid, gid, address, socket.SOCK_DGRAM) as made:
+        made.settimeout(limit)
         _dial(made, address, port, source, 0, False)
         made.send(b"?")
         return _seen_by_caller(made, made.recv(2048).decode())
@@ -549,9 +579,9 @@ def _seen_by_caller(made: socket.socket, line: str) -> dict[str, Any]:
     return {"server": json.loads(line), "local": local} if line else {"error": "closed", "local": local}
 
 
-def _provoke(address: str, port: int, source: str, flags: Sequence[str], wait: float) -> dict[str, Any]:
-    """Send one TCP segment and see whether a reset comes back within `wait` seconds."""
-    own = 40000 + os.getpid() % 10000  # no connection of this namespace has it: see ip_local_port_range
+def _provoke(address: str, port: int, source: str, flags: Sequence[str]) -> dict[str, Any]:
+    """Send one TCP segment and see whether a reset comes back soon."""
+    own = 20000 + next(_numbers)  # no connection had or has it: it is below ip_local_port_range
     family = _family(address)
     with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as made:
         made.bind((source, 0))
@@ -561,7 +591,7 @@ def _provoke(address: str, port: int, source: str, flags: Sequence[str], wait: f
         pseudo += struct.pack("!II", len(segment), socket.IPPROTO_TCP)
         checksum = struct.pack("!H", _checksum(pseudo + segment))
         made.sendto(segment[:16] + checksum + segment[18:], (address, 0))
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + SILENCE_LIMIT
         while (left := deadline - time.monotonic()) > 0:
             made.settimeout(left)
             try:
@@ -576,13 +606,10 @@ def _provoke(address: str, port: int, source: str, flags: Sequence[str], wait: f
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
-
-
-_ACTIONS = {"sysctl": _sysctl, "connect": _connect, "query": _query, "provoke": _provoke}
 
 
 # --- inside a namespace: listeners ----------------------------------------------------------
@@ -645,6 +672,16 @@ def _listener(
                     answer(key.fileobj, name, port, record)
 
 
+def _listening_ports() -> dict[str, Any]:
+    """Return the TCP ports that anybody listens on."""
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/self/net", name).read_text().splitlines()[1:]
+    ]
+    return {"ports": [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"]}
+
+
 def _listening(kind: socket.SocketKind, address: str, port: int, transparent: bool) -> socket.socket:
     made = socket.socket(_family(address), kind)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -655,6 +692,7 @@ def _listening(kind: socket.SocketKind, address: str, port: int, transparent: bo
     if kind == socket.SOCK_DGRAM:  # to answer from the address that was asked
         if made.family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         else:
             made.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     made.bind((address, port))

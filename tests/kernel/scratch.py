@@ -1,8 +1,8 @@
 """Scratch: a network namespace of one test's own, and what the engine's tests do in it.
 
 A `Scratch` is gone when its `with` block ends, however it ends: its processes are ended by their
-process IDs, the namespace (`iie-…`) and its directory are removed. The tool runs in it as a process of its own
-(`tool`), or the library is used in this process while it is inside (`inside`).
+process IDs, the namespace (`iie-…`) and its directory are removed. The tool runs in it as a process of
+its own (`tool`), or the library is used in this process while it is inside (`inside`).
 
 The seccomp filters at the end make the kernel refuse one system call to one process, and so show what
 a process does not do, or what it does when the kernel says no, without a tracer.
@@ -26,6 +26,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,7 @@ PACKAGE_FOLDER = Path(istio_iptables.__file__).parents[1]
 COMMANDS: Mapping[str, str] = {"ipv4": "iptables", "ipv6": "ip6tables"}
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
 VARIANTS: tuple[Variant, ...] = ("legacy", "nft")
-#: Both families' addresses of a Scratch made with `addresses`, on its interface eth0.
+#: The usable addresses of a Scratch made with `addresses`.
 IPV4_ADDRESS, IPV6_ADDRESS = "10.99.0.1", "fd99::1"
 TIMEOUT = 60.0
 
@@ -56,12 +57,17 @@ KERNEL = [
     ),
 ]
 
+#: By their paths, so that they can be used where PATH is empty.
+_NSENTER, SETPRIV = shutil.which("nsenter") or "", shutil.which("setpriv") or ""
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Scratch:
-    """A network namespace with lo up; with `addresses` also eth0 with an address of either family."""
+    """A network namespace with lo up; with `addresses` it has one of either family that counts as usable.
+
+    They are lo's too: on other interfaces IPv6 speaks by itself, which would show in counters.
+    """
 
     def __init__(self, *, addresses: bool = False) -> None:
         self.name = f"iie-{os.getpid()}-{uuid.uuid4().hex[:10]}"
@@ -76,9 +82,7 @@ class Scratch:
             _check("ip", "netns", "add", self.name)
             self.ip("link", "set", "lo", "up")
             if self._addresses:
-                self.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth0-peer")
-                self.give("eth0", f"{IPV4_ADDRESS}/24", f"{IPV6_ADDRESS}/64")
-                self.ip("link", "set", "eth0-peer", "up")
+                self.give("lo", f"{IPV4_ADDRESS}/32", f"{IPV6_ADDRESS}/128")
         except BaseException:
             self.__exit__()
             raise
@@ -108,7 +112,7 @@ class Scratch:
     ) -> Result:
         """Run a command inside and return how it ended."""
         return subprocess.run(
-            ["nsenter", f"--net={self.path}", *command],
+            [_NSENTER, f"--net={self.path}", *command],
             input=stdin,
             capture_output=True,
             text=True,
@@ -127,7 +131,7 @@ class Scratch:
     def spawn(self, *command: str | os.PathLike[str], **more: Any) -> subprocess.Popen[str]:
         """Start a command inside; it is ended when the namespace goes, if not before."""
         child = subprocess.Popen(
-            ["nsenter", f"--net={self.path}", *command],
+            [_NSENTER, f"--net={self.path}", *command],
             text=True,
             env=self._environment(more.pop("env", None)),
             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
@@ -184,10 +188,12 @@ class Scratch:
         self.check(f"{COMMANDS[family]}-{variant}-restore", "--noflush", *options, stdin=script)
 
     def save(self, variant: Variant, family: Family, counters: bool = False) -> str:
-        """Return what iptables-save prints, without the comment lines, which hold the time."""
+        """Return what iptables-save prints, tables by name, without comment lines, which hold the time."""
         option = ["-c"] if counters else []
         text = self.check(f"{COMMANDS[family]}-{variant}-save", *option)
-        return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
+        lines = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
+        # The order of tables is that in which they were made.
+        return "".join(sorted(re.split(r"^(?=\*)", lines, flags=re.MULTILINE)))
 
     def state(self, counters: bool = False) -> dict[str, str]:
         """Return everything that the tool could touch: rules of all kinds, addresses, rules and routes.
@@ -347,11 +353,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def examples(few: int = 300) -> int:
-    """Return how many examples a property test tries: ten times as many with HYPOTHESIS_PROFILE=fuzz."""
-    return few * 10 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else few
-
-
 # --- rules as lines -------------------------------------------------------------------------
 
 
@@ -365,14 +366,14 @@ def is_ours(line: str) -> bool:
     chain, words = line.split()[1], line.split()
     if chain in OUR_CHAINS:
         return True
-    jumps = any(a in ("-j", "-g") and b in OUR_CHAINS for a, b in zip(words, words[1:], strict=False))
+    jumps = any(a in ("-j", "-g") and b in OUR_CHAINS for a, b in pairwise(words))
     return chain in BUILTIN_CHAINS and (jumps or "--comment istio-iptables -j" in line)
 
 
 #: SPEC section 3.
 OUR_CHAINS = {
     f"ISTIO_{name}"
-    for name in "INBOUND REDIRECT IN_REDIRECT OUTPUT OUTPUT_DNS TPROXY DIVERT DROP".split()
+    for name in ("INBOUND", "REDIRECT", "IN_REDIRECT", "OUTPUT", "OUTPUT_DNS", "TPROXY", "DIVERT", "DROP")
 }
 BUILTIN_CHAINS = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 

@@ -1,0 +1,495 @@
+"""For any settings the rules are the same: by libiptc, iptables-legacy-restore and iptables-nft-restore.
+
+One namespace a backend, for a whole module: an example ends with a cleanup, so the next one finds the
+namespace empty. What iptables-save prints is compared with tests/oracle.py, which shares nothing with
+the package.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, note
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from istio_iptables import Facts, Ruleset, build, configure, render
+from istio_iptables.backends.libiptc import Libiptc
+from istio_iptables.backends.restore import Restore
+from istio_iptables.edit import apply_to, edit_between
+from istio_iptables.formats.restore import parse
+from istio_iptables.ruleset import TABLES, Table
+from tests.oracle import declared_chains, expected, normalise_save
+from tests.strategies import environments, settings
+
+from .scratch import BUILTIN_CHAINS, COMMANDS, FAMILIES, KERNEL, OUR_CHAINS, Family, Scratch, Variant, is_ours
+
+pytestmark = KERNEL
+
+Settings = dict[str, str]
+Pod = tuple[bool, bool, list[str]]
+Rules = Mapping[tuple[str, str], list[str]]
+
+
+def properties(share: float) -> Any:
+    """Settings for a test that tries `share` times as many examples as the profile has (100, fuzz: 1000)."""
+    return hypothesis_settings(
+        max_examples=round(share * hypothesis_settings().max_examples),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+
+
+@dataclass
+class Place:
+    """A backend in a namespace of its own."""
+
+    name: str
+    backend: Libiptc | Restore
+    scratch: Scratch
+
+    @property
+    def variant(self) -> Variant:
+        return self.backend.variant
+
+    def command(self, family: Family, action: str, *options: str, stdin: str = "") -> str:
+        """Run one of iptables' commands in the namespace that this process is in."""
+        done = subprocess.run(
+            [f"{COMMANDS[family]}-{self.variant}-{action}", *options],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.args}: {done.stderr}\n{stdin}"
+        return done.stdout
+
+    def save(self, family: Family) -> str:
+        text = self.command(family, "save", "-c")
+        return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
+
+    def read(self, family: Family, saved: str) -> Mapping[str, Table]:
+        """Return what the backend reads; for the commands that is what they have just printed."""
+        tables = self.backend.read(family) if isinstance(self.backend, Libiptc) else parse(saved, family)
+        return {table.name: table for table in tables}
+
+    def edit(self, live: Mapping[str, Table], wanted: Ruleset, family: Family) -> None:
+        """Change what is there into what is wanted, table by table, as a plan does."""
+        for name in TABLES:
+            before = live.get(name, Table(family, name))
+            edit = edit_between(before, wanted.table(family, name))
+            if edit.steps:
+                apply_to(before, edit)  # the model of a kernel takes it too
+                self.backend.apply(edit)
+
+    def empty(self) -> None:
+        """Flush everything."""
+        with self.scratch.inside():
+            if self.variant == "nft":
+                subprocess.run(["nft", "flush", "ruleset"], check=True)
+                return
+            script = "".join(f"*{table}\nCOMMIT\n" for table in (*TABLES, "filter"))
+            for family in FAMILIES:
+                self.command(family, "restore", stdin=script)
+
+    def nothing_to_do(self, live: Mapping[str, Table], wanted: Ruleset, family: Family) -> bool:
+        return not any(
+            edit_between(live.get(name, Table(family, name)), wanted.table(family, name)).steps
+            for name in TABLES
+        )
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[list[Place]]:
+    backends: list[Libiptc | Restore] = [Libiptc(), Restore("legacy"), Restore("nft")]
+    with Scratch() as one, Scratch() as two, Scratch() as three:
+        found = [
+            Place(backend.name, backend, scratch)
+            for backend, scratch in zip(backends, (one, two, three), strict=True)
+        ]
+        yield found
+        for place in found:
+            place.backend.close()
+
+
+def rules(values: Settings, pod: Pod) -> tuple[Ruleset, Rules]:
+    """Return what the package makes of settings, and what the oracle says."""
+    ipv4, ipv6, servers = pod
+    facts = Facts(ipv4=ipv4, ipv6=ipv6, servers=tuple(servers))
+    dual = values.get("dual-stack", "false").lower() in ("1", "t", "true")
+    want = expected(values, ipv6=ipv6 and (dual or not ipv4), dns_servers=servers)
+    return build(configure(values, environment=facts)), want
+
+
+def changes() -> st.SearchStrategy[tuple[Settings, Settings]]:
+    """Two sets of settings: as different as can be, or one with a few changes to the other."""
+    few = st.tuples(settings(), settings(), st.sets(st.integers(0, 30), max_size=4)).map(
+        lambda three: (
+            three[0],
+            {**three[0], **{n: v for i, (n, v) in enumerate(sorted(three[1].items())) if i in three[2]}},
+        )
+    )
+    return st.tuples(settings(), settings()) | few
+
+
+def of_family(want: Rules, family: Family) -> dict[str, list[str]]:
+    return {table: lines for (of, table), lines in sorted(want.items()) if of == family}
+
+
+def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """SPEC section 3: a chain exists only if it has a rule."""
+    found = {
+        table: sorted({line.split()[1] for line in lines} & OUR_CHAINS) for table, lines in tables.items()
+    }
+    return {table: chains for table, chains in found.items() if chains}
+
+
+# --- alone ----------------------------------------------------------------------------------
+
+
+@properties(3)
+@given(both=changes(), pod=environments())
+# A rule that has to go stands twice: it is the second that goes.
+@example(
+    both=({"istio-exclude-interfaces": "eth1,eth2,eth1"}, {"istio-exclude-interfaces": "eth1,eth2"}),
+    pod=(True, True, []),
+)
+# A new rule belongs behind one of ours that stays, though the last of ours goes.
+@example(
+    both=(
+        {"istio-inbound-interception-mode": "TPROXY", "kube-virt-interfaces": "a+,eth0,a+"},
+        {"kube-virt-interfaces": "eth0"},
+    ),
+    pod=(True, True, []),
+)
+def test_backends_and_oracle_agree_from_nothing_to_one_to_another_to_nothing(
+    places: list[Place], both: tuple[Settings, Settings], pod: Pod
+) -> None:
+    """apply, nothing to do, reconcile = fresh, nothing to do, cleanup = nothing, with every backend."""
+    steps = [rules(values, pod) for values in both]
+    for place in places:
+        with place.scratch.inside():
+            try:
+                _walk(place, steps)
+            except BaseException:
+                place.empty()
+                raise
+
+
+def _walk(place: Place, steps: Sequence[tuple[Ruleset, Rules]]) -> None:
+    live: dict[str, Mapping[str, Table]] = {family: {} for family in FAMILIES}
+    for number, (wanted, want) in enumerate([*steps, (Ruleset(), {})]):
+        for family in FAMILIES:
+            here = f"{place.name}, {family}, step {number}"
+            if number == 0 and isinstance(place.backend, Restore):
+                # What --dry-run shows is what is in place, to the letter: no edit, but the rendered script.
+                place.command(family, "restore", "--noflush", stdin=_script(wanted, family))
+            else:
+                place.edit(live[family], wanted, family)
+            if number > 0 and not of_family(want, family) and not live[family]:
+                continue  # there was nothing and there is to be nothing
+            saved = place.save(family)
+            tables = of_family(want, family)
+            assert normalise_save(saved) == tables, here
+            assert declared_chains(saved) == chains_of(tables), here
+            assert "[0:0]" in saved or not saved
+            live[family] = place.read(family, saved)
+            assert place.nothing_to_do(live[family], wanted, family), here
+
+
+def _script(wanted: Ruleset, family: Family) -> str:
+    return render(wanted, "restore", [family])
+
+
+# --- among strangers' rules -----------------------------------------------------------------
+
+#: Rules that anybody may have, in any of the three tables.
+ANYWHERE = [
+    "-j ACCEPT",
+    "",  # without a target: it counts
+    "-p tcp -m tcp --dport 22 -j RETURN",
+    "-p tcp -m tcp --tcp-flags FIN,SYN SYN -j RETURN",
+    "-p tcp -j RETURN",
+    "-m comment --comment ISTIO_OUTPUT -j RETURN",
+    '-m comment --comment "jumps to ISTIO_OUTPUT -j ISTIO_OUTPUT" -j RETURN',
+    '-m comment --comment "about istio-iptables and more" -j ACCEPT',
+    "-m comment --comment istio-iptablesX -j ACCEPT",
+    '-m comment --comment "istio-iptables " -j ACCEPT',
+    '-m comment --comment "quote \\" and \\\\ and \'" -j RETURN',
+    "-j ISTIOLIKE",
+    "-p udp -j ISTIOLIKE",
+    "-g ISTIO_OUTPUT_MINE",
+    "-m limit --limit 3/hour -j RETURN",
+    "-m statistic --mode random --probability 0.50000000000 -j ACCEPT",
+    "-m mark --mark 0x1/0xff -j RETURN",
+    "-p tcp -m multiport --dports 1,2:5 -j ACCEPT",
+    "-m conntrack --ctstate INVALID -j RETURN",
+    "-m conntrack --ctstate RELATED,ESTABLISHED,UNTRACKED -j ACCEPT",
+    "-m addrtype --dst-type LOCAL -j RETURN",
+    "-m u32 --u32 0x0=0x0 -j RETURN",
+    "-p 132 -j RETURN",
+]
+BY_FAMILY = {
+    "ipv4": [
+        "-d 10.0.0.0/8 -j ACCEPT",
+        "! -s 192.0.2.1/32 -j RETURN",
+        "-p icmp -m icmp --icmp-type 8 -j RETURN",
+    ],
+    "ipv6": ["-d fd00::/8 -j ACCEPT", "! -s 2001:db8::1/128 -j RETURN", "-p ipv6-icmp -j RETURN"],
+}
+# Some as ours but for the comment, which makes them somebody else's.
+BY_CHAIN = {
+    "PREROUTING": ["-i eth0 -j RETURN", "! -i lo -j ISTIOLIKE", "-i eth1 -j RETURN", "-i eth+ -j RETURN"],
+    "OUTPUT": [
+        "-o eth1 -j RETURN",
+        "! -o lo -j RETURN",
+        "-o lo -p tcp -m mark --mark 0x539 -j RETURN",
+        "-m owner --uid-owner 0-999 -j RETURN",
+        "-m owner --socket-exists -j ISTIOLIKE",
+    ],
+    "ISTIOLIKE": [],
+    "ISTIO_OUTPUT_MINE": ["-j ISTIOLIKE"],
+}
+BY_TABLE = {
+    "nat": ["-p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080", "-p udp -j REDIRECT"],
+    "mangle": [
+        "-m conntrack --ctstate INVALID -j DROP",
+        "-j MARK --set-xmark 0x1/0xff",
+        "-p tcp -m mark --mark 0x539 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        "-j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
+    ],
+    "raw": ["-j CT --notrack", "-j CT --zone 1"],
+}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Somebody else's rule: where it is to stand, from 0.0 (the head of its chain) to 1.0 (the end)."""
+
+    family: Family
+    table: str
+    chain: str
+    rule: str
+    where: float
+    packets: int
+    bytes: int
+
+
+@st.composite
+def foreign_rules(draw: st.DrawFn) -> Foreign:
+    family = draw(st.sampled_from(FAMILIES))
+    table = draw(st.sampled_from(sorted(BY_TABLE)))
+    chain = draw(st.sampled_from(sorted(BY_CHAIN)))
+    rule = draw(st.sampled_from([*ANYWHERE, *BY_FAMILY[family], *BY_CHAIN[chain], *BY_TABLE[table]]))
+    if (
+        chain not in BUILTIN_CHAINS
+        and ("ISTIOLIKE" in rule or "-g " in rule)
+        and chain != "ISTIO_OUTPUT_MINE"
+    ):
+        rule = "-j RETURN"  # no loops
+    if chain == "ISTIO_OUTPUT_MINE" and "-g " in rule:
+        rule = "-j ISTIOLIKE"
+    where = draw(st.sampled_from([0.0, 1.0]) | st.floats(0, 1))
+    packets = draw(st.integers(0, 2**40))
+    size = draw(st.integers(packets, 2**50)) if packets else 0
+    return Foreign(family, table, chain, rule, where, packets, size)
+
+
+def insert_foreign(place: Place, family: Family, found: Sequence[Foreign], saved: str) -> None:
+    """Put rules into chains as they stand, ours included, with counters."""
+    lengths = Counter(
+        (table, line.split()[1])
+        for table, lines in _lines_by_table(saved).items()
+        for line in (re.sub(r"^\[\d+:\d+\] ", "", line) for line in lines)
+        if line.startswith("-A ")
+    )
+    declared = declared_chains(saved)
+    script = []
+    for table in TABLES:
+        mine = [rule for rule in found if (rule.family, rule.table) == (family, table)]
+        if not mine:
+            continue
+        new = {"ISTIOLIKE", "ISTIO_OUTPUT_MINE"} - set(declared.get(table, []))
+        script += [f"*{table}", *(f":{chain} - [0:0]" for chain in sorted(new))]
+        for rule in mine:
+            position = 1 + round(rule.where * lengths[table, rule.chain])
+            lengths[table, rule.chain] += 1
+            counters = f"[{rule.packets}:{rule.bytes}]"
+            script.append(f"{counters} -I {rule.chain} {position} {rule.rule}")
+        script.append("COMMIT")
+    if script:
+        place.command(family, "restore", "--noflush", "--counters", stdin="\n".join(script) + "\n")
+
+
+def _lines_by_table(saved: str) -> dict[str, list[str]]:
+    tables: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            lines = tables.setdefault(line[1:], [])
+        elif line != "COMMIT":
+            lines.append(line)
+    return tables
+
+
+def foreign_lines(saved: str) -> dict[str, list[str]]:
+    """Return what is not ours, with counters and policies, in order; empty tables left out."""
+    tables = {
+        table: [line for line in lines if not is_ours(line)]
+        for table, lines in _lines_by_table(saved).items()
+    }
+    return {table: lines for table, lines in tables.items() if any("-A " in line for line in lines)}
+
+
+def our_rules(saved: str) -> dict[str, list[str]]:
+    """Return what is ours as tests/oracle.py writes it."""
+    return normalise_save("".join(f"{line}\n" for line in saved.splitlines() if not _is_foreign_rule(line)))
+
+
+def _is_foreign_rule(line: str) -> bool:
+    return "-A " in line and not is_ours(line)
+
+
+@properties(3)
+@given(
+    both=changes(),
+    pod=environments(),
+    before=st.lists(foreign_rules(), max_size=8),
+    between=st.lists(foreign_rules(), max_size=8),
+)
+def test_foreign_rules_survive_byte_for_byte(
+    places: list[Place],
+    both: tuple[Settings, Settings],
+    pod: Pod,
+    before: list[Foreign],
+    between: list[Foreign],
+) -> None:
+    """Foreign rules before, between and after ours: apply, reconcile and cleanup leave them as they were."""
+    first, second = (rules(values, pod) for values in both)
+    for place in places:
+        with place.scratch.inside():
+            try:
+                for family in FAMILIES:
+                    _among_strangers(place, family, first, second, before, between)
+            finally:
+                place.empty()
+
+
+def _among_strangers(
+    place: Place,
+    family: Family,
+    first: tuple[Ruleset, Rules],
+    second: tuple[Ruleset, Rules],
+    before: Sequence[Foreign],
+    between: Sequence[Foreign],
+) -> None:
+    insert_foreign(place, family, before, "")
+    alone = place.save(family)
+    place.edit(place.read(family, alone), first[0], family)
+    saved = place.save(family)
+    assert foreign_lines(saved) == foreign_lines(alone)
+    assert our_rules(saved) == of_family(first[1], family)
+    insert_foreign(place, family, between, saved)
+    mixed = place.save(family)
+    note(f"{place.name} {family}\n{mixed}")
+    assert our_rules(mixed) == of_family(first[1], family), (
+        "rules of the test's strangers must not look like ours"
+    )
+    assert place.nothing_to_do(place.read(family, mixed), first[0], family), (
+        "strangers' rules are no difference"
+    )
+    place.edit(place.read(family, mixed), second[0], family)
+    changed = place.save(family)
+    note(f"changed\n{changed}")
+    assert foreign_lines(changed) == foreign_lines(mixed)
+    assert our_rules(changed) == of_family(second[1], family)
+    live = place.read(family, changed)
+    assert place.nothing_to_do(live, second[0], family)
+    place.edit(live, Ruleset(), family)
+    left = place.save(family)
+    assert foreign_lines(left) == foreign_lines(mixed)
+    assert our_rules(left) == {}
+    assert not {chain for chains in declared_chains(left).values() for chain in chains} & OUR_CHAINS
+
+
+def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: list[Place]) -> None:
+    """A new rule of ours goes next to its neighbours, not to the end behind a stranger's."""
+    first, _ = rules({}, (True, False, []))
+    second, _ = rules({"istio-exclude-interfaces": "eth7"}, (True, False, []))
+    for place in places:
+        with place.scratch.inside():
+            try:
+                place.edit({}, first, "ipv4")
+                stranger = Foreign("ipv4", "nat", "OUTPUT", "-p tcp -j RETURN", 1.0, 5, 300)
+                insert_foreign(place, "ipv4", [stranger], place.save("ipv4"))
+                place.edit(place.read("ipv4", place.save("ipv4")), second, "ipv4")
+                output = [line for line in place.save("ipv4").splitlines() if "-A OUTPUT" in line]
+                assert [line.partition("] ")[2] for line in output] == [
+                    "-A OUTPUT -o eth7 -m comment --comment istio-iptables -j RETURN",
+                    "-A OUTPUT -j ISTIO_OUTPUT",
+                    "-A OUTPUT -p tcp -j RETURN",
+                ]
+                assert output[-1].startswith("[5:300]")
+            finally:
+                place.empty()
+
+
+@properties(0.3)
+@given(values=settings(), pod=environments())
+def test_rules_with_comments_are_read_back_equal(places: list[Place], values: Settings, pod: Pod) -> None:
+    """--rule-comments: nothing to do the second time, and cleanup leaves nothing."""
+    wanted, want = rules(values, pod)
+    commented, _ = rules(values, pod)
+    facts = Facts(ipv4=pod[0], ipv6=pod[1], servers=tuple(pod[2]))
+    commented = build(configure({**values, "rule-comments": "true"}, environment=facts))
+    for place in places:
+        with place.scratch.inside():
+            try:
+                for family in FAMILIES:
+                    place.edit({}, commented, family)
+                    saved = place.save(family)
+                    assert place.nothing_to_do(place.read(family, saved), commented, family)
+                    without = re.sub(r' -m comment --comment (\w\S*|"[^"]*")', "", saved)
+                    plain = {
+                        table: [re.sub(r" -m comment --comment \S+", "", line) for line in lines]
+                        for table, lines in of_family(want, family).items()
+                    }
+                    assert normalise_save(without) == plain
+                    place.edit(place.read(family, saved), Ruleset(), family)
+                    assert normalise_save(place.save(family)) == {}
+            except BaseException:
+                place.empty()
+                raise
+    assert wanted != commented or not wanted.tables
+
+
+def test_a_chain_that_a_strangers_chain_jumps_to_stays_empty(places: list[Place]) -> None:
+    """The kernel would not let the chain go, and the rule is not ours; everything else of ours goes."""
+    wanted, _ = rules({}, (True, False, []))
+    for place in places:
+        with place.scratch.inside():
+            try:
+                place.edit({}, wanted, "ipv4")
+                script = (
+                    "*nat\n:MINE - [0:0]\n-A MINE -p udp -j ISTIO_OUTPUT\n-A MINE -g ISTIO_REDIRECT\nCOMMIT\n"
+                )
+                place.command("ipv4", "restore", "--noflush", stdin=script)
+                place.edit(place.read("ipv4", place.save("ipv4")), Ruleset(), "ipv4")
+                left = place.save("ipv4")
+                assert normalise_save(left) == {
+                    "nat": ["-A MINE -p udp -j ISTIO_OUTPUT", "-A MINE -g ISTIO_REDIRECT"]
+                }
+                assert declared_chains(left) == {"nat": ["ISTIO_OUTPUT", "ISTIO_REDIRECT", "MINE"]}
+                live = place.read("ipv4", left)
+                assert place.nothing_to_do(live, Ruleset(), "ipv4")
+                place.edit(live, wanted, "ipv4")
+                assert place.nothing_to_do(place.read("ipv4", place.save("ipv4")), wanted, "ipv4")
+            finally:
+                place.empty()

@@ -1,0 +1,502 @@
+"""The traps of python-iptables 1.2.0, one test each: that our libiptc backend survives it.
+
+Each trap stands in the words of the design notes. What is in the kernel is read past both libraries, by
+getsockopt(2), so that nobody's parser stands between the test and the bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import re
+import shlex
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from istio_iptables import Facts, KernelError, Machine, Ruleset, build, configure, prepare
+from istio_iptables.backends.libiptc import Libiptc
+from istio_iptables.edit import Insert, TableEdit
+from istio_iptables.goflags import read
+from istio_iptables.ruleset import (
+    RETURN,
+    Destination,
+    InInterface,
+    Network,
+    OutInterface,
+    Redirect,
+    Rule,
+    Transport,
+)
+from tests.oracle import expected, normalise_save
+
+from .scratch import (
+    FAMILIES,
+    KERNEL,
+    SETPRIV,
+    Family,
+    Fork,
+    Scratch,
+    needs_seccomp,
+    refuse_replacing,
+    wait_until,
+)
+from .test_apply import ALL_SORTS, rules_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from istio_iptables.ruleset import TableName
+
+pytestmark = KERNEL
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_GET_INFO, _GET_ENTRIES = 64, 65
+
+
+@dataclass(frozen=True)
+class Entry:
+    """struct ipt_entry or ip6t_entry: addresses and interfaces, numbers, and the rest as bytes."""
+
+    texts: tuple[bytes, ...]
+    protocol: int
+    flags: int
+    inverted: int
+    extensions: bytes
+
+    @property
+    def destination(self) -> tuple[bytes, bytes]:
+        """Address and mask."""
+        return self.texts[1], self.texts[3]
+
+    @property
+    def incoming(self) -> tuple[bytes, bytes]:
+        """Interface and mask."""
+        return self.texts[4], self.texts[6]
+
+    @property
+    def outgoing(self) -> tuple[bytes, bytes]:
+        """Interface and mask."""
+        return self.texts[5], self.texts[7]
+
+
+def entries(family: Family, table: str) -> list[Entry]:
+    """Return the entries of a legacy table of the namespace that this process is in, from the kernel."""
+    kind, level, width = (2, 0, 4) if family == "ipv4" else (10, 41, 16)
+    with socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        info = _ask(raw, level, _GET_INFO, table.encode().ljust(32, b"\0").ljust(84, b"\0"))
+        (size,) = struct.unpack_from("=I", info, 80)
+        head = table.encode().ljust(32, b"\0") + struct.pack("=I4x", size)
+        blob = _ask(raw, level, _GET_ENTRIES, head + bytes(size))[40:]
+    found, at = [], 0
+    fixed = 112 if family == "ipv4" else 168
+    while at < size:
+        entry = blob[at:]
+        addresses = [entry[i * width : (i + 1) * width] for i in range(4)]
+        interfaces = [entry[4 * width + i * 16 : 4 * width + (i + 1) * 16] for i in range(4)]
+        if family == "ipv4":
+            protocol, flags, inverted = struct.unpack_from("=HBB", entry, 80)
+            _, length = struct.unpack_from("=HH", entry, 88)
+        else:
+            protocol, flags, inverted = struct.unpack_from("=HxBB", entry, 128)
+            _, length = struct.unpack_from("=HH", entry, 140)
+        texts = (*addresses, *interfaces)
+        found.append(Entry(texts, protocol, flags, inverted, entry[fixed:length]))
+        at += length
+    return found
+
+
+def _ask(raw: socket.socket, level: int, option: int, request: bytes) -> bytes:
+    buffer = ctypes.create_string_buffer(request, len(request))
+    length = ctypes.c_uint32(len(request))
+    done = _libc.getsockopt(raw.fileno(), level, option, buffer, ctypes.byref(length))
+    assert done == 0, os.strerror(ctypes.get_errno())
+    return buffer.raw
+
+
+def rules(*arguments: str, ipv6: bool = True) -> Ruleset:
+    given = {item.setting.name: item.text for item in read(arguments).settings}
+    return build(configure(given, environment=Facts(ipv6=ipv6)))
+
+
+def insert(family: Family, table: TableName, chain: str, rule: Rule) -> TableEdit:
+    return TableEdit(family, table, (Insert(chain, 1, rule, False),))
+
+
+@pytest.fixture
+def scratch() -> Iterator[Scratch]:
+    with Scratch(addresses=True) as made:
+        yield made
+
+
+@pytest.fixture
+def libiptc() -> Iterator[Libiptc]:
+    backend = Libiptc()
+    yield backend
+    backend.close()
+
+
+# --- the traps ------------------------------------------------------------------------------
+
+
+def test_ipv4_and_ipv6_in_one_process_break(scratch: Scratch) -> None:
+    """One run writes both, with every kind of rule; each family has a process of its own."""
+    scratch.apply(*ALL_SORTS)
+    wanted = {
+        "istio-inbound-interception-mode": "TPROXY",
+        "istio-inbound-tproxy-mark": "1400",
+        "istio-exclude-interfaces": "eth1,net+",
+        "kube-virt-interfaces": "vm0",
+        "istio-inbound-ports": "80,8000-8100",
+        "istio-service-cidr": "10.0.0.0/8,fd00::/8",
+        "istio-service-exclude-cidr": "10.1.0.0/16",
+        "istio-local-outbound-ports-exclude": "123",
+        "istio-outbound-ports": "443",
+        "redirect-dns": "true",
+        "capture-all-dns": "true",
+        "drop-invalid": "true",
+    }
+    assert rules_of(scratch) == expected(wanted, ipv6=True)
+    with scratch.inside(), Machine() as machine:
+        prepare(machine, rules(*ALL_SORTS))
+        workers = machine._legacy._workers  # type: ignore[attr-defined]
+        assert len({os.getpid(), *(worker._pid for worker in workers.values())}) == 3
+
+
+def test_ipv6_rules_get_an_interface_mask_of_0x01(scratch: Scratch, libiptc: Libiptc) -> None:
+    """The mask is all ones over the name and its NUL, or over a wildcard's prefix; in IPv4, too."""
+    masks = {
+        "lo": b"lo\0",
+        "eth0": b"eth0\0",
+        "fifteencharsxyz": b"fifteencharsxyz\0",
+        "eth+": b"eth",
+        "fourteenchars+": b"fourteenchars",
+    }
+    for family in FAMILIES:
+        for name, compared in masks.items():
+            with scratch.inside():
+                libiptc.apply(insert(family, "mangle", "OUTPUT", Rule((OutInterface(name),), RETURN)))
+                libiptc.apply(
+                    insert(family, "mangle", "PREROUTING", Rule((InInterface(name, True),), RETURN))
+                )
+                found = entries(family, "mangle")
+            mask = (b"\xff" * len(compared)).ljust(16, b"\0")
+            (out,) = [e for e in found if e.outgoing[0].startswith(name.encode())]
+            assert (out.outgoing[1], out.incoming) == (mask, (bytes(16), bytes(16)))
+            (inward,) = [e for e in found if e.incoming[0].startswith(name.encode())]
+            assert (inward.incoming[1], inward.outgoing, inward.inverted) == (mask, (bytes(16), bytes(16)), 1)
+    scratch.apply("--dual-stack")
+    with scratch.inside():
+        to_lo = [e.outgoing for e in entries("ipv6", "nat") if e.outgoing[0].startswith(b"lo\0")]
+    assert len(to_lo) == 5
+    assert {mask for _, mask in to_lo} == {b"\xff\xff\xff".ljust(16, b"\0")}
+
+
+def test_not_p_loses_ip6t_f_proto(scratch: Scratch, libiptc: Libiptc) -> None:
+    """The flag without which the kernel does not look at the protocol of an IPv6 packet."""
+    with scratch.inside():
+        for family, protocol_flag in (("ipv4", 0), ("ipv6", 0x01)):
+            for negated in (False, True):
+                rule = Rule((Transport("tcp", negated),), RETURN)
+                libiptc.apply(insert(family, "raw", "OUTPUT", rule))  # type: ignore[arg-type]
+            found = [e for e in entries(family, "raw") if e.protocol]  # type: ignore[arg-type]
+            assert [(e.protocol, e.flags, e.inverted) for e in found] == [
+                (6, protocol_flag, 0x40),
+                (6, protocol_flag, 0),
+            ]
+    for family in FAMILIES:
+        assert "-A OUTPUT ! -p tcp -j RETURN\n-A OUTPUT -p tcp -j RETURN\n" in scratch.save("legacy", family)
+
+
+def test_host_bits_are_not_cleared(scratch: Scratch) -> None:
+    """In the kernel's bytes: an address with bits outside of its mask would match nothing."""
+    scratch.apply(
+        "--dual-stack", "-x", "10.1.2.3/8,172.16.5.5/12,fd00:1::5/16,1.2.3.4", "-i", "192.168.77.1/17"
+    )
+    found: list[Entry] = []
+    with scratch.inside():
+        for family in FAMILIES:
+            found += entries(family, "nat")
+    networks = {
+        (socket.inet_ntop(socket.AF_INET if len(d) == 4 else socket.AF_INET6, d), m.hex().count("f"))
+        for d, m in (entry.destination for entry in found)
+    }
+    assert {("10.0.0.0", 2), ("fd00::", 4), ("1.2.3.4", 8)} <= networks
+    for address, mask in (entry.destination for entry in found):
+        assert not any(a & ~m for a, m in zip(address, mask, strict=True))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--dual-stack"],
+        ALL_SORTS,
+        ["-u", "0,1337", "-g", "4294967294", "-b", "1:65535", "-d", "80", "-t", "1"],
+    ],
+    ids=["simple", "all sorts", "ends of ranges"],
+)
+def test_what_it_builds_is_not_what_iptables_builds(arguments: list[str]) -> None:
+    """Every entry is, in the kernel, the one that iptables-legacy-restore makes, to the byte."""
+    with Scratch(addresses=True) as one, Scratch(addresses=True) as other:
+        one.apply(*arguments)
+        other.apply(*arguments, "--force-iptables-binary", "legacy")
+        assert one.legacy_tables() == other.legacy_tables() != set()
+        for name in sorted(one.legacy_tables()):
+            family, table = name.split("/")
+            blobs = []
+            for scratch in (one, other):
+                with scratch.inside():
+                    blobs.append(entries(family, table))  # type: ignore[arg-type]
+            assert blobs[0] == blobs[1]
+
+
+def test_it_takes_no_xtables_lock(scratch: Scratch) -> None:
+    """The caller holds it from before reading until after writing, and lets it go."""
+
+    def is_free() -> bool:
+        with open(scratch.lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    with scratch.inside():
+        with Machine() as machine:
+            assert not is_free()
+            prepared = prepare(machine, rules("--dual-stack"))
+            assert not is_free()
+            prepared.apply()
+            assert not is_free()
+        assert is_free()
+        with pytest.raises(ZeroDivisionError), Machine():
+            assert 1 // is_free()
+        assert is_free()
+
+
+def test_refresh_after_every_commit(scratch: Scratch, libiptc: Libiptc) -> None:
+    """Two edits by one process, and somebody else's before, between and after: none is lost."""
+    with scratch.inside():
+        for number in range(5):
+            scratch.check(
+                "iptables-legacy", *f"-t nat -A OUTPUT -p udp --dport {number + 1} -j RETURN".split()
+            )
+            network = Destination(Network(4, (10 << 24) + number, 32))
+            libiptc.apply(insert("ipv4", "nat", "OUTPUT", Rule((network,), RETURN)))
+        scratch.check(*shlex.split("iptables-legacy -t nat -A OUTPUT -p udp --dport 6 -j RETURN"))
+        (table,) = libiptc.read("ipv4")
+    assert len(table.chain("OUTPUT").rules) == 11
+    saved = normalise_save(scratch.save("legacy", "ipv4"))["nat"]
+    assert [int(n) for n in re.findall(r"--dport (\d)", " ".join(saved))] == [1, 2, 3, 4, 5, 6]
+    assert re.findall(r"10\.0\.0\.(\d)", " ".join(saved)) == ["4", "3", "2", "1", "0"]
+
+
+@needs_seccomp
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOMEM, errno.EAGAIN, errno.ENOENT])
+def test_autocommit_swallows_what_the_kernel_rejects(scratch: Scratch, error: int) -> None:
+    """A refused commit is an error with the kernel's reason."""
+    done = scratch.tool(preexec_fn=lambda: refuse_replacing("ipv4", error=error))
+    assert done.returncode == 1
+    assert "could not commit the table nat" in done.stderr
+    assert "what to do: " in done.stderr
+    assert os.strerror(error) in done.stderr
+    assert normalise_save(scratch.save("legacy", "ipv4")) == {}
+
+
+def test_a_rule_that_the_kernel_itself_refuses_is_reported(scratch: Scratch, libiptc: Libiptc) -> None:
+    """REDIRECT outside of nat: the whole edit is refused, the table is as before, the process goes on."""
+    good = Rule((Transport("udp"),), RETURN)
+    bad = Rule((Transport("tcp"),), Redirect(15001))
+    with scratch.inside():
+        libiptc.apply(insert("ipv4", "mangle", "OUTPUT", good))
+        before = scratch.save("legacy", "ipv4")
+        steps = (Insert("OUTPUT", 1, good, False), Insert("OUTPUT", 1, bad, False))
+        with pytest.raises(KernelError, match=r"could not commit the table mangle: Invalid argument"):
+            libiptc.apply(TableEdit("ipv4", "mangle", steps))
+        assert scratch.save("legacy", "ipv4") == before
+        with pytest.raises(KernelError, match="ISTIO_NONE"):
+            libiptc.apply(insert("ipv4", "mangle", "ISTIO_NONE", good))
+        libiptc.apply(insert("ipv4", "mangle", "OUTPUT", good))
+    assert scratch.save("legacy", "ipv4").count("-A OUTPUT -p udp -j RETURN") == 2
+
+
+def test_a_bad_value_longjmps_through_python(scratch: Scratch) -> None:
+    """No value reaches the C parsers: the library's rules, matches and targets are never made."""
+    code = """
+import sys
+from istio_iptables.backends.iptc_loader import load
+iptc = load()
+def forbidden(*_, **__): raise SystemExit("an object of the library was made")
+for name in ("Rule", "Rule6", "Match", "Target", "Chain"):
+    getattr(iptc, name).__init__ = forbidden
+from istio_iptables.__main__ import main
+sys.exit(main())
+"""
+    for arguments in (ALL_SORTS, ALL_SORTS, ["--reconcile"], ["cleanup"]):
+        done = scratch.python(code, *arguments)
+        assert done.returncode == 0, done.stderr
+    assert rules_of(scratch) == {}
+
+
+def test_without_cap_net_admin_it_may_call_exit_from_c(scratch: Scratch) -> None:
+    """The library's process may end; ours says what is missing, as often as it is asked."""
+    scratch.apply("--dual-stack")
+    code = """
+from istio_iptables import KernelError
+from istio_iptables.backends.libiptc import Libiptc
+from istio_iptables.edit import TableEdit, CreateChain
+backend = Libiptc()
+for family in ("ipv4", "ipv6"):
+    edit = TableEdit(family, "nat", (CreateChain("X"),))
+    for call in (lambda: backend.read(family), lambda: backend.apply(edit)):
+        try:
+            call()
+        except KernelError as error:
+            print(error.remedy)
+        else:
+            print("no error")
+backend.close()
+print("alive")
+"""
+    done = scratch.run(SETPRIV, "--bounding-set=-net_admin,-net_raw", *python(code))
+    assert done.returncode == 0, done.stderr
+    *remedies, alive = done.stdout.splitlines()
+    assert alive == "alive"
+    assert len(remedies) == 4
+    assert all("NET_ADMIN" in remedy for remedy in remedies)
+    assert not done.stderr
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_table_handle_stays_in_the_namespace_it_was_opened_in() -> None:
+    """One process, several namespaces, there and back: rules are always where they belong."""
+    with Scratch() as one, Scratch() as other, Scratch() as third:
+        for scratch, port in ((one, "81"), (other, "82"), (one, "83"), (other, "84")):
+            with scratch.inside(), Machine() as machine:
+                prepare(machine, rules("-b", port, ipv6=False)).apply()
+        for scratch, port in ((one, "83"), (other, "84")):
+            assert rules_of(scratch) == expected({"istio-inbound-ports": port}, ipv6=False)
+        third.apply("--network-namespace", one.name, "-b", "85", "--reconcile")
+        assert rules_of(one) == expected({"istio-inbound-ports": "85"}, ipv6=False)
+        assert third.legacy_tables() == set()
+
+
+def test_20000_rules_take_seconds_through_its_objects(scratch: Scratch) -> None:
+    """20,000 networks: written, read back as equal, changed by one, and removed."""
+    ipv4 = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(20_000)]
+    ipv6 = [f"fd{number:02x}::/16" for number in range(100)]
+    configuration = scratch.directory / "config.json"
+    arguments = ["--dual-stack", "--config", str(configuration), "--reconcile"]
+    for networks in ([*ipv4, *ipv6], [*ipv4[:-1], "192.0.2.0/24", *ipv6]):
+        configuration.write_text(json.dumps({"istio-service-exclude-cidr": ",".join(networks)}))
+        scratch.apply(*arguments)
+        for family, wanted in (("ipv4", networks[:20_000]), ("ipv6", ipv6)):
+            saved = scratch.save(family=family, variant="legacy")  # type: ignore[arg-type]
+            excluded = re.findall(r"^-A ISTIO_OUTPUT -d (\S+) -j RETURN$", saved, re.MULTILINE)
+            assert excluded[1:] == wanted
+    assert "nothing to do" in scratch.apply(*arguments).stderr
+    scratch.apply("cleanup")
+    assert rules_of(scratch) == {}
+
+
+def test_the_kernel_instantiates_all_tables_when_a_custom_chain_target_is_made(scratch: Scratch) -> None:
+    """Jumps everywhere, and only the tables that have rules come into being."""
+    scratch.apply("-m", "TPROXY", "--drop-invalid", "-k", "vm0")
+    assert scratch.legacy_tables() == {"ipv4/nat", "ipv4/mangle"}
+    scratch.apply("--reconcile", "--redirect-dns", "--capture-all-dns")
+    assert scratch.legacy_tables() == {"ipv4/nat", "ipv4/mangle", "ipv4/raw"}
+
+
+def test_its_import_needs_setuptools_and_starts_ldconfig_gcc_ld_and_modprobe(scratch: Scratch) -> None:
+    """No process is started, no distutils or setuptools is looked for, and PATH may be empty."""
+    code = """
+import sys
+started = []
+def audit(event, arguments):
+    if event.split(".")[0] in ("subprocess", "pty") or event in (
+        "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty"
+    ):
+        started.append((event, arguments))
+for name in ("setuptools", "distutils", "pkg_resources", "_distutils_hack"):
+    sys.modules[name] = None  # an import of it fails
+sys.addaudithook(audit)
+from istio_iptables.backends.iptc_loader import load
+iptc = load()
+assert iptc.Table and iptc.Table6
+print(started)
+"""
+    done = scratch.python(code, env={"PATH": ""})
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    assert not done.stderr
+
+
+def test_a_run_without_rules_in_place_starts_no_process_but_its_own(scratch: Scratch) -> None:
+    """Two forks, one a family; nothing is executed."""
+    code = """
+import sys
+seen = []
+def audit(event, arguments):
+    if event.startswith(("os.", "subprocess.")):
+        seen.append(event)
+sys.addaudithook(audit)
+from istio_iptables.__main__ import main
+status = main()
+print([event for event in seen if event.split(".")[1] in ("fork", "exec", "posix_spawn", "system", "Popen")])
+sys.exit(status)
+"""
+    for _ in range(2):
+        done = scratch.python(code, "--dual-stack", env={"PATH": ""})
+        assert (done.returncode, done.stdout.strip()) == (0, "['os.fork', 'os.fork']"), done.stderr
+
+
+@pytest.mark.parametrize("given", ["", "/somewhere"], ids=["unset", "set"])
+def test_xtables_libdir_is_not_leaked_to_children(scratch: Scratch, given: str) -> None:
+    """iptables-restore knows better where its extensions are; what the user has set stays."""
+    code = """
+import os, subprocess, sys
+from istio_iptables.backends.iptc_loader import load
+load()
+print(os.environ.get("XTABLES_LIBDIR", ""))
+sys.stdout.flush()
+subprocess.run(["printenv", "XTABLES_LIBDIR"])
+"""
+    done = scratch.python(code, env={"XTABLES_LIBDIR": given} if given else {})
+    assert done.stdout.split() == [given, given] if given else done.stdout.strip() == ""
+    assert done.returncode == 0
+
+
+def test_a_process_of_ours_that_is_killed_leaves_no_process_behind(scratch: Scratch) -> None:
+    """The processes of the families end when nobody asks them any more."""
+    written = scratch.directory / "pids"
+
+    def hold() -> int:
+        with scratch.inside(), Machine() as machine:
+            prepare(machine, rules("--dual-stack"))
+            workers = machine._legacy._workers.values()  # type: ignore[attr-defined]
+            written.write_text(" ".join(str(worker._pid) for worker in workers))
+            os.kill(os.getpid(), 9)
+        return 0
+
+    scratch.apply("--dual-stack")
+    with Fork(hold) as child:
+        assert child.wait() == -9
+    pids = [int(pid) for pid in written.read_text().split()]
+    assert len(pids) == 2
+    wait_until(lambda: not [pid for pid in pids if _runs(pid)])
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

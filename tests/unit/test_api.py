@@ -1,0 +1,206 @@
+"""The library: what istio_iptables/__init__.py promises, and the examples in docstrings."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from types import ModuleType
+
+import pytest
+
+import istio_iptables
+from istio_iptables import (
+    Config,
+    Facts,
+    Plan,
+    Prepared,
+    Ruleset,
+    SettingsError,
+    build,
+    configure,
+    prepare,
+    render,
+)
+from istio_iptables.edit import TableEdit, apply_to
+from istio_iptables.errors import Differs, IstioIptablesError, KernelError
+from istio_iptables.plan import EditTable, Live
+from istio_iptables.ruleset import Table
+
+
+@pytest.mark.parametrize(
+    "name", ["istio_iptables", "istio_iptables.api", "istio_iptables.record", "istio_iptables.ruleset"]
+)
+def test_examples(name: str):
+    results = doctest.testmod(importlib.import_module(name), raise_on_error=False)
+    assert results.failed == 0
+    assert results.attempted > 0 or name == "istio_iptables"
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", istio_iptables.__all__)
+def test_every_name_can_be_imported(name: str):
+    value = getattr(istio_iptables, name)
+    assert value is getattr(istio_iptables, name)
+    assert value.__doc__
+    assert value.__module__.startswith("istio_iptables.")
+    exec(f"from istio_iptables import {name}")
+
+
+def test_names_are_sorted_and_complete():
+    assert sorted(istio_iptables.__all__) == list(istio_iptables.__all__)
+    where = vars(istio_iptables)["_WHERE"]
+    assert set(where) == set(istio_iptables.__all__)
+
+
+def test_there_are_no_other_names():
+    with pytest.raises(AttributeError, match="module 'istio_iptables' has no attribute 'nonsense'"):
+        istio_iptables.nonsense  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from istio_iptables import nonsense")
+    assert not hasattr(istio_iptables, "__wrapped__")
+
+
+def test_names_mean_what_they_say():
+    from istio_iptables.backends import namespace
+
+    assert istio_iptables.enter_network_namespace is namespace.enter
+    assert isinstance(istio_iptables, ModuleType)
+    assert istio_iptables.__version__.count(".") == 2
+
+
+def test_errors_have_exit_codes():
+    codes = {error: error.exit_code for error in (IstioIptablesError, KernelError, SettingsError, Differs)}
+    assert codes == {IstioIptablesError: 1, KernelError: 1, SettingsError: 2, Differs: 3}
+    assert all(issubclass(error, IstioIptablesError) for error in codes)
+    assert str(KernelError("cause", "remedy")) == "cause\n  what to do: remedy"
+    assert str(KernelError("cause")) == "cause"
+    assert str(SettingsError(["one", "two"])) == "one\ntwo"
+
+
+# --- configure, build, render -----------------------------------------------------------------
+
+
+def test_configure():
+    config = configure({"istio-inbound-ports": "80", "ISTIO_OUTBOUND_OWNER_GROUPS": "5"}, environment=Facts())
+    assert isinstance(config, Config)
+    assert str(config.inbound_ports) == "(PortRange(first=80, last=80),)"
+    assert config.owner_groups == (5,)
+    assert configure(environment=Facts()) == configure({}, environment=Facts())
+
+
+def test_configure_reads_this_machine_by_default():
+    assert configure().outbound_port == 15001
+
+
+def test_configure_does_not_read_variables(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ENVOY_PORT", "1")
+    assert configure(environment=Facts()).outbound_port == 15001
+
+
+def test_configure_reports_all_mistakes():
+    with pytest.raises(SettingsError) as caught:
+        configure({"envoy-prot": "1", "envoy-port": "0", "dry-run": "yes", "p": "1"}, environment=Facts())
+    assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == [
+        "envoy-prot",
+        "p",
+        "envoy-port",
+        "dry-run",
+    ]
+    assert "did you mean envoy-port?" in caught.value.mistakes[0]
+
+
+def test_a_config_is_immutable():
+    config = configure(environment=Facts())
+    with pytest.raises(AttributeError, match="immutable"):
+        config.outbound_port = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="immutable"):
+        del config.outbound_port
+    assert config.replace(outbound_port=1).outbound_port == 1
+    assert config.outbound_port == 15001
+    assert hash(config) == hash(config.replace())
+    with pytest.raises(TypeError, match="no field"):
+        config.replace(nonsense=1)
+    with pytest.raises(TypeError, match="needs a value"):
+        Config()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="takes 3 values"):
+        Table("ipv4", "nat", (), ())  # type: ignore[call-arg]
+
+
+def test_build_and_render():
+    ruleset = build(configure(environment=Facts()))
+    assert isinstance(ruleset, Ruleset)
+    assert render(ruleset).startswith("*nat\n")
+    assert render(ruleset, "commands").startswith("#!/bin/sh\n")
+    assert render(ruleset, "json").startswith("{\n")
+    assert render(ruleset, families=["ipv6"]) == ""
+
+
+# --- prepare, apply ---------------------------------------------------------------------------
+
+
+class FakeMachine:
+    """What `prepare` needs of a Machine."""
+
+    def __init__(self) -> None:
+        self.tables: dict[tuple[str, str], Table] = {}
+        self.refuses = ""
+        self.chosen = 0
+
+    def __enter__(self) -> FakeMachine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, wanted: Ruleset) -> Live:
+        return Live({"legacy": tuple(self.tables.values()), "nft": ()})
+
+    def choose(self, live: Live) -> object:
+        self.chosen += 1
+        return Choice()
+
+    def nothing_to_choose(self) -> object:
+        return Choice()
+
+    def refusal(self, action: object) -> str:
+        return self.refuses
+
+    def do(self, action: EditTable) -> None:
+        edit: TableEdit = action.edit
+        before = self.tables.get((edit.family, edit.table), Table(edit.family, edit.table))
+        self.tables[edit.family, edit.table] = apply_to(before, edit)
+
+
+class Choice:
+    place, backend, why = "legacy", "fake", "there is no other"
+
+
+def prepared(machine: FakeMachine, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:
+    return prepare(machine, wanted, rewrite=rewrite)  # type: ignore[arg-type]  # it quacks
+
+
+def test_the_library_in_one_breath():
+    wanted = build(configure({"istio-inbound-ports": "*"}, environment=Facts()))
+    with FakeMachine() as machine:
+        first = prepared(machine, wanted)
+        assert isinstance(first.plan, Plan)
+        assert [difference.title for difference in first.plan.differences] == ["ipv4 nat (legacy)"]
+        assert machine.tables == {}, "preparing changes nothing"
+        first.apply()
+        assert prepared(machine, wanted).plan.actions == ()
+        assert len(prepared(machine, wanted, rewrite=True).plan.actions) == 1
+        assert machine.chosen == 3
+        clean = prepared(machine, Ruleset())
+        assert machine.chosen == 3, "cleaning up chooses no backend"
+        clean.apply()
+        assert prepared(machine, Ruleset()).plan.actions == ()
+
+
+def test_what_a_backend_cannot_load_is_refused_before_anything_is_touched():
+    machine = FakeMachine()
+    machine.refuses = "iptables-nft-restore cannot load a rule of 64 matches"
+    with pytest.raises(SettingsError, match="64 matches: shorten ISTIO_OUTBOUND_OWNER_GROUPS"):
+        prepared(machine, build(configure(environment=Facts()))).apply()
+    assert machine.tables == {}

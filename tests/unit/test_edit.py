@@ -1,0 +1,470 @@
+"""Edits: from any live table to any wanted one, strangers' rules untouched, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from istio_iptables.api import build, configure
+from istio_iptables.edit import (
+    CreateChain,
+    Delete,
+    Insert,
+    RemoveChain,
+    ReplaceRules,
+    TableEdit,
+    apply_to,
+    edit_between,
+)
+from istio_iptables.environment import Facts
+from istio_iptables.ruleset import (
+    ACCEPT,
+    BUILTIN_CHAINS,
+    OUR_CHAINS,
+    RETURN,
+    TAG,
+    Chain,
+    Comment,
+    Counters,
+    Destination,
+    DestinationPort,
+    ForeignMatch,
+    ForeignTarget,
+    InInterface,
+    Jump,
+    Network,
+    PortRange,
+    Redirect,
+    Rule,
+    Table,
+    Transport,
+    ours,
+)
+from tests import strategies
+
+MANY = settings(max_examples=settings().max_examples * 2)
+
+# --- rules, as few as will do: so that they meet each other -----------------------------------
+
+TCP = Transport("tcp")
+
+
+def tagged(name: str, reason: str = "") -> Rule:
+    return Rule((InInterface(name), Comment(TAG)), RETURN, reason)
+
+
+def jump(chain: str, *matches: Transport | Destination, goto: bool = False) -> Rule:
+    return Rule(matches, Jump(chain, goto))
+
+
+def foreign(name: str) -> Rule:
+    return Rule((InInterface(name),), ACCEPT)
+
+
+TAGGED = [tagged("a"), tagged("b"), tagged("c"), Rule((Comment(f"{TAG}: so that"),), RETURN)]
+STRANGERS = [
+    foreign("a"),
+    foreign("b"),
+    Rule((TCP, DestinationPort(PortRange(22, 22))), ACCEPT),
+    Rule((Comment("ISTIO_OUTPUT"),), RETURN),
+    Rule((Comment(f"{TAG}-like"),), RETURN),
+    Rule((ForeignMatch(("-m", "set", "--match-set", "x", "dst")),), ForeignTarget(("-j", "LOG"))),
+    Rule((), ForeignTarget(())),
+    Rule((TCP,), Redirect(15001)),
+    jump("ISTIOLIKE"),
+]
+WITHIN = [
+    Rule((TCP,), Redirect(15001)),
+    Rule((TCP,), Redirect(15006)),
+    Rule((Destination(Network(4, 0x0A000000, 8)),), RETURN),
+    Rule((), RETURN),
+]
+OUR_NAMES = ("ISTIO_INBOUND", "ISTIO_OUTPUT", "ISTIO_REDIRECT", "ISTIO_DROP")
+
+
+def jumps(chains: Sequence[str]) -> list[Rule]:
+    return [jump(chain, *matches) for chain in chains for matches in ((), (TCP,))]
+
+
+@st.composite
+def counted(draw: st.DrawFn, rules: Sequence[Rule], max_size: int = 5) -> tuple[Rule, ...]:
+    """Some of the rules, in any order, with counters; the same one at times twice."""
+    if not rules:
+        return ()
+    chosen = draw(st.lists(st.sampled_from(rules), max_size=max_size))
+    numbers = st.sampled_from([0, 0, 1, 7, 2**40])
+    return tuple(rule.replace(counters=Counters(draw(numbers), draw(numbers))) for rule in chosen)
+
+
+@st.composite
+def live_tables(draw: st.DrawFn) -> Table:
+    """A table as it might be found: our chains and rules, strangers' chains and rules, jumps all over."""
+    names = draw(st.lists(st.sampled_from(OUR_NAMES), unique=True))
+    others = draw(st.lists(st.sampled_from(["ISTIOLIKE", "DOCKER"]), unique=True))
+    known = [rule for rule in STRANGERS if not isinstance(rule.target, Jump) or rule.target.chain in others]
+    chains = [
+        Chain(name, draw(counted([*known, *TAGGED, *jumps(names)], 8)))
+        for name in ("PREROUTING", "OUTPUT", "INPUT")
+    ]
+    chains += [Chain(name, draw(counted([*WITHIN, *TAGGED, *jumps(names)]))) for name in names]
+    to_ours = [*jumps(names), *(jump(name, goto=True) for name in names)]
+    chains += [Chain(name, draw(counted([*known, *to_ours]))) for name in others]
+    return Table("ipv4", "nat", tuple(chains))
+
+
+@st.composite
+def wanted_tables(draw: st.DrawFn) -> Table:
+    """A table as the policy might want it: every chain has rules, every jump a chain."""
+    names = draw(st.lists(st.sampled_from(OUR_NAMES), unique=True))
+    reasons = st.sampled_from(["", "because"])
+
+    def some(rules: Sequence[Rule], min_size: int, max_size: int = 4) -> tuple[Rule, ...]:
+        chosen = draw(st.lists(st.sampled_from(rules), min_size=min_size, max_size=max_size))
+        return tuple(rule.replace(reason=draw(reasons)) for rule in chosen)
+
+    builtin = [*TAGGED, *jumps(names)]
+    chains = [Chain("PREROUTING", some(builtin, 0), some(builtin, 0, 3)), Chain("OUTPUT", some(builtin, 0))]
+    chains += [Chain(name, some([*WITHIN, *TAGGED, *jumps(names)], 1)) for name in names]
+    return Table("ipv4", "nat", tuple(chain for chain in draw(st.permutations(chains)) if chain.in_order))
+
+
+@st.composite
+def policy_tables(draw: st.DrawFn) -> Table:
+    """A table as the policy does want it."""
+    wanted = build(configure(draw(strategies.settings()), environment=Facts(True, True, ("10.0.0.1",))))
+    return wanted.table("ipv4", "nat")
+
+
+@st.composite
+def live_policy_tables(draw: st.DrawFn) -> Table:
+    """What the policy wanted yesterday, with strangers' rules in between."""
+    chains = []
+    for chain in draw(policy_tables()).chains:
+        rules = list(chain.in_order)
+        if not chain.is_ours:
+            for rule in draw(counted(STRANGERS[:8], 3)):
+                rules.insert(draw(st.integers(0, len(rules))), rule)
+        chains.append(Chain(chain.name, tuple(rules)))
+    return Table("ipv4", "nat", tuple(chains))
+
+
+def tables() -> st.SearchStrategy[tuple[Table, Table]]:
+    return st.tuples(live_tables(), wanted_tables()) | st.tuples(live_policy_tables(), policy_tables())
+
+
+EMPTY = Table("ipv4", "nat")
+
+#: -b '' -c a,b becomes -b '' -c a -k b.
+MOVED_TO_THE_HEAD = (
+    Table("ipv4", "nat", (Chain("PREROUTING", (tagged("a"), tagged("b"))),)),
+    Table("ipv4", "nat", (Chain("PREROUTING", (tagged("a"),), (tagged("b"),)),)),
+)
+
+# --- ways to look at a table ------------------------------------------------------------------
+
+
+def exactly(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
+    """Every rule with its counters, which do not count in comparisons; no empty chains of the kernel."""
+    return {
+        chain.name: [(rule, rule.counters) for rule in chain.rules]
+        for chain in table.chains
+        if chain.rules or chain.name not in BUILTIN_CHAINS
+    }
+
+
+def strangers(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
+    return {
+        chain.name: [
+            (rule, rule.counters)
+            for rule in chain.rules
+            if chain.name not in BUILTIN_CHAINS or not rule.is_ours_in_foreign_chain
+        ]
+        for chain in table.chains
+        if not chain.is_ours
+    }
+
+
+def in_order(table: Table) -> dict[str, tuple[Rule, ...]]:
+    return {chain.name: chain.in_order for chain in table.chains}
+
+
+def after(live: Table, wanted: Table, *, rewrite: bool = False) -> Table:
+    return apply_to(live, edit_between(live, wanted, rewrite=rewrite))
+
+
+# --- properties -------------------------------------------------------------------------------
+
+
+@MANY
+@given(tables(), st.booleans())
+@example(MOVED_TO_THE_HEAD, False)
+def test_ours_becomes_what_is_wanted(pair: tuple[Table, Table], rewrite: bool):
+    live, wanted = pair
+    assert in_order(ours(after(live, wanted, rewrite=rewrite))) == in_order(wanted)
+
+
+@MANY
+@given(tables(), st.booleans())
+def test_strangers_keep_their_rules_their_order_and_their_counters(pair: tuple[Table, Table], rewrite: bool):
+    live, wanted = pair
+    there = strangers(live)
+    changed = strangers(after(live, wanted, rewrite=rewrite))
+    assert {name: rules for name, rules in changed.items() if rules or name in there} == there
+
+
+@MANY
+@given(tables(), st.booleans())
+@example(MOVED_TO_THE_HEAD, False)
+def test_a_second_edit_is_empty(pair: tuple[Table, Table], rewrite: bool):
+    live, wanted = pair
+    assert edit_between(after(live, wanted, rewrite=rewrite), wanted).steps == ()
+
+
+@MANY
+@given(tables(), st.booleans())
+def test_the_inverse_restores_the_live_table_exactly(pair: tuple[Table, Table], rewrite: bool):
+    live, wanted = pair
+    edit = edit_between(live, wanted, rewrite=rewrite)
+    assert exactly(apply_to(apply_to(live, edit), edit.inverse())) == exactly(live)
+    assert edit.inverse().inverse() == edit
+
+
+@MANY
+@given(tables())
+def test_every_jump_leads_to_a_chain_at_every_moment(pair: tuple[Table, Table]):
+    live, wanted = pair
+    edit = edit_between(live, wanted)
+    for direction in (edit, edit.inverse()):
+        start = live if direction is edit else apply_to(live, edit)
+        for number in range(len(direction.steps) + 1):
+            state = apply_to(start, direction.replace(steps=direction.steps[:number]))
+            names = {chain.name for chain in state.chains}
+            targets = [r.target.chain for c in state.chains for r in c.rules if isinstance(r.target, Jump)]
+            assert set(targets) <= names
+
+
+@given(tables())
+def test_no_more_is_moved_than_needs_be(pair: tuple[Table, Table]):
+    live, wanted = pair
+    steps = edit_between(live, wanted).steps
+    for name in BUILTIN_CHAINS:
+        mine = [rule for rule in live.chain(name).rules if rule.is_ours_in_foreign_chain]
+        targets = wanted.chain(name).in_order
+        common = longest_common(mine, targets)
+        deletes = [step for step in steps if isinstance(step, Delete) and step.chain == name]
+        inserts = [step for step in steps if isinstance(step, Insert) and step.chain == name]
+        assert len(deletes) == len(mine) - common
+        assert len(inserts) == len(targets) - common
+    for step in steps:
+        if isinstance(step, ReplaceRules):
+            assert step.before != step.after
+        if isinstance(step, (Insert, Delete)):
+            assert step.chain in BUILTIN_CHAINS
+        else:
+            assert step.chain in OUR_CHAINS
+
+
+def longest_common(old: Sequence[Rule], new: Sequence[Rule]) -> int:
+    row = [0] * (len(new) + 1)
+    for left in old:
+        before = list(row)
+        for number, right in enumerate(new):
+            row[number + 1] = before[number] + 1 if left == right else max(before[number + 1], row[number])
+    return row[-1]
+
+
+@given(tables())
+def test_last_means_the_end_of_the_chain(pair: tuple[Table, Table]):
+    live, wanted = pair
+    edit = edit_between(live, wanted)
+    for direction in (edit, edit.inverse()):
+        state = live if direction is edit else apply_to(live, edit)
+        for step in direction.steps:
+            length = len(state.chain(step.chain).rules)
+            if isinstance(step, Insert):
+                assert step.last == (step.position == length + 1)
+                assert 1 <= step.position <= length + 1
+            if isinstance(step, Delete):
+                assert step.last == (step.position == length)
+            state = apply_to(state, direction.replace(steps=(step,)))
+
+
+@given(live_tables(), wanted_tables())
+def test_equal_rules_keep_their_counters(live: Table, wanted: Table):
+    used = {(chain.name, rule) for chain in live.chains for rule in chain.rules if rule.counters.packets}
+    for chain in after(live, wanted).chains:
+        for rule in chain.rules:
+            if chain.is_ours and (chain.name, rule) in used:
+                assert rule.counters.packets > 0
+
+
+@given(live_tables())
+def test_cleaning_up_leaves_the_strangers(live: Table):
+    clean = after(live, EMPTY)
+    assert ours(clean).is_empty
+    assert strangers(clean) == strangers(live)
+    kept = {chain.name for chain in clean.chains if chain.is_ours}
+    outside = [c for c in live.chains if not c.is_ours and c.name not in BUILTIN_CHAINS]
+    assert (
+        kept == {r.target.chain for c in outside for r in c.rules if isinstance(r.target, Jump)} & OUR_CHAINS
+    )
+
+
+@given(wanted_tables())
+def test_from_an_empty_table(wanted: Table):
+    edit = edit_between(EMPTY, wanted)
+    assert not edit.detaches
+    assert edit.rules_added() == sum(len(chain.in_order) for chain in wanted.chains)
+    assert all(step.last for step in edit.steps if isinstance(step, Insert))
+    assert in_order(apply_to(EMPTY, edit)) == in_order(wanted)
+
+
+@given(wanted_tables())
+@example(EMPTY)
+def test_writing_again(wanted: Table):
+    live = after(EMPTY, wanted)
+    assert edit_between(live, wanted).steps == ()
+    edit = edit_between(live, wanted, rewrite=True)
+    written = {step.chain for step in edit.steps if isinstance(step, ReplaceRules)}
+    assert written == {chain.name for chain in wanted.chains if chain.is_ours}
+    assert len(written) == len(edit.steps)
+    assert not edit.detaches
+    assert in_order(apply_to(live, edit)) == in_order(live)
+
+
+# --- places -----------------------------------------------------------------------------------
+
+A, B, C, N = tagged("a"), tagged("b"), tagged("c"), tagged("new")
+F, G, H = foreign("f"), foreign("g"), foreign("h")
+
+
+def names(rules: Sequence[Rule]) -> str:
+    letters = []
+    for rule in rules:
+        match = rule.matches[0]
+        assert isinstance(match, InInterface)
+        letters.append("N" if match.name == "new" else match.name.upper())
+    return "".join(letters)
+
+
+@pytest.mark.parametrize(
+    ("live", "head", "rules", "expected"),
+    [
+        # a clean chain: head at the top, the others at the end
+        ([], [A], [B], "AB"),
+        ([F, G], [A], [B], "AFGB"),
+        ([F, G], [A, B], [C, N], "ABFGCN"),
+        ([F], [], [A], "FA"),
+        ([F], [A], [], "AF"),
+        # next to a neighbour
+        ([F, A, G, B, H], [], [A, N, B], "FANGBH"),
+        ([F, A, G, B, H], [], [N, A, B], "FNAGBH"),
+        ([F, A, G, B, H], [], [A, B, N], "FAGBNH"),
+        ([F, A, G], [], [A, N], "FANG"),
+        ([F, A, G], [A, N], [], "FANG"),
+        ([F, A, G], [N, A], [], "FNAG"),
+        ([F, A, G, B], [A, N], [B], "FANGB"),
+        ([F, A, G, B, H], [A], [N, B], "FAGNBH"),
+        # head rules have head rules for neighbours, the others the others
+        ([F, B, G], [N], [B], "NFBG"),
+        ([F, A, G], [A], [N], "FAGN"),
+        # none of ours stays: where the last one was
+        ([F, A, G], [], [N], "FNG"),
+        ([F, A, G, B, H], [], [N, C], "FGNCH"),
+        ([F, A], [], [N], "FN"),
+        ([F, A, G], [N], [], "NFG"),
+        # another order: as little as possible is moved
+        ([A, F, B, G, C], [], [B, C, A], "FBGCA"),
+        ([A, F, B], [], [B, A], "FBA"),
+        # what goes
+        ([F, A, G, B, H], [], [B], "FGBH"),
+        ([A, F, B], [], [], "F"),
+        # duplicates
+        ([A, F, A, G], [], [A], "AFG"),
+        ([F, A, G], [], [A, A], "FAAG"),
+        ([A, A], [], [A, A], "AA"),
+    ],
+)
+def test_places(live: list[Rule], head: list[Rule], rules: list[Rule], expected: str):
+    table = Table("ipv4", "nat", (Chain("PREROUTING", tuple(live)),))
+    wanted = Table("ipv4", "nat", (Chain("PREROUTING", tuple(rules), tuple(head)),))
+    assert names(after(table, wanted).chain("PREROUTING").rules) == expected
+
+
+# --- chains -----------------------------------------------------------------------------------
+
+
+def table_of(**chains: Sequence[Rule]) -> Table:
+    return Table("ipv4", "nat", tuple(Chain(name, tuple(rules)) for name, rules in chains.items()))
+
+
+def test_a_chain_is_replaced_as_a_whole_and_nothing_is_detached():
+    live = table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[A, B])
+    edit = edit_between(live, table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[B, C]))
+    assert edit.steps == (ReplaceRules("ISTIO_OUTPUT", (A, B), (B, C)),)
+    assert not edit.detaches
+    assert edit.rules_added() == 2
+
+
+def test_chains_are_made_before_they_are_jumped_to_and_removed_after():
+    live = table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[jump("ISTIO_REDIRECT")], ISTIO_REDIRECT=[A])
+    wanted = table_of(OUTPUT=[jump("ISTIO_INBOUND")], ISTIO_INBOUND=[B])
+    kinds = [type(step) for step in edit_between(live, wanted).steps]
+    assert kinds[0] is CreateChain
+    assert kinds[-2:] == [RemoveChain, RemoveChain]
+    assert edit_between(live, wanted).detaches
+    assert not edit_between(EMPTY, wanted).detaches
+
+
+@pytest.mark.parametrize("goto", [False, True])
+def test_a_chain_that_a_stranger_jumps_to_stays_empty(goto: bool):
+    live = table_of(
+        OUTPUT=[jump("ISTIO_OUTPUT"), jump("DOCKER")],
+        ISTIO_OUTPUT=[A],
+        ISTIO_REDIRECT=[B],
+        DOCKER=[jump("ISTIO_OUTPUT", goto=goto)],
+    )
+    clean = after(live, EMPTY)
+    assert exactly(clean) == exactly(
+        table_of(OUTPUT=[jump("DOCKER")], ISTIO_OUTPUT=[], DOCKER=[jump("ISTIO_OUTPUT", goto=goto)])
+    )
+    assert edit_between(clean, EMPTY).steps == ()
+
+
+def test_a_rule_that_jumps_to_ours_is_ours_in_a_chain_of_the_kernel_only():
+    stranger = jump("ISTIO_OUTPUT", Destination(Network(4, 0x0A000000, 8)))
+    live = table_of(OUTPUT=[stranger], DOCKER=[stranger], ISTIO_OUTPUT=[A])
+    assert in_order(ours(live)) == {"OUTPUT": (stranger,), "ISTIO_OUTPUT": (A,)}
+
+
+def test_rules_of_strangers_in_our_chains_are_ours():
+    live = table_of(ISTIO_OUTPUT=[F])
+    assert exactly(after(live, EMPTY)) == {}
+
+
+def test_empty_chains_of_ours_are_not_ours_to_compare_but_to_remove():
+    live = table_of(ISTIO_OUTPUT=[])
+    assert ours(live).is_empty
+    assert edit_between(live, EMPTY).steps == (RemoveChain("ISTIO_OUTPUT"),)
+
+
+# --- the fake kernel --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([CreateChain("ISTIO_OUTPUT")], "exists already"),
+        ([RemoveChain("ISTIO_OUTPUT")], "in use"),
+        ([ReplaceRules("ISTIO_OUTPUT", (A,), ())], "not as expected"),
+        ([Delete("OUTPUT", 1, A, True)], "not as expected"),
+        ([ReplaceRules("ISTIO_OUTPUT", (B,), ()), RemoveChain("ISTIO_OUTPUT")], "in use"),
+    ],
+)
+def test_what_a_kernel_would_refuse(steps: list[CreateChain], said: str):
+    live = table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[B])
+    with pytest.raises(ValueError, match=said):
+        apply_to(live, TableEdit("ipv4", "nat", tuple(steps)))

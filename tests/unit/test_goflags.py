@@ -1,0 +1,405 @@
+"""Reading a command line as Go's pflag does, and that the Typer application understands the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from istio_iptables import usecases
+from istio_iptables.cli import make_app
+from istio_iptables.goflags import META, Invocation, read
+from istio_iptables.settings import COMMANDS, SETTINGS, SOURCES, Given, Setting
+
+INJECTOR = [
+    *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),
+    *("-b", "*", "-d", "15090,15021,15020", "--log_output_level=default:info"),
+]
+
+
+def given_by(invocation: Invocation) -> dict[str, str]:
+    """What the settings come to: the last one of a name counts."""
+    return {item.setting.name: item.text for item in invocation.settings}
+
+
+def understood(*arguments: str) -> dict[str, str]:
+    invocation = read(arguments)
+    assert invocation.mistakes == ()
+    return given_by(invocation)
+
+
+# --- what pod specs say -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_word", [["istio-iptables"], []], ids=["istio", "istio-1.4"])
+def test_arguments_of_the_injector(first_word: list[str]):
+    invocation = read([*first_word, *INJECTOR])
+    assert invocation.mistakes == ()
+    assert invocation.command == ""
+    assert given_by(invocation) == {
+        "envoy-port": "15001",
+        "inbound-capture-port": "15006",
+        "proxy-uid": "1337",
+        "istio-inbound-interception-mode": "REDIRECT",
+        "istio-service-cidr": "*",
+        "istio-service-exclude-cidr": "",
+        "istio-inbound-ports": "*",
+        "istio-local-exclude-ports": "15090,15021,15020",
+        "log_output_level": "default:info",
+    }
+
+
+def test_arguments_under_a_cni_plugin():
+    arguments = ["istio-iptables", *INJECTOR, "--run-validation", "--skip-rule-apply"]
+    assert understood(*arguments).items() >= {"run-validation": "true", "skip-rule-apply": "true"}.items()
+
+
+def test_only_one_leading_program_word_is_skipped():
+    assert len(read(["istio-iptables", "istio-iptables"]).mistakes) == 1
+    assert len(read(["-n", "istio-iptables"]).mistakes) == 1
+    assert understood("-x", "istio-iptables") == {"istio-service-exclude-cidr": "istio-iptables"}
+
+
+# --- one flag ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-p", "15002"], ["-p15002"], ["-p=15002"], ["--envoy-port", "15002"], ["--envoy-port=15002"]],
+    ids=" ".join,
+)
+def test_forms_of_a_flag(arguments: list[str]):
+    assert understood(*arguments) == {"envoy-port": "15002"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--dry-run"], "true"),
+        (["--dry-run=true"], "true"),
+        (["--dry-run=false"], "false"),
+        (["--dry-run=T"], "T"),
+        (["--dry-run="], ""),
+        (["-n"], "true"),
+        (["-n=false"], "false"),
+    ],
+    ids=str,
+)
+def test_forms_of_a_boolean(arguments: list[str], text: str):
+    assert understood(*arguments) == {"dry-run": text}
+
+
+def test_a_boolean_does_not_take_the_next_argument():
+    invocation = read(["--dry-run", "false"])
+    assert given_by(invocation) == {"dry-run": "true"}
+    assert invocation.mistakes == ("'false': unknown command (commands: apply, diff, cleanup, render)",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-np15002"], {"dry-run": "true", "envoy-port": "15002"}),
+        (["-np", "15002"], {"dry-run": "true", "envoy-port": "15002"}),
+        (["-np=15002"], {"dry-run": "true", "envoy-port": "15002"}),
+        (["-nn=false"], {"dry-run": "false"}),
+        (["-pn"], {"envoy-port": "n"}),
+    ],
+    ids=str,
+)
+def test_clusters_of_short_flags(arguments: list[str], expected: dict[str, str]):
+    assert understood(*arguments) == expected
+
+
+@pytest.mark.parametrize("value", ["-n", "--dry-run", "--", "-", "--help", "apply", "", "a=b", "--x=y", "\n"])
+def test_a_value_may_look_like_anything(value: str):
+    assert understood("-x", value, "-n") == {"istio-service-exclude-cidr": value, "dry-run": "true"}
+    assert understood("--istio-service-exclude-cidr", value)["istio-service-exclude-cidr"] == value
+    assert understood(f"--istio-service-exclude-cidr={value}")["istio-service-exclude-cidr"] == value
+
+
+def test_empty_values():
+    assert understood("-x", "") == {"istio-service-exclude-cidr": ""}
+    assert understood("--istio-service-exclude-cidr=") == {"istio-service-exclude-cidr": ""}
+
+
+def test_repeated_flags_stand_in_the_order_given():
+    invocation = read(["-p", "1", "--envoy-port=2", "-p3"])
+    assert [item.text for item in invocation.settings] == ["1", "2", "3"]
+    assert given_by(invocation) == {"envoy-port": "3"}
+
+
+def test_a_mistake_will_be_reported_in_the_words_that_were_used():
+    origins = [item.origin for item in read(["-p", "x", "--envoy-port=x", "-nzx"]).settings]
+    assert origins == [
+        "--envoy-port (-p)",
+        "--envoy-port",
+        "--dry-run (-n)",
+        "--inbound-capture-port (-z)",
+    ]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_has_its_flag_or_none(setting: Setting):
+    invocation = read([f"--{setting.name}=x"])
+    if setting.has_flag:
+        assert given_by(invocation) == {setting.name: "x"}
+        assert invocation.mistakes == ()
+    else:
+        assert invocation.settings == ()
+        assert len(invocation.mistakes) == 1
+        assert setting.short == ""
+
+
+SHORTS = {
+    "envoy-port": "p",
+    "inbound-capture-port": "z",
+    "inbound-tunnel-port": "e",
+    "proxy-uid": "u",
+    "proxy-gid": "g",
+    "istio-inbound-interception-mode": "m",
+    "istio-inbound-ports": "b",
+    "istio-local-exclude-ports": "d",
+    "istio-exclude-interfaces": "c",
+    "istio-service-cidr": "i",
+    "istio-service-exclude-cidr": "x",
+    "istio-outbound-ports": "q",
+    "istio-local-outbound-ports-exclude": "o",
+    "kube-virt-interfaces": "k",
+    "istio-inbound-tproxy-mark": "t",
+    "istio-inbound-tproxy-route-table": "r",
+    "dry-run": "n",
+}
+
+
+def test_short_flags_are_those_of_istio():
+    assert {setting.name: setting.short for setting in SETTINGS if setting.short} == SHORTS
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_settings_stand_before_and_after_the_command(command: str):
+    invocation = read(["-p", "1", command, "-z2", "--dry-run"])
+    assert invocation.mistakes == ()
+    assert invocation.command == command
+    assert given_by(invocation) == {"envoy-port": "1", "inbound-capture-port": "2", "dry-run": "true"}
+
+
+def test_options_of_a_command_stand_after_it():
+    invocation = read(["render", "--format=json", "-n", "--explain", "--family", "ipv6"])
+    assert invocation.mistakes == ()
+    options = [(item.setting.name, item.text) for item in invocation.options]
+    assert options == [("format", "json"), ("explain", "true"), ("family", "ipv6")]
+    assert given_by(invocation) == {"dry-run": "true"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--format=json", "render"], ["diff", "--format=json"], ["--explain"]], ids=" ".join
+)
+def test_options_of_another_command_are_unknown(arguments: list[str]):
+    invocation = read(arguments)
+    assert len(invocation.mistakes) == 1
+    assert "unknown flag" in invocation.mistakes[0]
+    assert invocation.options == ()
+
+
+def test_after_two_dashes_there_are_only_words():
+    assert read(["-n", "--", "render"]).command == "render"
+    invocation = read(["--", "-n", "--dry-run"])
+    assert given_by(invocation) == {}
+    assert [mistake.partition(":")[0] for mistake in invocation.mistakes] == ["'-n'", "'--dry-run'"]
+
+
+def test_sources_are_kept_apart():
+    invocation = read(["--config", "a.yaml", "-n", "--config=b.yaml", "--pod", "-"])
+    assert [(item.setting.name, item.text) for item in invocation.sources] == [
+        ("config", "a.yaml"),
+        ("config", "b.yaml"),
+        ("pod", "-"),
+    ]
+    assert given_by(invocation) == {"dry-run": "true"}
+
+
+@pytest.mark.parametrize("flag", META)
+def test_flags_of_the_command_line_itself(flag: str):
+    invocation = read(["-n", flag, "render"])
+    assert invocation.meta == (flag,)
+    assert invocation.mistakes == ()
+    assert invocation.command == "render"
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistakes"),
+    [
+        (["-p"], ["--envoy-port (-p): needs a value"]),
+        (["--envoy-port"], ["--envoy-port: needs a value"]),
+        (["-np"], ["--envoy-port (-p): needs a value"]),
+        (["--proxy-iud=1"], ["--proxy-iud: unknown flag (did you mean --proxy-uid?)"]),
+        (["--dryrun"], ["--dryrun: unknown flag (did you mean --dry-run?)"]),
+        (["--redirect_dns"], ["--redirect_dns: unknown flag (did you mean --redirect-dns?)"]),
+        (["--log-as-json"], ["--log-as-json: unknown flag (did you mean --log_as_json?)"]),
+        (["-y"], ["-y: unknown flag"]),
+        (["-ny"], ["-y: unknown flag"]),
+        (["clean"], ["'clean': unknown command (did you mean cleanup?)"]),
+        (["-"], ["'-': unknown command (commands: apply, diff, cleanup, render)"]),
+        (["render", "diff"], ["'diff': unexpected argument after the command render"]),
+    ],
+    ids=str,
+)
+def test_mistakes(arguments: list[str], mistakes: list[str]):
+    assert list(read(arguments).mistakes) == mistakes
+
+
+def test_a_flag_nothing_like_any_other_gets_no_suggestion():
+    assert read(["--zzzzzzzzzzz"]).mistakes == ("--zzzzzzzzzzz: unknown flag",)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--proxy-iud", "1", "-y", "2", "--nonsense=3", "-p", "4", "reconcile", "--envoy-port"],
+        ["-y", "2", "--proxy-iud", "1", "--nonsense=3", "reconcile", "-p4", "-z"],
+    ],
+)
+def test_all_mistakes_are_found_in_one_go(arguments: list[str]):
+    invocation = read(arguments)
+    assert len(invocation.mistakes) == 5
+    assert given_by(invocation) == {"envoy-port": "4"}
+    assert all("\n" not in mistake for mistake in invocation.mistakes)
+
+
+def test_the_value_of_an_unknown_flag_is_not_a_mistake_of_its_own():
+    assert len(read(["--proxy-iud", "1337"]).mistakes) == 1
+    invocation = read(["--proxy-iud", "render"])
+    assert len(invocation.mistakes) == 1
+    assert invocation.command == "render"
+    assert given_by(read(["--proxy-iud", "-n"])) == {"dry-run": "true"}
+
+
+def test_a_mistake_is_one_line():
+    assert all("\n" not in mistake for mistake in read(["--a\nb", "-\n"]).mistakes)
+
+
+@given(st.lists(st.text() | st.sampled_from(["-", "--", "-p", "--envoy-port", "render", "-np", "--help"])))
+def test_any_arguments_are_read(arguments: list[str]):
+    invocation = read(arguments)
+    assert isinstance(invocation, Invocation)
+
+
+# --- both readers -----------------------------------------------------------------------------
+
+
+@st.composite
+def spelled(draw: st.DrawFn, setting: Setting) -> list[str]:
+    """A flag and its value in one of the forms that there are."""
+    boolean = setting.is_boolean
+    texts = (
+        st.sampled_from(["true", "false", "1", "x", ""]) if boolean else st.text(max_size=8) | likely_texts()
+    )
+    text = draw(texts)
+    flag = f"--{setting.name}"
+    forms = [[f"{flag}={text}"]]
+    forms.append([flag] if boolean else [flag, text])
+    if setting.short and boolean:
+        forms += [[f"-{setting.short}"], [f"-{setting.short}={text}"]]
+    elif setting.short:
+        forms += [[f"-{setting.short}", text], [f"-{setting.short}={text}"]]
+        if text and not text.startswith("="):
+            forms += [[f"-{setting.short}{text}"], [f"-n{setting.short}{text}"]]
+    return draw(st.sampled_from(forms))
+
+
+def likely_texts() -> st.SearchStrategy[str]:
+    return st.sampled_from(
+        ["*", "", "15001", "80,443", "10.0.0.0/8", "-n", "--", "--dry-run", "a=b", "render", "-h"]
+    )
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """Arguments without a mistake (their values may be nonsense)."""
+    flags = st.sampled_from([*(s for s in SETTINGS if s.has_flag), *SOURCES]).flatmap(spelled)
+    before, after = draw(st.lists(flags, max_size=6)), draw(st.lists(flags, max_size=3))
+    words = draw(st.sampled_from([[], ["istio-iptables"]]))
+    words = [*words, *(word for flag in before for word in flag)]
+    command = draw(st.sampled_from([None, *COMMANDS]))
+    if command is None:
+        return words
+    dashes = draw(st.sampled_from([[], ["--"]]))
+    if dashes:
+        return [*words, "--", command.name]
+    if command.options:
+        after += draw(st.lists(st.sampled_from(command.options).flatmap(spelled), max_size=3))
+        after = draw(st.permutations(after))
+    return [*words, command.name, *(word for flag in after for word in flag)]
+
+
+def parts(invocation: Invocation) -> dict[str, object]:
+    """An invocation, without how its mistakes would be reported."""
+
+    def plain(given: Sequence[Given]) -> list[tuple[str, str]]:
+        return [(item.setting.name, item.text) for item in given]
+
+    return {
+        "settings": plain(invocation.settings),
+        "sources": plain(invocation.sources),
+        "command": invocation.command,
+        "options": plain(invocation.options),
+        "meta": invocation.meta,
+    }
+
+
+@given(command_lines())
+@example([])
+@example(["istio-iptables", *INJECTOR])
+@example(["render", "--explain", "-n"])
+def test_the_canonical_form_means_the_same(arguments: list[str]):
+    invocation = read(arguments)
+    assert invocation.mistakes == ()
+    again = read(invocation.canonical())
+    assert again.mistakes == ()
+    assert parts(again) == parts(invocation)
+    assert again.canonical() == invocation.canonical()
+
+
+@pytest.fixture(scope="module")
+def by_typer() -> Iterator[Callable[[list[str]], Invocation]]:
+    """What the Typer application makes of arguments, instead of doing it."""
+    seen: list[Invocation] = []
+
+    def record(invocation: Invocation) -> int:
+        seen.append(invocation)
+        return 0
+
+    app = make_app()
+
+    def run(arguments: list[str]) -> Invocation:
+        seen.clear()
+        app(arguments, standalone_mode=False, prog_name="istio-iptables")
+        assert len(seen) == 1
+        return seen[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(usecases, "run", record)
+        yield run
+
+
+@given(command_lines())
+@example(["istio-iptables", *INJECTOR])
+@example(["--proxy-uid=1", "-u", "2", "render", "--format=json", "--format", "commands", "--explain=false"])
+def test_typer_understands_the_same(by_typer: Callable[[list[str]], Invocation], arguments: list[str]):
+    invocation = read(arguments)
+    found = by_typer(invocation.canonical())
+    assert found.command == invocation.command
+    assert found.mistakes == ()
+    for kind in ("settings", "sources", "options"):
+        last = {item.setting.name: item for item in getattr(invocation, kind)}
+        there = {item.setting.name: item for item in getattr(found, kind)}
+        assert {n: i.text for n, i in there.items()} == {n: i.text for n, i in last.items()}
+        assert all(there[name].setting is last[name].setting for name in there)

@@ -1,0 +1,460 @@
+"""The command as a process without privileges: exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+import istio_iptables
+from istio_iptables import __main__
+from istio_iptables.settings import COMMANDS, SETTINGS, SOURCES, Command, Setting
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\t(debug|info|warn|error)\t.*")
+
+#: Give up all capabilities (capset(2)), so that a test that root runs does not touch the machine.
+UNPRIVILEGED = """\
+import ctypes, sys
+if sys.platform == "linux":
+    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+"""
+MAIN = "import runpy; runpy.run_module('istio_iptables', run_name='__main__', alter_sys=True)"
+CLEAN = "import sys; from istio_iptables.__main__ import clean; sys.exit(clean())"
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="about Linux' capabilities and namespaces")
+
+
+class Process:
+    """What `python -m istio_iptables` does without privileges: how it ended, and what it said."""
+
+    def __init__(self, code: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", UNPRIVILEGED + code, *arguments],
+            cwd=ROOT,
+            env={**ENVIRONMENT, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=60,
+        )
+        self.status, self.output, self.errors = done.returncode, done.stdout, done.stderr
+
+
+def run(*arguments: str, code: str = MAIN, **variables: str) -> Process:
+    return Process(code, arguments, variables)
+
+
+def assert_refused(process: Process, *mistakes: str) -> None:
+    """Bad usage: standard error holds one line a mistake, which begins so, and nothing else."""
+    assert process.status == 2
+    assert process.output == ""
+    lines = process.errors.splitlines()
+    assert len(lines) == len(mistakes), process.errors
+    for line, mistake in zip(lines, mistakes, strict=True):
+        assert line.startswith(mistake)
+    for trace in ("Usage", "Traceback", "Try '", "\u256d", "\u2502", "\x1b", "\t"):
+        assert trace not in process.errors
+
+
+# --- bad usage --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], ["apply"], ["render"], ["cleanup"], ["diff"], ["-n"]], ids=" ".join)
+def test_bad_settings(command: list[str]):
+    process = run(
+        *("istio-iptables", *command, "-p", "0", "--proxy-iud", "1337", "-b", "80,x,*"), DRY_RUN="yes"
+    )
+    assert_refused(
+        process,
+        "--proxy-iud: unknown flag (did you mean --proxy-uid?)",
+        "variable DRY_RUN: 'yes' is not a boolean",
+        "--envoy-port (-p): '0' is not a port",
+        "--istio-inbound-ports (-b): 'x' is not a port",
+        "--istio-inbound-ports (-b): '*' cannot be used here",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        (["--nonsense"], "--nonsense: unknown flag"),
+        (["-y"], "-y: unknown flag"),
+        (["-p"], "--envoy-port (-p): needs a value"),
+        (["aply"], "'aply': unknown command (did you mean apply?)"),
+        (["render", "diff"], "'diff': unexpected argument"),
+        (["render", "--format=yaml"], "--format: 'yaml' is not one of restore, commands, json"),
+        (["render", "--family", "ipv5"], "--family: 'ipv5' is not one of ipv4, ipv6"),
+        (["render", "--explain=yes"], "--explain: 'yes' is not a boolean"),
+        (["diff", "--json=maybe"], "--json: 'maybe' is not a boolean"),
+        (["diff", "--format=json"], "--format: unknown flag"),
+        (["--format=json"], "--format: unknown flag"),
+        (["--log_output_level=loud"], "--log_output_level: 'loud' is not a log level"),
+        (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
+        (["--run-validation"], "--run-validation: not available yet"),
+        (["--run-validation", "--skip-rule-apply"], "--run-validation: not available yet"),
+        (["--native-nftables"], "--native-nftables: not available yet"),
+        (["--native-nftables", "-n"], "--native-nftables: not available yet"),
+        (["--pod", "-"], "--pod: not available yet"),
+        (["--pod-name", "x"], "--pod-name: not available yet"),
+        (["-c", "a\nb"], "--istio-exclude-interfaces (-c): 'a\\nb' is not an interface"),
+        (
+            ["--network-namespace", "/does/not/exist"],
+            "--network-namespace: '/does/not/exist' cannot be opened",
+        ),
+        (
+            ["-n", "--network-namespace", "no-such-ns"],
+            "--network-namespace: '/var/run/netns/no-such-ns' cannot",
+        ),
+        (
+            ["-n", "--network-namespace", "/dev/null"],
+            "--network-namespace: '/dev/null' is not a network namespace",
+        ),
+    ],
+    ids=str,
+)
+@only_linux
+def test_one_mistake(arguments: list[str], mistake: str):
+    assert_refused(run(*arguments), mistake)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="arguments are bytes on POSIX only")
+@pytest.mark.parametrize(
+    "flag", ["-c", "-i", "-u", "-p", "--log_output_level", "--config", "--nonsense", "-m"]
+)
+def test_bytes_that_are_no_text(flag: str):
+    process = run(flag, "\udcff\udcfe")
+    assert process.status == 2
+    assert len(process.errors.splitlines()) == 1
+    assert "Traceback" not in process.errors
+
+
+@pytest.mark.parametrize("variable", ["RUN_VALIDATION", "NATIVE_NFTABLES"])
+def test_variables_that_are_not_available_yet(variable: str):
+    assert_refused(run(**{variable: "true"}), f"variable {variable}: not available yet")
+
+
+# --- help and version -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    process = run("--help", COLUMNS="80")
+    assert process.status == 0
+    assert process.errors == ""
+    return process.output
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_help_lists_every_setting(setting: Setting, help_text: str):
+    words = " ".join(help_text.split())
+    name = f"--{setting.name}" if setting.has_flag else setting.name
+    assert re.search(rf"(?m)^  (-{setting.short or '.'}, )?(--)?{re.escape(name.lstrip('-'))}\b", help_text)
+    for variable in (setting.variable, *setting.aliases):
+        assert re.search(rf"[\[ ]{variable}[\],]", words) or not setting.has_flag
+    if setting.default:
+        assert f"default: {setting.default})" in words.replace("- ", "-")
+
+
+def test_help_has_every_group_and_every_command(help_text: str):
+    for group in {setting.group for setting in SETTINGS}:
+        assert f"\n{group}:\n" in help_text
+    for command in COMMANDS:
+        assert re.search(rf"(?m)^  {command.name} ", help_text)
+    for source in SOURCES:
+        assert f"--{source.name} " in help_text
+    assert "Exit codes: 0 " in " ".join(help_text.split())
+    assert max(map(len, help_text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_of_a_command_has_its_options(command: Command):
+    process = run(command.name, "--help")
+    assert process.status == 0
+    assert process.errors == ""
+    assert command.help.split(":")[0] in " ".join(process.output.split())
+    for option in command.options:
+        assert f"--{option.name}" in process.output
+    assert run("-h", command.name).output == process.output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_of_a_command_says_where_the_settings_are(command: Command):
+    assert "`istio-iptables --help`" in " ".join(run(command.name, "--help").output.split())
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["istio-iptables", "--help"], ["-p0", "--help"]], ids=" ".join)
+def test_help_however_it_is_asked_for(arguments: list[str], help_text: str):
+    process = run(*arguments, COLUMNS="80")
+    assert (process.status, process.output) == (0, help_text)
+
+
+def test_version():
+    process = run("--version")
+    assert (process.status, process.output, process.errors) == (
+        0,
+        f"istio-iptables {istio_iptables.__version__}\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--version", "render"], ["render", "--version"]], ids=" ".join)
+def test_version_beside_a_command(arguments: list[str]):
+    assert run(*arguments).output == f"istio-iptables {istio_iptables.__version__}\n"
+
+
+def test_version_of_the_package():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == istio_iptables.__version__
+
+
+def test_completion():
+    process = run(
+        _ISTIO_IPTABLES_COMPLETE="complete_bash", COMP_WORDS="istio-iptables --envoy-p", COMP_CWORD="1"
+    )
+    assert process.status == 0
+    assert "--envoy-port" in process.output
+    assert "Traceback" not in process.errors
+
+
+# --- render -----------------------------------------------------------------------------------
+
+
+def test_render():
+    process = run("render", "--family=ipv4")
+    assert process.status == 0
+    assert process.output.startswith("*nat\n:ISTIO_INBOUND - [0:0]\n")
+    assert process.output.endswith("COMMIT\n")
+    assert all(LOG_LINE.fullmatch(line) for line in process.errors.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["render", "--family", "ipv4", "-p", "1"],
+        ["-p1", "render", "--family=ipv4"],
+        ["istio-iptables", "-p=1", "render", "--format=restore", "--family=ipv4", "--explain=false"],
+    ],
+    ids=" ".join,
+)
+def test_render_with_settings_on_either_side(arguments: list[str]):
+    process = run(*arguments)
+    assert process.status == 0
+    assert "-j REDIRECT --to-ports 1\n" in process.output
+    assert "\tinfo\tsetting envoy-port = '1' (--envoy-port" in process.errors
+
+
+def test_render_as_commands():
+    process = run("render", "--format", "commands", "--family", "ipv4")
+    assert process.status == 0
+    assert process.output.startswith("#!/bin/sh\nset -e\n")
+    assert "iptables -t nat -A OUTPUT -j ISTIO_OUTPUT\n" in process.output
+    explained = run("render", "--format=commands", "--family=ipv4", "--explain").output
+    assert len(explained.splitlines()) > len(process.output.splitlines())
+    assert [line for line in explained.splitlines() if line[0] != "#"] == [
+        line for line in process.output.splitlines() if line[0] != "#"
+    ]
+
+
+def test_render_as_json():
+    process = run("render", "--format=json", "-m", "TPROXY", "--family=ipv4")
+    assert process.status == 0
+    document = json.loads(process.output)
+    assert [table["name"] for table in document["tables"]] == ["mangle", "nat"]
+    assert [item["family"] for item in document["network"]] == ["ipv4", "ipv4"]
+
+
+def test_render_of_a_family_that_is_off_is_empty():
+    process = run("render", "--family=ipv6", "--dual-stack=false")
+    assert process.status == 0
+    assert process.output == "" or process.output.startswith("*nat\n")  # a machine with IPv6 alone
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
+def test_a_reader_that_has_seen_enough():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "istio_iptables", "render", "--log_output_level=none"],
+            env=ENVIRONMENT,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+# --- dry run ----------------------------------------------------------------------------------
+
+
+def test_dry_run_prints_what_render_prints():
+    arguments = ["-m", "TPROXY", "-b", "80", "-k", "net1"]
+    process = run("istio-iptables", "--dry-run", *arguments)
+    assert process.status == 0
+    assert process.output == run("render", *arguments).output
+    assert "# ip rule add fwmark 1337 lookup 133\n" in process.output
+    assert all(LOG_LINE.fullmatch(line) for line in process.errors.splitlines())
+
+
+def test_settings_from_a_file(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("dry-run: true\nenvoy-port: 1\nproxy-uid: 2\n")
+    process = run("--config", str(file), "-u", "3")
+    assert process.status == 0
+    assert "-j REDIRECT --to-ports 1\n" in process.output
+    assert "--uid-owner 3 " in process.output
+    assert f"\tinfo\tsetting envoy-port = '1' ({file}: envoy-port)" in process.errors
+
+
+def test_dry_run_by_variable():
+    assert run(DRY_RUN="true").output == run("-n").output == run("apply", "-n").output != ""
+
+
+def test_dry_run_file(tmp_path: Path):
+    path = tmp_path / "script"
+    process = run("-n", DRY_RUN_FILE_PATH=str(path))
+    assert process.status == 0
+    assert path.read_text(encoding="utf-8") == process.output != ""
+
+
+def test_dry_run_file_that_cannot_be_written():
+    process = run("-n", DRY_RUN_FILE_PATH="/does/not/exist")
+    assert process.status == 1
+    assert "error\tDRY_RUN_FILE_PATH: '/does/not/exist' cannot be written" in process.errors
+    assert "Traceback" not in process.errors
+
+
+def test_skipping_the_rules_needs_no_privilege():
+    process = run("--skip-rule-apply")
+    assert (process.status, process.output) == (0, "")
+    assert "--skip-rule-apply: no rules are touched" in process.errors
+
+
+# --- without privileges -----------------------------------------------------------------------
+
+
+@only_linux
+@pytest.mark.parametrize(
+    "arguments", [[], ["apply"], ["cleanup"], ["diff"], ["cleanup", "-n"], ["--cleanup-only"]]
+)
+def test_without_capabilities_nothing_is_done(arguments: list[str]):
+    process = run(*arguments)
+    assert process.status == 1
+    assert process.output == ""
+    lines = process.errors.splitlines()
+    assert all(LOG_LINE.fullmatch(line) for line in lines)
+    assert "\terror\tthe capabilities NET_ADMIN and NET_RAW are missing" in process.errors
+    assert "what to do: " in lines[-1]
+
+
+@only_linux
+def test_what_the_network_namespace_is_needs_no_privilege_to_find_out():
+    process = run("--network-namespace", "/proc/self/ns/net")
+    assert process.status == 1
+    assert "\terror\tthe network namespace /proc/self/ns/net may not be entered" in process.errors
+    process = run("-n", "--network-namespace", "/proc/self/ns/net")
+    assert process.status == 0
+    assert "\twarn\tthe network namespace /proc/self/ns/net may not be entered" in process.errors
+    assert process.output == run("-n").output
+
+
+# --- log --------------------------------------------------------------------------------------
+
+
+def test_effective_settings_are_logged_with_their_sources():
+    process = run("-n", "-p=1", "-z", "15006", "--drop-invalid=false", PROXY_UID="2", INVALID_DROP="1")
+    settings = [line.split("\t")[2] for line in process.errors.splitlines() if "\tsetting " in line]
+    assert sorted(settings) == [
+        "setting dry-run = 'true' (--dry-run (-n))",
+        "setting envoy-port = '1' (--envoy-port (-p))",
+        "setting proxy-uid = '2' (variable PROXY_UID)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("none", False),
+        ("error", False),
+        ("default:warn", False),
+        ("info", True),
+        ("default:debug", True),
+        ("ads:none", True),
+        ("ads:none,default:none", False),
+        ("all:none", False),
+        ("", True),
+    ],
+)
+def test_log_levels(level: str, shown: bool):
+    process = run("-n", "--dual-stack", f"--log_output_level={level}")
+    assert process.status == 0
+    assert ("\tinfo\tsetting dry-run" in process.errors) == shown
+    if level == "none":
+        assert process.errors == ""
+
+
+def test_log_as_json():
+    process = run("-n", "--log_as_json", "-c", "é\"'")
+    assert process.status == 0
+    lines = [json.loads(line) for line in process.errors.splitlines()]
+    assert len(lines) >= 3
+    for line in lines:
+        assert set(line) == {"level", "time", "scope", "msg"}
+        assert line["scope"] == "default"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["time"])
+    assert "setting istio-exclude-interfaces = 'é\"\\'' (--istio-exclude-interfaces (-c))" in [
+        line["msg"] for line in lines
+    ]
+
+
+def test_other_log_settings_are_accepted():
+    flags = ["--log_target=stdout", "--log_caller", "default", "--log_stacktrace_level", "default:none"]
+    assert run("-n", *flags).status == 0
+
+
+# --- entry points -----------------------------------------------------------------------------
+
+
+def test_entry_points():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options.entry_points"]["console_scripts"].strip().splitlines()
+    assert dict(line.split(" = ") for line in lines) == {
+        "istio-iptables": "istio_iptables.__main__:main",
+        "istio-clean-iptables": "istio_iptables.__main__:clean",
+    }
+    assert callable(__main__.main)
+    assert callable(__main__.clean)
+
+
+@only_linux
+def test_istio_clean_iptables_is_cleanup():
+    process, cleanup = run("-p", "1", "--dual-stack", code=CLEAN), run("cleanup")
+    assert (process.status, process.output) == (cleanup.status, cleanup.output) == (1, "")
+    assert [line.split("\t")[1:] for line in process.errors.splitlines()] == [
+        line.split("\t")[1:] for line in cleanup.errors.splitlines()
+    ]
+    assert_refused(run("-p", "0", code=CLEAN), "--envoy-port (-p): '0' is not a port")
+    assert_refused(run("--nonsense", code=CLEAN), "--nonsense: unknown flag")
+    assert run("--help", code=CLEAN).output == run("cleanup", "--help").output
+
+
+@only_linux
+@pytest.mark.parametrize("flag", ["--log_target", "--network-namespace", "-p"])
+def test_istio_clean_iptables_is_never_apply(flag: str):
+    assert_refused(
+        run(flag, code=CLEAN), f"--{'envoy-port (-p)' if flag == '-p' else flag[2:]}: needs a value"
+    )

@@ -1,0 +1,535 @@
+"""Plans: which actions in which order, what they change, and that a failure leaves everything as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from istio_iptables.api import build, configure
+from istio_iptables.edit import RemoveChain, TableEdit, apply_to
+from istio_iptables.environment import Facts
+from istio_iptables.errors import KernelError
+from istio_iptables.plan import (
+    AddObject,
+    EditTable,
+    Live,
+    LoadNative,
+    Plan,
+    RemoveNative,
+    RemoveObject,
+    execute,
+    make_plan,
+)
+from istio_iptables.ruleset import (
+    ACCEPT,
+    BUILTIN_CHAINS,
+    TABLES,
+    Chain,
+    Comment,
+    Counters,
+    DestinationPort,
+    ForeignMatch,
+    ForeignTarget,
+    InInterface,
+    Jump,
+    LocalAddress,
+    LocalDefaultRoute,
+    MarkLookup,
+    Network,
+    PortRange,
+    Rule,
+    Ruleset,
+    Table,
+    Transport,
+    ours,
+)
+from tests import strategies
+
+if TYPE_CHECKING:
+    from istio_iptables.plan import Action, Place
+    from istio_iptables.ruleset import NetworkObject
+
+PLACES: tuple[Place, ...] = ("legacy", "nft")
+NOTHING = Ruleset()
+
+
+# --- a kernel that obeys the same rules -------------------------------------------------------
+
+
+class FakeKernel:
+    """Tables of both places, network objects and native tables; every action completely or not at all."""
+
+    def __init__(self) -> None:
+        self.tables: dict[tuple[Place, str, str], Table] = {}
+        self.network: list[NetworkObject] = []
+        self.native: tuple[str, ...] = ()
+        self.done: list[Action] = []
+        self.fails_at: frozenset[int] = frozenset()
+        self.error: BaseException = KernelError("the kernel said no", "ask it again")
+
+    def do(self, action: Action) -> None:
+        self.done.append(action)
+        if len(self.done) in self.fails_at:
+            raise self.error
+        if isinstance(action, EditTable):
+            key = (action.place, action.edit.family, action.edit.table)
+            before = self.tables.get(key, Table(action.edit.family, action.edit.table))
+            after = apply_to(before, action.edit)
+            assert (rules_of(action.before), rules_of(action.after)) == (rules_of(before), rules_of(after))
+            assert set(action.emptied) == without_rules(after, action.edit)
+            self.tables[key] = after
+        elif isinstance(action, AddObject):
+            assert action.item not in self.network
+            self.network.append(action.item)
+        elif isinstance(action, RemoveObject):
+            self.network.remove(action.item)
+        elif isinstance(action, RemoveNative):
+            assert self.native == action.names
+            self.native = ()
+        else:
+            assert isinstance(action, LoadNative)
+            assert not self.native
+            self.native = action.names
+
+    def live(self) -> Live:
+        tables = {
+            place: tuple(table for (where, *_), table in self.tables.items() if where == place)
+            for place in PLACES
+        }
+        return Live(tables, tuple(self.network), self.native, "script" if self.native else "")
+
+    def state(self) -> object:
+        """All there is, counters included, in an order that does not matter."""
+        tables = {key: rules_of(table) for key, table in self.tables.items() if rules_of(table)}
+        return tables, set(self.network), self.native
+
+    def put(self, wanted: Ruleset, place: Place) -> None:
+        """Put rules into place."""
+        execute(make_plan(self.live(), wanted, place), self)
+        self.done.clear()
+
+
+def rules_of(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
+    return {
+        chain.name: [(rule, rule.counters) for rule in chain.rules]
+        for chain in table.chains
+        if chain.rules or chain.name not in BUILTIN_CHAINS
+    }
+
+
+def reached(table: Table, name: str) -> set[str]:
+    """The chains with rules that a packet may get to from one."""
+    rules = table.chain(name).rules
+    targets = [rule.target.chain for rule in rules if isinstance(rule.target, Jump)]
+    found = {name} if rules else set()
+    return found.union(*(reached(table, target) for target in targets))
+
+
+def without_rules(table: Table, edit: TableEdit) -> set[str]:
+    touched = {step.chain for step in edit.steps} & BUILTIN_CHAINS
+    return {name for name in touched if not table.chain(name).rules}
+
+
+def wanted_for(chosen: Mapping[str, str] | None = None) -> Ruleset:
+    facts = Facts(True, True, ("10.0.0.1", "fd00::1"))
+    return build(configure(chosen or {}, environment=facts))
+
+
+TPROXY = {"istio-inbound-interception-mode": "TPROXY"}
+EVERYTHING = {
+    **TPROXY,
+    "dual-stack": "true",
+    "redirect-dns": "true",
+    "istio-exclude-interfaces": "eth1",
+    "kube-virt-interfaces": "net1",
+    "drop-invalid": "true",
+}
+STRANGERS = (
+    Rule((Transport("tcp"), DestinationPort(PortRange(22, 22))), ACCEPT, counters=Counters(3, 180)),
+    Rule((ForeignMatch(("-m", "set", "--match-set", "x", "dst")),), ForeignTarget(("-j", "LOG"))),
+    Rule((Comment("ISTIO_OUTPUT"), InInterface("eth9")), ACCEPT),
+)
+
+
+@st.composite
+def kernels(draw: st.DrawFn) -> FakeKernel:
+    """A kernel with rules of ours, strangers' rules among them and, at times, native tables."""
+    kernel = FakeKernel()
+    if draw(st.integers(0, 3)):
+        kernel.put(wanted_for(draw(strategies.settings())), draw(st.sampled_from(PLACES)))
+    for key, table in list(kernel.tables.items()):
+        if draw(st.booleans()):
+            kernel.tables[key] = table.replace(chains=tuple(draw(disturbed(chain)) for chain in table.chains))
+    if draw(st.integers(0, 3)) == 0:
+        strange = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS), Chain("KUBE", STRANGERS[:1])))
+        kernel.tables.setdefault(("nft", "ipv4", "nat"), strange)
+    if draw(st.integers(0, 3)) == 0:
+        kernel.native = ("istio-proxy-nat", "istio-proxy-raw")
+    return kernel
+
+
+@st.composite
+def disturbed(draw: st.DrawFn, chain: Chain) -> Chain:
+    """A chain with strangers' rules, or, if it is ours, with one rule less."""
+    rules = list(chain.rules)
+    if chain.is_ours:
+        del rules[: draw(st.integers(0, 1))]
+    else:
+        for rule in draw(st.lists(st.sampled_from(STRANGERS), max_size=2)):
+            rules.insert(draw(st.integers(0, len(rules))), rule)
+    return chain.replace(rules=tuple(rules))
+
+
+def wanted_rulesets() -> st.SearchStrategy[Ruleset]:
+    return strategies.settings().map(wanted_for) | st.just(NOTHING)
+
+
+def places() -> st.SearchStrategy[Place]:
+    return st.sampled_from(PLACES)
+
+
+# --- what is done -----------------------------------------------------------------------------
+
+
+@given(kernels(), wanted_rulesets(), places(), st.booleans())
+def test_afterwards_everything_is_as_wanted(kernel: FakeKernel, wanted: Ruleset, place: Place, rewrite: bool):
+    execute(make_plan(kernel.live(), wanted, place, rewrite=rewrite), kernel)
+    live = kernel.live()
+    for (where, family, name), table in kernel.tables.items():
+        goal = [t for t in wanted.tables if (place, t.family, t.name) == (where, family, name)]
+        expected = {chain.name: chain.in_order for t in goal for chain in t.chains}
+        assert {chain.name: chain.rules for chain in ours(table).chains} == expected
+    assert {(place, table.family, table.name) for table in wanted.tables} <= set(kernel.tables)
+    assert set(live.network) == set(wanted.network)
+    assert live.native == ()
+    again = make_plan(live, wanted, place)
+    assert again.actions == ()
+    assert again.differences == ()
+    assert again.replaces == bool(wanted.tables)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(kernels(), wanted_rulesets(), places(), st.booleans())
+def test_a_failure_at_any_action_leaves_everything_as_before(
+    kernel: FakeKernel, wanted: Ruleset, place: Place, rewrite: bool
+):
+    before = kernel.state()
+    plan = make_plan(kernel.live(), wanted, place, rewrite=rewrite)
+    for number in range(1, len(plan.actions) + 1):
+        kernel.done.clear()
+        kernel.fails_at = frozenset({number})
+        with pytest.raises(KernelError) as caught:
+            execute(plan, kernel)
+        assert caught.value is kernel.error
+        assert kernel.state() == before
+        assert len(kernel.done) == 2 * number - 1
+    kernel.done.clear()
+    kernel.fails_at = frozenset()
+    execute(plan, kernel)
+    assert kernel.done == list(plan.actions)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")], ids=repr)
+def test_any_other_exception_rolls_back_too(error: BaseException):
+    kernel = FakeKernel()
+    kernel.put(wanted_for(), "legacy")
+    before = kernel.state()
+    kernel.fails_at, kernel.error = frozenset({3}), error
+    with pytest.raises(type(error)) as caught:
+        execute(make_plan(kernel.live(), wanted_for(EVERYTHING), "nft"), kernel)
+    assert caught.value is error
+    assert kernel.state() == before
+
+
+def test_a_rollback_that_fails_is_reported_and_goes_on():
+    kernel = FakeKernel()
+    plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "legacy")
+    kernel.fails_at = frozenset({4, 6})  # the fourth action; and undoing the second
+    with pytest.raises(KernelError) as caught:
+        execute(plan, kernel)
+    assert caught.value.cause == (
+        f"the kernel said no; and this could not be put back: {plan.actions[1]}: the kernel said no"
+    )
+    assert caught.value.remedy == "ask it again"
+    assert isinstance(caught.value.__cause__, KernelError)
+    assert kernel.done[4:] == [action.inverse() for action in reversed(plan.actions[:3])]
+    assert [AddObject(item) for item in kernel.network] == [plan.actions[1]]
+
+
+@given(kernels(), wanted_rulesets(), places())
+def test_inverses(kernel: FakeKernel, wanted: Ruleset, place: Place):
+    for action in make_plan(kernel.live(), wanted, place).actions:
+        assert action.inverse().inverse() == action
+        assert action.inverse() != action
+        assert str(action).isprintable()
+
+
+# --- in which order ---------------------------------------------------------------------------
+
+
+def in_words(plan: Plan) -> list[str]:
+    """Every action in a word or three: `+` adds, `-` takes away."""
+    words = []
+    for action in plan.actions:
+        if isinstance(action, EditTable):
+            sign = "-" if action.edit.detaches else "+"
+            words.append(f"{sign}{action.place} {action.edit.family} {action.edit.table}")
+        elif isinstance(action, (AddObject, RemoveObject)):
+            sign = "+" if isinstance(action, AddObject) else "-"
+            words.append(f"{sign}{action.item.family} {type(action.item).__name__}")
+        else:
+            words.append(type(action).__name__)
+    return words
+
+
+def test_the_order_of_the_first_time():
+    assert in_words(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "legacy")) == [
+        "+ipv6 LocalAddress",
+        "+ipv4 MarkLookup",
+        "+ipv4 LocalDefaultRoute",
+        "+ipv6 MarkLookup",
+        "+ipv6 LocalDefaultRoute",
+        "+legacy ipv4 raw",
+        "+legacy ipv4 mangle",
+        "+legacy ipv4 nat",
+        "+legacy ipv6 raw",
+        "+legacy ipv6 mangle",
+        "+legacy ipv6 nat",
+    ]
+
+
+def test_the_order_of_cleaning_up():
+    kernel = FakeKernel()
+    kernel.put(wanted_for(EVERYTHING), "nft")
+    kernel.native = ("istio-proxy-nat",)
+    words = in_words(make_plan(kernel.live(), NOTHING, "legacy"))
+    assert words[:5] == [
+        "-ipv6 LocalDefaultRoute",
+        "-ipv6 MarkLookup",
+        "-ipv4 LocalDefaultRoute",
+        "-ipv4 MarkLookup",
+        "-ipv6 LocalAddress",
+    ]
+    for family in ("ipv4", "ipv6"):
+        tables = [word.rpartition(" ")[2] for word in words if word.startswith(f"-nft {family} ")]
+        assert tables == ["nat", "mangle", "raw"]
+    assert len(words) == 12
+    assert words[-1] == "RemoveNative"
+
+
+def test_adding_comes_before_detaching():
+    kernel = FakeKernel()
+    kernel.put(wanted_for(EVERYTHING), "legacy")
+    kernel.native = ("istio-proxy-nat",)
+    wanted = wanted_for({"dual-stack": "true", "redirect-dns": "true"})
+    words = in_words(make_plan(kernel.live(), wanted, "nft"))
+    assert words[:4] == ["+nft ipv4 raw", "+nft ipv4 nat", "+nft ipv6 raw", "+nft ipv6 nat"]
+    for family in ("ipv4", "ipv6"):
+        tables = [word.rpartition(" ")[2] for word in words[4:10] if word.startswith(f"-legacy {family} ")]
+        assert tables == ["nat", "mangle", "raw"]
+    assert words[10:] == [
+        "RemoveNative",
+        "-ipv6 LocalDefaultRoute",
+        "-ipv6 MarkLookup",
+        "-ipv4 LocalDefaultRoute",
+        "-ipv4 MarkLookup",
+    ]
+
+
+@given(kernels(), wanted_rulesets(), places())
+def test_order(kernel: FakeKernel, wanted: Ruleset, place: Place):
+    live = kernel.live()
+    actions = make_plan(live, wanted, place).actions
+    added = [number for number, action in enumerate(actions) if isinstance(action, AddObject)]
+    removed = [number for number, action in enumerate(actions) if isinstance(action, RemoveObject)]
+    assert added == list(range(len(added))), "what rules rely on comes first"
+    first_removed = len(actions) - len(removed) if wanted.tables else 0
+    assert removed == list(range(first_removed, first_removed + len(removed)))
+    obsolete = {action.item for action in actions if isinstance(action, RemoveObject)}
+    assert obsolete == {item for item in live.network if item not in wanted.network}
+
+    edits = [action for action in actions if isinstance(action, EditTable)]
+    assert len({(a.place, a.edit.family, a.edit.table) for a in edits}) == len(edits), "one edit a table"
+    taking_away = [action.takes_away for action in edits]
+    assert taking_away == sorted(taking_away), "adding comes before taking away"
+    assert all(action.edit.detaches for action in edits if action.takes_away)
+    for family in ("ipv4", "ipv6"):
+        for where in PLACES:
+            mine = [a for a in edits if (a.place, a.edit.family) == (where, family) and not a.takes_away]
+            tables = [TABLES.index(action.edit.table) for action in mine]
+            assert tables == sorted(tables), "raw before nat"
+
+
+@pytest.mark.parametrize("direction", [(TPROXY, {}), ({}, TPROXY)], ids=["to REDIRECT", "to TPROXY"])
+def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
+    direction: tuple[dict[str, str], dict[str, str]],
+):
+    kernel = FakeKernel()
+    kernel.put(wanted_for(direction[0]), "legacy")
+
+    def captures() -> bool:
+        return any(
+            {"ISTIO_TPROXY", "ISTIO_IN_REDIRECT"} & reached(table, "PREROUTING")
+            for table in kernel.tables.values()
+        )
+
+    for action in make_plan(kernel.live(), wanted_for(direction[1]), "legacy").actions:
+        assert captures()
+        kernel.do(action)
+    assert captures()
+
+
+def test_no_table_is_without_rules_while_they_are_replaced():
+    kernel = FakeKernel()
+    kernel.put(wanted_for(EVERYTHING), "legacy")
+    wanted = wanted_for({**EVERYTHING, "istio-inbound-ports": "80", "envoy-port": "1"})
+    plan = make_plan(kernel.live(), wanted, "legacy")
+    assert len(plan.actions) == 4  # raw does not change
+    for action in plan.actions:
+        kernel.do(action)
+        for family in ("ipv4", "ipv6"):
+            for name in TABLES:
+                table = kernel.tables["legacy", family, name]
+                assert table.chain("ISTIO_INBOUND").rules
+                assert any(rule.is_ours_in_foreign_chain for rule in table.chain("OUTPUT").rules)
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+def test_replaces():
+    kernel = FakeKernel()
+
+    def replaces(chosen: Mapping[str, str] | None = None, place: Place = "nft") -> bool:
+        return make_plan(kernel.live(), wanted_for(chosen), place).replaces
+
+    assert not replaces()
+    kernel.tables["nft", "ipv4", "nat"] = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS),))
+    assert not replaces()
+    kernel.native = ("istio-proxy-nat",)
+    assert replaces()
+    kernel.native = ()
+    kernel.network = [LocalDefaultRoute("ipv4", 133)]
+    assert replaces()
+    assert not replaces(TPROXY)
+    kernel.network = []
+    kernel.put(wanted_for(), "nft")
+    assert replaces()
+    assert replaces(place="legacy")
+
+
+def test_differences():
+    kernel = FakeKernel()
+    kernel.put(wanted_for({"envoy-port": "1"}), "legacy")
+    kernel.native = ("istio-proxy-nat", "istio-proxy-raw")
+    plan = make_plan(kernel.live(), wanted_for({"dual-stack": "true"}), "legacy")
+    parts = {difference.title: difference for difference in plan.differences}
+    assert list(parts) == [
+        "ipv4 nat (legacy)",
+        "ipv6 nat (legacy)",
+        "nftables (native)",
+        "addresses and routes",
+    ]
+    nat = parts["ipv4 nat (legacy)"]
+    removed = [line for line in nat.before if line not in nat.after]
+    assert removed == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1"]
+    added = [line for line in nat.after if line not in nat.before]
+    assert added == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001"]
+    assert parts["ipv6 nat (legacy)"].before == ()
+    native = ("table inet istio-proxy-nat", "table inet istio-proxy-raw")
+    assert (parts["nftables (native)"].before, parts["nftables (native)"].after) == (native, ())
+    assert parts["addresses and routes"].before == ()
+    assert parts["addresses and routes"].after == ("ip -6 addr add ::6/128 dev lo nodad",)
+
+
+@given(kernels(), wanted_rulesets(), places())
+def test_there_is_a_difference_where_something_of_ours_changes(
+    kernel: FakeKernel, wanted: Ruleset, place: Place
+):
+    plan = make_plan(kernel.live(), wanted, place)
+    if plan.differences:
+        assert plan.actions
+    for action in () if plan.differences else plan.actions:
+        # all that is left to do is taking chains of ours away that have no rules
+        assert isinstance(action, EditTable)
+        assert all(isinstance(step, RemoveChain) for step in action.edit.steps)
+
+
+def test_strangers_rules_are_no_difference():
+    kernel = FakeKernel()
+    kernel.put(wanted_for(), "legacy")
+    for key, table in kernel.tables.items():
+        chains = [
+            chain if chain.is_ours else Chain(chain.name, (*STRANGERS, *chain.rules))
+            for chain in table.chains
+        ]
+        kernel.tables[key] = table.replace(chains=tuple(chains))
+    plan = make_plan(kernel.live(), wanted_for(), "legacy")
+    assert plan.differences == ()
+    assert plan.actions == ()
+
+
+@pytest.mark.parametrize("chosen", [{}, TPROXY], ids=["REDIRECT", "TPROXY"])
+def test_the_order_of_matches_is_no_difference(chosen: dict[str, str]):
+    kernel = FakeKernel()
+    kernel.put(wanted_for(chosen), "legacy")
+    for key, table in kernel.tables.items():
+        chains = [
+            chain.replace(rules=tuple(rule.replace(matches=rule.matches[::-1]) for rule in chain.rules))
+            for chain in table.chains
+        ]
+        kernel.tables[key] = table.replace(chains=tuple(chains))
+    plan = make_plan(kernel.live(), wanted_for(chosen), "legacy")
+    assert [action for action in plan.actions if isinstance(action, EditTable)] == []
+    assert [part for part in plan.differences if part.title != "addresses and routes"] == []
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (AddObject(LocalAddress(Network(6, 6, 128))), "ip -6 addr add ::6/128 dev lo nodad"),
+        (RemoveObject(LocalAddress(Network(6, 6, 128))), "ip -6 addr del ::6/128 dev lo"),
+        (AddObject(MarkLookup("ipv4", 1337, 133)), "ip rule add fwmark 1337 lookup 133"),
+        (RemoveObject(MarkLookup("ipv6", 1337, 133)), "ip -6 rule del fwmark 1337 lookup 133"),
+        (AddObject(LocalDefaultRoute("ipv6", 5)), "ip -6 route add local default dev lo table 5"),
+        (RemoveObject(LocalDefaultRoute("ipv4", 5)), "ip route del local default dev lo table 5"),
+        (RemoveNative(("a", "b"), ""), "remove the nftables tables a, b"),
+        (LoadNative(("a",), ""), "make the nftables tables a again"),
+    ],
+    ids=str,
+)
+def test_actions_in_words(action: Action, text: str):
+    assert str(action) == text
+
+
+def test_edits_in_words():
+    wanted = wanted_for()
+    (action,) = make_plan(FakeKernel().live(), wanted, "nft").actions
+    assert str(action) == f"ipv4 nat (nft): write {sum(1 for _ in wanted.rules())} rules"
+    assert str(action.inverse()) == "ipv4 nat (nft): remove rules"
+
+
+# --- what is live -----------------------------------------------------------------------------
+
+
+@given(kernels())
+@example(FakeKernel())
+def test_live(kernel: FakeKernel):
+    live = kernel.live()
+    for place in PLACES:
+        held = [table for table in live.tables[place] if not ours(table).is_empty]
+        assert live.holds_ours(place) == bool(held)
+        for table in live.tables[place]:
+            assert live.table(place, table.family, table.name) is table
+    assert live.table("nft", "ipv6", "filter") is None
+
+
+def test_marks_of_live_rules_tell_which_routes_are_ours():
+    kernel = FakeKernel()
+    assert kernel.live().marks() == frozenset()
+    kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "nft")
+    assert kernel.live().marks() == {7}

@@ -1,0 +1,122 @@
+"""What a plain call does not import, because it costs more than the rest of the run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+_LIST = """
+    typer click rich shellingham netaddr yaml iptc setuptools distutils pyroute2
+    logging dataclasses subprocess json difflib inspect argparse typing pathlib asyncio tempfile shutil shlex
+    textwrap datetime decimal ipaddress ssl importlib.metadata importlib.resources unittest email http urllib
+    string random threading concurrent multiprocessing signal locale gettext traceback ast dis tokenize pprint
+    copy pickle hashlib secrets uuid configparser csv
+"""
+#: Modules that take milliseconds each, or bring in others that do.
+EXPENSIVE = frozenset(_LIST.split())
+
+BEFORE = "import os, sys; before = set(sys.modules)"
+AFTER = "print(*sorted(set(sys.modules) - before), file=sys.__stderr__)"
+MAIN = "from istio_iptables.__main__ import main"
+
+
+def imported(code: str) -> set[str]:
+    """The modules that a new interpreter imports for some code, beyond those that it starts with."""
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{BEFORE}\n{code}\n{AFTER}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def expensive(modules: set[str]) -> set[str]:
+    return {module for module in EXPENSIVE if any(m == module or m.startswith(f"{module}.") for m in modules)}
+
+
+POD_SPEC = (
+    "['istio-iptables', '-p', '15001', '-z', '15006', '-u', '1337', '-m', 'REDIRECT', '-i', '*', '-x', '', "
+    "'-b', '*', '-d', '15090,15021,15020', '--log_output_level=default:info']"
+)
+
+
+def test_importing_the_package_imports_nothing():
+    assert imported("import istio_iptables") <= {"istio_iptables", "__future__"}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["[]", "['-m', 'TPROXY', '-c', 'eth1']", "['--drop-invalid', '--reconcile']", "['-b', '80,8000-8100']"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no facts are read with netlink")
+def test_a_dry_run(extra: str):
+    modules = imported(f"{MAIN}\nassert main([*{POD_SPEC}, *{extra}, '-n']) == 0")
+    assert "istio_iptables.policy.nat" in modules
+    assert expensive(modules) == set()
+    assert "istio_iptables.cli" not in modules
+    assert not any(module.startswith("istio_iptables.backends") for module in modules)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the backends are those of Linux")
+def test_applying():
+    modules = imported(
+        f"""{MAIN}
+import istio_iptables.usecases
+from istio_iptables.api import build, configure
+from istio_iptables.backends.entries import encode
+from istio_iptables.backends.machine import Machine
+from istio_iptables.environment import Facts
+from istio_iptables.plan import Live, make_plan
+Machine(writing=False)
+nothing = Live({{"legacy": (), "nft": ()}})
+plan = make_plan(nothing, build(configure(environment=Facts())), "legacy")
+assert plan.actions
+for _, _, rule in plan.wanted.rules():
+    encode(rule, "ipv4")"""
+    )
+    assert "istio_iptables.backends.libiptc" in modules
+    assert expensive(modules) == set()
+    assert "istio_iptables.cli" not in modules
+
+
+def test_bad_settings_are_reported_without_the_expensive_modules():
+    modules = imported(f"{MAIN}\nassert main(['-p', '0', '-b', 'x', '-c', 'a/b', '-u', 'no-such-user']) == 2")
+    assert expensive(modules) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        ("['-n', '-i', '10.0.0.0/8']", {"netaddr"}),
+        ("['-n', '-x', 'fd00::/8']", {"netaddr"}),
+        ("['-n', '--config', '/dev/null']", {"yaml"}),
+        ("['-n', '--log_as_json']", {"json"}),
+        ("['render', '--format=json']", {"json"}),
+        ("['--version']", {"typer"}),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="no /dev/null")
+def test_who_needs_more_imports_more(arguments: str, needed: set[str]):
+    modules = imported(f"{MAIN}\ntry: main({arguments})\nexcept SystemExit: pass")
+    assert needed <= expensive(modules)
+
+
+def test_the_library_imports_what_it_is_asked_for():
+    modules = imported("from istio_iptables import Facts, SettingsError, Ruleset")
+    assert {m for m in modules if m.startswith("istio_iptables.")} == {
+        "istio_iptables.environment",
+        "istio_iptables.errors",
+        "istio_iptables.record",
+        "istio_iptables.ruleset",
+    }
+    assert expensive(modules) == set()
