@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run istio-iptables with the given arguments, by default the process's, and return the exit code."""
+    if sys.stdout is None:  # closed by the caller (>&-): what is printed goes nowhere
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
     if "_ISTIO_IPTABLES_COMPLETE" in os.environ:
         from .cli import run as run_application
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def clean(arguments: Sequence[str] | None = None) -> int:
-    """Run istio-clean-iptables: `istio-iptables cleanup`, settings being accepted and of no account."""
+    """Run istio-clean-iptables: `istio-iptables cleanup`, other settings being checked but of no account."""
     invocation = read(sys.argv[1:] if arguments is None else arguments)
     mistakes = invocation.mistakes
     if invocation.command not in ("", "cleanup"):

@@ -17,6 +17,7 @@ from .plan import execute, make_plan
 from .resolve import parse, resolve
 from .ruleset import FAMILIES, Ruleset
 from .settings import BY_NAME, Given, nearest
+from .sources import as_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,20 +30,25 @@ if TYPE_CHECKING:
     from .ruleset import Family
 
 
-def configure(settings: Mapping[str, str] | None = None, *, environment: Environment | None = None) -> Config:
+def configure(
+    settings: Mapping[str, object] | None = None, *, environment: Environment | None = None
+) -> Config:
     """Make a Config from settings by their long flag names; what is not given has its default.
 
-    Values are written as on the command line and checked in the same way. `environment` are the
-    facts about the machine that the rules are for, by default this one. Variables of the process
-    are not read. Raises SettingsError with every mistake.
+    Values are texts as on the command line, or numbers, booleans and lists, and are checked in the
+    same way. `environment` are the facts about the machine that the rules are for, by default this
+    one. Variables of the process are not read. Raises SettingsError with every mistake.
     """
     facts = environment or ThisMachine()
     given, mistakes = [], []
-    for name, text in (settings or {}).items():
-        if name in BY_NAME:
-            given.append(Given(BY_NAME[name], text, name))
-        else:
+    for name, value in (settings or {}).items():
+        if name not in BY_NAME:
             mistakes.append(f"{name}: unknown setting{nearest(name, BY_NAME)}")
+            continue
+        try:
+            given.append(Given(BY_NAME[name], as_text(value), name))
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
     config, _warnings = resolve(parse(given, facts, mistakes), facts)
     return config
 
@@ -65,6 +71,8 @@ def render(
     which stand one after the other if both families have rules, then ip(8) commands as comments.
     `commands`: a shell script, with `explain` each rule's reason above it. `json`: for programs.
     """
+    if style not in ("restore", "commands", "json") or not set(families) <= set(FAMILIES):
+        raise ValueError(f"no such style or family: {style!r}, {families!r}")
     if style == "json":
         return as_json.text(as_json.document(ruleset, families))
     if style == "commands":
@@ -90,22 +98,37 @@ class Prepared:
         self.choice = choice
         self.plan = plan
 
+    def settle(self) -> None:
+        """Make the choice of the backend final; `apply` does so first.
+
+        Where neither rules nor tables tell which backend to use, this tries the legacy nat table, which
+        makes it, and plans anew for nftables if there is none.
+        """
+        choice = self._machine.settle(self.choice)
+        if choice.place != self.choice.place:
+            self.plan = make_plan(self.live, self.wanted, choice.place)
+        self.choice = choice
+
     def apply(self) -> None:
         """Do what the plan says.
 
         Raises SettingsError if the backend cannot load it, before anything is touched, and
         KernelError if the kernel said no, after everything has been put back.
         """
+        from .backends.signals import Held
+
+        self.settle()
         # What is to be replaced has to be loadable too: it is put back if a later step fails.
         both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
         refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
         if refusals:
             raise SettingsError(
-                f"{text}: shorten ISTIO_OUTBOUND_OWNER_GROUPS, or leave --force-iptables-binary out, "
-                "since libiptc can load it"
+                f"{text}, which is used because {self.choice.why}: shorten ISTIO_OUTBOUND_OWNER_GROUPS "
+                "(libiptc and native nftables have no such limit)"
                 for text in refusals
             )
-        execute(self.plan, self._machine)
+        with Held() as signals:
+            execute(self.plan, self._machine, interrupted=signals.pending)
 
 
 def prepare(machine: Machine, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:

@@ -25,12 +25,12 @@ _EPILOG = (
     "Every setting can be given by its flag, by the variable shown, or in a --config file; a flag goes "
     "before a variable, a variable before a file. Exit codes: 0 done or nothing to do; 1 failed, everything "
     "as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in place and --reconcile "
-    "is not given (diff: a difference); 126 validation failed."
+    "is not given (diff: a difference)."
 )
 _COMMAND_EPILOG = "All settings go with this command: `istio-iptables --help` lists them."
 _HELP = (
     "Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port 15001, "
-    "inbound to port 15006, and Envoy's own traffic (UID 1337) nowhere but where it wants to go."
+    "inbound to port 15006. Envoy's own traffic (UID 1337) is left alone."
 )
 
 
@@ -175,7 +175,8 @@ def make_app() -> typer.Typer:
         )
     )
     for command in COMMANDS:
-        app.command(command.name, cls=_Command, epilog=_COMMAND_EPILOG)(_command(command))
+        short = command.help.partition(":")[0].partition(",")[0].partition(" (")[0]
+        app.command(command.name, cls=_Command, epilog=_COMMAND_EPILOG, short_help=short)(_command(command))
     return app
 
 
@@ -198,4 +199,7 @@ def run(arguments: Sequence[str]) -> int:
     except _ArgumentError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
+        return 1
     return result if isinstance(result, int) else 0

@@ -37,7 +37,7 @@ from .ruleset import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Literal, Protocol, TypeAlias
 
     from .edit import TableEdit
@@ -301,11 +301,17 @@ def _sorted_words(rule: Rule) -> list[str]:
 # --- doing it -------------------------------------------------------------------------------
 
 
-def execute(plan: Plan, kernel: Kernel) -> None:
-    """Do the actions in order. If one fails, undo those before it and raise KernelError."""
+def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = bool) -> None:
+    """Do the actions in order. If one fails, undo those before it and raise KernelError.
+
+    `interrupted` is asked before each: when it says so, that counts as a failure. A signal must not
+    cut an action short, since nobody would know whether it was done: see backends/signals.py.
+    """
     done: list[Action] = []
     try:
         for action in plan.actions:
+            if interrupted():
+                raise KernelError("interrupted by a signal", "everything is as before: run again")
             kernel.do(action)
             done.append(action)
     except BaseException as error:

@@ -431,7 +431,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             option(
                 "family",
-                "Only this family: ipv4 or ipv6.",
+                "Only this family, ipv4 or ipv6: iptables-restore takes one at a time.",
                 values.one_of("ipv4", "ipv6", "", empty=""),
                 metavar="FAMILY",
             ),
@@ -472,5 +472,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word most like `name`, or nothing."""
     import difflib
 
-    matches = difflib.get_close_matches(name, tuple(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, tuple(known), n=1, cutoff=0.6)
     return f" (did you mean {matches[0]}?)" if matches else ""

@@ -45,7 +45,7 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
             mistakes.append(f"{origin}: unknown setting{nearest(name, BY_NAME)}")
             continue
         try:
-            given.append(Given(setting, _text(value), origin))
+            given.append(Given(setting, as_text(value), origin))
         except ValueError as error:
             mistakes.append(f"{origin}: {error}")
     return given, mistakes
@@ -96,20 +96,20 @@ def _yaml(text: str, path: str) -> Any:
         raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {reason}"]) from error
 
 
-def _text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Return a value as a user would write it on a command line."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
+    if isinstance(value, (str, int)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
         return ",".join(_member(member) for member in value)
     raise ValueError("a value is a text, a number, true, false or a list of such")
 
 
-def _member(value: Any) -> str:
-    if isinstance(value, (list, dict)):
+def _member(value: object) -> str:
+    if isinstance(value, (list, tuple, dict)):
         raise ValueError("a list cannot hold lists or mappings")
-    return _text(value)
+    return as_text(value)

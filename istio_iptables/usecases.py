@@ -60,11 +60,15 @@ class Run:
     def config(self) -> Config:
         """Settle the Config, and log what an operator will want to know tomorrow."""
         config, warnings = resolve(self.parsed, self._facts)
-        for given in self.parsed.changed:
-            log.info(f"setting {given.setting.name} = {given.text!r} ({given.origin})")
+        self.log_settings()
         for warning in (*self._warnings, *warnings):
             log.warn(warning)
         return config
+
+    def log_settings(self) -> None:
+        """Log the settings that differ from their defaults, and where each came from."""
+        for given in self.parsed.changed:
+            log.info(f"setting {given.setting.name} = {given.text!r} ({given.origin})")
 
     def machine(self, *, writing: bool) -> Machine:
         """Return the kernel, to be entered by the caller."""
@@ -86,7 +90,7 @@ def run(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
     try:
         return _run(invocation, environ)
     except KeyboardInterrupt:
-        log.error("interrupted: everything is as before")
+        log.error("interrupted: nothing was left half done")
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read standard output has seen enough; the interpreter would complain when it ends.
@@ -144,23 +148,27 @@ def apply(run: Run) -> int:
         return _print_script(run, render(wanted))
     with run.machine(writing=True) as machine:
         prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
-        log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
         _log_state("before", prepared)
         if not prepared.plan.actions:
+            _log_choice(prepared)
             log.info("the rules are in place already: nothing to do")
             return 0
         if prepared.plan.replaces and not run.operation.reconcile and prepared.plan.differences:
+            _log_choice(prepared)
             sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
                 "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
             )
+        prepared.settle()
+        _log_choice(prepared)
         _apply(machine, prepared)
     return 0
 
 
 def cleanup(run: Run) -> int:
     """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
+    run.log_settings()
     wanted = Ruleset()
     with run.machine(writing=not run.operation.dry_run) as machine:
         prepared = prepare(machine, wanted)
@@ -179,7 +187,7 @@ def diff(run: Run) -> int:
     wanted = build(run.config())
     with run.machine(writing=False) as machine:
         prepared = prepare(machine, wanted)
-    log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
+    _log_choice(prepared)
     differs = bool(prepared.plan.differences)
     if run.options["json"]:
         sys.stdout.write(difference.json_text(prepared.plan))
@@ -188,6 +196,10 @@ def diff(run: Run) -> int:
     else:
         log.info("the rules are in place: no difference")
     return Differs.exit_code if differs else 0
+
+
+def _log_choice(prepared: Prepared) -> None:
+    log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
 
 
 def _colour() -> bool:
@@ -199,7 +211,7 @@ def _apply(machine: Machine, prepared: Prepared) -> None:
     for action in prepared.plan.actions:
         log.info(f"planned: {action}")
     prepared.apply()
-    log.info(f"done: {len(prepared.plan.actions)} steps")
+    log.info("done: the rules are as planned")
     if log.enabled("debug"):
         _log_state("after", prepare(machine, prepared.wanted))
 

@@ -26,11 +26,15 @@ _CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
 
 
 class Choice(Record):
-    """The backend that is to hold the rules, and why it was chosen."""
+    """The backend that is to hold the rules, and why it was chosen.
+
+    `untried`: the legacy nat table, which trying would make, has not been tried.
+    """
 
     place: Place
     backend: str
     why: str
+    untried: bool = False
 
 
 class Machine:
@@ -43,7 +47,7 @@ class Machine:
     def __init__(self, *, forced_variant: str = "", cni_mode: bool = False, writing: bool = True) -> None:
         self._forced = forced_variant
         self._locks = Locks(cni_mode=cni_mode) if writing else None
-        self._writing = writing
+        self._entered = False
         self._nft = Restore("nft")
         self._legacy = self._legacy_backend()
 
@@ -51,11 +55,13 @@ class Machine:
         require_capabilities()
         if self._locks:
             self._locks.__enter__()
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         self._legacy.close()
         self._nft.close()
         if self._locks:
@@ -75,6 +81,8 @@ class Machine:
 
         `wanted` tells which routing rules and routes would be ours. Raises KernelError.
         """
+        if not self._entered:
+            raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
         tables: dict[Place, tuple[Table, ...]] = {"legacy": self._tables(self._legacy)}
         tables["nft"] = self._tables(self._nft)
         live = Live(tables)
@@ -102,15 +110,19 @@ class Machine:
         for place in places:
             if self._holds_others(live, place):
                 return self._chosen(place, "other rules of this network namespace are there")
-        if self._has_legacy_nat():
-            return self._chosen("legacy", "the kernel has the legacy tables, and no rules are in place")
-        return self._chosen("nft", "the kernel has no legacy nat table")
+        if has_legacy("ipv4"):
+            why = "the kernel has the legacy tables, and no rules are in place"
+            return self._chosen("legacy", why).replace(untried=True)
+        return self._chosen("nft", "the kernel has no legacy tables")
 
-    def _has_legacy_nat(self) -> bool:
-        """Tell whether legacy rules can be made. Only who is about to write may try the table itself."""
-        if not has_legacy("ipv4"):
-            return False
-        return not self._writing or not isinstance(self._legacy, Libiptc) or self._legacy.opens("ipv4", "nat")
+    def settle(self, choice: Choice) -> Choice:
+        """Return the choice when it is about to be written: not legacy, if there is no legacy nat table.
+
+        Trying the table makes it, so only who will write into it may try.
+        """
+        if choice.untried and isinstance(self._legacy, Libiptc) and not self._legacy.opens("ipv4", "nat"):
+            return self._chosen("nft", "the kernel has no legacy nat table")
+        return choice.replace(untried=False)
 
     def nothing_to_choose(self) -> Choice:
         """Return a choice for a plan that makes no rules."""
@@ -172,7 +184,7 @@ def require_capabilities() -> None:
     ]
     if missing:
         raise KernelError(
-            f"the capabilities {' and '.join(missing)} are missing",
+            f"missing: {' and '.join(f'the capability {name}' for name in missing)}",
             "run as root, or give the container securityContext.capabilities.add: [NET_ADMIN, NET_RAW] "
             "and runAsUser: 0 (--dry-run needs neither)",
         )

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 _RTN_LOCAL = 2
 _FULL_MASK = 0xFFFFFFFF
-#: Errors of "it is there already" and "it is not there", which are what was wanted.
-_ALREADY = frozenset({errno.EEXIST})
+#: Errors that say that something is not there, which is what was wanted.
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
 
 #: The mark and the table that this tool uses unless told otherwise.
@@ -80,7 +79,7 @@ def _delivers_locally(family: Family, table: int, *, only: bool = False) -> bool
 
 
 def add(item: NetworkObject) -> None:
-    """Make an address, routing rule or route. Raises KernelError; what is there already is no error."""
+    """Make an address, routing rule or route. Raises KernelError, also if another one is in its place."""
     try:
         if isinstance(item, LocalAddress):
             address, _, _ = str(item.network).partition("/")
@@ -90,8 +89,24 @@ def add(item: NetworkObject) -> None:
         else:
             netlink.add_local_default_route(item.family, item.table)
     except OSError as error:
-        if error.errno not in _ALREADY:
-            raise _failed(item, error) from error
+        if error.errno == errno.EEXIST:
+            raise _in_the_way(item) from error
+        raise _failed(item, error) from error
+
+
+def _in_the_way(item: NetworkObject) -> KernelError:
+    """Return what it means that something else is where an address or route of ours has to be."""
+    if isinstance(item, LocalAddress):
+        address = str(item.network).partition("/")[0]
+        return KernelError(
+            f"the interface lo has the address {address} already, but not as {item.network}",
+            "remove it (`ip -6 addr show dev lo` shows it), then run again",
+        )
+    return KernelError(
+        f"the routing table {item.table} ({item.family}) has another default route already",
+        "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
+        f"(`ip route show table {item.table}` shows it)",
+    )
 
 
 def remove(item: NetworkObject) -> None:
@@ -123,4 +138,4 @@ def _failed(item: NetworkObject, error: OSError) -> KernelError:
         )
     else:
         remedy = ""
-    return KernelError(str(error), remedy)
+    return KernelError(error.strerror or str(error), remedy)

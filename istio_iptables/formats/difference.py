@@ -26,12 +26,17 @@ def text(plan: Plan, *, colour: bool = False) -> str:
 
 
 def _part(part: Difference) -> Iterator[str]:
+    yield f"@ {part.title}"
+    for line in _changes(part):
+        yield "  ..." if line.startswith("@@") else line
+
+
+def _changes(part: Difference) -> list[str]:
+    """Return the lines that differ, a rule that moved twice, with some around them."""
     import difflib
 
-    yield f"@ {part.title}"
     changes = difflib.unified_diff(part.before, part.after, lineterm="", n=_CONTEXT_LINES)
-    for line in list(changes)[2:]:  # the first two lines are file names
-        yield "  ..." if line.startswith("@@") else line
+    return list(changes)[2:]  # the first two lines are file names
 
 
 def json_text(plan: Plan) -> str:
@@ -41,8 +46,8 @@ def json_text(plan: Plan) -> str:
             "part": part.title,
             "in_place": list(part.before),
             "wanted": list(part.after),
-            "removed": [line for line in part.before if line not in part.after],
-            "added": [line for line in part.after if line not in part.before],
+            "removed": [line[1:] for line in _changes(part) if line[0] == "-"],
+            "added": [line[1:] for line in _changes(part) if line[0] == "+"],
         }
         for part in plan.differences
     ]

@@ -1,0 +1,39 @@
+"""signals: hold Ctrl-C and termination back while the kernel's rules are being changed."""
+
+from __future__ import annotations
+
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: What is held back.
+HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+class Held:
+    """A context manager in which these signals wait; processes started in it do not get them either.
+
+    `pending` tells whether one waits. Whoever acts on that has answered it: it is not delivered again
+    at the end. One that nobody asked about is.
+    """
+
+    def __init__(self) -> None:
+        self._answered = False
+
+    def __enter__(self) -> Held:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        return self
+
+    def pending(self) -> bool:
+        """Tell whether a signal waits."""
+        self._answered = not HELD.isdisjoint(signal.sigpending())
+        return self._answered
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._answered and signal.sigtimedwait(HELD, 0):
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
