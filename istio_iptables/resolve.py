@@ -148,6 +148,10 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     if not isinstance(networks, Everything):
         chosen["outbound_networks_name_loopback"] = any(n.names_loopback for n in networks)
         chosen["outbound_networks"] = tuple(n.as_network() for n in networks)
+    if chosen["interception_mode"] == "TPROXY" and chosen["rerouted_interfaces"]:
+        warnings.append(
+            "--kube-virt-interfaces has no effect on ports that TPROXY captures, which takes packets first"
+        )
     if chosen["capture_all_dns"] and not chosen["redirect_dns"]:
         warnings.append("--capture-all-dns has no effect without --redirect-dns")
     if chosen["owner_groups_excluded"] and not isinstance(chosen["owner_groups"], Everything):

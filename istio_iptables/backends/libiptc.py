@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import marshal
 import os
-import signal
 import struct
 
 from ..edit import CreateChain, Insert, RemoveChain, ReplaceRules
@@ -18,7 +17,6 @@ from ..errors import KernelError
 from ..ruleset import TABLES, Chain, Table
 from .entries import decode, encode
 from .proc import existing_legacy_tables
-from .signals import HELD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,10 +135,9 @@ class _Worker:
             os.close(self._requests)
             os.close(self._answers)
             try:
-                # Signals may go to all processes of a group; what they mean is the parent's to decide,
-                # and this process stops when the parent does.
-                for number in HELD:
-                    signal.signal(number, signal.SIG_IGN)
+                from .signals import ignore
+
+                ignore()  # they may go to all processes of a group; the parent decides
                 _serve(family, requests_read, answers_write)
             finally:
                 os._exit(0)

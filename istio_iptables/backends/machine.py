@@ -184,7 +184,9 @@ def require_capabilities() -> None:
     ]
     if missing:
         raise KernelError(
-            f"missing: {' and '.join(f'the capability {name}' for name in missing)}",
+            f"the capability {missing[0]} is missing"
+            if len(missing) == 1
+            else f"the capabilities {' and '.join(missing)} are missing",
             "run as root, or give the container securityContext.capabilities.add: [NET_ADMIN, NET_RAW] "
             "and runAsUser: 0 (--dry-run needs neither)",
         )

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
+def ignore() -> None:
+    """Ignore these signals in this process, for good."""
+    for number in HELD:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Held:
     """A context manager in which these signals wait; processes started in it do not get them either.
 

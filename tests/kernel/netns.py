@@ -354,8 +354,8 @@ BEYOND_SIDE_LINK = ("198.19.0.0/16", "2001:db8:19::/48")
 class Pod(Namespace):
     """A pod: `eth0` and `lo1` lead to the `client`, and with `vm` two interfaces to a virtual machine.
 
-    The client answers for every address in WORLD. Addresses of a family that is not wanted do not exist;
-    others than those of the links as they are drawn above can be given as (pod's, client's).
+    The client answers for every address in WORLD. Of a family that is not wanted there are no addresses;
+    `uplink` gives eth0 others than those above.
     """
 
     def __init__(

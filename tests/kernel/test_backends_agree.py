@@ -441,6 +441,26 @@ def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: lis
                 place.empty()
 
 
+def test_a_new_rule_goes_to_where_the_last_of_ours_was(places: list[Place]) -> None:
+    """Not to where the first was: a RETURN of ours before a stranger's rule would switch that off."""
+    first, _ = rules({"kube-virt-interfaces": "vm0"}, (True, False, []))
+    second, _ = rules({"istio-inbound-ports": "", "istio-exclude-interfaces": "eth1"}, (True, False, []))
+    for place in places:
+        with place.scratch.inside():
+            try:
+                place.edit({}, first, "ipv4")
+                stranger = Foreign("ipv4", "nat", "PREROUTING", "-p udp -j RETURN", 0.7, 5, 300)
+                insert_foreign(place, "ipv4", [stranger], place.save("ipv4"))
+                place.edit(place.read("ipv4", place.save("ipv4")), second, "ipv4")
+                found = [line for line in place.save("ipv4").splitlines() if "-A PREROUTING" in line]
+                assert [line.partition("] ")[2] for line in found] == [
+                    "-A PREROUTING -p udp -j RETURN",
+                    "-A PREROUTING -i eth1 -m comment --comment istio-iptables -j RETURN",
+                ]
+            finally:
+                place.empty()
+
+
 @properties(0.3)
 @given(values=settings(), pod=environments())
 def test_rules_with_comments_are_read_back_equal(places: list[Place], values: Settings, pod: Pod) -> None:

@@ -31,6 +31,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ import pytest
 
 from istio_iptables.config import Config
 from istio_iptables.settings import SETTINGS
-from tests.kernel.netns import SIDE_LINK, SILENCE_LIMIT, UPLINK, VM_LINKS, Call, Namespace, Pod
+from tests.kernel.netns import SIDE_LINK, SILENCE_LIMIT, UPLINK, VM_LINKS, Call, Namespace, Pod, left_behind
 
 ADDRESSES = {
     "pod": (UPLINK.ipv4[0], UPLINK.ipv6[0]),  # its own address, on eth0
@@ -645,7 +646,7 @@ client > pod:8080                           tproxy:15006
 
 TPROXY, a virtual machine with two interfaces
 $ pod=4+6+vm  proxy=0:1337  -m TPROXY -b 80,8080 -k vm0
-vm > world:80                               tproxy:15006  # mangle comes first, and knows nothing of -k
+vm > world:80                               proxy:15006   # mangle has chosen a listener before nat redirects
 vm > world:81                               proxy:15001
 vm > pod:81                                 proxy:15001
 vm > side:81                                world
@@ -1002,6 +1003,33 @@ def test_without_rules_every_connection_arrives_where_it_was_dialled() -> None:
     )
     with pod_of(scenario) as pod:
         check(pod, scenario.rows)
+
+
+def test_nothing_is_left_of_a_pod_when_a_test_fails() -> None:
+    class Failure(Exception):
+        pass
+
+    made: list[Pod] = []
+    running: list[int] = []
+
+    def fail() -> None:
+        with Pod(vm=True, resolv_conf="") as pod:
+            made.append(pod)
+            running.append(pod.listen("app", tcp=[80], uid=1000, gid=1000).pid)
+            running.append(pod.start(["sleep", "1000"], 1000, 1000).pid)
+            assert set(left_behind()) >= {pod.name, pod.client.name}
+            raise Failure
+
+    with pytest.raises(Failure):
+        fail()
+    (pod,) = made
+    assert pod.vm
+    assert not {pod.name, pod.client.name, pod.vm.name} & set(left_behind())
+    assert not pod.directory.exists()
+    deadline = time.monotonic() + 5  # a listener ends as soon as it sees that its helper has ended
+    while alive := [pid for pid in running if os.path.exists(f"/proc/{pid}")]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.01)
 
 
 @each_backend

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,13 @@ from istio_iptables import (
     configure,
     prepare,
     render,
+    usecases,
 )
 from istio_iptables.edit import TableEdit, apply_to
 from istio_iptables.errors import Differs, IstioIptablesError, KernelError
+from istio_iptables.formats.difference import state_lines
+from istio_iptables.goflags import read
+from istio_iptables.log import log
 from istio_iptables.plan import EditTable, Live
 from istio_iptables.ruleset import Table
 
@@ -88,6 +94,27 @@ def test_configure():
     assert str(config.inbound_ports) == "(PortRange(first=80, last=80),)"
     assert config.owner_groups == (5,)
     assert configure(environment=Facts()) == configure({}, environment=Facts())
+
+
+def test_configure_takes_python_s_own_values():
+    texts = {
+        "istio-inbound-ports": "80,443,8000:8100",
+        "drop-invalid": "true",
+        "envoy-port": "1",
+        "proxy-uid": "",
+    }
+    values = {
+        "istio-inbound-ports": [80, "443", "8000:8100"],
+        "drop-invalid": True,
+        "envoy-port": 1,
+        "proxy-uid": (),
+    }
+    assert configure(values, environment=Facts()) == configure(texts, environment=Facts())
+    with pytest.raises(SettingsError) as caught:
+        configure(
+            {"envoy-port": 0, "drop-invalid": 2, "proxy-uid": {}, "proxy-gid": [[1]]}, environment=Facts()
+        )
+    assert len(caught.value.mistakes) == 4
 
 
 def test_configure_reads_this_machine_by_default():
@@ -164,6 +191,9 @@ class FakeMachine:
     def nothing_to_choose(self) -> object:
         return Choice()
 
+    def settle(self, choice: object) -> object:
+        return choice
+
     def refusal(self, action: object) -> str:
         return self.refuses
 
@@ -201,6 +231,128 @@ def test_the_library_in_one_breath():
 def test_what_a_backend_cannot_load_is_refused_before_anything_is_touched():
     machine = FakeMachine()
     machine.refuses = "iptables-nft-restore cannot load a rule of 64 matches"
-    with pytest.raises(SettingsError, match="64 matches: shorten ISTIO_OUTBOUND_OWNER_GROUPS"):
+    with pytest.raises(SettingsError, match=r"64 matches.*: shorten ISTIO_OUTBOUND_OWNER_GROUPS"):
         prepared(machine, build(configure(environment=Facts()))).apply()
     assert machine.tables == {}
+
+
+# --- what the commands do with a machine ------------------------------------------------------
+
+
+class Run(usecases.Run):
+    """A run on a machine that is not there."""
+
+    def __init__(self, machine: FakeMachine, *arguments: str) -> None:
+        super().__init__(read(arguments), {})
+        self._facts = Facts()  # type: ignore[assignment]
+        self._machine = machine
+        self.writes: bool | None = None
+
+    def machine(self, *, writing: bool) -> Any:
+        self.writes = writing
+        return self._machine
+
+
+def state(machine: FakeMachine) -> list[str]:
+    return list(state_lines(machine.read(Ruleset())))
+
+
+def test_apply(capsys: pytest.CaptureFixture[str]):
+    machine = FakeMachine()
+    run = Run(machine)
+    assert usecases.apply(run) == 0
+    assert run.writes is True
+    there = state(machine)
+    assert "legacy ipv4 nat: -A OUTPUT -j ISTIO_OUTPUT" in there
+    said = capsys.readouterr()
+    assert said.out == ""
+    for line in ("backend fake: there is no other", "planned: ipv4 nat (legacy): ", "done: "):
+        assert f"\tinfo\t{line}" in said.err
+
+    assert usecases.apply(Run(machine)) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert usecases.apply(Run(machine, "--force-apply")) == 0
+    assert "\tinfo\tdone: " in capsys.readouterr().err
+    assert state(machine) == there
+
+
+def test_apply_over_rules_that_differ(capsys: pytest.CaptureFixture[str]):
+    machine = FakeMachine()
+    usecases.apply(Run(machine))
+    there = state(machine)
+    for force in ([], ["--force-apply"]):
+        with pytest.raises(Differs, match="--reconcile replaces them") as caught:
+            usecases.apply(Run(machine, "-p", "1", *force))
+        assert caught.value.exit_code == 3
+        assert "+-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1\n" in capsys.readouterr().out
+        assert state(machine) == there
+    assert usecases.apply(Run(machine, "-p", "1", "--reconcile")) == 0
+    assert "legacy ipv4 nat: -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1" in state(machine)
+
+
+def test_diff(capsys: pytest.CaptureFixture[str]):
+    machine = FakeMachine()
+    usecases.apply(Run(machine))
+    there = state(machine)
+    run = Run(machine, "diff")
+    assert usecases.diff(run) == 0
+    assert run.writes is False
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no difference" in said.err
+    assert usecases.diff(Run(machine, "diff", "-p1")) == 3
+    assert "--A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001\n" in capsys.readouterr().out
+    assert usecases.diff(Run(machine, "diff", "-p1", "--json")) == 3
+    assert json.loads(capsys.readouterr().out)["differs"] is True
+    assert usecases.diff(Run(machine, "diff", "--json")) == 0
+    assert json.loads(capsys.readouterr().out) == {"differs": False, "parts": []}
+    assert state(machine) == there
+
+
+def test_cleanup(capsys: pytest.CaptureFixture[str]):
+    machine = FakeMachine()
+    usecases.apply(Run(machine))
+    there = state(machine)
+    run = Run(machine, "cleanup", "--dry-run")
+    assert usecases.cleanup(run) == 0
+    assert run.writes is False
+    assert "--A OUTPUT -j ISTIO_OUTPUT\n" in capsys.readouterr().out
+    assert state(machine) == there
+    run = Run(machine, "cleanup", "-p", "1")
+    assert usecases.cleanup(run) == 0
+    assert run.writes is True
+    assert state(machine) == []
+    assert usecases.cleanup(Run(machine, "cleanup")) == 0
+    assert "nothing of ours is in place" in capsys.readouterr().err
+    assert usecases.diff(Run(machine, "diff")) == 3
+
+
+def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.CaptureFixture[str]):
+    machine = FakeMachine()
+    usecases.apply(Run(machine))
+    assert "\tdebug\t" not in capsys.readouterr().err
+    log.configure([("default", "debug")])
+    try:
+        usecases.apply(Run(machine, "-p", "1", "--reconcile"))
+    finally:
+        log.configure([("default", "info")])
+    said = capsys.readouterr().err
+    assert "debug\tbefore: legacy ipv4 nat: -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001\n" in said
+    assert "debug\tafter: legacy ipv4 nat: -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1\n" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "use_case"),
+    [
+        ([], usecases.apply),
+        (["apply"], usecases.apply),
+        (["cleanup"], usecases.cleanup),
+        (["--cleanup-only"], usecases.cleanup),
+        (["apply", "--cleanup-only"], usecases.cleanup),
+        (["diff", "--cleanup-only"], usecases.diff),
+        (["render", "--cleanup-only"], usecases.show),
+    ],
+)
+def test_which_command_does_what(arguments: list[str], use_case: object):
+    run = Run(FakeMachine(), *arguments)
+    assert usecases._use_case(run) is use_case

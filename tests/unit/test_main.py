@@ -442,7 +442,7 @@ def test_entry_points():
 
 @only_linux
 def test_istio_clean_iptables_is_cleanup():
-    process, cleanup = run("-p", "1", "--dual-stack", code=CLEAN), run("cleanup")
+    process, cleanup = run("-p", "1", "--dual-stack", code=CLEAN), run("-p", "1", "--dual-stack", "cleanup")
     assert (process.status, process.output) == (cleanup.status, cleanup.output) == (1, "")
     assert [line.split("\t")[1:] for line in process.errors.splitlines()] == [
         line.split("\t")[1:] for line in cleanup.errors.splitlines()

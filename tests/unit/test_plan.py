@@ -245,6 +245,20 @@ def test_any_other_exception_rolls_back_too(error: BaseException):
     assert kernel.state() == before
 
 
+def test_a_signal_between_two_actions_rolls_back():
+    kernel = FakeKernel()
+    plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "legacy")
+    for number in range(len(plan.actions)):
+        kernel.done.clear()
+        before = kernel.state()
+        with pytest.raises(KernelError, match="interrupted"):
+            execute(plan, kernel, interrupted=lambda number=number: len(kernel.done) == number)  # type: ignore[misc]
+        assert len(kernel.done) == 2 * number
+        assert kernel.state() == before
+    execute(plan, kernel, interrupted=lambda: False)
+    assert kernel.state() != before
+
+
 def test_a_rollback_that_fails_is_reported_and_goes_on():
     kernel = FakeKernel()
     plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "legacy")

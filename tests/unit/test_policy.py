@@ -78,6 +78,8 @@ BOTH: Environment = (True, True, ["10.0.0.1", "fd00::1", "10.0.0.1"])
 @MANY
 @given(strategies.settings(), strategies.environments())
 @example({}, (True, False, []))
+@example({"istio-service-cidr": "10.0.0.0/8,127.0.0.1", "dual-stack": "1"}, BOTH)
+@example({"istio-service-cidr": "::1"}, (True, False, []))
 @example(EVERYTHING, BOTH)
 @example({**EVERYTHING, "istio-inbound-interception-mode": "", "istio-service-cidr": "*"}, BOTH)
 @example({**EVERYTHING, "capture-all-dns": "t", "istio-inbound-ports": ""}, BOTH)

@@ -13,7 +13,10 @@ from istio_iptables.goflags import read
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(
-    {line.split("#")[0].strip() for line in re.findall(r"^    (istio-iptables .*)$", README, re.MULTILINE)}
+    {
+        line.split("#")[0].split("|")[0].strip()
+        for line in re.findall(r"^    (istio-iptables .*)$", README, re.MULTILINE)
+    }
     | {f"istio-iptables {match}" for match in re.findall(r'make run ARGS="(.*?)"', README)}
 )
 

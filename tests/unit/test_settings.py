@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from istio_iptables import values
+from istio_iptables import environment, values
 from istio_iptables.config import ALL, Config, Everything
 from istio_iptables.environment import Facts, ThisMachine
 from istio_iptables.errors import SettingsError
@@ -811,6 +811,32 @@ def test_ipv6_decision(ipv4: bool, ipv6: bool, dual_stack: bool, captured: bool,
     assert config.families == (("ipv4", "ipv6") if captured else ("ipv4",))
     assert len(warnings) == bool(warning)
     assert warning in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "local"),
+    [
+        ("ipv4", "127.0.0.1", True),
+        ("ipv4", "127.8.0.1", True),
+        ("ipv4", "169.254.1.1", True),
+        ("ipv4", "169.253.1.1", False),
+        ("ipv4", "10.0.0.1", False),
+        ("ipv4", "12.7.0.1", False),
+        ("ipv6", "::1", True),
+        ("ipv6", "::6", True),
+        ("ipv6", "::7", False),
+        ("ipv6", "fe80::1", True),
+        ("ipv6", "febf:ffff::1", True),
+        ("ipv6", "fec0::1", False),
+        ("ipv6", "fe7f::1", False),
+        ("ipv6", "fe8::1", False),
+        ("ipv6", "fd00::1", False),
+        ("ipv6", "2001:db8::fe80:1", False),
+        ("ipv6", "::ffff:127.0.0.1", False),
+    ],
+)
+def test_addresses_that_are_of_no_use(family: str, address: str, local: bool):
+    assert environment._is_local(family, address) is local
 
 
 # --- DNS servers ------------------------------------------------------------------------------
