@@ -181,13 +181,13 @@ def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
     stays = {mine[i]: j for i, j in kept}
     slots = [_Slot(rule, stays.get(index)) for index, rule in enumerate(live.rules)]
     steps: list[Step] = []
-    after_ours: _Slot | None = None
-    for index in reversed([index for index in mine if index not in stays]):
+    obsolete = [index for index in mine if index not in stays]
+    # What stands behind the last of ours that goes: there new rules without neighbours go.
+    after_ours = slots[obsolete[-1] + 1] if obsolete and obsolete[-1] + 1 < len(slots) else None
+    for index in reversed(obsolete):
         rule, last = live.rules[index], index == len(slots) - 1
         steps.append(Delete(live.name, index + 1, rule, last, rule not in live.rules[:index]))
         del slots[index]
-        if after_ours is None and index < len(slots):
-            after_ours = slots[index]
     for number in range(len(targets)):
         if any(slot.wanted == number for slot in slots):
             continue

@@ -312,7 +312,12 @@ class Rule(Record):
 
     def _key(self) -> tuple[object, ...]:
         # Backends print the matches of a rule in different orders; a conjunction has none.
-        return (frozenset(self.matches), len(self.matches), self.target)
+        unique = frozenset(self.matches)
+        repeated = len(unique) != len(self.matches)
+        return (unique, sorted(map(repr, self.matches)) if repeated else None, self.target)
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.matches), self.target))
 
     @property
     def is_tagged(self) -> bool:

@@ -373,9 +373,11 @@ def test_order(kernel: FakeKernel, wanted: Ruleset, place: Place):
     assert all(action.edit.detaches for action in edits if action.takes_away)
     for family in ("ipv4", "ipv6"):
         for where in PLACES:
-            mine = [a for a in edits if (a.place, a.edit.family) == (where, family) and not a.takes_away]
-            tables = [TABLES.index(action.edit.table) for action in mine]
-            assert tables == sorted(tables), "raw before nat"
+            mine = [action for action in edits if (action.place, action.edit.family) == (where, family)]
+            added_to = [TABLES.index(action.edit.table) for action in mine if not action.takes_away]
+            assert added_to == sorted(added_to), "raw before nat"
+            taken_from = [action.edit.table for action in mine if action.takes_away]
+            assert "raw" not in taken_from[:-1], "raw after nat"
 
 
 @pytest.mark.parametrize("direction", [(TPROXY, {}), ({}, TPROXY)], ids=["to REDIRECT", "to TPROXY"])
@@ -471,6 +473,13 @@ def test_there_is_a_difference_where_something_of_ours_changes(
         # all that is left to do is taking chains of ours away that have no rules
         assert isinstance(action, EditTable)
         assert all(isinstance(step, RemoveChain) for step in action.edit.steps)
+
+
+def test_which_match_stands_there_twice_is_a_difference():
+    kernel = FakeKernel()
+    kernel.put(wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,1,2"}), "nft")
+    plan = make_plan(kernel.live(), wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,2,2"}), "nft")
+    assert bool(plan.actions) == bool(plan.differences)
 
 
 def test_strangers_rules_are_no_difference():
