@@ -62,8 +62,9 @@ e2e: system $(VENV) ## tests with real traffic through a real Envoy (skipped unl
 fuzz: $(VENV) ## property tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
 
-soak: system $(VENV) ## the tests that take minutes
-	HYPOTHESIS_PROFILE=fuzz $(PYTEST) -m soak $(ARGS)
+soak: export HYPOTHESIS_PROFILE = fuzz
+soak: system $(VENV) ## thousands of generated configurations, in the kernel
+	$(TEST_AS_ROOT) $(PYTEST) tests/kernel/test_backends_agree.py tests/kernel/test_oracle.py $(ARGS)
 
 golden: $(VENV) ## write tests/golden anew; read the difference before you commit it
 	$(VENV)/bin/python -m tests.golden --write

@@ -357,7 +357,7 @@ def _is_foreign_rule(line: str) -> bool:
     return "-A " in line and not is_ours(line)
 
 
-@properties(3)
+@properties(2)
 @given(
     both=changes(),
     pod=environments(),

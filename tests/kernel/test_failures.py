@@ -651,9 +651,14 @@ def test_not_root() -> None:
             pytest.skip("nobody may not read this checkout")
         for arguments in ([], ["cleanup"], ["diff"]):
             failed(scratch.tool(*arguments, prefix=nobody), "NET_ADMIN and NET_RAW", "run as root")
-        # With the capabilities but not root: /proc and the lock file are root's.
+        # With the capabilities but not root: the lock file is root's, and so is the list of legacy tables.
         capable = [*nobody, "--inh-caps=+net_admin,+net_raw", "--ambient-caps=+net_admin,+net_raw"]
-        failed(scratch.tool(prefix=capable))
+        scratch.lock.touch(0o600)
+        scratch.directory.chmod(0o755)
+        failed(scratch.tool(prefix=capable), str(scratch.lock))
+        scratch.lock.chmod(0o666)
+        for arguments in ([], ["cleanup"], ["diff"]):
+            failed(scratch.tool(*arguments, prefix=capable), "ip_tables_names", "root")
 
 
 def hidden(*paths: str) -> list[str]:
@@ -841,3 +846,27 @@ def test_rules_of_ours_that_iptables_can_no_longer_read_are_not_taken_for_none(c
             assert not ours(scratch.save("legacy", "ipv4"))
         cleaned = scratch.tool("cleanup")
         assert cleaned.returncode == 1 or "ISTIO" not in scratch.nft("list", "ruleset")
+
+
+# --- these tests themselves -----------------------------------------------------------------
+
+
+def test_nothing_is_left_behind_after_a_failure() -> None:
+    """Neither namespace nor process nor directory, however a test ends."""
+    left: list[Scratch] = []
+
+    def fail() -> None:
+        with Scratch(addresses=True) as scratch, scratch.inside():
+            left.append(scratch)
+            left[0].spawn("sleep", "60")
+            raise ZeroDivisionError
+
+    home = os.readlink("/proc/self/ns/net")
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    (scratch,) = left
+    assert os.readlink("/proc/self/ns/net") == home
+    assert not os.path.exists(scratch.path)
+    assert not scratch.directory.exists()
+    (child,) = scratch._children
+    assert child.returncode == -signal.SIGKILL

@@ -30,7 +30,7 @@ from istio_iptables.formats.difference import state_lines
 from istio_iptables.goflags import read
 from istio_iptables.log import log
 from istio_iptables.plan import EditTable, Live
-from istio_iptables.ruleset import Table
+from istio_iptables.ruleset import ConnectionMark, Mark, PortRange, RestoreMark, SaveMark, Table
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,15 @@ def test_a_config_is_immutable():
         Config()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="takes 3 values"):
         Table("ipv4", "nat", (), ())  # type: ignore[call-arg]
+
+
+def test_records_of_different_kinds_are_never_equal():
+    assert SaveMark() == SaveMark()
+    assert SaveMark() != RestoreMark()
+    assert Mark(1) != ConnectionMark(1)
+    assert len({Mark(1), Mark(1, 0xFFFFFFFF), ConnectionMark(1), Mark(1, negated=True)}) == 3
+    assert PortRange(1, 2) != (1, 2)
+    assert repr(Mark(1)) == "Mark(value=1, mask=4294967295, negated=False)"
 
 
 def test_build_and_render():

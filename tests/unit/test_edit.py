@@ -440,6 +440,32 @@ def test_a_rule_that_jumps_to_ours_is_ours_in_a_chain_of_the_kernel_only():
     assert in_order(ours(live)) == {"OUTPUT": (stranger,), "ISTIO_OUTPUT": (A,)}
 
 
+@pytest.mark.parametrize(
+    ("rule", "is_ours"),
+    [
+        (Rule((Comment(TAG),), RETURN), True),
+        (Rule((Comment(f"{TAG}: why"),), ACCEPT), True),
+        (Rule((Comment("words"), Comment(TAG)), RETURN), True),
+        (Rule((Comment(f"{TAG}-like"),), RETURN), False),
+        (Rule((Comment(f"{TAG}:why"),), RETURN), False),
+        (Rule((Comment(f"not {TAG}"),), RETURN), False),
+        (Rule((Comment("ISTIO_OUTPUT"),), RETURN), False),
+        (Rule((), RETURN), False),
+        (Rule((), Redirect(15001)), False),
+        (jump("ISTIO_DROP"), True),
+        (jump("ISTIO_DROP", goto=True), True),
+        (Rule((ForeignMatch(("-m", "set")),), Jump("ISTIO_OUTPUT")), True),
+        (jump("ISTIOLIKE"), False),
+        (jump("ISTIO_OUTPUT_2"), False),
+        (Rule((), ForeignTarget(("-j", "ISTIO_OUTPUT"))), False),
+    ],
+    ids=str,
+)
+def test_whose_a_rule_in_a_chain_of_the_kernel_is(rule: Rule, is_ours: bool):
+    assert rule.is_ours_in_foreign_chain is is_ours
+    assert bool(in_order(ours(table_of(OUTPUT=[rule])))) is is_ours
+
+
 def test_rules_of_strangers_in_our_chains_are_ours():
     live = table_of(ISTIO_OUTPUT=[F])
     assert exactly(after(live, EMPTY)) == {}

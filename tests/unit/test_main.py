@@ -99,6 +99,8 @@ def test_bad_settings(command: list[str]):
         (["diff", "--json=maybe"], "--json: 'maybe' is not a boolean"),
         (["diff", "--format=json"], "--format: unknown flag"),
         (["--format=json"], "--format: unknown flag"),
+        (["render", "--format=json", "--nonsense"], "--nonsense: unknown flag"),
+        (["render", "--explain", "-p"], "--envoy-port (-p): needs a value"),
         (["--log_output_level=loud"], "--log_output_level: 'loud' is not a log level"),
         (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
         (["--run-validation"], "--run-validation: not available yet"),

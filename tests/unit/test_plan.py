@@ -380,7 +380,22 @@ def test_order(kernel: FakeKernel, wanted: Ruleset, place: Place):
             assert "raw" not in taken_from[:-1], "raw after nat"
 
 
-@pytest.mark.parametrize("direction", [(TPROXY, {}), ({}, TPROXY)], ids=["to REDIRECT", "to TPROXY"])
+DROP_INVALID = {"drop-invalid": "true"}
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [
+        (TPROXY, {}),
+        ({}, TPROXY),
+        ({**TPROXY, **DROP_INVALID}, {}),
+        (DROP_INVALID, TPROXY),
+        (TPROXY, DROP_INVALID),
+        ({"istio-exclude-interfaces": "eth1"}, TPROXY),
+        ({**TPROXY, "istio-exclude-interfaces": "eth1"}, {}),
+    ],
+    ids=str,
+)
 def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
     direction: tuple[dict[str, str], dict[str, str]],
 ):
