@@ -647,6 +647,15 @@ def test_any_rule_survives(family: Family, data: st.DataObject):
 
 
 @FAMILIES
+def test_all_ports(family: Family):
+    every = PortRange(0, 65535)
+    never = Rule((TCP, SourcePort(every, True), DestinationPort(every, True)), RETURN)
+    assert there_and_back(never, family) == never
+    always = Rule((TCP, SourcePort(every), DestinationPort(every)), RETURN)
+    assert there_and_back(always, family) == Rule((TCP,), RETURN), "which is no match at all"
+
+
+@FAMILIES
 @settings(max_examples=settings().max_examples // 2)
 @given(data=st.data())
 def test_every_entry_is_one_that_the_kernel_would_take(family: Family, data: st.DataObject):
