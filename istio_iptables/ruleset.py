@@ -313,8 +313,9 @@ class Rule(Record):
     def _key(self) -> tuple[object, ...]:
         # Backends print the matches of a rule in different orders; a conjunction has none.
         unique = frozenset(self.matches)
-        repeated = len(unique) != len(self.matches)
-        return (unique, sorted(map(repr, self.matches)) if repeated else None, self.target)
+        if len(unique) == len(self.matches):
+            return (unique, self.target)
+        return (frozenset((match, self.matches.count(match)) for match in unique), self.target)
 
     def __hash__(self) -> int:
         return hash((frozenset(self.matches), self.target))

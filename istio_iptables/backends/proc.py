@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..errors import KernelError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..ruleset import Family
@@ -20,13 +22,18 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
     """Return the legacy tables that this network namespace has.
 
     A table is made by the first program that opens it, so a table that is not listed must not be
-    opened for reading. The list may be read by root alone: nobody else can read the tables either.
+    opened for reading. Raises KernelError for a user other than root, who may not read the list.
     """
     try:
         with open(_TABLE_NAMES[family], encoding="ascii") as file:
             return frozenset(file.read().split())
     except FileNotFoundError:
         return frozenset()
+    except PermissionError as error:
+        raise KernelError(
+            f"{_TABLE_NAMES[family]}, the kernel's list of legacy tables, can be read by root alone",
+            "run as root (securityContext.runAsUser: 0); the capabilities alone are not enough",
+        ) from error
 
 
 def capabilities() -> int:

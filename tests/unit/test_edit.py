@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -28,11 +29,13 @@ from istio_iptables.ruleset import (
     TAG,
     Chain,
     Comment,
+    ConntrackState,
     Counters,
     Destination,
     DestinationPort,
     ForeignMatch,
     ForeignTarget,
+    GidOwner,
     InInterface,
     Jump,
     Network,
@@ -45,7 +48,7 @@ from istio_iptables.ruleset import (
 )
 from tests import strategies
 
-MANY = settings(max_examples=settings().max_examples * 2)
+MANY = settings(max_examples=settings().max_examples * 3 // 2)
 
 # --- rules, as few as will do: so that they meet each other -----------------------------------
 
@@ -464,6 +467,21 @@ def test_a_rule_that_jumps_to_ours_is_ours_in_a_chain_of_the_kernel_only():
 def test_whose_a_rule_in_a_chain_of_the_kernel_is(rule: Rule, is_ours: bool):
     assert rule.is_ours_in_foreign_chain is is_ours
     assert bool(in_order(ours(table_of(OUTPUT=[rule])))) is is_ours
+
+
+def test_the_order_of_matches_makes_no_other_rule_but_their_number_does():
+    assert Rule((TCP, GidOwner(1)), RETURN) == Rule((GidOwner(1), TCP), RETURN)
+    assert Rule((GidOwner(1), GidOwner(1)), RETURN) != Rule((GidOwner(1),), RETURN)
+    twice = [Rule((GidOwner(1), GidOwner(2), GidOwner(which)), RETURN) for which in (1, 2)]
+    assert twice[0] != twice[1]
+    assert twice[0] == twice[0].replace(matches=twice[0].matches[::-1])
+    assert len({*twice, twice[0].replace(reason="another", counters=Counters(1, 1))}) == 2
+
+
+def test_the_order_in_which_a_set_was_made_makes_no_other_rule():
+    states = ("INVALID", "NEW", "RELATED", "ESTABLISHED")
+    made = [ConntrackState(frozenset(order)) for order in itertools.permutations(states)]
+    assert all(Rule((TCP, TCP, state), RETURN) == Rule((TCP, TCP, made[0]), RETURN) for state in made)
 
 
 def test_rules_of_strangers_in_our_chains_are_ours():

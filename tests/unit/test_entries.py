@@ -622,7 +622,7 @@ def rules(draw: st.DrawFn, family: Family) -> Rule:
         st.builds(Comment, text),
         st.builds(DestinationPorts, st.lists(port_ranges(), min_size=1, max_size=7).map(tuple), negated),
     ]
-    matches += draw(st.lists(st.one_of(others), max_size=4))
+    matches += draw(st.lists(st.one_of(others), max_size=4, unique=True))
     targets: list[st.SearchStrategy[Target]] = [
         st.sampled_from([ACCEPT, DROP, RETURN, SaveMark(), RestoreMark()]),
         st.builds(Jump, st.sampled_from(sorted(CHAINS)), st.booleans()),

@@ -34,7 +34,7 @@ from tests import oracle, strategies
 from tests.golden import after_loading, by_family, without_comments
 
 Environment = tuple[bool, bool, list[str]]
-MANY = settings(max_examples=settings().max_examples * 4)
+MANY = settings(max_examples=settings().max_examples * 2)
 
 
 def facts(environment: Environment) -> Facts:
