@@ -22,12 +22,17 @@ from .sources import as_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Literal
+    from typing import Literal, TypeAlias
 
     from .backends.machine import Choice, Machine
     from .environment import Environment
     from .plan import Live, Plan
     from .ruleset import Family
+
+    Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
+
+#: What `render` can write.
+STYLES = ("restore", "nft", "commands", "json")
 
 
 def configure(
@@ -60,7 +65,7 @@ def build(config: Config) -> Ruleset:
 
 def render(
     ruleset: Ruleset,
-    style: Literal["restore", "commands", "json"] = "restore",
+    style: Style = "restore",
     families: Sequence[Family] = FAMILIES,
     *,
     explain: bool = False,
@@ -68,24 +73,37 @@ def render(
     """Return a rule set as text.
 
     `restore`: scripts for iptables-restore --noflush (IPv4) and ip6tables-restore --noflush (IPv6),
-    which stand one after the other if both families have rules, then ip(8) commands as comments.
-    `commands`: a shell script, with `explain` each rule's reason above it. `json`: for programs.
+    which stand one after the other if both families have rules. `nft`: a script for nft -f with the
+    native nftables rules for both. Then come ip(8) commands as comments. `commands`: a shell script. With
+    `explain` it, and `nft`, have each rule's reason above it. `json`: for programs.
     """
-    if style not in ("restore", "commands", "json") or not set(families) <= set(FAMILIES):
+    if style not in STYLES or not set(families) <= set(FAMILIES):
         raise ValueError(f"no such style or family: {style!r}, {families!r}")
     if style == "json":
         return as_json.text(as_json.document(ruleset, families))
     if style == "commands":
         return commands.script(ruleset, families, explain=explain)
     shown = [family for family in families if family in ruleset.families()]
+    text = _nft_script(ruleset, shown, explain) if style == "nft" else _restore_scripts(ruleset, shown)
+    return text + "".join(f"# {commands.ip_command(o)}\n" for o in ruleset.network if o.family in families)
+
+
+def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family]) -> str:
     text = ""
     for family in shown:
         if len(shown) > 1:
             command = "iptables-restore" if family == "ipv4" else "ip6tables-restore"
             text += f"# {family}: for {command} --noflush (render --family {family} prints it alone)\n"
         text += restore.script(ruleset, family)
-    text += "".join(f"# {commands.ip_command(o)}\n" for o in ruleset.network if o.family in families)
     return text
+
+
+def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str:
+    from .formats import nft
+    from .native import translate
+
+    tables = tuple(table for table in ruleset.tables if table.family in shown)
+    return nft.script(translate(ruleset.replace(tables=tables)), explain=explain)
 
 
 class Prepared:
@@ -127,6 +145,8 @@ class Prepared:
                 "(libiptc and native nftables have no such limit)"
                 for text in refusals
             )
+        for action in self.plan.actions:
+            self._machine.check(action)
         with Held() as signals:
             execute(self.plan, self._machine, interrupted=signals.pending)
 

@@ -65,6 +65,8 @@ class Config(Record):
     ipv4_loopback: Network
     ipv6: bool
     rule_comments: bool
+    #: Fewer rules for lists: joined ports and merged networks, the same verdicts.
+    compact: bool
 
     @property
     def tproxy(self) -> bool:

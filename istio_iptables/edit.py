@@ -119,7 +119,7 @@ def edit_between(live: Table, wanted: Table, *, rewrite: bool = False) -> TableE
             continue
         before, after = live.chain(name).rules, wanted.chain(name).in_order
         if rewrite or before != after:
-            steps.append(ReplaceRules(name, before, after if rewrite else _with_counters(after, before)))
+            steps.append(ReplaceRules(name, before, after if rewrite else with_counters(after, before)))
     steps += _removals(live, wanted)
     return TableEdit(live.family, live.name, tuple(steps))
 
@@ -150,7 +150,7 @@ def _jumped_to_by_strangers(live: Table) -> set[str]:
     }
 
 
-def _with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule, ...]:
+def with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule, ...]:
     """Give rules the counters of equal rules that they replace."""
     counters = {rule: rule.counters for rule in counted if rule.counters.packets}
     if not counters:
@@ -177,7 +177,7 @@ def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
     """
     targets = wanted.in_order
     mine = [index for index, rule in enumerate(live.rules) if rule.is_ours_in_foreign_chain]
-    kept = _common_subsequence([live.rules[index] for index in mine], targets)
+    kept = common_subsequence([live.rules[index] for index in mine], targets)
     stays = {mine[i]: j for i, j in kept}
     slots = [_Slot(rule, stays.get(index)) for index, rule in enumerate(live.rules)]
     steps: list[Step] = []
@@ -218,7 +218,7 @@ def _place(number: int, slots: Sequence[_Slot], heads: int, after_ours: _Slot | 
     return max(below_the_head, len(slots) if after_ours is None else slots.index(after_ours))
 
 
-def _common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:
+def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:
     """Return the index pairs of a longest common subsequence."""
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:

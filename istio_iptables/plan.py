@@ -12,7 +12,7 @@ at all. Taking away goes the other way round.
 
 from __future__ import annotations
 
-from .edit import apply_to, edit_between
+from .edit import apply_to, edit_between, with_counters
 from .errors import KernelError
 from .formats.commands import ip_command
 from .formats.words import rule_words
@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from typing import Literal, Protocol, TypeAlias
 
     from .edit import TableEdit
-    from .ruleset import Match, NetworkObject, Rule, Target
+    from .native import NativeChain, NativeTable
+    from .ruleset import Chain, Match, NetworkObject, Rule, Target
 
-    Place: TypeAlias = Literal["legacy", "nft"]
+    #: Where rules are: iptables' legacy tables, its tables in nf_tables, or the native tables there.
+    Place: TypeAlias = Literal["legacy", "nft", "native"]
 
     class Kernel(Protocol):
         """Whoever does actions."""
@@ -116,36 +118,24 @@ class RemoveObject(Record):
         return ip_command(self.item).replace(" add ", " del ").removesuffix(" nodad")
 
 
-class RemoveNative(Record):
-    """Remove the nftables tables of native mode; `script` makes them again."""
+class EditNative(Record):
+    """Turn native tables into others, in one transaction: all that differ or go away."""
 
-    names: tuple[str, ...]
-    script: str
-
-    def inverse(self) -> Action:
-        """Return the action that undoes this one."""
-        return LoadNative(self.names, self.script)
-
-    def __str__(self) -> str:
-        return f"remove the nftables tables {', '.join(self.names)}"
-
-
-class LoadNative(Record):
-    """Make the nftables tables of native mode as they were."""
-
-    names: tuple[str, ...]
-    script: str
+    before: tuple[NativeTable, ...]
+    after: tuple[NativeTable, ...]
 
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
-        return RemoveNative(self.names, self.script)
+        return EditNative(self.after, self.before)
 
     def __str__(self) -> str:
-        return f"make the nftables tables {', '.join(self.names)} again"
+        rules = sum(len(chain.rules) for table in self.after for chain in table.chains)
+        names = ", ".join(dict.fromkeys(table.name for table in (*self.before, *self.after)))
+        return f"nftables {names}: " + (f"write {rules} rules" if rules else "remove")
 
 
 if TYPE_CHECKING:
-    Action: TypeAlias = EditTable | AddObject | RemoveObject | RemoveNative | LoadNative
+    Action: TypeAlias = EditTable | EditNative | AddObject | RemoveObject
 
 
 class Live(Record):
@@ -153,8 +143,7 @@ class Live(Record):
 
     tables: Mapping[Place, tuple[Table, ...]]
     network: tuple[NetworkObject, ...] = ()
-    native: tuple[str, ...] = ()
-    native_script: str = ""
+    native: tuple[NativeTable, ...] = ()
 
     def table(self, place: Place, family: str, name: str) -> Table | None:
         """Return a table, None if it does not exist."""
@@ -169,12 +158,11 @@ class Live(Record):
 
     def marks(self) -> frozenset[int]:
         """Return the marks of live TPROXY rules of ours: they tell which routes are ours."""
-        return frozenset(
-            rule.target.mark
-            for tables in self.tables.values()
-            for _, chain, rule in Ruleset(tables).rules()
-            if chain.is_ours and isinstance(rule.target, TProxy)
-        )
+        chains: list[Chain | NativeChain] = [chain for table in self.native for chain in table.chains]
+        for tables in self.tables.values():
+            chains += [chain for table in tables for chain in table.chains if chain.is_ours]
+        rules = (rule for chain in chains for rule in chain.rules)
+        return frozenset(rule.target.mark for rule in rules if isinstance(rule.target, TProxy))
 
 
 class Difference(Record):
@@ -208,7 +196,7 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     """
     edits = [
         action
-        for where in _PLACES
+        for where in _IPTABLES_PLACES
         for action in _table_actions(live, wanted if where == place else Ruleset(), where, rewrite)
     ]
     adding = [action for action in edits if not action.takes_away]
@@ -220,17 +208,41 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     missing = [item for item in wanted.network if item not in live.network]
     obsolete = [item for item in live.network if item not in wanted.network]
     actions: list[Action] = [AddObject(item) for item in missing]
-    actions += [*adding, *removing]
-    if live.native:
-        actions.append(RemoveNative(live.native, live.native_script))
+    native = _native_actions(live, wanted, place, rewrite)
+    actions += [*native, *adding, *removing] if place == "native" else [*adding, *removing, *native]
     gone: list[Action] = [RemoveObject(item) for item in reversed(obsolete)]
     # Live marks are what tells routes are ours: without new rules, routes go while the marks are there.
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
-    replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _PLACES)
+    replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _IPTABLES_PLACES)
     return Plan(tuple(actions), replaces, live, wanted, place)
 
 
-_PLACES: tuple[Place, ...] = ("legacy", "nft")
+_IPTABLES_PLACES: tuple[Place, ...] = ("legacy", "nft")
+
+
+def _native_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> list[EditNative]:
+    """Return the one action on native tables, if any is needed: those that are as they should be stay out."""
+    after = _native_wanted(live, wanted) if place == "native" else ()
+    same = [] if rewrite else [table for table in live.native if table in after]
+    before = tuple(table for table in live.native if table not in same)
+    after = tuple(table for table in after if table not in same)
+    return [EditNative(before, after)] if before or after else []
+
+
+def _native_wanted(live: Live, wanted: Ruleset) -> tuple[NativeTable, ...]:
+    """Return the native tables that a rule set means, with the counters of the rules that are there."""
+    from .native import translate  # few runs need it
+
+    in_place = {(table.name, chain.name): chain.rules for table in live.native for chain in table.chains}
+    return tuple(
+        table.replace(
+            chains=tuple(
+                chain.replace(rules=with_counters(chain.rules, in_place.get((table.name, chain.name), ())))
+                for chain in table.chains
+            )
+        )
+        for table in translate(wanted)
+    )
 
 
 def _table_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> Iterable[EditTable]:
@@ -263,18 +275,32 @@ def _captors(table: Table) -> frozenset[Target]:
 
 def _differences(live: Live, wanted: Ruleset, place: Place) -> tuple[Difference, ...]:
     found = []
-    for where in _PLACES:
+    for where in _IPTABLES_PLACES:
         for family in FAMILIES:
             for name in TABLES:
                 before = _lines(ours(live.table(where, family, name) or Table(family, name)))
                 after = _lines(wanted.table(family, name)) if where == place else ()
                 found.append(Difference(f"{family} {name} ({where})", before, after))
-    native = tuple(f"table inet {name}" for name in live.native)
-    found.append(Difference("nftables (native)", native, ()))
+    found += _native_differences(live.native, _native_wanted(live, wanted) if place == "native" else ())
     network = tuple(ip_command(item) for item in sorted(live.network, key=ip_command))
     wanted_network = tuple(ip_command(item) for item in sorted(wanted.network, key=ip_command))
     found.append(Difference("addresses and routes", network, wanted_network))
     return tuple(difference for difference in found if difference.before != difference.after)
+
+
+def _native_differences(
+    before: tuple[NativeTable, ...], after: tuple[NativeTable, ...]
+) -> Iterable[Difference]:
+    if not before and not after:
+        return
+    from .formats.nft import table_lines
+
+    for name in dict.fromkeys(table.name for table in (*before, *after)):
+        lines = [
+            tuple(line for table in tables if table.name == name for line in table_lines(table))
+            for tables in (before, after)
+        ]
+        yield Difference(f"inet {name} (native nftables)", *lines)
 
 
 def _lines(table: Table) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def service_links(environ: Mapping[str, str]) -> list[str]:
 
 
 #: Fields of switches that other tools have and this one does not have yet.
-_NOT_YET = frozenset({"run_validation", "native_nftables"})
+_NOT_YET = frozenset({"run_validation"})
 
 
 def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] = ()) -> Parsed:
@@ -152,6 +152,8 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
         warnings.append(
             "--kube-virt-interfaces has no effect on ports that TPROXY captures, which takes packets first"
         )
+    if chosen["native_nftables"] and chosen["forced_variant"]:
+        warnings.append("--force-iptables-binary has no effect with --native-nftables")
     if chosen["capture_all_dns"] and not chosen["redirect_dns"]:
         warnings.append("--capture-all-dns has no effect without --redirect-dns")
     if chosen["owner_groups_excluded"] and not isinstance(chosen["owner_groups"], Everything):

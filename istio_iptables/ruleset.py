@@ -75,6 +75,11 @@ class Network(Record):
         return self.prefix == 0
 
     @property
+    def last(self) -> int:
+        """The last address, as an integer; the first is `address`."""
+        return self.address | ((1 << (self.bits - self.prefix)) - 1)
+
+    @property
     def packed(self) -> bytes:
         """The address in network byte order."""
         return self.address.to_bytes(self.bits // 8, "big")
@@ -297,16 +302,30 @@ class Counters(Record):
 NO_COUNTERS = Counters()
 
 
+class Listed(Record):
+    """A list among the settings, each of whose members has a rule of its own.
+
+    The rules of a list stand together and differ in one match of the kind `varies`, so that whoever
+    can (nftables sets, multiport) may write one rule for all that have everything else in common. A rule
+    without that match is for every packet. `reason` is why a rule for the whole list is there.
+    """
+
+    varies: type[Match]
+    reason: str
+
+
 class Rule(Record):
     """Matches (order does not matter: all must hold), a target and why the rule is there.
 
-    Neither the reason nor the counters make it another rule: they do not count in comparisons. `raw`
-    is the rule in the form of the backend that read it, if it has parts that this tool never writes.
+    Neither the reason nor the counters make it another rule, nor does the list that it is `listed` in:
+    they do not count in comparisons. `raw` is the rule in the form of the backend that read it, if it
+    has parts that this tool never writes.
     """
 
     matches: tuple[Match, ...]
     target: Target
     reason: str = ""
+    listed: Listed | None = None
     counters: Counters = NO_COUNTERS
     raw: bytes = b""
 

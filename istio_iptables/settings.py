@@ -361,8 +361,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _switch(
         "native-nftables",
-        "Write nftables instead of iptables rules (not available yet).",
+        "Write nftables rules (tables inet istio-proxy-*) instead of iptables rules.",
         field="native_nftables",
+    ),
+    _switch(
+        "compact",
+        "Fewer iptables rules for long lists, with the same verdicts: multiport rules, merged CIDRs.",
+        field="compact",
     ),
     _switch("rule-comments", "Give every rule a comment that says why it is there.", field="rule_comments"),
     # --- logging
@@ -437,14 +442,14 @@ COMMANDS: tuple[Command, ...] = (
             ),
             option(
                 "format",
-                "restore (for iptables-restore --noflush), commands (a shell script) or json.",
-                values.one_of("restore", "commands", "json"),
-                default="restore",
+                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
+                "Not given: what apply would load.",
+                values.one_of("restore", "nft", "commands", "json", "", empty=""),
                 metavar="FORMAT",
             ),
             option(
                 "explain",
-                "With --format commands: why each rule is there, above it.",
+                "With --format commands or nft: why each rule is there, above it.",
                 values.boolean,
                 default="false",
                 metavar="BOOL",

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .api import Prepared
+    from .api import Prepared, Style
     from .backends.machine import Machine
     from .config import Config
     from .goflags import Invocation
@@ -70,12 +70,18 @@ class Run:
         for given in self.parsed.changed:
             log.info(f"setting {given.setting.name} = {given.text!r} ({given.origin})")
 
+    @property
+    def style(self) -> Style:
+        """The style in which the rules that are applied are printed."""
+        return "nft" if self.operation.native_nftables else "restore"
+
     def machine(self, *, writing: bool) -> Machine:
         """Return the kernel, to be entered by the caller."""
         from .backends.machine import Machine
 
         return Machine(
             forced_variant=self.operation.forced_variant,
+            native_nftables=self.operation.native_nftables,
             cni_mode=self.operation.cni_mode,
             writing=writing,
         )
@@ -134,7 +140,8 @@ def show(run: Run) -> int:
     options = run.options
     families = [family for family in FAMILIES if options["family"] in ("", family)]
     ruleset = build(run.config())
-    sys.stdout.write(render(ruleset, options["format"], families, explain=options["explain"]))
+    style = options["format"] or run.style
+    sys.stdout.write(render(ruleset, style, families, explain=options["explain"]))
     return 0
 
 
@@ -145,7 +152,7 @@ def apply(run: Run) -> int:
         return 0
     wanted = build(run.config())
     if run.operation.dry_run:
-        return _print_script(run, render(wanted))
+        return _print_script(run, render(wanted, run.style))
     with run.machine(writing=True) as machine:
         prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
         _log_state("before", prepared)

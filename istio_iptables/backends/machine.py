@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import KernelError
-from ..plan import AddObject, EditTable, Live, LoadNative, RemoveNative
+from ..plan import AddObject, EditNative, EditTable, Live
 from ..policy.vocabulary import PASSTHROUGH_IPV6
 from ..record import Record
 from ..ruleset import FAMILIES, TABLES
@@ -44,8 +44,16 @@ class Machine:
     what is read is still so when it is changed.
     """
 
-    def __init__(self, *, forced_variant: str = "", cni_mode: bool = False, writing: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        forced_variant: str = "",
+        native_nftables: bool = False,
+        cni_mode: bool = False,
+        writing: bool = True,
+    ) -> None:
         self._forced = forced_variant
+        self._native = native_nftables
         self._locks = Locks(cni_mode=cni_mode) if writing else None
         self._entered = False
         self._nft = Restore("nft")
@@ -85,10 +93,9 @@ class Machine:
             raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
         tables: dict[Place, tuple[Table, ...]] = {"legacy": self._tables(self._legacy)}
         tables["nft"] = self._tables(self._nft)
-        live = Live(tables)
+        live = Live(tables, native=native.read())
         items = network.read(PASSTHROUGH_IPV6, live.marks(), _lookups(wanted))
-        names = native.tables()
-        return live.replace(network=items, native=names, native_script=native.save(names) if names else "")
+        return live.replace(network=items)
 
     @staticmethod
     def _tables(backend: Backend) -> tuple[Table, ...]:
@@ -101,6 +108,9 @@ class Machine:
 
         Raises KernelError if there is none that works.
         """
+        if self._native:
+            native.require()
+            return Choice("native", native.NAME, "native nftables rules were asked for")
         if self._forced in ("legacy", "nft"):
             return self._chosen("nft" if self._forced == "nft" else "legacy", "it was asked for")
         places: tuple[Place, ...] = ("legacy", "nft")
@@ -149,6 +159,11 @@ class Machine:
         """Return why a backend could not do an action, or nothing; asked of all before any is done."""
         return self._backend(action).refusal(action.edit) if isinstance(action, EditTable) else ""
 
+    def check(self, action: Action) -> None:
+        """Have the kernel try an action, where it can without doing it. Raises KernelError if it refuses."""
+        if isinstance(action, EditNative):
+            native.check(action.before, action.after)
+
     def _backend(self, action: EditTable) -> Backend:
         return self._legacy if action.place == "legacy" else self._nft
 
@@ -158,10 +173,8 @@ class Machine:
             self._backend(action).apply(action.edit)
             if action.place == "nft":
                 self._nft.prune(action.edit, action.emptied)
-        elif isinstance(action, RemoveNative):
-            native.remove(action.names)
-        elif isinstance(action, LoadNative):
-            native.load(action.script)
+        elif isinstance(action, EditNative):
+            native.apply(action.before, action.after)
         elif isinstance(action, AddObject):
             network.add(action.item)
         else:

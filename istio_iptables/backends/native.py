@@ -1,4 +1,8 @@
-"""native: the nftables tables of native mode. For now they are only found and removed."""
+"""native: the nftables tables of native mode, through the command nft(8).
+
+Which tables exist is asked of the kernel directly, so a machine without any starts no process. An edit is
+one transaction, all of it or nothing, and can be tried beforehand with `nft --check`.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +10,91 @@ from .. import netlink
 from ..errors import KernelError
 from .restore import run, which
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..native import NativeTable
+
+NAME = "nft"
 #: The family and the names of the tables of native mode (Istio's own, too).
 _FAMILY = "inet"
-_TABLES = ("istio-proxy-nat", "istio-proxy-mangle", "istio-proxy-raw")
+_TABLES = ("istio-proxy-raw", "istio-proxy-mangle", "istio-proxy-nat")
 
 
-def tables() -> tuple[str, ...]:
-    """Return the native tables of ours that exist. Starts no process."""
-    return tuple(t.name for t in netlink.nft_tables() if t.family == _FAMILY and t.name in _TABLES)
+def read() -> tuple[NativeTable, ...]:
+    """Return the native tables that exist. Raises KernelError if they cannot be read."""
+    existing = {table.name for table in netlink.nft_tables() if table.family == _FAMILY}
+    return tuple(_read(name) for name in _TABLES if name in existing)
 
 
-def save(names: tuple[str, ...]) -> str:
-    """Return a script that makes these tables again as they are."""
-    return "".join(_nft("list", "table", _FAMILY, name) for name in names)
+def _read(name: str) -> NativeTable:
+    from ..formats.nft_json import is_foreign, parse
+
+    printed = _nft("--json", "list", "table", _FAMILY, name)
+    try:
+        table = parse(printed)
+    except (ValueError, KeyError, TypeError) as error:
+        raise KernelError(
+            f"nft printed something about the table {_FAMILY} {name} that is not its JSON: {error!r}",
+            "check that the command nft was built with JSON support (`nft --version --verbose`)",
+        ) from error
+    # What this tool never writes can only be put back in nft's own words.
+    return table.replace(text=_nft("list", "table", _FAMILY, name)) if is_foreign(table) else table
 
 
-def remove(names: tuple[str, ...]) -> None:
-    """Remove tables in one transaction."""
-    _nft("-f", "-", script="".join(f"delete table {_FAMILY} {name}\n" for name in names))
+def require() -> None:
+    """Raise KernelError unless the command nft is installed."""
+    _command()
 
 
-def load(script: str) -> None:
-    """Make tables again from what `save` returned."""
-    _nft("-f", "-", script=script)
+def check(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> None:
+    """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it."""
+    _nft("--check", "-f", "-", script=_script(before, after))
 
 
-def _nft(*arguments: str, script: str = "") -> str:
+def apply(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> None:
+    """Turn tables into others in one transaction. Raises KernelError and has done nothing then."""
+    _nft("-f", "-", script=_script(before, after))
+
+
+def _script(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> str:
+    from ..formats.nft import edit_script
+
+    return edit_script(before, after)
+
+
+def _command() -> str:
     path = which("nft")
     if not path:
         raise KernelError(
-            "there are nftables tables of ours, but the command nft is not installed",
+            "the command nft is not installed, and native nftables rules are in place or were asked for",
             "install the package nftables",
         )
-    result = run((path, *arguments), script)
+    return path
+
+
+def _nft(*arguments: str, script: str = "") -> str:
+    result = run((_command(), *arguments), script)
     if result.status != 0:
-        said = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^"))
-        raise KernelError(
-            f"nft {' '.join(arguments)} failed: {said}",
-            "if it is not permitted, another program owns the table (`nft list tables`): end that program",
-        )
+        said = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^~"))
+        raise KernelError(f"nft {' '.join(arguments)} failed: {said}", _remedy(said))
     return result.output
+
+
+def _remedy(said: str) -> str:
+    """Return what to do about what nft said."""
+    if "JSON support not compiled-in" in said:
+        return "install an nft that was built with JSON support, as distributions have it"
+    if "Operation not permitted" in said:
+        return (
+            "run as root with the capability NET_ADMIN; or another program owns the table "
+            "(`nft list tables` shows it): end that program"
+        )
+    if "Operation not supported" in said or "No such file or directory" in said:
+        return (
+            "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
+            "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
+            "or leave --native-nftables out"
+        )
+    return "nothing was changed by this step; the message above is nft's own"

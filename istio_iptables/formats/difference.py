@@ -61,5 +61,9 @@ def state_lines(live: Live) -> Iterator[str]:
             for chain in table.chains:
                 for rule in chain.rules:
                     yield f"{place} {table.family} {table.name}: -A {chain.name} {' '.join(rule_words(rule))}"
+    for native in live.native:
+        from .nft import table_lines
+
+        yield from (f"native inet {native.name}: {line}" for line in table_lines(native))
     for item in live.network:
         yield ip_command(item)

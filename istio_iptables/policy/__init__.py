@@ -25,7 +25,7 @@ def build(config: Config) -> Ruleset:
     jump to a chain of ours carries a comment, so that cleanup can tell it from a stranger's.
     """
     tables = [
-        Table(family, name, _finished(_CHAINS[name](config, family), config.rule_comments))
+        Table(family, name, _finished(_CHAINS[name](config, family), config))
         for family in config.families
         for name in TABLES
     ]
@@ -39,15 +39,19 @@ _CHAINS: Mapping[TableName, Callable[[Config, Family], tuple[Chain, ...]]] = {
 }
 
 
-def _finished(chains: tuple[Chain, ...], rule_comments: bool) -> tuple[Chain, ...]:
-    """Drop the chains without rules and give rules the comments that they need."""
+def _finished(chains: tuple[Chain, ...], config: Config) -> tuple[Chain, ...]:
+    """Drop chains without rules, join lists if that is wanted, and give rules the comments they need."""
+    present = [chain for chain in chains if chain.in_order]
+    if config.compact:
+        from .compact import compacted
+
+        present = [compacted(chain) for chain in present]
     return tuple(
         chain.replace(
-            head=tuple(_commented(rule, chain, rule_comments) for rule in chain.head),
-            rules=tuple(_commented(rule, chain, rule_comments) for rule in chain.rules),
+            head=tuple(_commented(rule, chain, config.rule_comments) for rule in chain.head),
+            rules=tuple(_commented(rule, chain, config.rule_comments) for rule in chain.rules),
         )
-        for chain in chains
-        if chain.in_order
+        for chain in present
     )
 
 

@@ -28,6 +28,8 @@ from ..ruleset import (
 )
 from .vocabulary import (
     FROM_LOOPBACK,
+    INBOUND_PORTS,
+    INBOUND_PORTS_EXCLUDED,
     PROXY_TO_OWN_POD_MARK,
     TCP,
     TO_LOOPBACK,
@@ -116,11 +118,17 @@ def _inbound_capture(config: Config) -> list[Rule]:
     if not isinstance(config.inbound_ports, Everything):
         for ports in config.inbound_ports:
             port = DestinationPort(ports)
-            rules.append(Rule((TCP, port, _KNOWN_CONNECTION), known, f"inbound port {ports}: goes on"))
-            rules.append(Rule((TCP, port), new, f"inbound port {ports} is captured"))
+            goes_on = f"inbound port {ports}: a captured connection goes on"
+            rules.append(Rule((TCP, port, _KNOWN_CONNECTION), known, goes_on, INBOUND_PORTS))
+            rules.append(Rule((TCP, port), new, f"inbound port {ports} is captured", INBOUND_PORTS))
         return rules
     rules += [
-        Rule((TCP, DestinationPort(ports)), RETURN, f"inbound port {ports} is excluded")
+        Rule(
+            (TCP, DestinationPort(ports)),
+            RETURN,
+            f"inbound port {ports} is excluded",
+            INBOUND_PORTS_EXCLUDED,
+        )
         for ports in config.inbound_ports_excluded
     ]
     rules.append(Rule((TCP, _KNOWN_CONNECTION), known, "a captured connection goes on"))

@@ -21,8 +21,15 @@ from ..ruleset import (
     Source,
 )
 from .vocabulary import (
+    DESTINATIONS,
+    DESTINATIONS_EXCLUDED,
     DNS_AGENT_PORT,
     DNS_PORT,
+    DNS_SERVERS,
+    INBOUND_PORTS,
+    INBOUND_PORTS_EXCLUDED,
+    OUTBOUND_PORTS,
+    OUTBOUND_PORTS_EXCLUDED,
     TCP,
     TO_LOOPBACK,
     UDP,
@@ -66,6 +73,7 @@ def _prerouting(config: Config, family: Family) -> Chain:
             all_of(received_on(interface), to_network(network)),
             Jump("ISTIO_REDIRECT"),
             f"what the virtual machine behind {interface} sends is outbound traffic",
+            DESTINATIONS,
         )
         for network in reversed(_captured_networks(config, family))
         for interface in interfaces
@@ -102,11 +110,16 @@ def _inbound_capture(config: Config) -> list[Rule]:
     to_proxy = Jump("ISTIO_IN_REDIRECT")
     if not isinstance(config.inbound_ports, Everything):
         return [
-            Rule((TCP, DestinationPort(ports)), to_proxy, f"inbound port {ports} is captured")
+            Rule((TCP, DestinationPort(ports)), to_proxy, f"inbound port {ports} is captured", INBOUND_PORTS)
             for ports in config.inbound_ports
         ]
     rules = [
-        Rule((TCP, DestinationPort(ports)), RETURN, f"inbound port {ports} is excluded")
+        Rule(
+            (TCP, DestinationPort(ports)),
+            RETURN,
+            f"inbound port {ports} is excluded",
+            INBOUND_PORTS_EXCLUDED,
+        )
         for ports in config.inbound_ports_excluded
     ]
     rules.append(Rule((TCP,), to_proxy, "all other inbound TCP is captured"))
@@ -159,7 +172,12 @@ def _istio_output(config: Config, family: Family) -> Chain:
 
 def _outbound_ports_excluded(config: Config) -> list[Rule]:
     return [
-        Rule((transport, DestinationPort(ports)), RETURN, f"outbound port {ports} is excluded")
+        Rule(
+            (transport, DestinationPort(ports)),
+            RETURN,
+            f"outbound port {ports} is excluded",
+            OUTBOUND_PORTS_EXCLUDED,
+        )
         for ports in config.outbound_ports_excluded
         for transport in (TCP, UDP)
     ]
@@ -208,12 +226,12 @@ def _proxy_owner(
 def _by_destination(config: Config, family: Family) -> list[Rule]:
     to_proxy = Jump("ISTIO_REDIRECT")
     rules = [
-        Rule(to_network(network), RETURN, f"destination {network} is excluded")
+        Rule(to_network(network), RETURN, f"destination {network} is excluded", DESTINATIONS_EXCLUDED)
         for network in config.outbound_networks_excluded
         if network.family == family
     ]
     rules += [
-        Rule((TCP, DestinationPort(ports)), to_proxy, f"outbound port {ports} is captured")
+        Rule((TCP, DestinationPort(ports)), to_proxy, f"outbound port {ports} is captured", OUTBOUND_PORTS)
         for ports in config.outbound_ports
     ]
     everything = isinstance(config.outbound_networks, Everything)
@@ -222,6 +240,7 @@ def _by_destination(config: Config, family: Family) -> list[Rule]:
             to_network(network),
             to_proxy,
             "all other outbound traffic is captured" if everything else f"destination {network} is captured",
+            None if everything else DESTINATIONS,
         )
         for network in _captured_networks(config, family)
     ]
@@ -240,7 +259,12 @@ def _output_dns(config: Config, family: Family) -> Chain:
             rules.append(Rule(query, to_agent, f"all DNS over {transport.protocol} to the agent"))
             continue
         rules += [
-            Rule((*query, Destination(server)), to_agent, f"DNS server {server}: the agent answers")
+            Rule(
+                (*query, Destination(server)),
+                to_agent,
+                f"DNS server {server}: the agent answers",
+                DNS_SERVERS,
+            )
             for server in config.dns_servers_of(family)
         ]
     return Chain("ISTIO_OUTPUT_DNS", tuple(rules))

@@ -12,6 +12,8 @@ from ..ruleset import Chain, ConntrackZone, Destination, Jump, Rule, Source
 from .vocabulary import (
     DNS_AGENT_PORT,
     DNS_PORT,
+    DNS_SERVERS,
+    DNS_SERVERS_ANSWERING,
     UDP,
     from_port,
     proxy_groups,
@@ -57,7 +59,12 @@ def _inbound(config: Config, family: Family) -> Chain:
     return Chain(
         "ISTIO_INBOUND",
         tuple(
-            Rule((*_ANSWER, Source(server)), _AGENT_ZONE, f"answers of {server} are for the agent")
+            Rule(
+                (*_ANSWER, Source(server)),
+                _AGENT_ZONE,
+                f"answers of {server} are for the agent",
+                DNS_SERVERS_ANSWERING,
+            )
             for server in config.dns_servers_of(family)
         ),
     )
@@ -78,7 +85,7 @@ def _output_dns(config: Config, family: Family) -> Chain:
         rules.append(Rule(_QUERY, _APPLICATION_ZONE, "queries of the application"))
     else:
         rules += [
-            Rule((*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}")
+            Rule((*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}", DNS_SERVERS)
             for server in config.dns_servers_of(family)
         ]
     return Chain("ISTIO_OUTPUT_DNS", tuple(rules))

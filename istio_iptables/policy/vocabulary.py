@@ -10,10 +10,12 @@ from ..ruleset import (
     DestinationPort,
     GidOwner,
     InInterface,
+    Listed,
     Network,
     OutInterface,
     PortRange,
     Rule,
+    Source,
     SourcePort,
     Transport,
     UidOwner,
@@ -39,6 +41,17 @@ TCP = Transport("tcp")
 UDP = Transport("udp")
 FROM_LOOPBACK = InInterface("lo")
 TO_LOOPBACK = OutInterface("lo")
+
+# The lists among the settings.
+INBOUND_PORTS = Listed(DestinationPort, "listed inbound ports are captured")
+INBOUND_PORTS_EXCLUDED = Listed(DestinationPort, "listed inbound ports are excluded")
+OUTBOUND_PORTS = Listed(DestinationPort, "listed outbound ports are captured")
+OUTBOUND_PORTS_EXCLUDED = Listed(DestinationPort, "listed outbound ports are excluded")
+DESTINATIONS = Listed(Destination, "listed destinations are captured")
+DESTINATIONS_EXCLUDED = Listed(Destination, "listed destinations are excluded")
+GROUPS_EXCLUDED = Listed(GidOwner, "listed groups are excluded")
+DNS_SERVERS = Listed(Destination, "queries to the DNS servers")
+DNS_SERVERS_ANSWERING = Listed(Source, "answers of the DNS servers")
 
 
 def loopback(config: Config, family: Family) -> Network:
@@ -110,7 +123,7 @@ def owner_groups(config: Config) -> list[Rule]:
     """Return the rules that leave traffic alone by the group of the sending process (nat)."""
     if isinstance(config.owner_groups, Everything):
         return [
-            Rule((GidOwner(group),), RETURN, f"group {group} is excluded")
+            Rule((GidOwner(group),), RETURN, f"group {group} is excluded", GROUPS_EXCLUDED)
             for group in config.owner_groups_excluded
         ]
     outside = tuple(GidOwner(group, negated=True) for group in config.owner_groups)

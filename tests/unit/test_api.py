@@ -206,6 +206,9 @@ class FakeMachine:
     def refusal(self, action: object) -> str:
         return self.refuses
 
+    def check(self, action: object) -> None:
+        pass
+
     def do(self, action: EditTable) -> None:
         edit: TableEdit = action.edit
         before = self.tables.get((edit.family, edit.table), Table(edit.family, edit.table))

@@ -93,7 +93,7 @@ def test_bad_settings(command: list[str]):
         (["-p"], "--envoy-port (-p): needs a value"),
         (["aply"], "'aply': unknown command (did you mean apply?)"),
         (["render", "diff"], "'diff': unexpected argument"),
-        (["render", "--format=yaml"], "--format: 'yaml' is not one of restore, commands, json"),
+        (["render", "--format=yaml"], "--format: 'yaml' is not one of restore, nft, commands, json"),
         (["render", "--family", "ipv5"], "--family: 'ipv5' is not one of ipv4, ipv6"),
         (["render", "--explain=yes"], "--explain: 'yes' is not a boolean"),
         (["diff", "--json=maybe"], "--json: 'maybe' is not a boolean"),
@@ -105,8 +105,6 @@ def test_bad_settings(command: list[str]):
         (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
         (["--run-validation"], "--run-validation: not available yet"),
         (["--run-validation", "--skip-rule-apply"], "--run-validation: not available yet"),
-        (["--native-nftables"], "--native-nftables: not available yet"),
-        (["--native-nftables", "-n"], "--native-nftables: not available yet"),
         (["--pod", "-"], "--pod: not available yet"),
         (["--pod-name", "x"], "--pod-name: not available yet"),
         (["-c", "a\nb"], "--istio-exclude-interfaces (-c): 'a\\nb' is not an interface"),
@@ -141,7 +139,7 @@ def test_bytes_that_are_no_text(flag: str):
     assert "Traceback" not in process.errors
 
 
-@pytest.mark.parametrize("variable", ["RUN_VALIDATION", "NATIVE_NFTABLES"])
+@pytest.mark.parametrize("variable", ["RUN_VALIDATION"])
 def test_variables_that_are_not_available_yet(variable: str):
     assert_refused(run(**{variable: "true"}), f"variable {variable}: not available yet")
 

@@ -13,13 +13,13 @@ from istio_iptables.api import build, configure
 from istio_iptables.edit import RemoveChain, TableEdit, apply_to
 from istio_iptables.environment import Facts
 from istio_iptables.errors import KernelError
+from istio_iptables.native import NativeChain, NativeTable, translate
 from istio_iptables.plan import (
     AddObject,
+    EditNative,
     EditTable,
     Live,
-    LoadNative,
     Plan,
-    RemoveNative,
     RemoveObject,
     execute,
     make_plan,
@@ -53,7 +53,11 @@ if TYPE_CHECKING:
     from istio_iptables.plan import Action, Place
     from istio_iptables.ruleset import NetworkObject
 
-PLACES: tuple[Place, ...] = ("legacy", "nft")
+PLACES: tuple[Place, ...] = ("legacy", "nft")  # of iptables
+NATIVE = tuple(
+    NativeTable(name, (NativeChain("istio-output", None, (Rule((), ACCEPT, counters=Counters(1, 2)),)),))
+    for name in ("istio-proxy-nat", "istio-proxy-raw")
+)
 NOTHING = Ruleset()
 
 
@@ -66,7 +70,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.tables: dict[tuple[Place, str, str], Table] = {}
         self.network: list[NetworkObject] = []
-        self.native: tuple[str, ...] = ()
+        self.native: tuple[NativeTable, ...] = ()
         self.done: list[Action] = []
         self.fails_at: frozenset[int] = frozenset()
         self.error: BaseException = KernelError("the kernel said no", "ask it again")
@@ -87,25 +91,29 @@ class FakeKernel:
             self.network.append(action.item)
         elif isinstance(action, RemoveObject):
             self.network.remove(action.item)
-        elif isinstance(action, RemoveNative):
-            assert self.native == action.names
-            self.native = ()
         else:
-            assert isinstance(action, LoadNative)
-            assert not self.native
-            self.native = action.names
+            assert isinstance(action, EditNative)
+            assert set(action.before) <= set(self.native)
+            kept = [table for table in self.native if table not in action.before]
+            assert not {table.name for table in kept} & {table.name for table in action.after}
+            self.native = (*kept, *action.after)
 
     def live(self) -> Live:
         tables = {
             place: tuple(table for (where, *_), table in self.tables.items() if where == place)
             for place in PLACES
         }
-        return Live(tables, tuple(self.network), self.native, "script" if self.native else "")
+        return Live(tables, tuple(self.network), self.native)
 
     def state(self) -> object:
         """All there is, counters included, in an order that does not matter."""
         tables = {key: rules_of(table) for key, table in self.tables.items() if rules_of(table)}
-        return tables, set(self.network), self.native
+        native = {
+            (table.name, chain.name): [(rule, rule.counters) for rule in chain.rules]
+            for table in self.native
+            for chain in table.chains
+        }
+        return tables, set(self.network), set(self.native), native
 
     def put(self, wanted: Ruleset, place: Place) -> None:
         """Put rules into place."""
@@ -160,7 +168,7 @@ def kernels(draw: st.DrawFn) -> FakeKernel:
     """A kernel with rules of ours, strangers' rules among them and, at times, native tables."""
     kernel = FakeKernel()
     if draw(st.integers(0, 3)):
-        kernel.put(wanted_for(draw(strategies.settings())), draw(st.sampled_from(PLACES)))
+        kernel.put(wanted_for(draw(strategies.settings())), draw(places()))
     for key, table in list(kernel.tables.items()):
         if draw(st.booleans()):
             kernel.tables[key] = table.replace(chains=tuple(draw(disturbed(chain)) for chain in table.chains))
@@ -168,7 +176,7 @@ def kernels(draw: st.DrawFn) -> FakeKernel:
         strange = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS), Chain("KUBE", STRANGERS[:1])))
         kernel.tables.setdefault(("nft", "ipv4", "nat"), strange)
     if draw(st.integers(0, 3)) == 0:
-        kernel.native = ("istio-proxy-nat", "istio-proxy-raw")
+        kernel.native = NATIVE
     return kernel
 
 
@@ -189,7 +197,7 @@ def wanted_rulesets() -> st.SearchStrategy[Ruleset]:
 
 
 def places() -> st.SearchStrategy[Place]:
-    return st.sampled_from(PLACES)
+    return st.sampled_from([*PLACES, "native"])
 
 
 # --- what is done -----------------------------------------------------------------------------
@@ -203,9 +211,10 @@ def test_afterwards_everything_is_as_wanted(kernel: FakeKernel, wanted: Ruleset,
         goal = [t for t in wanted.tables if (place, t.family, t.name) == (where, family, name)]
         expected = {chain.name: chain.in_order for t in goal for chain in t.chains}
         assert {chain.name: chain.rules for chain in ours(table).chains} == expected
-    assert {(place, table.family, table.name) for table in wanted.tables} <= set(kernel.tables)
+    if place != "native":
+        assert {(place, table.family, table.name) for table in wanted.tables} <= set(kernel.tables)
     assert set(live.network) == set(wanted.network)
-    assert live.native == ()
+    assert set(live.native) == set(translate(wanted) if place == "native" else ())
     again = make_plan(live, wanted, place)
     assert again.actions == ()
     assert again.differences == ()
@@ -319,7 +328,7 @@ def test_the_order_of_the_first_time():
 def test_the_order_of_cleaning_up():
     kernel = FakeKernel()
     kernel.put(wanted_for(EVERYTHING), "nft")
-    kernel.native = ("istio-proxy-nat",)
+    kernel.native = NATIVE[:1]
     words = in_words(make_plan(kernel.live(), NOTHING, "legacy"))
     assert words[:5] == [
         "-ipv6 LocalDefaultRoute",
@@ -332,13 +341,13 @@ def test_the_order_of_cleaning_up():
         tables = [word.rpartition(" ")[2] for word in words if word.startswith(f"-nft {family} ")]
         assert tables == ["nat", "mangle", "raw"]
     assert len(words) == 12
-    assert words[-1] == "RemoveNative"
+    assert words[-1] == "EditNative"
 
 
 def test_adding_comes_before_detaching():
     kernel = FakeKernel()
     kernel.put(wanted_for(EVERYTHING), "legacy")
-    kernel.native = ("istio-proxy-nat",)
+    kernel.native = NATIVE[:1]
     wanted = wanted_for({"dual-stack": "true", "redirect-dns": "true"})
     words = in_words(make_plan(kernel.live(), wanted, "nft"))
     assert words[:4] == ["+nft ipv4 raw", "+nft ipv4 nat", "+nft ipv6 raw", "+nft ipv6 nat"]
@@ -346,7 +355,7 @@ def test_adding_comes_before_detaching():
         tables = [word.rpartition(" ")[2] for word in words[4:10] if word.startswith(f"-legacy {family} ")]
         assert tables == ["nat", "mangle", "raw"]
     assert words[10:] == [
-        "RemoveNative",
+        "EditNative",
         "-ipv6 LocalDefaultRoute",
         "-ipv6 MarkLookup",
         "-ipv4 LocalDefaultRoute",
@@ -441,7 +450,7 @@ def test_replaces():
     assert not replaces()
     kernel.tables["nft", "ipv4", "nat"] = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS),))
     assert not replaces()
-    kernel.native = ("istio-proxy-nat",)
+    kernel.native = NATIVE[:1]
     assert replaces()
     kernel.native = ()
     kernel.network = [LocalDefaultRoute("ipv4", 133)]
@@ -456,13 +465,14 @@ def test_replaces():
 def test_differences():
     kernel = FakeKernel()
     kernel.put(wanted_for({"envoy-port": "1"}), "legacy")
-    kernel.native = ("istio-proxy-nat", "istio-proxy-raw")
+    kernel.native = NATIVE
     plan = make_plan(kernel.live(), wanted_for({"dual-stack": "true"}), "legacy")
     parts = {difference.title: difference for difference in plan.differences}
     assert list(parts) == [
         "ipv4 nat (legacy)",
         "ipv6 nat (legacy)",
-        "nftables (native)",
+        "inet istio-proxy-nat (native nftables)",
+        "inet istio-proxy-raw (native nftables)",
         "addresses and routes",
     ]
     nat = parts["ipv4 nat (legacy)"]
@@ -471,8 +481,9 @@ def test_differences():
     added = [line for line in nat.after if line not in nat.before]
     assert added == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001"]
     assert parts["ipv6 nat (legacy)"].before == ()
-    native = ("table inet istio-proxy-nat", "table inet istio-proxy-raw")
-    assert (parts["nftables (native)"].before, parts["nftables (native)"].after) == (native, ())
+    native = parts["inet istio-proxy-nat (native nftables)"]
+    assert native.before == ("table inet istio-proxy-nat", "istio-output: counter accept")
+    assert native.after == ()
     assert parts["addresses and routes"].before == ()
     assert parts["addresses and routes"].after == ("ip -6 addr add ::6/128 dev lo nodad",)
 
@@ -535,8 +546,8 @@ def test_the_order_of_matches_is_no_difference(chosen: dict[str, str]):
         (RemoveObject(MarkLookup("ipv6", 1337, 133)), "ip -6 rule del fwmark 1337 lookup 133"),
         (AddObject(LocalDefaultRoute("ipv6", 5)), "ip -6 route add local default dev lo table 5"),
         (RemoveObject(LocalDefaultRoute("ipv4", 5)), "ip route del local default dev lo table 5"),
-        (RemoveNative(("a", "b"), ""), "remove the nftables tables a, b"),
-        (LoadNative(("a",), ""), "make the nftables tables a again"),
+        (EditNative(NATIVE, ()), "nftables istio-proxy-nat, istio-proxy-raw: remove"),
+        (EditNative(NATIVE[:1], NATIVE[:1]), "nftables istio-proxy-nat: write 1 rules"),
     ],
     ids=str,
 )

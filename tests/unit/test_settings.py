@@ -86,6 +86,7 @@ DEFAULTS = {
     "cleanup-only": "false",
     "force-apply": "false",
     "native-nftables": "false",
+    "compact": "false",
     "force-iptables-binary": "",
     "log_output_level": "default:info",
     "log_as_json": "false",
@@ -167,6 +168,7 @@ def test_what_the_defaults_come_to():
         ipv4_loopback=Network(4, 0x7F000001, 32),
         ipv6=False,
         rule_comments=False,
+        compact=False,
     )
     operation = parsed().operation().as_dict()
     assert operation.pop("probe_port") == 15002
@@ -193,7 +195,7 @@ def test_what_every_flag_comes_to():
             "6",
         ),
         *("-o", "7:8", "-k", "net1", "-t", "0x10", "-r", "9", "--redirect-dns", "--capture-all-dns"),
-        *("--drop-invalid", "--dual-stack", "--rule-comments"),
+        *("--drop-invalid", "--dual-stack", "--rule-comments", "--compact"),
         environ={
             "ISTIO_OUTBOUND_OWNER_GROUPS": "payments,11",
             "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "12",
@@ -228,6 +230,7 @@ def test_what_every_flag_comes_to():
         ipv4_loopback=Network(4, 0x7F030000, 16),
         ipv6=True,
         rule_comments=True,
+        compact=True,
     )
     assert config.tproxy
     assert config.captures_inbound
@@ -286,7 +289,7 @@ BY_SETTING = {
     "istio-inbound-interception-mode": ("TPROXY", "REDIRECT"),
     "force-iptables-binary": ("legacy", "nft"),
 }
-NOT_AVAILABLE_YET = ("run-validation", "native-nftables")
+NOT_AVAILABLE_YET = ("run-validation",)
 
 
 def samples(setting: Setting) -> tuple[str, str]:
@@ -569,7 +572,7 @@ def test_options_of_a_command():
         {"format": "json", "family": "ipv6", "explain": True},
         [],
     )
-    assert parse_options("render", (), FACTS)[0] == {"format": "restore", "family": "", "explain": False}
+    assert parse_options("render", (), FACTS)[0] == {"format": "", "family": "", "explain": False}
     assert parse_options("", (), FACTS) == ({}, [])
     bad = read(["render", "--format", "yaml", "--family=ipv5", "--explain=yes"])
     mistakes = parse_options("render", bad.options, FACTS)[1]

@@ -1,0 +1,264 @@
+"""nft: the tables of native mode in the language of nft(8).
+
+A whole table is written as `nft list table` prints it, so that what is shown is what is applied.
+"""
+
+from __future__ import annotations
+
+from ..errors import SettingsError
+from ..native import (
+    NATIVE_FAMILY,
+    Addresses,
+    FamilyTProxy,
+    Hook,
+    NativeTable,
+    NetworkFamily,
+    Owners,
+    Ports,
+)
+from ..ruleset import (
+    Comment,
+    ConnectionMark,
+    ConntrackState,
+    ConntrackZone,
+    ForeignMatch,
+    ForeignTarget,
+    InInterface,
+    Jump,
+    Mark,
+    Network,
+    OutInterface,
+    Redirect,
+    RestoreMark,
+    SaveMark,
+    SetMark,
+    Transport,
+    Verdict,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from ..native.tables import Ranges
+    from ..ruleset import Counters, Match, Rule, Target
+
+_FULL_MASK = 0xFFFFFFFF
+_SIDE = {"source": "s", "destination": "d"}
+_VERSION = {"ipv4": 4, "ipv6": 6}
+_PROTOCOL = {"ipv4": "ip", "ipv6": "ip6"}
+#: How many members of a set stand on a line; more than that begin on a line of their own.
+_MEMBERS_A_LINE = 8
+
+
+def script(tables: Iterable[NativeTable], *, explain: bool = False) -> str:
+    """Return what makes tables where there are none, for `nft -f`; `explain`: each rule's reason above it."""
+    return "".join(_table(table, explain) for table in tables)
+
+
+def edit_script(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> str:
+    """Return what turns some tables into others, for `nft -f`: one transaction.
+
+    Tables stay, and so do base chains, wherever that is possible: a packet then meets either the old rules
+    of a chain or the new ones, while a new base chain is asked beside the old one for a moment.
+    """
+    wanted = {table.name: table for table in after}
+    lines: list[str] = []
+    for table in before:
+        if table.name in wanted and _can_stay(table, wanted[table.name]):
+            kept = {chain.name for chain in wanted[table.name].chains}
+            lines.append(f"flush table {NATIVE_FAMILY} {table.name}")
+            lines += [
+                f"delete chain {NATIVE_FAMILY} {table.name} {chain.name}"
+                for chain in table.chains
+                if chain.name not in kept
+            ]
+        else:
+            lines.append(f"delete table {NATIVE_FAMILY} {table.name}")
+    return "".join(f"{line}\n" for line in lines) + script(after)
+
+
+def _can_stay(before: NativeTable, after: NativeTable) -> bool:
+    """Tell whether a table can be emptied and filled: nothing in it is other than it has to be."""
+    hooks = {chain.name: chain.hook for chain in after.chains}
+    same = all(chain.hook == hooks.get(chain.name, chain.hook) for chain in before.chains)
+    return same and not before.extras and not after.text
+
+
+def _table(table: NativeTable, explain: bool) -> str:
+    if table.text:
+        return table.text
+    lines = [f"table {NATIVE_FAMILY} {table.name} {{"]
+    for number, chain in enumerate(table.chains):
+        lines += [*([""] if number else []), f"\tchain {chain.name} {{"]
+        lines += [f"\t\t{hook_words(chain.hook)}"] if chain.hook else []
+        for rule in chain.rules:
+            lines += [f"\t\t# {rule.reason}"] if explain and rule.reason else []
+            lines += [f"\t\t{line}" for line in rule_lines(rule)]
+        lines.append("\t}")
+    return "".join(f"{line}\n" for line in (*lines, "}"))
+
+
+def hook_words(hook: Hook) -> str:
+    """Return the line that makes a chain a base chain."""
+    return f"type {hook.kind} hook {hook.hook} priority {hook.priority}; policy {hook.policy};"
+
+
+def table_lines(table: NativeTable) -> Iterator[str]:
+    """Yield a table for a comparison by lines: each says which chain it belongs to."""
+    yield f"table {NATIVE_FAMILY} {table.name}"
+    yield from table.extras
+    for chain in sorted(table.chains, key=lambda chain: chain.name):
+        if chain.hook:
+            yield f"{chain.name}: {hook_words(chain.hook)}"
+        for rule in chain.rules:
+            yield from (f"{chain.name}: {line}" for line in rule_lines(rule, counted=False, members_a_line=1))
+
+
+# --- a rule -----------------------------------------------------------------------------------
+
+
+def rule_lines(rule: Rule, *, counted: bool = True, members_a_line: int = _MEMBERS_A_LINE) -> list[str]:
+    """Return a rule: one line, or more if it has a set that is too long for one."""
+    words: list[str | list[str]] = []
+    comments: list[str | list[str]] = []
+    for match in rule.matches:
+        (comments if isinstance(match, Comment) else words).extend(_MATCH[type(match)](match))
+    words.append(_counter(rule.counters) if counted else "counter")
+    words += _TARGET[type(rule.target)](rule.target)
+    return _lines([*words, *comments], members_a_line)
+
+
+def _lines(words: Iterable[str | list[str]], members_a_line: int) -> list[str]:
+    """Join words; a list is the members of a set, which may take several lines."""
+    lines = [""]
+    for word in words:
+        start = lines[-1] + " " if lines[-1] else ""
+        if isinstance(word, str):
+            lines[-1] = start + word
+        elif len(word) <= _MEMBERS_A_LINE:
+            lines[-1] = f"{start}{{ {', '.join(word)} }}"
+        else:
+            lines[-1] = start + "{"
+            for first in range(0, len(word), members_a_line):
+                lines.append(f"\t{', '.join(word[first : first + members_a_line])},")
+            lines.append("}")
+    return lines
+
+
+def _counter(counters: Counters) -> str:
+    if not counters.packets:
+        return "counter"
+    return f"counter packets {counters.packets} bytes {counters.bytes}"
+
+
+_Words = list[str | list[str]]
+
+
+def _operator(negated: bool) -> list[str]:
+    return ["!="] if negated else []
+
+
+def _values(ranges: Ranges, text: Callable[[int, int], str]) -> str | list[str]:
+    """Return one value as it is, several as the members of a set."""
+    members = [text(first, last) for first, last in ranges]
+    return members[0] if len(members) == 1 else members
+
+
+def _number_range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _address_range(version: int) -> Callable[[int, int], str]:
+    """Return how the addresses from one to another are written: an address, a network or a range."""
+    bits = 32 if version == 4 else 128
+
+    def text(first: int, last: int) -> str:
+        size = last - first + 1
+        if size & (size - 1) == 0 and first % size == 0:
+            prefix = bits - size.bit_length() + 1
+            written = str(Network(version, first, prefix))
+            return written.partition("/")[0] if prefix == bits else written
+        ends = (str(Network(version, end, bits)).partition("/")[0] for end in (first, last))
+        return "-".join(ends)
+
+    return text
+
+
+def _addresses(match: Addresses) -> _Words:
+    values = _values(match.ranges, _address_range(_VERSION[match.family]))
+    return [_PROTOCOL[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
+
+
+def _ports(match: Ports) -> _Words:
+    values = _values(match.ranges, _number_range)
+    return [match.protocol, f"{_SIDE[match.direction]}port", *_operator(match.negated), values]
+
+
+def _owners(match: Owners) -> _Words:
+    key = "skuid" if match.kind == "user" else "skgid"
+    return ["meta", key, *_operator(match.negated), _values(match.ids, _number_range)]
+
+
+def _interface(key: str) -> Callable[[InInterface | OutInterface], _Words]:
+    def words(match: InInterface | OutInterface) -> _Words:
+        return [key, *_operator(match.negated), _interface_name(match.name)]
+
+    return words
+
+
+def _interface_name(name: str) -> str:
+    """Quote a name. A wildcard is `*` here; nft has no way to escape a quote or a backslash."""
+    if '"' in name or "\\" in name:
+        raise SettingsError(
+            [f"interface {name!r}: nft cannot write a name with a double quote or a backslash; iptables can"]
+        )
+    if name.endswith("+"):
+        return f'"{name[:-1]}*"'
+    return f'"{name[:-1]}\\*"' if name.endswith("*") else f'"{name}"'
+
+
+def _mark(key: str) -> Callable[[Mark | ConnectionMark], _Words]:
+    def words(match: Mark | ConnectionMark) -> _Words:
+        return [key, *_operator(match.negated), f"{match.value:#x}"]
+
+    return words
+
+
+def _state(match: ConntrackState) -> _Words:
+    states = ",".join(sorted(state.lower() for state in match.states))
+    return ["ct state", *_operator(match.negated), states]
+
+
+_MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
+    NetworkFamily: lambda match: ["meta nfproto", match.family],
+    Addresses: _addresses,
+    Ports: _ports,
+    Owners: _owners,
+    InInterface: _interface("iifname"),
+    OutInterface: _interface("oifname"),
+    Transport: lambda match: ["meta l4proto", match.protocol],
+    Mark: _mark("meta mark"),
+    ConnectionMark: _mark("ct mark"),
+    ConntrackState: _state,
+    Comment: lambda match: [f'''comment "{match.text.replace('"', "'")}"'''],
+    ForeignMatch: lambda match: list(match.words),
+}
+
+
+def _tproxy(target: FamilyTProxy) -> _Words:
+    return [f"tproxy {_PROTOCOL[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
+
+
+_TARGET: Mapping[type[Target], Callable[[Any], _Words]] = {
+    Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
+    Verdict: lambda target: [target.name.lower()],
+    Redirect: lambda target: [f"redirect to :{target.port}"],
+    SetMark: lambda target: [f"meta mark set {target.value:#x}"],
+    SaveMark: lambda _: ["ct mark set meta mark"],
+    RestoreMark: lambda _: ["meta mark set ct mark"],
+    FamilyTProxy: _tproxy,
+    ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
+    ForeignTarget: lambda target: list(target.words),
+}

@@ -1,0 +1,265 @@
+"""nft_json: what `nft --json list table` prints, as the typed table that it is.
+
+The schema is that of libnftables-json(5). Whatever this tool never writes becomes a ForeignMatch or
+ForeignTarget that holds nft's own words for it, so that it equals nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from ..lists import union
+from ..native import (
+    Addresses,
+    FamilyTProxy,
+    Hook,
+    NativeChain,
+    NativeTable,
+    NetworkFamily,
+    Owners,
+    Ports,
+)
+from ..ruleset import (
+    ACCEPT,
+    DROP,
+    RETURN,
+    Comment,
+    ConnectionMark,
+    ConntrackState,
+    ConntrackZone,
+    Counters,
+    ForeignMatch,
+    ForeignTarget,
+    InInterface,
+    Jump,
+    Mark,
+    OutInterface,
+    Redirect,
+    RestoreMark,
+    Rule,
+    SaveMark,
+    SetMark,
+    Transport,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from ..native.tables import Direction, Ranges
+    from ..ruleset import Family, Match, Protocol, Target
+
+    Object = Mapping[str, Any]
+
+
+class _Unknown(Exception):
+    """Something that this tool never writes."""
+
+
+def parse(text: str) -> NativeTable:
+    """Return the one table in what nft printed. Raises ValueError if that is not JSON of a table."""
+    objects = [(kind, value) for item in json.loads(text)["nftables"] for kind, value in item.items()]
+    tables = [value for kind, value in objects if kind == "table"]
+    if len(tables) != 1:
+        raise ValueError(f"{len(tables)} tables where one was asked for")
+    rules: dict[str, list[Rule]] = {}
+    for kind, value in objects:
+        if kind == "rule":
+            rules.setdefault(value["chain"], []).append(_rule(value))
+    chains = [
+        NativeChain(value["name"], _hook(value), tuple(rules.get(value["name"], ())))
+        for kind, value in objects
+        if kind == "chain"
+    ]
+    return NativeTable(tables[0]["name"], tuple(chains), tuple(_extras(tables[0], objects)))
+
+
+def _extras(table: Object, objects: list[tuple[str, Any]]) -> Iterator[str]:
+    flags = table.get("flags", [])
+    for flag in [flags] if isinstance(flags, str) else flags:
+        yield f"flags {flag}"
+    for kind, value in objects:
+        if kind not in ("metainfo", "table", "chain", "rule"):
+            yield f"{kind} {value.get('name', '')}".strip()
+
+
+def is_foreign(table: NativeTable) -> bool:
+    """Tell whether something is in a table that this tool never writes, and so cannot write again."""
+    return bool(table.extras) or any(
+        isinstance(part, (ForeignMatch, ForeignTarget))
+        for chain in table.chains
+        for rule in chain.rules
+        for part in (*rule.matches, rule.target)
+    )
+
+
+def _hook(chain: Object) -> Hook | None:
+    if "hook" not in chain:
+        return None
+    return Hook(chain["type"], chain["hook"], chain["prio"], chain.get("policy", "accept"))
+
+
+# --- rules ------------------------------------------------------------------------------------
+
+
+def _rule(rule: Object) -> Rule:
+    matches: list[Match] = []
+    rest: list[Object] = []
+    counters = Counters()
+    for statement in rule["expr"]:
+        if "match" in statement:
+            matches += _matches(statement)
+        elif "counter" in statement:
+            counters = _counters(statement["counter"])
+        else:
+            rest.append(statement)
+    ports = {match.protocol for match in matches if isinstance(match, Ports)}
+    matches = [m for m in matches if not (isinstance(m, Transport) and m.protocol in ports)]
+    if rule.get("comment"):
+        matches.append(Comment(rule["comment"]))
+    try:
+        target = _target(rest)
+    except (_Unknown, KeyError, TypeError, ValueError):
+        target = ForeignTarget(tuple(json.dumps(statement) for statement in rest))
+    return Rule(tuple(matches), target, counters=counters)
+
+
+def _counters(value: Any) -> Counters:
+    return Counters(value["packets"], value["bytes"]) if isinstance(value, dict) else Counters()
+
+
+def _matches(statement: Object) -> list[Match]:
+    match = statement["match"]
+    try:
+        [(kind, left)] = match["left"].items()
+        key = f"{left['protocol']} {left['field']}" if kind == "payload" else f"{kind} {left['key']}"
+        if set(left) - {"protocol", "field", "key"} or match["op"] not in ("==", "!=", "in"):
+            raise _Unknown
+        return [_MATCH[key](match["right"], match["op"] == "!=")]
+    except (_Unknown, KeyError, TypeError, ValueError, AttributeError, OSError):
+        return [ForeignMatch((json.dumps(statement),))]
+
+
+def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
+    """Return a value, a range, a network or a set of such as ranges of numbers."""
+    members = value["set"] if isinstance(value, dict) and "set" in value else [value]
+    found = []
+    for member in members:
+        if not isinstance(member, dict):
+            first = last = number(member)
+        elif "prefix" in member:
+            first = number(member["prefix"]["addr"])
+            last = first + (1 << (bits - member["prefix"]["len"])) - 1
+        else:
+            first, last = (number(end) for end in member["range"])
+        found.append((first, last))
+    return union(found)
+
+
+def _number(value: Any) -> int:
+    """Return a number as it is; a name, say of a user, is none."""
+    if type(value) is not int:
+        raise _Unknown
+    return value
+
+
+def _addresses(direction: Direction, family: Family) -> Callable[[Any, bool], Match]:
+    of, bits = (socket.AF_INET, 32) if family == "ipv4" else (socket.AF_INET6, 128)
+
+    def number(text: str) -> int:
+        return int.from_bytes(socket.inet_pton(of, text), "big")
+
+    return lambda value, negated: Addresses(direction, family, _ranges(value, number, bits), negated)
+
+
+def _ports(direction: Direction, protocol: Protocol) -> Callable[[Any, bool], Match]:
+    return lambda value, negated: Ports(direction, protocol, _ranges(value, _number, 16), negated)
+
+
+def _interface(name: Any) -> str:
+    """Return a name as iptables has it: a wildcard is `+` there."""
+    if not isinstance(name, str) or name.endswith("+"):
+        raise _Unknown
+    if name.endswith("\\*"):
+        return f"{name[:-2]}*"
+    return f"{name[:-1]}+" if name.endswith("*") else name
+
+
+def _states(value: Any) -> frozenset[str]:
+    return frozenset(state.upper() for state in ([value] if isinstance(value, str) else value))
+
+
+def _positive(match: Match, negated: bool) -> Match:
+    if negated:
+        raise _Unknown
+    return match
+
+
+_MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
+    "meta nfproto": lambda value, negated: _positive(NetworkFamily(value), negated),
+    "meta l4proto": lambda value, negated: Transport(value, negated),
+    "meta iifname": lambda value, negated: InInterface(_interface(value), negated),
+    "meta oifname": lambda value, negated: OutInterface(_interface(value), negated),
+    "meta skuid": lambda value, negated: Owners("user", _ranges(value, _number, 32), negated),
+    "meta skgid": lambda value, negated: Owners("group", _ranges(value, _number, 32), negated),
+    "meta mark": lambda value, negated: Mark(_number(value), negated=negated),
+    "ct mark": lambda value, negated: ConnectionMark(_number(value), negated=negated),
+    "ct state": lambda value, negated: ConntrackState(_states(value), negated),
+    "ip saddr": _addresses("source", "ipv4"),
+    "ip daddr": _addresses("destination", "ipv4"),
+    "ip6 saddr": _addresses("source", "ipv6"),
+    "ip6 daddr": _addresses("destination", "ipv6"),
+    "tcp sport": _ports("source", "tcp"),
+    "tcp dport": _ports("destination", "tcp"),
+    "udp sport": _ports("source", "udp"),
+    "udp dport": _ports("destination", "udp"),
+}
+
+_VERDICTS = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
+
+
+def _target(statements: list[Object]) -> Target:
+    """Return what a rule does, from all statements but matches and counters."""
+    kinds = [next(iter(statement)) for statement in statements]
+    if kinds == ["tproxy", "mangle", "accept"]:
+        return _tproxy(statements[0]["tproxy"], statements[1]["mangle"])
+    if len(kinds) != 1:
+        raise _Unknown
+    kind, value = kinds[0], statements[0][kinds[0]]
+    if kind in _VERDICTS:
+        return _VERDICTS[kind]
+    if kind in ("jump", "goto"):
+        return Jump(value["target"], kind == "goto")
+    if kind == "redirect" and set(value) == {"port"}:
+        return Redirect(_number(value["port"]))
+    if kind == "mangle":
+        return _mangle(_key(value["key"]), value["value"])
+    raise _Unknown
+
+
+def _key(value: Object) -> str:
+    [(kind, inner)] = value.items()
+    return f"{kind} {inner['key']}"
+
+
+def _mangle(key: str, value: Any) -> Target:
+    if key == "ct zone":
+        return ConntrackZone(_number(value))
+    if key == "meta mark":
+        return (
+            RestoreMark() if isinstance(value, dict) and _key(value) == "ct mark" else SetMark(_number(value))
+        )
+    if key == "ct mark" and _key(value) == "meta mark":
+        return SaveMark()
+    raise _Unknown
+
+
+_FAMILIES: Mapping[str, Family] = {"ip": "ipv4", "ip6": "ipv6"}
+
+
+def _tproxy(value: Object, mangle: Object) -> Target:
+    if set(value) != {"family", "port"} or _key(mangle["key"]) != "meta mark":
+        raise _Unknown
+    return FamilyTProxy(_number(value["port"]), _number(mangle["value"]), _FAMILIES[value["family"]])
