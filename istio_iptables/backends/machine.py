@@ -120,10 +120,13 @@ class Machine:
         for place in places:
             if self._holds_others(live, place):
                 return self._chosen(place, "other rules of this network namespace are there")
+        no_rules = "no rules are in place"
+        if live.native:
+            no_rules = "only native nftables rules of ours are in place (see --native-nftables)"
         if has_legacy("ipv4"):
-            why = "the kernel has the legacy tables, and no rules are in place"
+            why = f"the kernel has the legacy tables, and {no_rules}"
             return self._chosen("legacy", why).replace(untried=True)
-        return self._chosen("nft", "the kernel has no legacy tables")
+        return self._chosen("nft", f"the kernel has no legacy tables, and {no_rules}")
 
     def settle(self, choice: Choice) -> Choice:
         """Return the choice when it is about to be written: not legacy, if there is no legacy nat table.
