@@ -255,12 +255,12 @@ def _without_needless_owners(rules: Sequence[Rule]) -> list[Rule]:
 
     `lo and not 1337: return` before `1337: return` is `lo: return` before it.
     """
-    following = [*rules[1:], None]
+    following = (*rules[1:], None)
     return [
         rule.replace(matches=tuple(match for match in rule.matches if match != _negated_owner(rule)))
         if after is not None and _does_the_rest(after, rule)
         else rule
-        for rule, after in zip(rules, following, strict=True)
+        for rule, after in zip(rules, following, strict=False)
     ]
 
 

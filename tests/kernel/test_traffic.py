@@ -925,6 +925,8 @@ BACKENDS = {
     "libiptc": ((), "libiptc"),
     "legacy": (("--force-iptables-binary", "legacy"), "iptables-legacy-restore"),
     "nft": (("--force-iptables-binary", "nft"), "iptables-nft-restore"),
+    "native": (("--native-nftables",), "nft"),
+    "compact": (("--compact",), "libiptc"),
 }
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -951,7 +953,7 @@ def apply(pod: Pod, scenario: Scenario, backend: str) -> None:
     for command in ("iptables-legacy-restore", "iptables-nft-restore"):
         if name in (command, "libiptc") and shutil.which(command) is None:
             pytest.skip(f"{command} is not installed")
-    if backend != "nft" and not has_legacy_tables():
+    if backend not in ("nft", "native") and not has_legacy_tables():
         pytest.skip("the kernel has no legacy tables")
     both = ["--dual-stack"] if "4+6" in scenario.families else []
     done = pod.tool(*scenario.settings, *both, *force, env=scenario.variables)
@@ -1099,6 +1101,7 @@ def test_the_table_has_every_setting_that_decides_about_traffic() -> None:
             *scenario.settings,
             *scenario.variables,
             *(["--dual-stack"] if "+6" in scenario.families else []),
+            *(flag for flags, _ in BACKENDS.values() for flag in flags),
         )
     }
     other = {"rule_comments"}  # says something, decides nothing

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.netns import Endpoint, Namespace, Pod
-from tests.kernel.test_traffic import ADDRESSES, OWNERS, Scenario, apply, each_backend, resolve
+from tests.kernel.test_traffic import ADDRESSES, BACKENDS, OWNERS, Scenario, apply, resolve
 
 pytestmark = [
     pytest.mark.skipif(
@@ -27,6 +27,8 @@ pytestmark = [
     )
     for program, package in (("ncat", "ncat"), ("curl", "curl"), ("dnsmasq", "dnsmasq-base"))
 ]
+
+each_backend = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "compact"])
 
 # --- web and plain TCP ----------------------------------------------------------------------
 
@@ -291,9 +293,7 @@ def test_the_agent_answers_and_asks_upstream_itself(
 def test_a_server_that_is_not_in_resolv_conf_is_asked_itself(transport: str, backend: str) -> None:
     """Only IPv4 is on here, and the server that the program asks is an IPv6 one."""
     with pod_with_dns(6, 1337, 1337) as pod:
-        done = pod.tool(
-            "--redirect-dns", *(["--force-iptables-binary", backend] if backend != "libiptc" else [])
-        )
+        done = pod.tool("--redirect-dns", *BACKENDS[backend][0])
         assert done.code == 0, done.err
         assert look_up(pod, "agent.test", 1000, 1000, transport) == {}
         assert look_up(pod, "upstream.test", 1000, 1000, transport) == FROM_UPSTREAM
