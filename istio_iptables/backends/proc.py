@@ -25,7 +25,7 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
     opened for reading. Raises KernelError for a user other than root, who may not read the list.
     """
     try:
-        with open(_TABLE_NAMES[family], encoding="ascii") as file:
+        with open(_TABLE_NAMES[family], encoding="utf-8") as file:
             return frozenset(file.read().split())
     except FileNotFoundError:
         return frozenset()

@@ -25,6 +25,7 @@ import errno
 import os
 import struct
 
+from ..lean import socket
 from ..record import Record
 from .messages import (
     NETLINK_NETFILTER,
@@ -64,9 +65,6 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# `socket` takes longer to import than all the rest of this file: the functions that need it
-# import it, and a run that changes nothing in the kernel (--dry-run) never does.
 
 #: The kernel's numbers of the address families: AF_INET and AF_INET6 on Linux.
 _FAMILIES = {"ipv4": 2, "ipv6": 10}
@@ -175,8 +173,6 @@ def addresses() -> tuple[Address, ...]:
     Where IPv6 is off there are simply no IPv6 addresses. Needs no privilege.
     Like `ip address show`; RTM_GETADDR in rtnetlink(7). Raises NetlinkError.
     """
-    import socket
-
     family_of = {number: family for family, number in _FAMILIES.items()}
     names: dict[int, str | None] = {}
     found = []
@@ -223,8 +219,6 @@ def delete_address(family: str, address: str, prefix: int, interface: str) -> No
 def _address_payload(
     operation: str, family: str, address: str, prefix: int, interface: str, flags: int
 ) -> bytes:
-    import socket
-
     number = _FAMILIES[family]
     try:
         own = socket.inet_pton(number, address)
@@ -381,8 +375,6 @@ def _local_default_payload(operation: str, family: str, table: int) -> bytes:
 
 
 def _route(family: str, payload: bytes) -> Route:
-    import socket
-
     number, prefix, _, tos, _, protocol, _, kind, flags = _ROUTE_HEADER.unpack_from(payload)
     attributes = parse_attributes(payload[_ROUTE_HEADER.size :])
     cache_information = attributes.get(_RTA_CACHEINFO, b"")
@@ -459,8 +451,6 @@ def _nft_table(payload: bytes) -> NftTable:
 
 def _interface_name(index: int) -> str | None:
     """Return the name of the interface with this index, None if there is none (any more)."""
-    import socket
-
     try:
         return socket.if_indextoname(index)
     except OSError as error:
@@ -470,8 +460,6 @@ def _interface_name(index: int) -> str | None:
 
 
 def _interface_index(operation: str, name: str) -> int:
-    import socket
-
     try:
         return socket.if_nametoindex(name)
     except OSError as error:  # without an errno before Python 3.14

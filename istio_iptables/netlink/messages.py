@@ -9,9 +9,10 @@ import errno
 import os
 import struct
 
+from ..lean import socket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator, Mapping
 
 # netlink.h: protocols, message types and flags, socket options, attributes of an answer
@@ -96,15 +97,16 @@ def _exchange(
     Return the payloads, and whether the list changed while the kernel was giving it part by part:
     then an entry may be missing, or be there twice.
     """
-    import socket
-
     length = _MESSAGE_HEADER.size + len(payload)
     message = _MESSAGE_HEADER.pack(length, kind, flags | _NLM_F_REQUEST, _SEQUENCE, 0) + payload
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as connection:
+        connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        try:
             _set_options(connection)
             connection.sendto(message, (0, 0))
             return _answer(operation, connection)
+        finally:
+            connection.close()
     except NetlinkError:
         raise
     except OSError as error:
@@ -121,8 +123,6 @@ def _set_options(connection: socket.socket) -> None:
 
 
 def _answer(operation: str, connection: socket.socket) -> tuple[list[bytes], bool]:
-    import socket
-
     payloads: list[bytes] = []
     interrupted = False
     while True:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from istio_iptables import netlink
+from istio_iptables import lean, netlink
 from istio_iptables.netlink import Address, NetlinkError, PolicyRule, Route, messages
 
 pytestmark = [
@@ -890,7 +890,7 @@ def test_a_kernel_without_ipv6(space):
 # --- the conversation -----------------------------------------------------------------------
 
 
-class Listener(socket.socket):
+class Listener(lean.socket.socket):
     """A socket on which a test does something before a request is sent, or after a part is read."""
 
     before_request = staticmethod(lambda connection: None)
@@ -909,7 +909,7 @@ class Listener(socket.socket):
 def addresses_while(**hooks):
     """List the addresses through a Listener that does the given things meanwhile."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(socket, "socket", Listener)
+    patch.setattr(lean.socket, "socket", Listener)
     for name, function in hooks.items():
         patch.setattr(Listener, name, staticmethod(function))
     return netlink.addresses()
@@ -962,7 +962,7 @@ def test_only_the_kernel_is_listened_to(space):
 
 
 def test_an_answer_to_another_request_is_passed_over(space):
-    send = socket.socket.sendto
+    send = lean.socket.socket.sendto
 
     def ask_something_else(connection):
         # The kernel knows no such type and says so, under the number of this request.
