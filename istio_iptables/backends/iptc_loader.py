@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import sys
 
+from ..lean import socket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from ..ruleset import Family
 
 #: The libraries by the names that iptc asks for: sonames since iptables 1.8.
 _SONAMES = {"xtables": "libxtables.so.12", "ip4tc": "libip4tc.so.2", "ip6tc": "libip6tc.so.2"}
@@ -28,43 +32,82 @@ def installed() -> bool:
     return any(os.path.exists(os.path.join(directory, "iptc", "__init__.py")) for directory in sys.path)
 
 
-def load() -> ModuleType:
-    """Return python-iptables' package `iptc`. Raises LibiptcMissing if it cannot be loaded."""
-    if "iptc" in sys.modules:
-        return sys.modules["iptc"]
+def load(family: Family) -> type:
+    """Return python-iptables' class of the tables of a family, `Table` or `Table6`.
+
+    Raises LibiptcMissing. Only for a process that does nothing but write with it: what iptc uses for rules
+    as objects and as text, which we do not, is not there (see _stand_ins).
+    """
     had_libdir = os.environ.get("XTABLES_LIBDIR")
     # Without the variable iptc runs ldconfig to find the extensions, of which we load none.
     os.environ.setdefault("XTABLES_LIBDIR", "/usr/lib/xtables")
-    sys.modules["iptc.util"] = _util()
+    lent: dict[str, ModuleType] = {}
     try:
-        import warnings
-
-        with warnings.catch_warnings():
-            # Its sources have invalid escapes, which Python 3.12 and later warn of when it compiles them.
-            warnings.simplefilter("ignore")
-            import iptc
+        for name, module in _package().items():
+            sys.modules.setdefault(name, module)
+        lent = {name: module for name, module in _stand_ins().items() if name not in sys.modules}
+        sys.modules.update(lent)
+        return _table_class(family)
     except (OSError, ImportError, AttributeError) as error:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "iptc"]:
-            del sys.modules[name]
         raise LibiptcMissing(str(error)) from error
     finally:
+        for name in lent:
+            del sys.modules[name]
         if had_libdir is None:
             del os.environ["XTABLES_LIBDIR"]  # children such as iptables-restore know better
-    return iptc  # type: ignore[no-any-return]  # the package has no type hints
+
+
+def _table_class(family: Family) -> type:
+    import warnings
+
+    with warnings.catch_warnings():
+        # Its sources have invalid escapes, which Python 3.12 and later warn of when it compiles them.
+        warnings.simplefilter("ignore")
+        if family == "ipv4":
+            from iptc.ip4tc import Table
+        else:
+            from iptc.ip6tc import Table6 as Table
+    return Table  # type: ignore[no-any-return]  # the package has no type hints
+
+
+def _package() -> dict[str, ModuleType]:
+    """Return the package without its __init__, which imports both families and more, and our iptc.util."""
+    package = _module("iptc")
+    package.__path__ = [os.path.dirname(_origin("iptc"))]
+    return {"iptc": package, "iptc.util": _util()}
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    """Return what iptc finds instead of standard modules that are slow to import.
+
+    Of `re` and `shlex` it makes use where it reads the text of a rule, but compiles a pattern at once. Of
+    `socket` it uses what is written in C.
+    """
+    expressions = _module("re")
+    setattr(expressions, "compile", str)  # noqa: B010  # a module has no such attribute, says mypy
+    return {"re": expressions, "shlex": _module("shlex"), "socket": socket}
+
+
+def _module(name: str) -> ModuleType:
+    return type(sys)(name)
+
+
+def _origin(name: str) -> str:
+    """Return a module's file, as importlib.util.find_spec would (its import takes a millisecond)."""
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None)
+        if spec is not None and spec.origin is not None:
+            return spec.origin
+    raise ImportError(f"python-iptables is not installed: there is no {name}")
 
 
 def _util() -> ModuleType:
     import ctypes
-    import importlib.util
-    from types import ModuleType
 
     def find_library(*names: str) -> tuple[ctypes.CDLL, int]:
         name = names[0]
         if name == "xtwrapper":
-            spec = importlib.util.find_spec("libxtwrapper")
-            if spec is None or spec.origin is None:
-                raise ImportError("python-iptables is not installed: there is no libxtwrapper")
-            return ctypes.CDLL(spec.origin, mode=ctypes.RTLD_GLOBAL), 0
+            return ctypes.CDLL(_origin("libxtwrapper"), mode=ctypes.RTLD_GLOBAL), 0
         return ctypes.CDLL(_SONAMES[name], mode=ctypes.RTLD_GLOBAL), _XTABLES_MAJOR_VERSION
 
     def find_libc() -> ctypes.CDLL:
@@ -73,7 +116,7 @@ def _util() -> ModuleType:
     def load_kernel(name: str, exc_if_failed: bool = False) -> None:
         """Do nothing: the kernel loads what it needs when it may."""
 
-    module = ModuleType("iptc.util")
+    module = _module("iptc.util")
     for function in (find_library, find_libc, load_kernel):
         setattr(module, function.__name__, function)
     return module

@@ -1,8 +1,9 @@
-"""libiptc: the legacy tables, through python-iptables and the kernel's own replace operation.
+"""libiptc: the legacy tables, written through python-iptables and the kernel's own replace operation.
 
-Each family has a process of its own, forked before the library is used: IPv4 and IPv6 cannot share
-one, and the C library may end the process it is in. That process holds a table from reading
-it to committing the edit; the caller holds the xtables lock over both, as libiptc takes none.
+For writing each family has a process of its own, forked before the library is loaded: IPv4 and IPv6 cannot
+share one, and the C library may end the process it is in. That process holds a table from opening it to
+committing the edit; the caller holds the xtables lock from before reading, as libiptc takes none. Reading
+needs neither the process nor the library (legacy_tables.py).
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import struct
 from ..edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ..errors import KernelError
 from ..ruleset import TABLES, Chain, Table
+from . import legacy_tables
 from .entries import decode, encode
+from .iptc_loader import LibiptcMissing, load
 from .proc import existing_legacy_tables
+from .signals import Held, ignore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,39 +44,39 @@ class Libiptc:
         if family in self._workers and not self._workers[family].alive:
             self._workers.pop(family).hang_up()  # it died: what is left to do needs another
         if family not in self._workers:
-            from .iptc_loader import LibiptcMissing, load
-
-            try:
-                load()
-            except LibiptcMissing as error:
-                raise KernelError(
-                    f"libiptc cannot be used: {error}",
-                    "install python-iptables and the package iptables (it has libip4tc, libip6tc and "
-                    "libxtables), or choose the command with --force-iptables-binary legacy",
-                ) from error
-            self._workers[family] = _Worker(family)
+            with (
+                Held()
+            ):  # else Ctrl-C could leave a process that nobody knows and that has the pipes of others
+                self._workers[family] = _Worker(family)
         return self._workers[family]
 
     def read(self, family: Family) -> tuple[Table, ...]:
         """Return the tables of this tool that exist."""
         existing = existing_legacy_tables(family)
         names = [name for name in TABLES if name in existing]
-        if not names:
-            return ()
-        worker = self._worker(family)
-        return tuple(_table(family, name, worker.call("read", name)) for name in names)
+        tables = []
+        for name in names:
+            try:
+                chains = legacy_tables.read(family, name)
+            except OSError as error:
+                raise explain(family, f"open the table {name}", error.errno or errno.EIO) from error
+            tables.append(_table(family, name, chains))
+        return tuple(tables)
 
     def opens(self, family: Family, name: TableName) -> bool:
         """Tell whether the kernel has a table. This makes the table if it has, so ask before writing only."""
-        ok, value = self._worker(family).ask("read", name)
-        if ok:
-            return True
-        if value[1] in (errno.ENOENT, errno.ENOPROTOOPT):
-            return False
-        raise explain(family, *value)
+        self._worker(family).call("ready")  # a table that cannot be written is not to be made
+        try:
+            return legacy_tables.exists(family, name)
+        except OSError as error:
+            raise explain(family, f"open the table {name}", error.errno or errno.EIO) from error
 
     def refusal(self, edit: TableEdit) -> str:
-        """Return nothing: a rule takes as many matches as fit in 64 KiB."""
+        """Return nothing: a rule takes as many matches as fit in 64 KiB.
+
+        Raises KernelError if the library cannot be loaded.
+        """
+        self._worker(edit.family).call("ready")
         return ""
 
     def apply(self, edit: TableEdit) -> None:
@@ -106,7 +110,7 @@ def _operations(step: Step, family: Family) -> Iterator[tuple[Any, ...]]:
         yield "delete_num_entry", step.chain, step.position - 1
 
 
-def _table(family: Family, name: TableName, chains: list[Any]) -> Table:
+def _table(family: Family, name: TableName, chains: list[legacy_tables.Chain]) -> Table:
     names = frozenset(chain for chain, _ in chains)
     return Table(
         family,
@@ -121,6 +125,8 @@ def _table(family: Family, name: TableName, chains: list[Any]) -> Table:
 # --- the process of one family --------------------------------------------------------------
 
 _LENGTH = struct.Struct("=I")
+#: How a request went; what follows is its result, what is missing, or the operation and its errno.
+_DONE, _MISSING, _REFUSED = "done", "missing", "refused"
 
 
 class _Worker:
@@ -135,8 +141,6 @@ class _Worker:
             os.close(self._requests)
             os.close(self._answers)
             try:
-                from .signals import ignore
-
                 ignore()  # they may go to all processes of a group; the parent decides
                 _serve(family, requests_read, answers_write)
             finally:
@@ -151,25 +155,23 @@ class _Worker:
 
     def call(self, *request: Any) -> Any:
         """Have the process do something and return what it returns. Raises KernelError."""
-        ok, value = self.ask(*request)
-        if not ok:
-            raise explain(self._family, *value)
-        return value
-
-    def ask(self, *request: Any) -> tuple[bool, Any]:
-        """Have the process do something: True and what it returns, or False, the operation and its errno."""
         try:
             _send(self._requests, request)
-            answer = _receive(self._answers)
+            outcome, value = _receive(self._answers)
         except (EOFError, BrokenPipeError):
-            answer = None
-        if answer is None:
             raise KernelError(
                 f"libiptc ended its process ({self._family}, exit status {self.wait()})",
                 "run as root with the capabilities NET_ADMIN and NET_RAW",
+            ) from None
+        if outcome == _MISSING:
+            raise KernelError(
+                f"libiptc cannot be used: {value}",
+                "install python-iptables and the package iptables (it has libip4tc, libip6tc and "
+                "libxtables), or choose the command with --force-iptables-binary legacy",
             )
-        ok, value = answer
-        return ok, value
+        if outcome == _REFUSED:
+            raise explain(self._family, *value)
+        return value
 
     def hang_up(self) -> None:
         """Close the pipes, at which the process stops."""
@@ -209,20 +211,23 @@ def _read_exactly(pipe: int, size: int) -> bytes:
 
 
 def _serve(family: Family, requests: int, answers: int) -> None:
-    """Answer requests until the pipe is closed: ("read", table) and ("edit", table, operations)."""
-    tables = _Tables(family)
+    """Answer requests until the pipe is closed: ("ready",) and ("edit", table, operations)."""
+    tables = None
     while True:
         try:
             request = _receive(requests)
         except EOFError:
             return
-        answer: tuple[bool, Any]
+        answer: tuple[str, Any]
         try:
-            answer = True, getattr(tables, request[0])(*request[1:])
+            tables = tables or _Tables(family)
+            answer = _DONE, getattr(tables, request[0])(*request[1:])
+        except LibiptcMissing as error:
+            answer = _MISSING, str(error)
         except _Refused as refused:
-            answer = False, (refused.operation, refused.number)
+            answer = _REFUSED, (refused.operation, refused.number)
         except Exception as error:  # the parent reports it; here nobody would
-            answer = False, (f"{request[0]} the table {request[1]} ({error!r})", errno.EIO)
+            answer = _REFUSED, (f"{' '.join(map(str, request[:2]))} ({error!r})", errno.EIO)
         _send(answers, answer)
 
 
@@ -237,19 +242,17 @@ class _Tables:
     """libiptc's tables of one family, in the process of that family."""
 
     def __init__(self, family: Family) -> None:
-        import ctypes
+        self._class = load(family)
+        from iptc.ip4tc import IPTCError, _get_errno_loc
 
-        import iptc
-
-        self._ctypes = ctypes
-        self._class = iptc.Table if family == "ipv4" else iptc.Table6
-        self._error = iptc.IPTCError
-        self._entry_size_at = 88 + 2 if family == "ipv4" else 140 + 2
+        self._error: type[Exception] = IPTCError
+        self._errno_location = _get_errno_loc
 
     def _errno(self) -> int:
-        from iptc import ip4tc
+        return int(self._errno_location()[0])
 
-        return int(ip4tc._get_errno_loc()[0])
+    def ready(self) -> None:
+        """Say that the library is loaded."""
 
     def _open(self, name: str) -> Any:
         """Return the table as it is now. autocommit is off: it hides what the kernel says."""
@@ -259,31 +262,6 @@ class _Tables:
         except self._error:
             raise _Refused(f"open the table {name}", self._errno()) from None
         return table
-
-    def read(self, name: str) -> list[tuple[str, list[tuple[bytes, str]]]]:
-        """Return the chains of a table, each with its entries' bytes and targets' names."""
-        table = self._open(name)
-        return [(chain, list(self._entries(table, chain))) for chain in self._chains(table)]
-
-    @staticmethod
-    def _chains(table: Any) -> list[str]:
-        calls, handle = table._iptc, table._handle
-        names = []
-        name = calls.iptc_first_chain(handle)
-        while name:
-            names.append(name.decode(errors="replace"))
-            name = calls.iptc_next_chain(handle)
-        return names
-
-    def _entries(self, table: Any, chain: str) -> Iterator[tuple[bytes, str]]:
-        ctypes, calls, handle = self._ctypes, table._iptc, table._handle
-        entry = calls.iptc_first_rule(chain.encode(), handle)
-        while entry:
-            address = ctypes.addressof(entry.contents)
-            (size,) = struct.unpack("=H", ctypes.string_at(address + self._entry_size_at, 2))
-            target = calls.iptc_get_target(entry, handle)
-            yield ctypes.string_at(address, size), (target or b"").decode(errors="replace")
-            entry = calls.iptc_next_rule(entry, handle)
 
     def edit(self, name: str, operations: list[tuple[Any, ...]]) -> None:
         """Do operations on the table in memory, then replace the kernel's in one go."""
