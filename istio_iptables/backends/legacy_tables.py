@@ -1,6 +1,6 @@
 """legacy_tables: read legacy tables from the kernel itself, by getsockopt(2).
 
-It gives what libiptc's own reading gives, chain by chain and to the byte, without loading libiptc, which
+It gives what libiptc's own reading gives, chain by chain and byte by byte, without loading libiptc, which
 takes longer than the rest of a run: a run that has nothing to write need not load it. Layouts and numbers are
 those of linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h and linux/netfilter/x_tables.h.
 """
