@@ -1,8 +1,10 @@
-"""iptc_loader: import python-iptables without what makes its import slow or fragile.
+"""iptc_loader: import of python-iptables what we use, without what makes its import slow or fragile.
 
 As it comes, `import iptc` looks for its libraries with ldconfig, gcc and ld, starts modprobe, and
 needs distutils, which Python 3.12 no longer has. All of that is in its module iptc.util, which
-is replaced here before the import by three functions that ask the dynamic linker by soname.
+is replaced here before the import by three functions that ask the dynamic linker by soname. It also
+imports both families, a second interface above them, and what rules as objects and as text need: more
+than twice the time of all the rest, and we use none of it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from ..lean import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
     from ..ruleset import Family
@@ -58,46 +62,51 @@ def load(family: Family) -> type:
 
 
 def _table_class(family: Family) -> type:
-    import warnings
-
-    with warnings.catch_warnings():
-        # Its sources have invalid escapes, which Python 3.12 and later warn of when it compiles them.
-        warnings.simplefilter("ignore")
-        if family == "ipv4":
-            from iptc.ip4tc import Table
-        else:
-            from iptc.ip6tc import Table6 as Table
+    if family == "ipv4":
+        from iptc.ip4tc import Table
+    else:
+        from iptc.ip6tc import Table6 as Table
     return Table  # type: ignore[no-any-return]  # the package has no type hints
 
 
 def _package() -> dict[str, ModuleType]:
     """Return the package without its __init__, which imports both families and more, and our iptc.util."""
     package = _module("iptc")
-    package.__path__ = [os.path.dirname(_origin("iptc"))]
+    package.__path__ = _found("iptc").submodule_search_locations or []
+    if not os.path.exists(_found("iptc.ip4tc", package.__path__).cached or ""):
+        # Its sources have invalid escapes, which Python 3.12 and later warn of when it compiles them.
+        import warnings
+
+        warnings.simplefilter("ignore")
     return {"iptc": package, "iptc.util": _util()}
 
 
 def _stand_ins() -> dict[str, ModuleType]:
     """Return what iptc finds instead of standard modules that are slow to import.
 
-    Of `re` and `shlex` it makes use where it reads the text of a rule, but compiles a pattern at once. Of
-    `socket` it uses what is written in C.
+    Most of them it needs for rules as objects and as text, and before there is one it only compiles a pattern
+    and makes empty caches. Of `socket` it uses what is written in C.
     """
-    expressions = _module("re")
-    setattr(expressions, "compile", str)  # noqa: B010  # a module has no such attribute, says mypy
-    return {"re": expressions, "shlex": _module("shlex"), "socket": socket}
+    return {
+        "re": _module("re", compile=str),
+        "shlex": _module("shlex"),
+        "weakref": _module("weakref", WeakValueDictionary=dict),
+        "socket": socket,
+    }
 
 
-def _module(name: str) -> ModuleType:
-    return type(sys)(name)
+def _module(name: str, **contents: object) -> ModuleType:
+    module = type(sys)(name)
+    vars(module).update(contents)
+    return module
 
 
-def _origin(name: str) -> str:
-    """Return a module's file, as importlib.util.find_spec would (its import takes a millisecond)."""
+def _found(name: str, path: Sequence[str] | None = None) -> ModuleSpec:
+    """Return where a module is, as importlib.util.find_spec would (which takes a millisecond to import)."""
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, None)
-        if spec is not None and spec.origin is not None:
-            return spec.origin
+        spec = finder.find_spec(name, path)
+        if spec is not None:
+            return spec
     raise ImportError(f"python-iptables is not installed: there is no {name}")
 
 
@@ -107,7 +116,7 @@ def _util() -> ModuleType:
     def find_library(*names: str) -> tuple[ctypes.CDLL, int]:
         name = names[0]
         if name == "xtwrapper":
-            return ctypes.CDLL(_origin("libxtwrapper"), mode=ctypes.RTLD_GLOBAL), 0
+            return ctypes.CDLL(_found("libxtwrapper").origin, mode=ctypes.RTLD_GLOBAL), 0
         return ctypes.CDLL(_SONAMES[name], mode=ctypes.RTLD_GLOBAL), _XTABLES_MAJOR_VERSION
 
     def find_libc() -> ctypes.CDLL:
@@ -116,7 +125,4 @@ def _util() -> ModuleType:
     def load_kernel(name: str, exc_if_failed: bool = False) -> None:
         """Do nothing: the kernel loads what it needs when it may."""
 
-    module = _module("iptc.util")
-    for function in (find_library, find_libc, load_kernel):
-        setattr(module, function.__name__, function)
-    return module
+    return _module("iptc.util", find_library=find_library, find_libc=find_libc, load_kernel=load_kernel)
