@@ -93,7 +93,7 @@ class Network(Record):
     def __str__(self) -> str:
         if self.version == 4:
             return f"{'.'.join(map(str, self.packed))}/{self.prefix}"
-        import socket  # only IPv6 needs inet_ntop's shortening; socket costs milliseconds
+        from .lean import socket  # only IPv6 needs inet_ntop's shortening
 
         return f"{socket.inet_ntop(socket.AF_INET6, self.packed)}/{self.prefix}"
 

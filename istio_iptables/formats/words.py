@@ -188,7 +188,7 @@ def _network(text: str) -> Network:
     """Parse an address or network as iptables-save prints it."""
     address, _, prefix = text.partition("/")
     if ":" in address:
-        import socket
+        from ..lean import socket
 
         packed, version = socket.inet_pton(socket.AF_INET6, address), 6
     else:
