@@ -12,7 +12,7 @@ from .ruleset import BUILTIN_CHAINS, Chain, Jump, Rule, Table, ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from .ruleset import Family, TableName
@@ -62,6 +62,7 @@ class Delete(Record):
 
 
 if TYPE_CHECKING:
+    _Backwards: TypeAlias = tuple[int, int, "_Backwards | None"]
     Step: TypeAlias = CreateChain | RemoveChain | ReplaceRules | Insert | Delete
 
 
@@ -161,85 +162,109 @@ def with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule,
 # --- built-in chains, which we share with others --------------------------------------------
 
 
-class _Slot:
-    """A place in a built-in chain: a stranger's rule, or one of ours that stays."""
-
-    def __init__(self, rule: Rule, wanted: int | None) -> None:
-        self.rule = rule
-        self.wanted = wanted
-
-
 def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
     """Return what changes our rules in a built-in chain, one delete or insert at a time.
 
     Rules that stay keep their place. A new rule goes next to its neighbours in the wanted order;
     without any, head rules go to the top and others to where our last rule was, else to the end.
     """
-    targets = wanted.in_order
     mine = [index for index, rule in enumerate(live.rules) if rule.is_ours_in_foreign_chain]
-    kept = common_subsequence([live.rules[index] for index in mine], targets)
-    stays = {mine[i]: j for i, j in kept}
-    slots = [_Slot(rule, stays.get(index)) for index, rule in enumerate(live.rules)]
-    steps: list[Step] = []
+    pairs = common_subsequence([live.rules[index] for index in mine], wanted.in_order)
+    stays = {mine[i]: j for i, j in pairs}
     obsolete = [index for index in mine if index not in stays]
-    # What stands behind the last of ours that goes: there new rules without neighbours go.
-    after_ours = slots[obsolete[-1] + 1] if obsolete and obsolete[-1] + 1 < len(slots) else None
+    rules = list(live.rules)
+    first_at = {rule: index for index, rule in reversed([*enumerate(rules)])} if obsolete else {}
+    steps: list[Step] = []
     for index in reversed(obsolete):
-        rule, last = live.rules[index], index == len(slots) - 1
-        steps.append(Delete(live.name, index + 1, rule, last, rule not in live.rules[:index]))
-        del slots[index]
-    for number in range(len(targets)):
-        if any(slot.wanted == number for slot in slots):
+        rule, last = rules[index], index == len(rules) - 1
+        steps.append(Delete(live.name, index + 1, rule, last, first_at[rule] == index))
+        del rules[index]
+    if len(stays) == len(wanted.in_order):
+        return steps
+    gone = frozenset(obsolete)
+    left = [index for index in range(len(live.rules)) if index not in gone]
+    kept_at = {stays[index]: place for place, index in enumerate(left) if index in stays}
+    # New rules without neighbours go to where the last of ours that goes has been.
+    end = obsolete[-1] + 1 - len(obsolete) if obsolete else len(rules)
+    return [*steps, *_insertions(live.name, rules, wanted, kept_at, end)]
+
+
+def _insertions(
+    chain: str, rules: list[Rule], wanted: Chain, kept_at: Mapping[int, int], end: int
+) -> Iterator[Insert]:
+    """Yield the inserts of the wanted rules that are not among `rules`, in the wanted order.
+
+    `kept_at` says where those are that are there, by their number; `end` is where to go without neighbours.
+    What is inserted stands above every kept rule that comes later.
+    """
+    heads = len(wanted.head)
+    present = set(rules)
+    first_kept = {is_head: _first_kept(kept_at, heads, is_head) for is_head in (True, False)}
+    before: dict[bool, int] = {}  # of the heads, and of the others: where the last one so far is
+    inserted = 0
+    for number, rule in enumerate(wanted.in_order):
+        is_head = number < heads
+        if number in kept_at:
+            before[is_head] = kept_at[number] + inserted
             continue
-        place = _place(number, slots, len(wanted.head), after_ours)
-        rule, last = targets[number], place == len(slots)
-        steps.append(Insert(live.name, place + 1, rule, last, all(s.rule != rule for s in slots[:place])))
-        slots.insert(place, _Slot(targets[number], number))
-    return steps
+        place = _place(is_head, before, first_kept[is_head], inserted, end)
+        first = rule not in present or rule not in rules[:place]
+        yield Insert(chain, place + 1, rule, place == len(rules), first)
+        rules.insert(place, rule)
+        present.add(rule)
+        end += place <= end
+        inserted += 1
+        before[is_head] = place
 
 
-def _place(number: int, slots: Sequence[_Slot], heads: int, after_ours: _Slot | None) -> int:
-    """Return the index at which wanted rule `number` goes; its predecessors are in their places."""
-    is_head = number < heads
-    same_group = [
-        (index, slot.wanted)
-        for index, slot in enumerate(slots)
-        if slot.wanted is not None and (slot.wanted < heads) == is_head
-    ]
-    before = [index for index, other in same_group if other < number]
-    if before:
-        return before[-1] + 1
-    after = [index for index, other in same_group if other > number]
-    if after:
-        return after[0]
-    if is_head:
-        return 0
-    below_the_head = 1 + max((i for i, slot in enumerate(slots) if slot.wanted is not None), default=-1)
-    return max(below_the_head, len(slots) if after_ours is None else slots.index(after_ours))
+def _first_kept(kept_at: Mapping[int, int], heads: int, is_head: bool) -> int | None:
+    """Return where the first kept rule of the heads, or of the others, is."""
+    return min((place for number, place in kept_at.items() if (number < heads) == is_head), default=None)
+
+
+def _place(is_head: bool, before: Mapping[bool, int], first_kept: int | None, inserted: int, end: int) -> int:
+    """Return the index at which the next wanted rule goes."""
+    if is_head in before:
+        return before[is_head] + 1
+    if first_kept is not None:
+        return first_kept + inserted
+    return 0 if is_head else max(before.get(True, -1) + 1, end)
 
 
 def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:
-    """Return the index pairs of a longest common subsequence."""
+    """Return the index pairs of a longest common subsequence.
+
+    By the algorithm of Hunt and Szymanski: n log n as long as few rules are there twice.
+    """
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1
     pairs = [(i, i) for i in range(start)]
-    rows, columns = len(old) - start, len(new) - start
-    length = [[0] * (columns + 1) for _ in range(rows + 1)]
-    for i in reversed(range(rows)):
-        for j in reversed(range(columns)):
-            equal = old[start + i] == new[start + j]
-            length[i][j] = length[i + 1][j + 1] + 1 if equal else max(length[i + 1][j], length[i][j + 1])
-    i = j = 0
-    while i < rows and j < columns:
-        if old[start + i] == new[start + j]:
-            pairs.append((start + i, start + j))
-            i, j = i + 1, j + 1
-        elif length[i + 1][j] >= length[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return pairs
+    if start in (len(old), len(new)):
+        return pairs
+    from bisect import bisect_left
+
+    places: dict[Rule, list[int]] = {}
+    for j in range(len(new) - 1, start - 1, -1):
+        places.setdefault(new[j], []).append(j)
+    # By length: where in `new` the common subsequence that ends first has its end, and that one, backwards.
+    ends: list[int] = []
+    chains: list[_Backwards] = []
+    for i in range(start, len(old)):
+        for j in places.get(old[i], ()):  # from the last on, so that one rule is not used twice
+            length = bisect_left(ends, j)
+            chain = (i, j, chains[length - 1] if length else None)
+            ends[length : length + 1] = [j]
+            chains[length : length + 1] = [chain]
+    return pairs + _forwards(chains[-1] if chains else None)
+
+
+def _forwards(chain: _Backwards | None) -> list[tuple[int, int]]:
+    pairs = []
+    while chain is not None:
+        i, j, chain = chain
+        pairs.append((i, j))
+    return pairs[::-1]
 
 
 def apply_to(table: Table, edit: TableEdit) -> Table:

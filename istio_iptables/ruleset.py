@@ -92,7 +92,8 @@ class Network(Record):
 
     def __str__(self) -> str:
         if self.version == 4:
-            return f"{'.'.join(map(str, self.packed))}/{self.prefix}"
+            a = self.address  # written out: a list may have twenty thousand of them
+            return f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.{a & 255}/{self.prefix}"
         from .lean import socket  # only IPv6 needs inet_ntop's shortening
 
         return f"{socket.inet_ntop(socket.AF_INET6, self.packed)}/{self.prefix}"
@@ -335,6 +336,13 @@ class Rule(Record):
         if len(unique) == len(self.matches):
             return (unique, self.target)
         return (frozenset((match, self.matches.count(match)) for match in unique), self.target)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Rule:
+            return NotImplemented
+        if self.matches == other.matches:  # mostly they come in the same order
+            return self.target == other.target
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash((frozenset(self.matches), self.target))

@@ -9,6 +9,7 @@ argument or another line of a script.
 from __future__ import annotations
 
 from .config import ALL, Everything
+from .lean import socket
 from .ruleset import Network, PortRange
 
 TYPE_CHECKING = False
@@ -49,15 +50,15 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _as_number(text: str, smallest: int, largest: int) -> int | None:
-    """Return the number that decimal digits mean, None if they mean none in the range.
+#: More digits than any number here has: no more of a text are looked at.
+_ENOUGH_DIGITS = 11
 
-    How many digits there are is looked at before int() works on them.
-    """
-    digits = text.lstrip("0") or "0"
-    if not _is_number(text) or len(digits) > len(str(largest)):
+
+def _as_number(text: str, smallest: int, largest: int) -> int | None:
+    """Return the number that decimal digits mean, None if they mean none in the range."""
+    if not _is_number(text):
         return None
-    number = int(digits)
+    number = int(text.lstrip("0")[:_ENOUGH_DIGITS] or "0")
     return number if smallest <= number <= largest else None
 
 
@@ -255,34 +256,49 @@ class WrittenNetwork(Network):
         return Network(self.version, self.address, self.prefix)
 
 
-def _network(text: str) -> WrittenNetwork:
-    import netaddr  # tens of milliseconds, which a run without CIDRs need not spend
+#: By version: the kernel's number of the address family (AF_INET, AF_INET6) and the bits of an address.
+_ADDRESS_FAMILIES = {4: (2, 32), 6: (10, 128)}
 
+
+def _cidr(text: str) -> tuple[int, int, int, int]:
+    """Return the IP version, the address as an integer, and its bits: network, host."""
     address, slash, prefix = text.partition("/")
-    try:
-        # INET_PTON: whole addresses only, no octal, no zone
-        ip = netaddr.IPAddress(address, flags=netaddr.INET_PTON)
-    except (ValueError, netaddr.AddrFormatError):
-        ip = None
-    bits = 32 if ip is None or ip.version == 4 else 128
+    version = 6 if ":" in address else 4
+    family, bits = _ADDRESS_FAMILIES[version]
     length = _as_number(prefix, 0, bits) if slash else bits
-    if ip is None or length is None:
+    try:
+        # inet_pton(3) takes whole addresses only: no octal numbers, no zone
+        packed = socket.inet_pton(family, address)
+    except (OSError, ValueError):
+        length = None
+    if length is None:
         raise BadValue(f"{text!r} is not a CIDR: use an address or a network as in 10.0.0.0/8 or fd00::/8")
-    network = netaddr.IPNetwork((int(ip), length), version=ip.version)
-    return WrittenNetwork(ip.version, network.first, network.prefixlen, bool(ip.is_loopback()))
+    return version, int.from_bytes(packed, "big"), length, bits - length
+
+
+def _network(text: str) -> Network:
+    version, address, prefix, host_bits = _cidr(text)
+    return Network(version, address >> host_bits << host_bits, prefix)
+
+
+def _written_network(text: str) -> WrittenNetwork:
+    version, address, _, _ = _cidr(text)
+    network = _network(text)
+    is_loopback = address >> 24 == 127 if version == 4 else address == 1
+    return WrittenNetwork(version, network.address, network.prefix, is_loopback)
 
 
 def networks(text: str, _: Names) -> tuple[Network, ...]:
     """Parse a list of CIDRs: a bare address is its host route, host bits are cleared."""
     why = "to exclude every destination, capture none instead"
-    return tuple(network.as_network() for network in _each(members(text), _network, why))
+    return _each(members(text), _network, why)
 
 
 def networks_or_all(text: str, _: Names) -> Everything | tuple[WrittenNetwork, ...]:
     """Parse a list of CIDRs, or `*`."""
     if members(text) == ("*",):
         return ALL
-    return _each(members(text), _network, "it cannot be mixed with CIDRs")
+    return _each(members(text), _written_network, "it cannot be mixed with CIDRs")
 
 
 def ipv4_loopback(text: str, _: Names) -> Network:
@@ -292,16 +308,16 @@ def ipv4_loopback(text: str, _: Names) -> Network:
     network = _network(text)
     if network.version != 4 or network.address >> 24 != 127 or network.prefix < 8:
         raise BadValue(f"{text!r} is not within the IPv4 loopback network 127.0.0.0/8")
-    return network.as_network()
+    return network
 
 
 def host_network(address: str) -> Network | None:
     """Return the host route of an address (a zone as in fe80::1%eth0 is left out), None if it is none."""
     try:
-        written = _network(address.partition("%")[0])
+        network = _network(address.partition("%")[0])
     except BadValue:
         return None
-    return written.as_network() if written.prefix == written.bits else None
+    return network if network.prefix == network.bits else None
 
 
 # --- users and groups -----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ..edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ..errors import KernelError
 from ..ruleset import TABLES, Chain, Table
 from . import legacy_tables
-from .entries import decode, encode
+from .entries import Decoder, Encoder
 from .iptc_loader import LibiptcMissing, load
 from .proc import existing_legacy_tables
 from .signals import Held, ignore
@@ -81,8 +81,10 @@ class Libiptc:
 
     def apply(self, edit: TableEdit) -> None:
         """Make an edit by one replace of its table."""
-        operations = [operation for step in edit.steps for operation in _operations(step, edit.family)]
-        self._worker(edit.family).call("edit", edit.table, operations)
+        worker = self._worker(edit.family)  # loads the library while the rules are encoded
+        encoder = Encoder(edit.family)
+        operations = [operation for step in edit.steps for operation in _operations(step, encoder)]
+        worker.call("edit", edit.table, operations)
 
     def close(self) -> None:
         """End the processes: all pipes first, since a later process has copies of the earlier ones'."""
@@ -93,30 +95,29 @@ class Libiptc:
         self._workers.clear()
 
 
-def _operations(step: Step, family: Family) -> Iterator[tuple[Any, ...]]:
-    """Return a step as calls of libiptc: its function's name and arguments."""
+def _operations(step: Step, encoder: Encoder) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
+    """Return a step as calls of one function of libiptc for one chain: their other arguments."""
     if isinstance(step, CreateChain):
-        yield "create_chain", step.chain
+        yield "create_chain", step.chain, [()]
     elif isinstance(step, RemoveChain):
-        yield "delete_chain", step.chain
+        yield "delete_chain", step.chain, [()]
     elif isinstance(step, ReplaceRules):
         if step.before:
-            yield "flush_entries", step.chain
-        for rule in step.after:
-            yield "append_entry", step.chain, encode(rule, family)
+            yield "flush_entries", step.chain, [()]
+        yield "append_entry", step.chain, [(encoder.encode(rule),) for rule in step.after]
     elif isinstance(step, Insert):
-        yield "insert_entry", step.chain, encode(step.rule, family), step.position - 1
+        yield "insert_entry", step.chain, [(encoder.encode(step.rule), step.position - 1)]
     else:
-        yield "delete_num_entry", step.chain, step.position - 1
+        yield "delete_num_entry", step.chain, [(step.position - 1,)]
 
 
 def _table(family: Family, name: TableName, chains: list[legacy_tables.Chain]) -> Table:
-    names = frozenset(chain for chain, _ in chains)
+    decoder = Decoder(family, frozenset(chain for chain, _ in chains))
     return Table(
         family,
         name,
         tuple(
-            Chain(chain, tuple(decode(entry, target, family, names) for entry, target in entries))
+            Chain(chain, tuple(decoder.decode(entry, target) for entry, target in entries))
             for chain, entries in chains
         ),
     )
@@ -263,16 +264,20 @@ class _Tables:
             raise _Refused(f"open the table {name}", self._errno()) from None
         return table
 
-    def edit(self, name: str, operations: list[tuple[Any, ...]]) -> None:
-        """Do operations on the table in memory, then replace the kernel's in one go."""
+    def edit(self, name: str, operations: list[tuple[str, str, list[tuple[Any, ...]]]]) -> None:
+        """Do operations on the table in memory, then replace the kernel's in one go.
+
+        The handle must not be used again then; the next edit opens the table anew.
+        """
         table = self._open(name)
         calls, handle = table._iptc, table._handle
-        for function, chain, *arguments in operations:
-            if not getattr(calls, f"iptc_{function}")(chain.encode(), *arguments, handle):
-                raise _Refused(f"{function} in chain {chain} of the table {name}", self._errno())
+        for function, chain, all_arguments in operations:
+            call, label = getattr(calls, f"iptc_{function}"), chain.encode()
+            for arguments in all_arguments:
+                if not call(label, *arguments, handle):
+                    raise _Refused(f"{function} in chain {chain} of the table {name}", self._errno())
         if not calls.iptc_commit(handle):
             raise _Refused(f"commit the table {name}", self._errno())
-        table.refresh()  # a handle that has been committed must not be used again
 
 
 def explain(family: Family, operation: str, number: int) -> KernelError:

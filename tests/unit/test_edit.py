@@ -18,6 +18,7 @@ from istio_iptables.edit import (
     ReplaceRules,
     TableEdit,
     apply_to,
+    common_subsequence,
     edit_between,
 )
 from istio_iptables.environment import Facts
@@ -512,3 +513,60 @@ def test_what_a_kernel_would_refuse(steps: list[CreateChain], said: str):
     live = table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[B])
     with pytest.raises(ValueError, match=said):
         apply_to(live, TableEdit("ipv4", "nat", tuple(steps)))
+
+
+# --- long lists -------------------------------------------------------------------------------
+
+FEW = st.lists(st.sampled_from([Rule((GidOwner(n),), RETURN) for n in range(5)]), max_size=8)
+
+
+def longest(old: Sequence[Rule], new: Sequence[Rule]) -> int:
+    """The length of a longest common subsequence, by trying everything."""
+    if not old or not new:
+        return 0
+    if old[0] == new[0]:
+        return 1 + longest(old[1:], new[1:])
+    return max(longest(old[1:], new), longest(old, new[1:]))
+
+
+@given(FEW, FEW)
+def test_a_longest_common_subsequence(old: list[Rule], new: list[Rule]):
+    pairs = common_subsequence(old, new)
+    assert all(old[i] == new[j] for i, j in pairs)
+    assert all(i < k and j < m for (i, j), (k, m) in itertools.pairwise(pairs))
+    assert len(pairs) == longest(old, new)
+
+
+@pytest.mark.parametrize("change", ["add one", "take every other", "turn round", "replace all"])
+def test_long_lists_are_compared_in_linear_time(change: str, monkeypatch: pytest.MonkeyPatch):
+    """The head of PREROUTING has a rule for every interface of a virtual machine and every captured CIDR."""
+    size, compared = 1000, 0
+    equal, key = Rule.__eq__, Rule._key
+
+    def counting(method):
+        def wrapper(*arguments):
+            nonlocal compared
+            compared += 1
+            return method(*arguments)
+
+        return wrapper
+
+    rules = [
+        Rule((InInterface("v1"), Destination(Network(4, n << 8, 24))), Jump("ISTIO_REDIRECT"))
+        for n in range(2 * size)
+    ]
+    old = rules[:size]
+    new = {
+        "add one": [*old[:500], rules[size], *old[500:]],
+        "take every other": old[::2],
+        "turn round": old[::-1],
+        "replace all": rules[size:],
+    }[change]
+    live = Table("ipv4", "nat", (Chain("PREROUTING", (F, *old, F)), Chain("ISTIO_REDIRECT")))
+    wanted = Table("ipv4", "nat", (Chain("PREROUTING", head=tuple(new)), Chain("ISTIO_REDIRECT")))
+    monkeypatch.setattr(Rule, "__eq__", counting(equal))
+    monkeypatch.setattr(Rule, "_key", counting(key))
+    edit = edit_between(live, wanted)
+    assert compared < 20 * size
+    monkeypatch.undo()
+    assert [r for r in apply_to(live, edit).chain("PREROUTING").rules if r != F] == new

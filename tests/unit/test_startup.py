@@ -62,6 +62,7 @@ def test_importing_the_package_imports_nothing():
         "['-m', 'TPROXY', '-c', 'eth1']",
         "['--drop-invalid', '--reconcile']",
         "['-b', '80,8000-8100']",
+        "['-x', '10.0.0.0/8,fd00::/8']",
         "['--iptables-probe-port', '15002', '--probe-timeout', '1m30s']",
     ],
 )
@@ -115,8 +116,7 @@ def test_bad_settings_are_reported_without_the_expensive_modules():
 @pytest.mark.parametrize(
     ("arguments", "needed"),
     [
-        ("['-n', '-i', '10.0.0.0/8']", {"netaddr"}),
-        ("['-n', '-x', 'fd00::/8']", {"netaddr"}),
+        ("['-n', '-x', '10.0.0.0/8', '--compact']", {"netaddr"}),
         ("['-n', '--config', '/dev/null']", {"yaml"}),
         ("['-n', '--log_as_json']", {"json"}),
         ("['render', '--format=json']", {"json"}),

@@ -12,7 +12,7 @@ linux/netfilter_ipv6/ip6_tables.h and linux/netfilter/xt_*.h.
 from __future__ import annotations
 
 from .layout import Unsupported
-from .reading import decode
-from .writing import encode
+from .reading import Decoder, decode
+from .writing import Encoder, encode
 
-__all__ = ["Unsupported", "decode", "encode"]
+__all__ = ["Decoder", "Encoder", "Unsupported", "decode", "encode"]

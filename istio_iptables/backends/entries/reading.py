@@ -72,18 +72,81 @@ def decode(entry: bytes, target_name: str, family: Family, chains: frozenset[str
     extension or nothing. A part that this tool never writes makes all matches one ForeignMatch
     (comments apart), or the target a ForeignTarget, and the rule keeps the entry's bytes.
     """
-    layout = LAYOUTS[family]
+    return Decoder(family, chains).decode(entry, target_name)
+
+
+class Decoder:
+    """Decodes the entries of one table, which has these chains.
+
+    Entries that differ in nothing but addresses and counters, as those of a list do, are worked out once.
+    """
+
+    def __init__(self, family: Family, chains: frozenset[str]) -> None:
+        self._layout = LAYOUTS[family]
+        self._chains = chains
+        self._known: dict[tuple[bytes, bytes, str], _Rest] = {}
+
+    def decode(self, entry: bytes, target_name: str) -> Rule:
+        """Return the rule that an entry means: see `decode`."""
+        layout = self._layout
+        between = entry[4 * layout.address_size : layout.counters_at]
+        key = (between, entry[layout.size :], target_name)
+        rest = self._known.get(key)
+        if rest is None:
+            rest = self._known[key] = _rest(entry, target_name, layout, self._chains)
+        counters = Counters(*_COUNTERS.unpack_from(entry, layout.counters_at))
+        matches, is_foreign = rest.matches, rest.is_foreign
+        if not rest.has_foreign_matches:
+            try:
+                matches = (*_addresses(entry, rest.inverted, layout), *matches)
+            except Unsupported:
+                matches, is_foreign = rest.foreign_matches, True
+        return Rule(matches, rest.target, "", None, counters, entry if is_foreign else b"")
+
+
+class _Rest:
+    """What an entry means apart from its addresses and counters."""
+
+    def __init__(self, target: Target, inverted: int, foreign_matches: tuple[Match, ...]) -> None:
+        self.target = target
+        self.inverted = inverted
+        self.foreign_matches = foreign_matches
+        self.matches = foreign_matches
+        self.has_foreign_matches = True
+
+    @property
+    def is_foreign(self) -> bool:
+        """True if a rule has to keep the entry's bytes."""
+        return self.has_foreign_matches or isinstance(self.target, ForeignTarget)
+
+
+def _rest(entry: bytes, target_name: str, layout: Layout, chains: frozenset[str]) -> _Rest:
     target_at, _ = struct.unpack_from("=HH", entry, layout.offsets_at)
-    counters = Counters(*struct.unpack_from("=QQ", entry, layout.counters_at))
+    _, _, inverted = struct.unpack_from(layout.head, entry, layout.head_at)
     extensions = _split(entry[layout.size : target_at])
     target = _decode_target(entry[target_at:], target_name, layout, entry, chains)
-    raw = entry if isinstance(target, ForeignTarget) else b""
-    matches: tuple[Match, ...]
+    rest = _Rest(target, inverted, _foreign(extensions))
     try:
-        matches = (*_decode_head(entry, layout), *_decode_extensions(extensions))
+        rest.matches = (*_decode_head(entry, layout), *_decode_extensions(extensions))
+        rest.has_foreign_matches = False
     except Unsupported:
-        matches, raw = _foreign(extensions), entry
-    return Rule(matches, target, counters=counters, raw=raw)
+        pass
+    return rest
+
+
+def _addresses(entry: bytes, inverted: int, layout: Layout) -> list[Match]:
+    size = layout.address_size
+    matches: list[Match] = []
+    source_mask, destination_mask = entry[2 * size : 3 * size], entry[3 * size : 4 * size]
+    if any(source_mask):
+        matches.append(Source(_network(entry[:size], source_mask, layout), bool(inverted & NOT_SOURCE)))
+    if any(destination_mask):
+        network = _network(entry[size : 2 * size], destination_mask, layout)
+        matches.append(Destination(network, bool(inverted & NOT_DESTINATION)))
+    return matches
+
+
+_COUNTERS = struct.Struct("=QQ")
 
 
 def _split(data: bytes) -> list[tuple[str, int, bytes]]:
@@ -102,20 +165,13 @@ def _text(field: bytes) -> str:
 
 
 def _decode_head(entry: bytes, layout: Layout) -> list[Match]:
-    size = layout.address_size
-    source, destination, source_mask, destination_mask = (entry[i * size : (i + 1) * size] for i in range(4))
     protocol, flags, inverted = struct.unpack_from(layout.head, entry, layout.head_at)
     if flags & ~(layout.goto_flag | layout.protocol_flag):
         raise Unsupported("flags")
-    at = 4 * size
+    at = 4 * layout.address_size
     names = entry[at : at + 2 * INTERFACE_SIZE]
     masks = entry[at + 2 * INTERFACE_SIZE : at + 4 * INTERFACE_SIZE]
     matches: list[Match] = []
-    if any(source_mask):
-        matches.append(Source(_network(source, source_mask, layout), bool(inverted & NOT_SOURCE)))
-    if any(destination_mask):
-        network = _network(destination, destination_mask, layout)
-        matches.append(Destination(network, bool(inverted & NOT_DESTINATION)))
     for kind, flag, start in ((InInterface, NOT_IN, 0), (OutInterface, NOT_OUT, INTERFACE_SIZE)):
         name = _interface_name(names[start:][:INTERFACE_SIZE], masks[start:][:INTERFACE_SIZE])
         if name:
@@ -129,11 +185,12 @@ def _decode_head(entry: bytes, layout: Layout) -> list[Match]:
 
 
 def _network(address: bytes, mask: bytes, layout: Layout) -> Network:
-    bits = f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}"
-    prefix = bits.find("0") if "0" in bits else len(bits)
-    if "1" in bits[prefix:]:
+    bits = 8 * len(mask)
+    ones = int.from_bytes(mask, "big")
+    host_bits = ((1 << bits) - 1) ^ ones
+    if host_bits & (host_bits + 1):
         raise Unsupported("a mask with gaps")
-    return Network(layout.version, int.from_bytes(address, "big"), prefix)
+    return Network(layout.version, int.from_bytes(address, "big"), bits - host_bits.bit_length())
 
 
 def _interface_name(name: bytes, mask: bytes) -> str:

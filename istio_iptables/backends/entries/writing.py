@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ...ruleset import Family, Match, Target
+    from ...ruleset import Family, Match, Network, Target
 
 
 def encode(rule: Rule, family: Family) -> bytes:
@@ -67,9 +67,55 @@ def encode(rule: Rule, family: Family) -> bytes:
     The target of a jump is named, not resolved: libiptc looks the chain up when it is added. A rule that
     was read with parts that this tool never writes is written as it was read.
     """
+    return Encoder(family).encode(rule)
+
+
+class Encoder:
+    """Encodes rules one after the other.
+
+    What a rule has in common with the one before it is not worked out anew: the rules of a list differ in
+    an address, which is the beginning of an entry, and a list may have twenty thousand members.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._layout = LAYOUTS[family]
+        self._any = bytes(self._layout.address_size)
+        self._masks: dict[int, bytes] = {}
+        self._shape: list[object] = []
+        self._rest = b""
+
+    def encode(self, rule: Rule) -> bytes:
+        """Return the entry for a rule: see `encode`."""
+        if rule.raw:
+            return _as_read(rule, self._layout)
+        source = source_mask = destination = destination_mask = self._any
+        shape: list[object] = [rule.target, rule.counters]
+        for match in rule.matches:
+            if type(match) is Destination:
+                destination, destination_mask = self._packed(match.network)
+                shape += (Destination, match.negated)
+            elif type(match) is Source:
+                source, source_mask = self._packed(match.network)
+                shape += (Source, match.negated)
+            else:
+                shape.append(match)
+        if shape != self._shape:
+            self._rest = _without_addresses(rule, self._family)
+            self._shape = shape
+        return b"".join((source, destination, source_mask, destination_mask, self._rest))
+
+    def _packed(self, network: Network) -> tuple[bytes, bytes]:
+        """Return the address and the mask of a network in network byte order."""
+        mask = self._masks.get(network.prefix)
+        if mask is None:
+            mask = self._masks[network.prefix] = network.packed_mask
+        return network.address.to_bytes(self._layout.address_size, "big"), mask
+
+
+def _without_addresses(rule: Rule, family: Family) -> bytes:
+    """Return the entry for a rule from behind its addresses on."""
     layout = LAYOUTS[family]
-    if rule.raw:
-        return _as_read(rule, layout)
     entry = _Entry(layout)
     for match in rule.matches:
         entry.add(match)
@@ -78,10 +124,11 @@ def encode(rule: Rule, family: Family) -> bytes:
     if isinstance(rule.target, Jump) and rule.target.goto:
         entry.flags |= layout.goto_flag
     target_at = layout.size + len(extensions)
-    head = bytearray(entry.head())
+    head = bytearray(4 * layout.address_size) + entry.head()
+    head += bytes(layout.size - len(head))
     struct.pack_into("=HH", head, layout.offsets_at, target_at, target_at + len(target))
     struct.pack_into("=QQ", head, layout.counters_at, rule.counters.packets, rule.counters.bytes)
-    return bytes(head) + extensions + target
+    return bytes(head[4 * layout.address_size :]) + extensions + target
 
 
 def _as_read(rule: Rule, layout: Layout) -> bytes:
@@ -93,13 +140,11 @@ def _as_read(rule: Rule, layout: Layout) -> bytes:
 
 
 class _Entry:
-    """The parts of an entry that matches fill in, before they are laid out."""
+    """The parts of an entry but its addresses that matches fill in, before they are laid out."""
 
     def __init__(self, layout: Layout) -> None:
-        nothing = bytes(layout.address_size)
         no_interface = bytes(INTERFACE_SIZE)
         self.layout = layout
-        self.source = self.source_mask = self.destination = self.destination_mask = nothing
         self.interfaces = [no_interface, no_interface]  # in, out
         self.interface_masks = [no_interface, no_interface]
         self.protocol = self.flags = self.inverted = 0
@@ -115,10 +160,8 @@ class _Entry:
             self._interface(1, match.name)
             self.inverted |= NOT_OUT if match.negated else 0
         elif isinstance(match, Source):
-            self.source, self.source_mask = match.network.packed, match.network.packed_mask
             self.inverted |= NOT_SOURCE if match.negated else 0
         elif isinstance(match, Destination):
-            self.destination, self.destination_mask = match.network.packed, match.network.packed_mask
             self.inverted |= NOT_DESTINATION if match.negated else 0
         elif isinstance(match, Transport):
             self.protocol = PROTOCOLS[match.protocol]
@@ -146,19 +189,9 @@ class _Entry:
         )
 
     def head(self) -> bytes:
-        """Return the entry's fixed part, offsets and counters still empty."""
-        fixed = b"".join(
-            (
-                self.source,
-                self.destination,
-                self.source_mask,
-                self.destination_mask,
-                *self.interfaces,
-                *self.interface_masks,
-                struct.pack(self.layout.head, self.protocol, self.flags, self.inverted),
-            )
-        )
-        return fixed.ljust(self.layout.size, b"\0")
+        """Return the part of the entry between the addresses and the offsets."""
+        numbers = struct.pack(self.layout.head, self.protocol, self.flags, self.inverted)
+        return b"".join((*self.interfaces, *self.interface_masks, numbers))
 
 
 def _ports_match(protocol: int, matches: Mapping[str, SourcePort | DestinationPort]) -> bytes:

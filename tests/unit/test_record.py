@@ -1,0 +1,63 @@
+"""Records: immutable values; also those of classes so common that they get an __init__ of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from istio_iptables import record
+from istio_iptables.record import Record
+
+
+class Made(Record):
+    number: int
+    word: str = "none"
+
+
+class MadeMore(Made):
+    more: int = 0
+
+
+@pytest.fixture(params=["few", "many"])
+def kind(request: pytest.FixtureRequest) -> type[Made]:
+    class Kind(Made):
+        pass
+
+    if request.param == "many":
+        for number in range(record._MANY):
+            Kind(number)
+        assert Kind.__init__ is not Made.__init__
+    return Kind
+
+
+def test_values_and_defaults(kind: type[Made]):
+    assert kind(1).as_dict() == kind(number=1).as_dict() == {"number": 1, "word": "none"}
+    assert kind(1, "x").as_dict() == kind(word="x", number=1).as_dict() == {"number": 1, "word": "x"}
+    assert kind(1) == kind(1, "none") != kind(2)
+    assert hash(kind(1)) == hash(kind(1, "none"))
+    assert kind(1).replace(word="y") == kind(1, "y")
+    assert repr(kind(1)) == "Kind(number=1, word='none')"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [((), {}), ((1, "x", 2), {}), ((1,), {"number": 1}), ((1,), {"wrong": 1})],
+    ids=["too few", "too many", "twice", "unknown"],
+)
+def test_wrong_values(kind: type[Made], values: tuple[Any, ...], named: dict[str, Any]):
+    with pytest.raises(TypeError):
+        kind(*values, **named)
+
+
+def test_immutable(kind: type[Made]):
+    with pytest.raises(AttributeError):
+        kind(1).number = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        del kind(1).number
+
+
+def test_a_class_does_not_take_over_the_init_of_the_one_that_it_extends():
+    for number in range(record._MANY + 1):
+        Made(number)
+    assert MadeMore(1, "x", 2).as_dict() == {"number": 1, "word": "x", "more": 2}
