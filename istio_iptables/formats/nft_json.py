@@ -19,6 +19,7 @@ from ..native import (
     NetworkFamily,
     Owners,
     Ports,
+    set_name,
 )
 from ..ruleset import (
     ACCEPT,
@@ -64,25 +65,52 @@ def parse(text: str) -> NativeTable:
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:
         raise ValueError(f"{len(tables)} tables where one was asked for")
+    sets = {value["name"]: value["elem"] for kind, value in objects if kind == "set" and _is_ours(value)}
     rules: dict[str, list[Rule]] = {}
     for kind, value in objects:
         if kind == "rule":
-            rules.setdefault(value["chain"], []).append(_rule(value))
+            rules.setdefault(value["chain"], []).append(_rule(value, sets))
     chains = [
         NativeChain(value["name"], _hook(value), tuple(rules.get(value["name"], ())))
         for kind, value in objects
         if kind == "chain"
     ]
-    return NativeTable(tables[0]["name"], tuple(chains), tuple(_extras(tables[0], objects)))
+    table = NativeTable(tables[0]["name"], tuple(chains), tuple(_extras(tables[0], objects, sets)))
+    return table.replace(unused=tuple(sorted(sets.keys() - table.set_names())))
 
 
-def _extras(table: Object, objects: list[tuple[str, Any]]) -> Iterator[str]:
+def _extras(table: Object, objects: list[tuple[str, Any]], sets: Object) -> Iterator[str]:
     flags = table.get("flags", [])
     for flag in [flags] if isinstance(flags, str) else flags:
         yield f"flags {flag}"
     for kind, value in objects:
-        if kind not in ("metainfo", "table", "chain", "rule"):
+        if kind not in ("metainfo", "table", "chain", "rule") and not (
+            kind == "set" and value["name"] in sets
+        ):
             yield f"{kind} {value.get('name', '')}".strip()
+
+
+def _is_ours(value: Object) -> bool:
+    """Tell whether a set is one that this tool makes: its name tells its content."""
+    key = _KEYS.get(value["type"]) if isinstance(value["type"], str) else None
+    if key is None or set(value) != _SET_PARTS or value["flags"] not in ("interval", ["interval"]):
+        return False
+    try:
+        match = _MATCH[key]({"set": value["elem"]}, False)
+    except (_Unknown, KeyError, TypeError, ValueError, OSError):
+        return False
+    return isinstance(match, (Addresses, Ports, Owners)) and set_name(match) == value["name"]
+
+
+_SET_PARTS = {"family", "name", "table", "type", "handle", "flags", "elem"}
+#: A match that has values of a set's type.
+_KEYS = {
+    "inet_service": "tcp dport",
+    "ipv4_addr": "ip daddr",
+    "ipv6_addr": "ip6 daddr",
+    "uid": "meta skuid",
+    "gid": "meta skgid",
+}
 
 
 def is_foreign(table: NativeTable) -> bool:
@@ -104,13 +132,13 @@ def _hook(chain: Object) -> Hook | None:
 # --- rules ------------------------------------------------------------------------------------
 
 
-def _rule(rule: Object) -> Rule:
+def _rule(rule: Object, sets: Object) -> Rule:
     matches: list[Match] = []
     rest: list[Object] = []
     counters = Counters()
     for statement in rule["expr"]:
         if "match" in statement:
-            matches += _matches(statement)
+            matches += _matches(statement, sets)
         elif "counter" in statement:
             counters = _counters(statement["counter"])
         else:
@@ -130,14 +158,17 @@ def _counters(value: Any) -> Counters:
     return Counters(value["packets"], value["bytes"]) if isinstance(value, dict) else Counters()
 
 
-def _matches(statement: Object) -> list[Match]:
+def _matches(statement: Object, sets: Object) -> list[Match]:
     match = statement["match"]
     try:
         [(kind, left)] = match["left"].items()
         key = f"{left['protocol']} {left['field']}" if kind == "payload" else f"{kind} {left['key']}"
         if set(left) - {"protocol", "field", "key"} or match["op"] not in ("==", "!=", "in"):
             raise _Unknown
-        return [_MATCH[key](match["right"], match["op"] == "!=")]
+        right = match["right"]
+        if isinstance(right, str) and right.startswith("@"):
+            right = {"set": sets[right[1:]]}
+        return [_MATCH[key](right, match["op"] == "!=")]
     except (_Unknown, KeyError, TypeError, ValueError, AttributeError, OSError):
         return [ForeignMatch((json.dumps(statement),))]
 
