@@ -29,6 +29,8 @@ _MARKER = {"legacy": "(legacy)", "nft": "(nf_tables)"}
 #: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
 _MOST_WORDS = 254 - 5
 _COUNTER_WORDS = 3
+#: No match has more than six words (`-m connmark ! --mark 1/2` has five), nor has a target.
+_FEW_MATCHES = 40
 _SEARCH_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
 
 
@@ -124,6 +126,8 @@ class Restore:
             elif isinstance(step, Insert):
                 rules = (step.rule,)
             for rule in rules:
+                if len(rule.matches) < _FEW_MATCHES:
+                    continue  # a list may have twenty thousand rules
                 words = len(rule_words(rule)) + (_COUNTER_WORDS if rule.counters.packets else 0)
                 if words > _MOST_WORDS:
                     return (
