@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import netlink
 from ..errors import KernelError
-from .restore import run, which
+from .process import run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
