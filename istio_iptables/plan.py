@@ -24,6 +24,7 @@ from .ruleset import (
     Destination,
     InInterface,
     Jump,
+    MarkLookup,
     OutInterface,
     Redirect,
     Ruleset,
@@ -204,8 +205,10 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
         # raw last, since nat relies on its zones; a table that gives inbound traffic up after the others
         key=lambda action: (action.edit.table == "raw", action.gives_up, -TABLES.index(action.edit.table))
     )
-    missing = [item for item in wanted.network if item not in live.network]
-    obsolete = [item for item in live.network if item not in wanted.network]
+    # A routing rule comes after the route that it leads to, and goes before it: without the route it might be
+    # a stranger's, so a run that is killed in between must not leave it behind.
+    missing = sorted((i for i in wanted.network if i not in live.network), key=_is_lookup)
+    obsolete = sorted((i for i in live.network if i not in wanted.network), key=_is_lookup)
     actions: list[Action] = [AddObject(item) for item in missing]
     native = _native_actions(live, wanted, place, rewrite)
     actions += [*native, *adding, *removing] if place == "native" else [*adding, *removing, *native]
@@ -214,6 +217,10 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
     replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _IPTABLES_PLACES)
     return Plan(tuple(actions), replaces, live, wanted, place)
+
+
+def _is_lookup(item: NetworkObject) -> bool:
+    return isinstance(item, MarkLookup)
 
 
 _IPTABLES_PLACES: tuple[Place, ...] = ("legacy", "nft")
