@@ -226,11 +226,12 @@ def _rules_in_place(run: Run, config: Config) -> str:
     places += ["native nftables"] if prepared.live.native else []
     if not places:
         return "no rules of ours are in place, in no backend: apply them first"
-    where = f"rules of ours are in place ({', '.join(places)})"
+    ports = ", ".join(map(str, prepared.live.redirects_to()))
+    where = f"rules of ours are in place ({', '.join(places)}), which redirect to the ports {ports}"
     if prepared.plan.differences:
-        return f"{where}, but not those that the settings mean: `diff`, with the same settings, shows more"
+        return f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
     return (
-        f"{where}, and they are those that the settings mean: something else keeps them from working, "
+        f"{where}: they are those that the settings mean, so something else keeps them from working, "
         "such as other rules, or a table that is switched off (`nft list ruleset` shows all)"
     )
 

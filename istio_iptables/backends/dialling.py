@@ -156,13 +156,13 @@ def _dial(made: socket.socket, probe: Probe, certain: bool, deadline: float) -> 
     else:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    if probe.source:
-        made.bind((probe.source, 0))
+    # A connection that is refused at once has forgotten where it came from.
+    made.bind((probe.source or _source(probe), 0))
+    local = made.getsockname()[:2]
     made.setblocking(False)
     number = made.connect_ex((probe.address, probe.port))
     if number not in (0, errno.EINPROGRESS, errno.ECONNREFUSED, errno.ECONNRESET):
         raise OSError(number, os.strerror(number))
-    local = made.getsockname()[:2]
     certain = _settled(deadline) and certain
     if number in (0, errno.EINPROGRESS):
         number = _outcome(made)
@@ -170,7 +170,16 @@ def _dial(made: socket.socket, probe: Probe, certain: bool, deadline: float) -> 
         select.select([], [made], [], _left(deadline))
         number = _outcome(made)
     state = _STATES.get(number, "unanswered")
-    return Dialled(state, os.strerror(number) if state == "unanswered" else "", certain, local)
+    said = state == "unanswered" and number != errno.EINPROGRESS
+    return Dialled(state, os.strerror(number) if said else "", certain, local)
+
+
+def _source(probe: Probe) -> str:
+    """Return the address that the kernel would dial from. Raises OSError if it knows no way."""
+    with socket.socket(_FAMILIES[probe.family], socket.SOCK_DGRAM) as asking:
+        asking.connect((probe.address, probe.port))  # sends nothing
+        source: str = asking.getsockname()[0]
+    return source
 
 
 _STATES: Mapping[int, State] = {0: "connected", errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset"}

@@ -16,7 +16,7 @@ import time
 
 from .. import netlink
 from ..errors import KernelError
-from ..netlink.lookup import redirected_to, room_at, route_to
+from ..netlink.lookup import room_at, route_to, sent_to
 from ..probe import Identity, Listening, Observation, Probe, Skipped
 from ..probe.judging import judge, skipped
 from ..probe.planning import Situation
@@ -92,7 +92,7 @@ def _observe(probe: Probe, own: Identity, listeners: _Listeners, deadline: float
         if done.state == "connected":
             return _arrival(seen, probe, done, listeners, deadline)
         if done.state in ("refused", "reset", "unanswered"):
-            return seen.replace(redirected=_redirected(probe, done))
+            return seen.replace(sent_to=_sent_to(probe, done))
         return seen
 
 
@@ -111,14 +111,14 @@ def _arrival(
         port, original = accepted
         return seen.replace(arrived=port, original=original)
     if other_end:
-        return seen.replace(arrived=other_end.local[1], uid=other_end.uid)
-    return seen.replace(redirected=_redirected(probe, done))
+        return seen.replace(arrived=other_end.local[1], listener_uid=other_end.uid)
+    return seen.replace(sent_to=_sent_to(probe, done))
 
 
-def _redirected(probe: Probe, done: Dialled) -> tuple[str, int] | None:
+def _sent_to(probe: Probe, done: Dialled) -> tuple[str, int] | None:
     """Return where the kernel sent a connection, if this process may ask."""
     try:
-        return redirected_to(probe.family, done.local, (probe.address, probe.port))
+        return sent_to(probe.family, done.local, (probe.address, probe.port))
     except OSError:
         return None
 

@@ -1,4 +1,4 @@
-"""lookup: questions to the kernel about one connection: which way it goes, where it was redirected to, and
+"""lookup: questions to the kernel about one connection: which way it goes, where it was sent to, and
 whether who listens there has room for it."""
 
 from __future__ import annotations
@@ -73,10 +73,8 @@ def route_to(family: str, address: str) -> str | None:
     return None
 
 
-def redirected_to(
-    family: str, source: tuple[str, int], destination: tuple[str, int]
-) -> tuple[str, int] | None:
-    """Return the address and port that a TCP connection was redirected to; None if to none, or not known.
+def sent_to(family: str, source: tuple[str, int], destination: tuple[str, int]) -> tuple[str, int] | None:
+    """Return the address and port that a TCP connection was sent to in the end; None if that is not known.
 
     Connection tracking knows (`conntrack -G`); asking takes the capability NET_ADMIN. Raises NetlinkError.
     """
@@ -101,7 +99,7 @@ def redirected_to(
         reply = parse_attributes(parse_attributes(answer[4:])[_CTA_TUPLE_REPLY])
         address = socket.inet_ntop(number, parse_attributes(reply[_CTA_TUPLE_IP])[own])
         port = int.from_bytes(parse_attributes(reply[_CTA_TUPLE_PROTO])[_CTA_PROTO_SRC_PORT], "big")
-        return None if (address, port) == destination else (address, port)
+        return address, port
     return None
 
 

@@ -98,23 +98,22 @@ class Observation(Record):
     """What became of a dialled connection.
 
     `connected`: somebody accepted it; `arrived` is the local port at which, None if not in this network
-    namespace, and `uid` whose socket that is. `reset`: accepted and broken off before it could be seen where.
-    `refused`: a reset came back. `unanswered`: nothing came back in the time in which an answer of a local
-    listener certainly comes (`certain`), or just not in time. `error`: it could not even be sent.
-    `cannot-become`: the user could not be had. `no-dialler`: the process that was to dial
-    failed. `late`: the time was up. `error` holds the kernel's words.
-    `original` is SO_ORIGINAL_DST as address and port. `redirected` is the local address and port that the
-    kernel's connection tracking says it was sent to, if that may be asked and it was.
+    namespace, and `listener_uid` whose socket that is. `reset`: accepted and broken off before it could be
+    seen where. `refused`: a reset came back. `unanswered`: nothing came back (`certain`: in the time in which
+    an answer of a local listener would have come), or the network's word that it does not get there. `error`:
+    it could not even be sent. `cannot-become`: the user could not be had. `no-dialler`: the process that was
+    to dial failed. `late`: the time was up. `error` holds the kernel's words. `original` is SO_ORIGINAL_DST.
+    `sent_to` is where rules sent it, by the kernel's connection tracking, None if that may not be asked.
+    `address_is_here`: the address that was dialled is one of this network namespace.
     """
 
     state: State
     error: str = ""
     certain: bool = True
     arrived: int | None = None
-    uid: int | None = None
+    listener_uid: int | None = None
     original: tuple[str, int] | None = None
-    redirected: tuple[str, int] | None = None
-    #: Whether the address that was dialled is one of this network namespace.
+    sent_to: tuple[str, int] | None = None
     address_is_here: bool = True
 
 

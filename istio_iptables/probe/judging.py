@@ -133,11 +133,14 @@ def _cause(probe: Probe, seen: Observation) -> tuple[str, str]:
             f"apply the rules with {_family(probe)} on (--dual-stack), or run "
             f"`ip -6 addr add {probe.address}/128 dev lo nodad`",
         )
-    port = seen.arrived if seen.arrived not in (None, probe.port) else (seen.redirected or ("", None))[1]
-    if port is not None and port != probe.port:
+    port = _redirected(probe, seen)
+    if port == probe.watched:
+        meaning = "rules send it to the proxy's port, but it does not get there: something drops it"
+        return meaning, "look for rules of a firewall that drop what comes in over lo"
+    if port is not None:
         meaning = f"rules send it to port {port}, but the settings say {probe.watched}"
         return meaning, _SETTINGS
-    if seen.state == "refused" and seen.redirected is None:
+    if seen.state == "refused" and seen.sent_to is None:
         return (
             f"nobody listens where it went: no rule captures it, or one sends it to a port other than "
             f"{probe.watched}",
@@ -161,8 +164,8 @@ def _cause(probe: Probe, seen: Observation) -> tuple[str, str]:
 def _negative(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
     """Judge a connection that must not be redirected."""
     where = _where(probe, seen)
-    port = seen.arrived if seen.arrived is not None else (seen.redirected or ("", None))[1]
-    if port is not None and (port == probe.watched or not seen.address_is_here):
+    port = _redirected(probe, seen)
+    if port is not None:
         return "fail", where, *_missing(probe, port)
     if listening.stuck and seen.state == "unanswered":
         return _stuck(probe, listening)
@@ -195,27 +198,35 @@ def coverage(config: Config) -> tuple[str, ...]:
         )
     outside = "connections from outside cannot be made from inside the pod, so the rules in PREROUTING"
     which = "which hand them to the proxy (TPROXY)" if config.tproxy else "which redirect them"
-    return (
-        f"{outside}, {which}, and the lists of inbound ports are not tried: the inbound probe takes the way "
-        "of the proxy's own calls to its pod",
-    )
+    instead = "the inbound probe takes the way of the proxy's own calls to its pod"
+    return (f"{outside}, {which}, are not tried: {instead}",)
 
 
 # --- words ----------------------------------------------------------------------------------
 
 
+def _redirected(probe: Probe, seen: Observation) -> int | None:
+    """Return the local port that rules sent a connection to, None if none did as far as is known."""
+    if seen.sent_to is not None:
+        return None if seen.sent_to == (probe.address, probe.port) else seen.sent_to[1]
+    if seen.arrived == probe.watched or not seen.address_is_here:
+        return seen.arrived
+    return seen.arrived if seen.arrived != probe.port else None
+
+
 def _where(probe: Probe, seen: Observation) -> str:
     """Return where a connection got to."""
     if seen.state == "connected" and seen.arrived is not None:
-        whose = "" if seen.uid is None else f", where a process of UID {seen.uid} listens"
+        whose = "" if seen.listener_uid is None else f", where a process of UID {seen.listener_uid} listens"
         return f"arrived at port {seen.arrived}{whose}"
-    if seen.redirected is not None:
-        redirected = f"was redirected to {endpoint(*seen.redirected)}"
-        return f"{redirected}, where nobody listens" if seen.state == "refused" else redirected
+    if seen.sent_to is not None and _redirected(probe, seen):
+        sent = f"was redirected to {endpoint(*seen.sent_to)}"
+        return f"{sent}, where nobody listens" if seen.state == "refused" else sent
     if seen.state == "connected":
         return "arrived outside this network namespace"
     if seen.state == "unanswered":
-        return f"left by {probe.interface} and was not answered" if seen.certain else "was not answered"
+        said = f" ({seen.error})" if seen.error else ""
+        return f"left by {probe.interface} and was not answered{said}" if seen.certain else "was not answered"
     words = {"refused": "was refused", "reset": "was accepted and reset at once"}
     return words.get(seen.state, f"could not be dialled: {seen.error}")
 
