@@ -239,6 +239,8 @@ def _rules_in_place(run: Run, config: Config) -> str:
 def cleanup(run: Run) -> int:
     """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
     run.log_settings()
+    if run.operation.run_validation:
+        log.warn("--run-validation has no effect: rules are removed, so there is nothing to prove")
     wanted = Ruleset()
     with run.machine(writing=not run.operation.dry_run) as machine:
         prepared = prepare(machine, wanted)

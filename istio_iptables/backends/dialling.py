@@ -91,8 +91,11 @@ class Dialling:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._reading)
-        os.close(self._holding)
-        os.kill(self._child, signal.SIGKILL)
+        os.close(self._holding)  # which ends the child, or, if it is still dialling, its deadline does
+        with contextlib.suppress(
+            PermissionError
+        ):  # it is another user's, and we may lack the capability KILL
+            os.kill(self._child, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):  # who started us ignores SIGCHLD: the kernel has done it
             os.waitpid(self._child, 0)
 

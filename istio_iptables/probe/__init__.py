@@ -44,8 +44,8 @@ class Probe(Record):
     """A connection to be made, and what has to become of it.
 
     `source` is the address to dial from, empty for whichever the kernel takes. If `arrives`, the connection
-    has to arrive at the local port `watched`; otherwise it must not. `why` is the reason of the rule that
-    settles it, or which setting leaves it alone.
+    has to arrive at the local port `watched`; otherwise it must not, nor at any other but `elsewhere`, where
+    rules may send it. `why` is the reason of the rule that settles it.
     """
 
     kind: Kind
@@ -58,6 +58,7 @@ class Probe(Record):
     watched: int
     arrives: bool
     why: str
+    elsewhere: int | None = None
 
     @property
     def dialled(self) -> str:

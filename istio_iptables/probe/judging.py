@@ -165,16 +165,16 @@ def _negative(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
     """Judge a connection that must not be redirected."""
     where = _where(probe, seen)
     port = _redirected(probe, seen)
-    if port is not None:
+    if port is not None and port != probe.elsewhere:
         return "fail", where, *_missing(probe, port)
     if listening.stuck and seen.state == "unanswered":
         return _stuck(probe, listening)
     if seen.state == "reset" and listening.taken:
         meaning = "somebody took the connection and broke it off before it could be seen who"
         return "unproven", where, meaning, _holder_remedy(listening)
-    if seen.state == "unanswered" and not seen.certain:
+    if seen.state == "unanswered" and not seen.certain and seen.sent_to is None:
         return "unproven", where, "whether it was redirected cannot be told", _SLOW
-    return "pass", where, f"not sent to the proxy: {probe.why}", ""
+    return "pass", where, f"not sent to port {probe.watched}: {probe.why}", ""
 
 
 def _missing(probe: Probe, port: int) -> tuple[str, str]:

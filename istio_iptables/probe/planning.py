@@ -219,6 +219,7 @@ class _Planner:
             self._config.outbound_port,
             arrives,
             decided.reason,
+            None if arrives else decided.port,
         )
 
     def _packet(self, family: Family, target: _Target, identity: Identity) -> Packet:

@@ -497,7 +497,7 @@ GONE = Observation("unanswered", address_is_here=False)
         ),
         (IN, Observation("no-dialler", "OSError: x"), OWN_Z, "unproven", ["OSError: x"]),
         # the proxy's own
-        (UID, GONE, OWN_P, "pass", ["left by eth0", "not sent to the proxy", "(UID 1337)"]),
+        (UID, GONE, OWN_P, "pass", ["left by eth0", "not sent to port 15001", "(UID 1337)"]),
         (GID, THERE, OWN_P, "pass", ["arrived outside", "(GID 1337)"]),
         (UID, Observation("refused", address_is_here=False), OWN_P, "pass", ["was refused"]),
         (UID, GONE, TAKEN_P, "pass", []),
@@ -529,6 +529,17 @@ def test_verdicts(probe: Probe, seen: Observation, listening: Listening, status:
     for word in words:
         assert word in said
     assert bool(result.remedy) or status == "pass" or seen.state in ("no-dialler", "error")
+
+
+def test_the_proxys_own_call_to_a_captured_loopback_address_may_be_inbound():
+    """The rules send it to the inbound port: that is no missing exemption."""
+    [_, _, probe, _] = planned(istio_service_cidr="127.1.0.0/16")
+    assert isinstance(probe, Probe)
+    assert (probe.kind, probe.elsewhere) == ("exempt-uid", 15006)
+    seen = Observation("connected", arrived=15006)
+    assert judge(probe, seen, OWN_P).status == "pass"
+    assert judge(probe, seen.replace(arrived=15001), OWN_P).status == "fail"
+    assert judge(probe, seen.replace(arrived=15009), OWN_P).status == "fail"
 
 
 def test_what_is_not_captured_and_arrives_all_the_same():
