@@ -90,12 +90,11 @@ class Dialling:
         return Dialled(state, error, bool(certain), (address, int(port)))  # type: ignore[arg-type]
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._reading)
-        os.close(self._holding)  # which ends the child, or, if it is still dialling, its deadline does
-        with contextlib.suppress(
-            PermissionError
-        ):  # it is another user's, and we may lack the capability KILL
+        # It is another user's, and we may lack the capability KILL: then what follows ends it, or its deadline.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self._child, signal.SIGKILL)
+        os.close(self._reading)
+        os.close(self._holding)
         with contextlib.suppress(ChildProcessError):  # who started us ignores SIGCHLD: the kernel has done it
             os.waitpid(self._child, 0)
 
