@@ -90,7 +90,7 @@ class Dialling:
         return Dialled(state, error, bool(certain), (address, int(port)))  # type: ignore[arg-type]
 
     def __exit__(self, *_: object) -> None:
-        # It is another user's, and we may lack the capability KILL: then what follows ends it, or its deadline.
+        # It is another user's, and we may lack the capability KILL: then what follows ends it, or its time.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self._child, signal.SIGKILL)
         os.close(self._reading)

@@ -136,7 +136,7 @@ def _cause(probe: Probe, seen: Observation) -> tuple[str, str]:
     port = _redirected(probe, seen)
     if port == probe.watched:
         meaning = "rules send it to the proxy's port, but it does not get there: something drops it"
-        return meaning, "look for rules of a firewall that drop what comes in over lo"
+        return meaning, "see that lo is up, and look for a firewall that drops what comes in over it"
     if port is not None:
         meaning = f"rules send it to port {port}, but the settings say {probe.watched}"
         return meaning, _SETTINGS

@@ -240,6 +240,8 @@ class _Planner:
                 if decided.port == self._config.outbound_port:
                     return target, straight
                 straight = straight or target
+            if not self._config.outbound_networks and not self._config.outbound_ports:
+                break  # none is captured
         return None, straight
 
     def _destinations(self, family: Family) -> Iterator[int]:

@@ -574,3 +574,14 @@ def test_a_slow_machine_changes_no_verdict(pod: Pod) -> None:
         assert outcome.code == 126
         exemptions = {v for k, v in verdicts(outcome).items() if k.startswith("outbound of the proxy")}
         assert exemptions == {"FAIL"}
+
+
+def test_the_commands_of_the_documentation(pod: Pod) -> None:
+    text = (ROOT / "docs" / "validation.md").read_text()
+    commands = [line.split()[1:] for line in text.splitlines() if line.startswith("    istio-iptables ")]
+    assert len(commands) == 4
+    assert pod.tool("--dual-stack").code == 0
+    for command in commands:
+        outcome = pod.tool(*command)
+        assert outcome.code == 0, outcome
+        assert outcome.out.count('"pass"' if "--json" in command else "PASS") == 8
