@@ -176,7 +176,7 @@ class _Listeners:
         holder = listening(port, _LOOPBACK[family][1])
         if holder is None:
             words = "another process has it, which does not listen there for what is redirected"
-            return Listening(port, problem=words)
+            return Listening(port, taken=True, problem=words)
         room = room_at(port)
         stuck = holder.waiting > 0 if room is None else not room
         return Listening(port, taken=True, uid=holder.uid, stuck=stuck)

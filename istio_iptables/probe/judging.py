@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _SLOW = "give it more time with --probe-timeout"
 _DIFF = "`istio-iptables diff`, with the same settings, shows whether the rules are in place"
+_LISTEN = "validate as root, or with the capability NET_BIND_SERVICE if the port is below 1024"
 _SETTINGS = "check that --envoy-port and --inbound-capture-port are those that the rules were made with"
 
 
@@ -64,12 +65,8 @@ def _without_a_listener(probe: Probe, listening: Listening) -> Verdict | None:
     if not listening.problem:
         return None
     where = f"port {listening.port} cannot be listened on: {listening.problem}"
-    return (
-        "unproven",
-        where,
-        f"{_SUBJECT[probe.kind]} is neither proven nor refuted",
-        _holder_remedy(listening),
-    )
+    remedy = _holder_remedy(listening) if listening.taken else _LISTEN
+    return "unproven", where, f"{_SUBJECT[probe.kind]} is neither proven nor refuted", remedy
 
 
 def _holder_remedy(listening: Listening) -> str:

@@ -462,6 +462,7 @@ def test_a_port_that_is_bound_but_not_listened_on(pod: Pod) -> None:
     assert outcome.code == 126
     assert set(verdicts(outcome).values()) == {"UNPROVEN"}
     assert "another process has it" in said(outcome, "inbound, IPv4")
+    assert "see who has port 15006" in said(outcome, "inbound, IPv4")
 
 
 def test_a_port_that_may_not_be_listened_on(pod: Pod) -> None:
@@ -470,6 +471,7 @@ def test_a_port_that_may_not_be_listened_on(pod: Pod) -> None:
     outcome = restricted(pod, "-z", "80", "--run-validation", "--skip-rule-apply")
     assert (outcome.code, verdicts(outcome)["inbound, IPv4"]) == (126, "UNPROVEN")
     assert "port 80 cannot be listened on: Permission denied" in said(outcome, "inbound, IPv4")
+    assert "NET_BIND_SERVICE" in said(outcome, "inbound, IPv4")
 
 
 # --- who may not become the proxy -------------------------------------------------------------
