@@ -20,7 +20,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import Prepared, build, configure, prepare, render
+    from .api import Prepared, build, configure, prepare, render, validate
     from .backends.machine import Machine
     from .backends.namespace import enter as enter_network_namespace
     from .config import Config
@@ -47,6 +47,7 @@ _WHERE = {
     "enter_network_namespace": "backends.namespace",
     "prepare": "api",
     "render": "api",
+    "validate": "api",
 }
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "enter_network_namespace",
     "prepare",
     "render",
+    "validate",
 ]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .backends.machine import Choice, Machine
     from .environment import Environment
     from .plan import Live, Plan
+    from .probe import Result
     from .ruleset import Family
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
@@ -104,6 +105,19 @@ def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str
 
     tables = tuple(table for table in ruleset.tables if table.family in shown)
     return nft.script(translate(ruleset.replace(tables=tables)), explain=explain)
+
+
+def validate(config: Config, *, port: int = 15002, seconds: float = 5.0) -> tuple[Result, ...]:
+    """Prove with real connections that redirection works as a Config wants it, in this network namespace.
+
+    As root with the capabilities SETUID and SETGID everything is proven; as the proxy's user what it may. No
+    rules are touched. `port` is what is connected to, `seconds` how long all of it may take at most. What the
+    results come to says `probe.succeeded`. Raises KernelError.
+    """
+    from .backends.probing import probe_all, situation
+    from .probe.planning import plan
+
+    return probe_all(plan(config, policy.build(config), situation(), port), seconds)
 
 
 class Prepared:

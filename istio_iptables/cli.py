@@ -25,7 +25,7 @@ _EPILOG = (
     "Every setting can be given by its flag, by the variable shown, or in a --config file; a flag goes "
     "before a variable, a variable before a file. Exit codes: 0 done or nothing to do; 1 failed, everything "
     "as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in place and --reconcile "
-    "is not given (diff: a difference)."
+    "is not given (diff: a difference); 126 redirection does not work, or could not be proven to (validate)."
 )
 _COMMAND_EPILOG = "All settings go with this command: `istio-iptables --help` lists them."
 _HELP = (

@@ -36,6 +36,12 @@ class KernelError(IstioIptablesError):
         super().__init__(f"{cause}\n  what to do: {remedy}" if remedy else cause)
 
 
+class NotValidated(IstioIptablesError):
+    """Redirection does not work, or could not be proven to."""
+
+    exit_code = 126
+
+
 class Differs(IstioIptablesError):
     """Rules of ours are in place that are not the wanted ones, and --reconcile was not given."""
 

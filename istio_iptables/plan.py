@@ -37,7 +37,7 @@ from .ruleset import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal, Protocol, TypeAlias
 
     from .edit import TableEdit
@@ -158,11 +158,17 @@ class Live(Record):
 
     def marks(self) -> frozenset[int]:
         """Return the marks of live TPROXY rules of ours: they tell which routes are ours."""
+        return frozenset(target.mark for target in self._targets() if isinstance(target, TProxy))
+
+    def redirects_to(self) -> tuple[int, ...]:
+        """Return the local ports that live rules of ours redirect to."""
+        return tuple(sorted({target.port for target in self._targets() if isinstance(target, Redirect)}))
+
+    def _targets(self) -> Iterator[Target]:
         chains: list[Chain | NativeChain] = [chain for table in self.native for chain in table.chains]
         for tables in self.tables.values():
             chains += [chain for table in tables for chain in table.chains if chain.is_ours]
-        rules = (rule for chain in chains for rule in chain.rules)
-        return frozenset(rule.target.mark for rule in rules if isinstance(rule.target, TProxy))
+        return (rule.target for chain in chains for rule in chain.rules)
 
 
 class Difference(Record):

@@ -81,10 +81,6 @@ def service_links(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-#: Fields of switches that other tools have and this one does not have yet.
-_NOT_YET = frozenset({"run_validation"})
-
-
 def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] = ()) -> Parsed:
     """Parse everything given, the strongest last, and return all values.
 
@@ -106,11 +102,6 @@ def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] =
         strongest[item.setting.name] = item
         if item.setting.field:
             parsed[item.setting.field] = value
-    problems += [
-        f"{strongest[setting.name].origin}: not available yet"
-        for setting in SETTINGS
-        if setting.field in _NOT_YET and parsed[setting.field]
-    ]
     if problems:
         raise SettingsError(problems)
     changed = tuple(

@@ -317,7 +317,7 @@ SETTINGS: tuple[Setting, ...] = (
     _switch("skip-rule-apply", "Do not touch any rules.", field="skip_rule_apply"),
     _switch(
         "run-validation",
-        "After applying, prove with real connections that redirection works (not available yet).",
+        "After applying, prove with real connections that redirection works (like `validate`).",
         field="run_validation",
     ),
     Setting(
@@ -428,6 +428,11 @@ COMMANDS: tuple[Command, ...] = (
                 "json", "Print the difference for programs.", values.boolean, default="false", metavar="BOOL"
             ),
         ),
+    ),
+    Command(
+        "validate",
+        "Prove with real connections that redirection works: exit 0 if it does, 126 if not.",
+        (option("json", "Print the report for programs.", values.boolean, default="false", metavar="BOOL"),),
     ),
     Command("cleanup", "Remove everything that this tool ever put there, whatever the settings say."),
     Command(

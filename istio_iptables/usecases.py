@@ -8,7 +8,7 @@ import sys
 
 from .api import build, prepare, render
 from .environment import ThisMachine
-from .errors import Differs, KernelError, SettingsError
+from .errors import Differs, KernelError, NotValidated, SettingsError
 from .formats import difference
 from .log import log
 from .resolve import parse, parse_options, resolve, service_links
@@ -129,7 +129,7 @@ def _use_case(run: Run) -> Callable[[Run], int]:
     command = run.command
     if command == "cleanup" or (run.operation.cleanup_only and command in ("", "apply")):
         return cleanup
-    return {"": apply, "apply": apply, "diff": diff, "render": show}[command]
+    return {"": apply, "apply": apply, "diff": diff, "render": show, "validate": validate}[command]
 
 
 # --- the commands ---------------------------------------------------------------------------
@@ -146,13 +146,21 @@ def show(run: Run) -> int:
 
 
 def apply(run: Run) -> int:
-    """Put the rules in place; with --dry-run print them."""
-    if run.operation.skip_rule_apply:
+    """Put the rules in place; with --dry-run print them. With --run-validation prove that they work."""
+    operation = run.operation
+    if operation.skip_rule_apply:
         log.info("--skip-rule-apply: no rules are touched")
-        return 0
-    wanted = build(run.config())
-    if run.operation.dry_run:
-        return _print_script(run, render(wanted, run.style))
+        return _validate(run, run.config()) if operation.run_validation else 0
+    config = run.config()
+    wanted = build(config)
+    if operation.dry_run:
+        status = _print_script(run, render(wanted, run.style))
+    else:
+        status = _put_in_place(run, wanted)
+    return _validate(run, config) if operation.run_validation else status
+
+
+def _put_in_place(run: Run, wanted: Ruleset) -> int:
     with run.machine(writing=True) as machine:
         prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
         _log_state("before", prepared)
@@ -173,9 +181,66 @@ def apply(run: Run) -> int:
     return 0
 
 
+def validate(run: Run) -> int:
+    """Prove with real connections that redirection works; exit 126 if it does not, or cannot be proven to."""
+    return _validate(run, run.config(), as_json=run.options["json"])
+
+
+def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
+    if run.operation.dry_run:
+        log.info("--dry-run: nothing is validated, since no connections are made")
+        return 0
+    from . import api
+    from .formats import validation
+    from .probe import succeeded
+    from .probe.judging import coverage
+
+    operation = run.operation
+    results = api.validate(config, port=operation.probe_port, seconds=operation.probe_timeout)
+    success = succeeded(results)
+    broken = any(result.status == "fail" for result in results)
+    notes = coverage(config)
+    if broken:
+        notes = (_rules_in_place(run, config), *notes)
+    if as_json:
+        sys.stdout.write(validation.json_text(results, notes, succeeded=success))
+    else:
+        sys.stdout.write(validation.text(results, notes, colour=_colour()))
+    if success:
+        log.info("validated: connections are redirected as they should be, as far as that could be tried")
+        return 0
+    said = "redirection does not work" if broken else "redirection could not be proven to work"
+    log.error(f"{said}: the report on standard output says what was tried and what to do")
+    return NotValidated.exit_code
+
+
+def _rules_in_place(run: Run, config: Config) -> str:
+    """Return how the rules in place compare with the settings, if this process may look at them."""
+    try:
+        with run.machine(writing=False) as machine:
+            prepared = prepare(machine, build(config))
+    except (KernelError, OSError) as error:
+        cause = error.cause if isinstance(error, KernelError) else str(error)
+        return f"the rules in place could not be looked at: {cause}"
+    places = [place for place in ("legacy", "nft") if prepared.live.holds_ours(place)]
+    places += ["native nftables"] if prepared.live.native else []
+    if not places:
+        return "no rules of ours are in place, in no backend: apply them first"
+    ports = ", ".join(map(str, prepared.live.redirects_to()))
+    where = f"rules of ours are in place ({', '.join(places)}), which redirect to the ports {ports}"
+    if prepared.plan.differences:
+        return f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
+    return (
+        f"{where}: they are those that the settings mean, so something else keeps them from working, "
+        "such as other rules, or a table that is switched off (`nft list ruleset` shows all)"
+    )
+
+
 def cleanup(run: Run) -> int:
     """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
     run.log_settings()
+    if run.operation.run_validation:
+        log.warn("--run-validation has no effect: rules are removed, so there is nothing to prove")
     wanted = Ruleset()
     with run.machine(writing=not run.operation.dry_run) as machine:
         prepared = prepare(machine, wanted)

@@ -358,6 +358,9 @@ def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.Capt
     [
         ([], usecases.apply),
         (["apply"], usecases.apply),
+        (["validate"], usecases.validate),
+        (["validate", "--cleanup-only"], usecases.validate),
+        (["--run-validation"], usecases.apply),
         (["cleanup"], usecases.cleanup),
         (["--cleanup-only"], usecases.cleanup),
         (["apply", "--cleanup-only"], usecases.cleanup),

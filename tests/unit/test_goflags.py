@@ -94,7 +94,9 @@ def test_forms_of_a_boolean(arguments: list[str], text: str):
 def test_a_boolean_does_not_take_the_next_argument():
     invocation = read(["--dry-run", "false"])
     assert given_by(invocation) == {"dry-run": "true"}
-    assert invocation.mistakes == ("'false': unknown command (commands: apply, diff, cleanup, render)",)
+    assert invocation.mistakes == (
+        "'false': unknown command (commands: apply, diff, validate, cleanup, render)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_flags_of_the_command_line_itself(flag: str):
         (["-y"], ["-y: unknown flag"]),
         (["-ny"], ["-y: unknown flag"]),
         (["clean"], ["'clean': unknown command (did you mean cleanup?)"]),
-        (["-"], ["'-': unknown command (commands: apply, diff, cleanup, render)"]),
+        (["-"], ["'-': unknown command (commands: apply, diff, validate, cleanup, render)"]),
         (["render", "diff"], ["'diff': unexpected argument after the command render"]),
     ],
     ids=str,

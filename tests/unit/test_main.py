@@ -103,8 +103,8 @@ def test_bad_settings(command: list[str]):
         (["render", "--explain", "-p"], "--envoy-port (-p): needs a value"),
         (["--log_output_level=loud"], "--log_output_level: 'loud' is not a log level"),
         (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
-        (["--run-validation"], "--run-validation: not available yet"),
-        (["--run-validation", "--skip-rule-apply"], "--run-validation: not available yet"),
+        (["validate", "--json=maybe"], "--json: 'maybe' is not a boolean"),
+        (["--run-validation=yes"], "--run-validation: 'yes' is not a boolean"),
         (["--pod", "-"], "--pod: not available yet"),
         (["--pod-name", "x"], "--pod-name: not available yet"),
         (["-c", "a\nb"], "--istio-exclude-interfaces (-c): 'a\\nb' is not an interface"),
@@ -139,9 +139,18 @@ def test_bytes_that_are_no_text(flag: str):
     assert "Traceback" not in process.errors
 
 
-@pytest.mark.parametrize("variable", ["RUN_VALIDATION"])
-def test_variables_that_are_not_available_yet(variable: str):
-    assert_refused(run(**{variable: "true"}), f"variable {variable}: not available yet")
+@pytest.mark.parametrize(
+    "arguments",
+    [["-n", "--run-validation"], ["-n", "validate"], ["-n", "validate", "--json"], ["-n"]],
+    ids=" ".join,
+)
+def test_a_dry_run_validates_nothing_and_says_so(arguments: list[str]):
+    asked = arguments != ["-n"]
+    process = run(*arguments)
+    assert process.status == 0
+    assert ("--dry-run: nothing is validated" in process.errors) is asked
+    assert ("*nat" in process.output) is ("validate" not in arguments)
+    assert run(*arguments, RUN_VALIDATION="1").errors.count("nothing is validated") == 1
 
 
 # --- help and version -------------------------------------------------------------------------

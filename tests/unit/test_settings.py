@@ -240,6 +240,7 @@ def test_what_every_flag_comes_to():
 def test_how_to_run():
     operation = parsed(
         *("-n", "--reconcile", "--cleanup-only", "--force-apply", "--skip-rule-apply", "--cni-mode"),
+        "--run-validation",
         *("--iptables-probe-port", "1", "--probe-timeout", "1m30s", "--network-namespace", "pod"),
         *("--force-iptables-binary", "nft", "--log_output_level", "debug,ads:none", "--log_as_json"),
         environ={"DRY_RUN_FILE_PATH": "/tmp/script"},
@@ -251,7 +252,7 @@ def test_how_to_run():
         "cleanup_only": True,
         "force_apply": True,
         "skip_rule_apply": True,
-        "run_validation": False,
+        "run_validation": True,
         "probe_port": 1,
         "probe_timeout": 90.0,
         "network_namespace": "pod",
@@ -289,7 +290,6 @@ BY_SETTING = {
     "istio-inbound-interception-mode": ("TPROXY", "REDIRECT"),
     "force-iptables-binary": ("legacy", "nft"),
 }
-NOT_AVAILABLE_YET = ("run-validation",)
 
 
 def samples(setting: Setting) -> tuple[str, str]:
@@ -337,12 +337,6 @@ def value_of(setting: Setting, ways: Mapping[str, str], directory: Path) -> obje
 @pytest.mark.parametrize(("setting", "stronger", "weaker"), PAIRS)
 def test_precedence(setting: Setting, stronger: str, weaker: str, tmp_path: Path):
     first, second = samples(setting)
-    if setting.name in NOT_AVAILABLE_YET:
-        # Only "false" is accepted: the stronger one has the last word over a weaker "true".
-        assert value_of(setting, {stronger: "false", weaker: "true"}, tmp_path) is False
-        with pytest.raises(SettingsError, match="not available yet"):
-            value_of(setting, {stronger: "true", weaker: "false"}, tmp_path)
-        return
     for strong, weak in ((first, second), (second, first)):
         value = value_of(setting, {stronger: strong, weaker: weak}, tmp_path)
         assert value == value_of(setting, {stronger: strong}, tmp_path)
@@ -354,8 +348,6 @@ def test_precedence(setting: Setting, stronger: str, weaker: str, tmp_path: Path
 @pytest.mark.parametrize("setting", SETTINGS, ids=named)
 def test_all_sources_at_once(setting: Setting, tmp_path: Path):
     first, second = samples(setting)
-    if setting.name in NOT_AVAILABLE_YET:
-        first, second = "false", "true"
     ways = sources_of(setting)
     everything = {**dict.fromkeys(ways, second), ways[0]: first}
     assert value_of(setting, everything, tmp_path) == value_of(setting, {ways[0]: first}, tmp_path)
@@ -402,7 +394,7 @@ def test_what_differs_from_the_defaults_is_known_with_its_source(tmp_path: Path)
 
 # --- booleans and empty texts -----------------------------------------------------------------
 
-SWITCHES = [s for s in SETTINGS if s.is_boolean and s.name not in NOT_AVAILABLE_YET]
+SWITCHES = [s for s in SETTINGS if s.is_boolean]
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
@@ -526,7 +518,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path):
     file.write_text("envoy-prot: 1\nenvoy-port: 2\n")
     found = mistakes_of(
         *("-p", "0", "--no-such-flag=1", "-b", "1,x,70000,*", "--config", str(file)),
-        *("--config", "/does/not/exist", "--pod", "pod.yaml", "--run-validation"),
+        *("--config", "/does/not/exist", "--pod", "pod.yaml", "--run-validation=yes"),
         environ={"DRY_RUN": "yes", "PROXY_UID": "not-a-user"},
     )
     starts = [
@@ -540,7 +532,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path):
         "--istio-inbound-ports (-b): 'x'",
         "--istio-inbound-ports (-b): '70000'",
         "--istio-inbound-ports (-b): '*'",
-        "--run-validation: not available yet",
+        "--run-validation: 'yes'",
     ]
     assert len(found) == len(starts)
     for start in starts:
@@ -551,14 +543,6 @@ def test_mistakes_are_one_line_each():
     found = mistakes_of("-c", "a\nb", "-b", "80\n443", "-u", "x\n", "-p", "1\n", environ={"DRY_RUN": "\n"})
     assert len(found) == 5
     assert all(mistake.isprintable() for mistake in found)
-
-
-@pytest.mark.parametrize("name", NOT_AVAILABLE_YET)
-def test_not_available_yet(name: str):
-    variable = name.upper().replace("-", "_")
-    assert mistakes_of(f"--{name}") == [f"--{name}: not available yet"]
-    assert mistakes_of(environ={variable: "1"}) == [f"variable {variable}: not available yet"]
-    assert parsed(f"--{name}=false", environ={variable: "true"})
 
 
 @pytest.mark.parametrize("name", ["pod", "pod-name"])

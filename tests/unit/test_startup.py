@@ -94,6 +94,7 @@ for _, _, rule in plan.wanted.rules():
     )
     assert "istio_iptables.backends.libiptc" in modules
     assert expensive(modules) == set()
+    assert not any("prob" in module or "validation" in module for module in modules)
     assert "istio_iptables.cli" not in modules
 
 
