@@ -526,14 +526,14 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path):
     file.write_text("envoy-prot: 1\nenvoy-port: 2\n")
     found = mistakes_of(
         *("-p", "0", "--no-such-flag=1", "-b", "1,x,70000,*", "--config", str(file)),
-        *("--config", "/does/not/exist", "--pod", "pod.yaml", "--run-validation"),
+        *("--config", "/does/not/exist", "--pod", "/no/pod.yaml", "--run-validation"),
         environ={"DRY_RUN": "yes", "PROXY_UID": "not-a-user"},
     )
     starts = [
         "--no-such-flag: unknown flag",
         f"{file}: envoy-prot: unknown setting (did you mean envoy-port?)",
         "--config: '/does/not/exist' cannot be read",
-        "--pod: not available yet",
+        "--pod: '/no/pod.yaml' cannot be read",
         "variable DRY_RUN: 'yes'",
         "variable PROXY_UID: there is no user 'not-a-user'",
         "--envoy-port (-p): '0'",
@@ -559,11 +559,6 @@ def test_not_available_yet(name: str):
     assert mistakes_of(f"--{name}") == [f"--{name}: not available yet"]
     assert mistakes_of(environ={variable: "1"}) == [f"variable {variable}: not available yet"]
     assert parsed(f"--{name}=false", environ={variable: "true"})
-
-
-@pytest.mark.parametrize("name", ["pod", "pod-name"])
-def test_sources_not_available_yet(name: str):
-    assert mistakes_of(f"--{name}=x") == [f"--{name}: not available yet"]
 
 
 def test_options_of_a_command():
