@@ -27,10 +27,17 @@ class Unquoted(str):
         >>> [Unquoted(text).read_as for text in ("15020", "false", "80,443", "8000:8100", "")]
         ['a number', 'a boolean', '', '', '']
         """
+        import re
+
         import yaml
 
-        if ":" in self:  # PyYAML takes 1:30 for a number to the base of 60, Go's readers do not
+        # Go's reader (YAML 1.1, as Kubernetes has it) and PyYAML do not agree on these.
+        if ":" in self:  # 1:30 is no number to the base of 60
             return ""
+        if self in ("y", "Y", "n", "N"):
+            return "a boolean"
+        if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", self):
+            return "a number"
         resolver: Any = yaml.resolver.Resolver()
         kind = resolver.resolve(yaml.ScalarNode, str(self), (True, False)).rpartition(":")[2]
         return {"int": "a number", "float": "a number", "bool": "a boolean"}.get(kind, "")

@@ -61,8 +61,8 @@ _LIKE = 0.8
 def unknown(subject: Subject) -> Iterator[Finding]:
     """Keys that are no annotation of Istio's and are like one, or stand where only such should."""
     for key in subject.pod.annotations:
-        prefix, slash, _ = key.rpartition("/")
-        if not slash or key in NAMES or not prefix.lower().endswith("istio.io"):
+        prefix = key.rpartition("/")[0].lower()
+        if key in NAMES or (prefix and not prefix.endswith("istio.io")):
             continue
         near = _nearest(key)
         if near:
