@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..documents import Unquoted
 from ..settings import shown
 
 TYPE_CHECKING = False
@@ -55,7 +56,7 @@ class View:
         if not self:
             return ""
         if isinstance(self._value, bool):
-            return str(self._value).lower()
+            return Unquoted(str(self._value).lower())
         if isinstance(self._value, str):
             return self._value
         self._wrong("a text")
