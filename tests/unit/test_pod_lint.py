@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import given
+from hypothesis import strategies as st
 
 from istio_iptables import Facts, SettingsError, lint_pods
 from istio_iptables.pod import pods
@@ -662,6 +663,30 @@ def test_spans_of_one_version_do_not_meet_those_of_another():
     ]
     assert spans.covering(Span("x", 4, 4, 6)) is None
     assert spans.meeting(Span("x", 0, 1, 5)) is None
+
+
+numbers = st.integers(0, 30)
+some_spans = st.builds(
+    lambda version, first, length: Span(f"{first}+{length}", version, first, first + length),
+    st.sampled_from([0, 4]),
+    numbers,
+    st.integers(0, 9),
+)
+
+
+@given(st.lists(some_spans, max_size=8), some_spans)
+def test_spans_that_meet_are_found(members: list[Span], other: Span):
+    spans = Spans(members)
+
+    def meet(one: Span) -> bool:
+        return one.version == other.version and one.first <= other.last and other.first <= one.last
+
+    met = spans.meeting(other)
+    assert (met is not None) == any(map(meet, members))
+    assert met is None or meet(met)
+    pairs = [(a, b) for i, a in enumerate(members) for b in members[:i]]
+    overlap = any(a.version == b.version and a.first <= b.last and b.first <= a.last for a, b in pairs)
+    assert bool(spans.repeated) == overlap
 
 
 @given(valid_pods())
