@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from istio_iptables import Facts, SettingsError, lint_pods
@@ -675,6 +675,7 @@ some_spans = st.builds(
 
 
 @given(st.lists(some_spans, max_size=8), some_spans)
+@example([Span("0+9", 0, 0, 9), Span("1+1", 0, 1, 2)], Span("5+0", 0, 5, 5))
 def test_spans_that_meet_are_found(members: list[Span], other: Span):
     spans = Spans(members)
 
