@@ -1,7 +1,7 @@
 """cli: the Typer application: help, completion, and the commands with options of their own.
 
-Everything it shows is declared in settings.py: the options of the application are made from that
-table, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
+Everything it shows is declared in settings.py and commands.py: the options of the application are made
+from these tables, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
 here in the canonical form `--name=value` that goflags makes of Go's dialect.
 """
 
@@ -15,8 +15,9 @@ import typer
 import typer.core
 
 from . import __version__, usecases
+from .commands import COMMANDS, GROUPS, Command, Operand
 from .goflags import Invocation
-from .settings import BY_NAME, COMMANDS, GROUPS, SETTINGS, SOURCES, Command, Given, Operand, Setting
+from .settings import BY_NAME, SETTINGS, SOURCES, Given, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

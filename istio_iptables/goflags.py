@@ -1,8 +1,8 @@
 """goflags: read a command line as Go's pflag does, the dialect that pod specs are written in.
 
 It turns arguments into an Invocation: which settings were given in which words, which command,
-which options and operands of that command. It knows the declarations in settings.py and nothing of what
-they mean, and it never stops at the first mistake: all of them are in the Invocation.
+which options and operands of that command. It knows the declarations in settings.py and commands.py
+and nothing of what they mean, and it never stops at the first mistake: all of them are in the Invocation.
 
 The dialect (github.com/spf13/pflag): `--flag value`, `--flag=value`; a boolean takes a value only
 after `=`; `-p 15001`, `-p15001`, `-p=15001`; one-letter booleans may be joined (`-np15001`); a
@@ -11,19 +11,9 @@ flag that needs a value takes the next argument whatever it looks like.
 
 from __future__ import annotations
 
+from .commands import COMMAND_BY_NAME, COMMANDS, GROUPS
 from .record import Record
-from .settings import (
-    BY_NAME,
-    BY_SHORT,
-    COMMAND_BY_NAME,
-    COMMANDS,
-    GROUPS,
-    SOURCE_BY_NAME,
-    SOURCES,
-    Given,
-    nearest,
-    shown,
-)
+from .settings import BY_NAME, BY_SHORT, SOURCE_BY_NAME, SOURCES, Given, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

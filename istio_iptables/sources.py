@@ -6,9 +6,10 @@ import errno
 import os
 import sys
 
+from .commands import COMMAND_BY_NAME
 from .errors import SettingsError
 from .resolve import from_environment
-from .settings import BY_NAME, COMMAND_BY_NAME, SOURCE_BY_NAME, Given, nearest, shown
+from .settings import BY_NAME, SOURCE_BY_NAME, Given, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

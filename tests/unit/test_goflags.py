@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from istio_iptables import usecases
 from istio_iptables.cli import make_app
+from istio_iptables.commands import COMMANDS, GROUPS, Command
 from istio_iptables.goflags import META, Invocation, read
-from istio_iptables.settings import COMMANDS, GROUPS, SETTINGS, SOURCES, Command, Given, Setting
+from istio_iptables.settings import SETTINGS, SOURCES, Given, Setting
 
 INJECTOR = [
     *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),

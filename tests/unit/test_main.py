@@ -15,7 +15,8 @@ import pytest
 
 import istio_iptables
 from istio_iptables import __main__
-from istio_iptables.settings import COMMANDS, GROUPS, SETTINGS, SOURCES, Command, Setting
+from istio_iptables.commands import COMMANDS, GROUPS, Command
+from istio_iptables.settings import SETTINGS, SOURCES, Setting
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}

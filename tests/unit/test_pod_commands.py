@@ -379,7 +379,7 @@ def test_the_python_in_the_docs():
 
 def test_every_command_about_pods_has_its_function():
     from istio_iptables import pod_commands
-    from istio_iptables.settings import COMMANDS
+    from istio_iptables.commands import COMMANDS
 
     assert set(usecases._POD_COMMANDS) == {c.name for c in COMMANDS if c.words[0] == "pod"}
     assert all(hasattr(pod_commands, name) for name in usecases._POD_COMMANDS.values())

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from istio_iptables import environment, values
+from istio_iptables.commands import COMMANDS
 from istio_iptables.config import ALL, Config, Everything
 from istio_iptables.environment import Facts, ThisMachine
 from istio_iptables.errors import SettingsError
 from istio_iptables.goflags import read
 from istio_iptables.resolve import Parsed, parse, parse_options, resolve
 from istio_iptables.ruleset import Network, PortRange
-from istio_iptables.settings import BY_NAME, COMMANDS, SETTINGS, SOURCES, Setting
+from istio_iptables.settings import BY_NAME, SETTINGS, SOURCES, Setting
 from istio_iptables.sources import collect
 
 FACTS = Facts(
