@@ -66,8 +66,9 @@ soak: export HYPOTHESIS_PROFILE = fuzz
 soak: system $(VENV) ## thousands of generated configurations, in the kernel
 	$(TEST_AS_ROOT) $(PYTEST) tests/kernel/test_backends_agree.py tests/kernel/test_oracle.py $(ARGS)
 
-golden: $(VENV) ## write tests/golden anew; read the difference before you commit it
+golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; read the difference before you commit it
 	$(VENV)/bin/python -m tests.golden --write
+	$(VENV)/bin/python -m tests.deploy --write
 
 bench: system $(VENV) ## measure what a run costs, beside a bare interpreter and iptables-restore
 	$(AS_ROOT) $(VENV)/bin/python tests/bench/bench.py $(ARGS)

@@ -1,6 +1,6 @@
 """The entry point: read the command line and hand it on.
 
-A plain call (settings, and at most a command without options of its own) goes straight to its use
+A plain call (settings, and at most a command without options or operands) goes straight to its use
 case. Help, completion and everything else goes through the Typer application in cli.py, whose
 import takes longer than the plain call itself; both read the same declarations in settings.py.
 """
@@ -45,7 +45,7 @@ def _clean(arguments: Sequence[str]) -> int:
     mistakes = invocation.mistakes
     if invocation.command not in ("", "cleanup"):
         mistakes = (*mistakes, f"{invocation.command!r}: istio-clean-iptables takes no command")
-    return _run(invocation.replace(command="cleanup", options=(), mistakes=mistakes))
+    return _run(invocation.replace(command="cleanup", options=(), operands=(), mistakes=mistakes))
 
 
 def _process(command: Callable[[Sequence[str]], int]) -> int:
@@ -62,7 +62,8 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
 
 
 def _run(invocation: Invocation) -> int:
-    if invocation.meta or (invocation.options and not invocation.mistakes):
+    has_more = invocation.options or invocation.operands
+    if invocation.meta or (has_more and not invocation.mistakes):
         from .cli import run as run_application
 
         return run_application(invocation.canonical())

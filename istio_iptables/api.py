@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .backends.machine import Choice, Machine
     from .environment import Environment
     from .plan import Live, Plan
+    from .pod.lint import Finding
     from .probe import Result
     from .ruleset import Family
 
@@ -57,6 +58,52 @@ def configure(
             mistakes.append(f"{name}: {error}")
     config, _warnings = resolve(parse(given, facts, mistakes), facts)
     return config
+
+
+def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
+    """Return the settings that the manifest of a pod means, for `configure`, by their long flag names.
+
+    `manifest` is YAML or JSON: a pod, a workload with a pod template, a list, or several documents; `name`
+    says which pod if there are several (`NAME`, `KIND/NAME` or `NAMESPACE/KIND/NAME`). Values are checked,
+    so that what is wrong is told by the name of the annotation. Raises SettingsError with every mistake.
+
+    >>> from istio_iptables import Facts, configure, pod_settings
+    >>> manifest = '''
+    ... kind: Pod
+    ... metadata: {name: web, annotations: {traffic.sidecar.istio.io/includeInboundPorts: "8080"}}
+    ... '''
+    >>> settings = pod_settings(manifest)
+    >>> settings["istio-inbound-ports"], settings["proxy-uid"]
+    ('8080', '1337')
+    >>> configure(settings, environment=Facts()).inbound_ports
+    (PortRange(first=8080, last=8080),)
+    """
+    from .pod import pick, pods, read
+
+    said = read(pick(pods(manifest, "the manifest"), name, "the manifest"))
+    parse(said.given, ThisMachine(), [*said.refusals, *said.mistakes])
+    return {given.setting.name: given.text for given in said.given}
+
+
+def lint_pods(manifest: str) -> list[Finding]:
+    """Return what in the manifest of pods does not do what it says, as `istio-iptables pod lint` has it.
+
+    `manifest` is as for `pod_settings`; all pods in it are looked at. `str()` of a Finding is a line, its
+    fields are the parts of it. Raises SettingsError if the text is no manifest.
+
+    >>> from istio_iptables import lint_pods
+    >>> found = lint_pods('''
+    ... kind: Pod
+    ... metadata: {name: web, annotations: {traffic.sidecar.istio.io/includeInboundPort: "8080"}}
+    ... ''')
+    >>> [(finding.kind, finding.remedy) for finding in found]
+    [('unknown', 'did you mean traffic.sidecar.istio.io/includeInboundPorts?')]
+    """
+    from .pod import pods
+    from .pod.lint import lint
+
+    facts = ThisMachine()
+    return [finding for pod in pods(manifest, "the manifest") for finding in lint(pod, facts)]
 
 
 def build(config: Config) -> Ruleset:

@@ -6,10 +6,11 @@ then settles what depends on the machine.
 
 from __future__ import annotations
 
+from .commands import COMMAND_BY_NAME
 from .config import Config, Everything
 from .errors import SettingsError
 from .record import Record
-from .settings import COMMAND_BY_NAME, SETTINGS, Given
+from .settings import SETTINGS, Given
 from .values import BadValue, host_network
 
 TYPE_CHECKING = False

@@ -33,11 +33,17 @@ class Run:
         """Check everything that was given. Raises SettingsError with all mistakes."""
         self._facts = ThisMachine()
         self._warnings = service_links(environ)
-        given, mistakes = collect(invocation, environ)
+        self.invocation = invocation
+        self.given, mistakes = collect(invocation, environ)
         self.command = invocation.command
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
-        self.parsed = parse(given, self._facts, [*mistakes, *bad_options])
+        self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
         self.operation: Operation = self.parsed.operation()
+
+    @property
+    def facts(self) -> ThisMachine:
+        """The machine that the settings are for, which knows names of users and groups."""
+        return self._facts
 
     def enter_namespace(self) -> None:
         """Enter the network namespace of the settings; a dry run that may not stays where it is."""
@@ -55,7 +61,7 @@ class Run:
             log.warn(f"{error.cause}: addresses are those of the present network namespace")
 
     def _only_prints(self) -> bool:
-        return self.operation.dry_run or self.command == "render"
+        return self.operation.dry_run or self.command == "render" or self.command in _POD_COMMANDS
 
     def config(self) -> Config:
         """Settle the Config, and log what an operator will want to know tomorrow."""
@@ -86,6 +92,9 @@ class Run:
             writing=writing,
         )
 
+
+#: The commands about manifests, which have a module of their own, and their functions there.
+_POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-container": "init_container"}
 
 #: Exit code of a run that Ctrl-C ended, as shells have it.
 _INTERRUPTED = 130
@@ -127,6 +136,11 @@ def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
 
 def _use_case(run: Run) -> Callable[[Run], int]:
     command = run.command
+    if command in _POD_COMMANDS:
+        from . import pod_commands
+
+        use_case: Callable[[Run], int] = getattr(pod_commands, _POD_COMMANDS[command])
+        return use_case
     if command == "cleanup" or (run.operation.cleanup_only and command in ("", "apply")):
         return cleanup
     return {"": apply, "apply": apply, "diff": diff, "render": show, "validate": validate}[command]

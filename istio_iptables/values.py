@@ -103,6 +103,11 @@ def anything(text: str, _: Names) -> str:
     return text
 
 
+def words(text: str, _: Names) -> tuple[str, ...]:
+    """Parse a list of any texts."""
+    return members(text)
+
+
 def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], str]:
     """Make a parser for one of some words; `empty` is what the empty string means, if anything."""
 

@@ -15,7 +15,8 @@ import pytest
 
 import istio_iptables
 from istio_iptables import __main__
-from istio_iptables.settings import COMMANDS, SETTINGS, SOURCES, Command, Setting
+from istio_iptables.commands import COMMANDS, GROUPS, Command
+from istio_iptables.settings import SETTINGS, SOURCES, Setting
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
@@ -105,8 +106,13 @@ def test_bad_settings(command: list[str]):
         (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
         (["validate", "--json=maybe"], "--json: 'maybe' is not a boolean"),
         (["--run-validation=yes"], "--run-validation: 'yes' is not a boolean"),
-        (["--pod", "-"], "--pod: not available yet"),
-        (["--pod-name", "x"], "--pod-name: not available yet"),
+        (["--pod", "-"], "--pod: '-' holds no pod and no workload with a pod template"),
+        (["--pod", "/does/not/exist"], "--pod: '/does/not/exist' cannot be read: No such file"),
+        (["--pod-name", "x"], "--pod-name: there is no manifest to pick a pod from (--pod FILE)"),
+        (["pod"], "pod: needs another word"),
+        (["pod", "lint"], "pod lint: needs FILE..."),
+        (["pod", "args", "/does/not/exist"], "FILE: '/does/not/exist' cannot be read: No such file"),
+        (["pod", "lint", "--ignore=dnss", "-"], "--ignore: 'dnss': unknown kind (did you mean dns?)"),
         (["-c", "a\nb"], "--istio-exclude-interfaces (-c): 'a\\nb' is not an interface"),
         (
             ["--network-namespace", "/does/not/exist"],
@@ -188,18 +194,29 @@ def test_help_has_every_group_and_every_command(help_text: str):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_a_command_has_its_options(command: Command):
-    process = run(command.name, "--help")
+    process = run(*command.words, "--help")
     assert process.status == 0
     assert process.errors == ""
     assert command.help.split(":")[0] in " ".join(process.output.split())
     for option in command.options:
         assert f"--{option.name}" in process.output
-    assert run("-h", command.name).output == process.output
+    if command.operand:
+        assert f"{command.operand.words}  " in process.output
+    assert run("-h", *command.words).output == process.output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_a_command_says_where_the_settings_are(command: Command):
-    assert "`istio-iptables --help`" in " ".join(run(command.name, "--help").output.split())
+    assert "`istio-iptables --help`" in " ".join(run(*command.words, "--help").output.split())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_group_has_its_commands(group: str):
+    process = run(group, "--help")
+    assert process.status == 0
+    for command in COMMANDS:
+        if command.words[0] == group:
+            assert re.search(rf"(?m)^  {command.words[1]} ", process.output)
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["istio-iptables", "--help"], ["-p0", "--help"]], ids=" ".join)

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from istio_iptables import environment, values
+from istio_iptables.commands import COMMANDS
 from istio_iptables.config import ALL, Config, Everything
 from istio_iptables.environment import Facts, ThisMachine
 from istio_iptables.errors import SettingsError
 from istio_iptables.goflags import read
 from istio_iptables.resolve import Parsed, parse, parse_options, resolve
 from istio_iptables.ruleset import Network, PortRange
-from istio_iptables.settings import BY_NAME, COMMANDS, SETTINGS, SOURCES, Setting
+from istio_iptables.settings import BY_NAME, SETTINGS, SOURCES, Setting
 from istio_iptables.sources import collect
 
 FACTS = Facts(
@@ -518,14 +519,14 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path):
     file.write_text("envoy-prot: 1\nenvoy-port: 2\n")
     found = mistakes_of(
         *("-p", "0", "--no-such-flag=1", "-b", "1,x,70000,*", "--config", str(file)),
-        *("--config", "/does/not/exist", "--pod", "pod.yaml", "--run-validation=yes"),
+        *("--config", "/does/not/exist", "--pod", "/no/pod.yaml", "--run-validation=yes"),
         environ={"DRY_RUN": "yes", "PROXY_UID": "not-a-user"},
     )
     starts = [
         "--no-such-flag: unknown flag",
         f"{file}: envoy-prot: unknown setting (did you mean envoy-port?)",
         "--config: '/does/not/exist' cannot be read",
-        "--pod: not available yet",
+        "--pod: '/no/pod.yaml' cannot be read",
         "variable DRY_RUN: 'yes'",
         "variable PROXY_UID: there is no user 'not-a-user'",
         "--envoy-port (-p): '0'",
@@ -543,11 +544,6 @@ def test_mistakes_are_one_line_each():
     found = mistakes_of("-c", "a\nb", "-b", "80\n443", "-u", "x\n", "-p", "1\n", environ={"DRY_RUN": "\n"})
     assert len(found) == 5
     assert all(mistake.isprintable() for mistake in found)
-
-
-@pytest.mark.parametrize("name", ["pod", "pod-name"])
-def test_sources_not_available_yet(name: str):
-    assert mistakes_of(f"--{name}=x") == [f"--{name}: not available yet"]
 
 
 def test_options_of_a_command():
