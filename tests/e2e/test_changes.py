@@ -76,7 +76,7 @@ def talking(talks: Sequence[Conversation]) -> Iterator[None]:
         done.set()
         for thread in threads:
             thread.join()
-    assert not errors, errors
+        assert not errors, errors
 
 
 @each_mode

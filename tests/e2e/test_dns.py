@@ -7,6 +7,7 @@ named, which is a connection like any other.
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import pytest
 
 from tests.e2e.journey import FROM_OUTSIDE, TO_WORLD, check, miscounted
 from tests.e2e.mesh import APP, SETTINGS, Mesh, each_backend, each_mode, mesh_of
+from tests.kernel.netns import COMMAND_LIMIT, Namespace
+from tests.kernel.scratch import wait_until
 from tests.kernel.test_traffic import resolve
 from tests.kernel.test_traffic_foreign_programs import dns_server, queries
 
@@ -50,8 +53,14 @@ def start_servers(mesh: Mesh) -> None:
     options += ["--strict-order", *(f"--server={address}" for address in reversed(dns))]
     options += [f"--min-port={SHARED_PORT}", f"--max-port={SHARED_PORT}"]
     dns_server(mesh.pod, *AGENT, *options)
-    mesh.pod.wait_for(15053)
-    mesh.pod.client.wait_for(53)
+    for namespace, servers in ((mesh.pod, 1), (mesh.pod.client, 2)):
+        # By what they say, since two of them have the same port.
+        wait_until(functools.partial(has_started, namespace, servers), COMMAND_LIMIT)
+
+
+def has_started(namespace: Namespace, servers: int) -> bool:
+    """Tell whether so many dnsmasq have all their ports."""
+    return namespace.output().count("started, version") == servers
 
 
 @contextmanager
