@@ -145,21 +145,20 @@ def test_open_connections_outlive_a_cleanup_where_somebody_else_needs_nat(backen
             talk.finish()
 
 
+@each_mode
 @pytest.mark.parametrize(
     ("before", "after"),
     [("libiptc", "native"), ("native", "libiptc"), ("libiptc", "nft"), ("nft", "native")],
 )
-def test_open_connections_outlive_a_move_to_another_backend(before: str, after: str) -> None:
-    """Not so in TPROXY mode.
+def test_connections_after_a_move_to_another_backend_and_before(mode: str, before: str, after: str) -> None:
+    """In TPROXY mode those that are open do not outlive it if anything comes in over them just then.
 
     For a moment there are both sets of rules. What one has marked as the proxy's (ISTIO_DIVERT) the other
     takes for a packet of Envoy's own, and keeps the mark with the connection (CONNMARK --save-mark): from
-    then on what is meant for the client stays in the pod.
+    then on what the pod sends over it does not leave the pod.
     """
-    with (
-        mesh_of("REDIRECT", before) as mesh,
-        open_connections(mesh, THROUGH_ENVOY, mesh.versions) as captured,
-    ):
+    lasting = THROUGH_ENVOY if mode == "REDIRECT" else ()
+    with mesh_of(mode, before) as mesh, open_connections(mesh, lasting, mesh.versions) as captured:
         counted = mesh.envoy.counters()
         with talking(captured):
             replace(mesh, backend=after).write_rules(*SETTINGS, "--reconcile")
