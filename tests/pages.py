@@ -276,7 +276,7 @@ class _Reader:
             name, ports, uid = value.split()
             numbers = tuple(map(int, ports.split(",")))
             yield Listen(self.page, first + 1, name, numbers, int(uid), self.section, self.scene)
-        else:
+        elif key:  # an empty one ends a list before a block
             raise BadPage(f"{self.page}:{first + 1}: a comment that says nothing known: {key!r}")
 
     def _inline(self, line: str) -> Iterator[Command]:

@@ -191,11 +191,14 @@ class Sandbox:
         packages = ["istio_iptables", "iptc", "libxtwrapper", "libxtables_exit", "yaml", "_yaml"]
         sources = [path for name in packages for path in _files_of(name)]
         words = " ".join(map(str, dict.fromkeys(sources)))
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        packages_folder = f"{VENV}/lib/python{version}/site-packages"
         script = f"""
-            mkdir -p {VENV} /opt/python
+            mkdir -p {VENV}/bin {packages_folder} /opt/python
             mount --bind {sys.base_prefix} /opt/python
-            /opt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]} -m venv --without-pip {VENV}
-            cp -a {words} $(echo {VENV}/lib/python3*/site-packages)
+            ln -s /opt/python/bin/python{version} {VENV}/bin/python
+            echo 'home = /opt/python/bin' >{VENV}/pyvenv.cfg
+            cp -a {words} {packages_folder}
             printf '%s\\n' '#!{VENV}/bin/python' 'import sys' 'from istio_iptables.__main__ import main' \
                 'sys.exit(main())' >{VENV}/bin/istio-iptables
             chmod 755 {VENV}/bin/istio-iptables
