@@ -37,7 +37,7 @@ _PROGRAM_NAMES = """
     iptables-legacy-save iptables-legacy-restore iptables-nft iptables-nft-save iptables-nft-restore
     ip6tables ip6tables-save ip6tables-restore ip6tables-legacy ip6tables-legacy-save ip6tables-legacy-restore
     ip6tables-nft ip6tables-nft-save ip6tables-nft-restore nft ip ss conntrack curl ncat dig
-    capsh fuser lsmod modprobe modinfo nsenter ps setpriv sleep sysctl dmesg getenforce ausearch setsebool
+    capsh fuser unshare lsmod modprobe modinfo nsenter ps setpriv sleep sysctl dmesg getenforce ausearch setsebool
     cat cp diff echo env git grep head id install ls mkdir printf rm sed sh sudo tail tee test touch
     make pip pytest python3 podman docker crictl kubectl oc minikube kind talosctl gcloud runsc kustomize
     journalctl systemctl systemd-analyze systemd-run apt-get dnf
