@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from istio_iptables.settings import SETTINGS
+from tests import pages
 from tests.messages import Message, messages
 from tests.pages import NEEDS, PAGES, ROOT, BadPage, Command, Listen, matches, parse, read
 
@@ -41,9 +43,7 @@ def test_continued_lines_and_documents_are_one_command():
 
 
 def test_inline_code_that_is_a_whole_command_line_is_a_command():
-    found = commands(
-        "Run `istio-iptables cleanup` or `nft`, `--config`, `ls x` (exit code 2), not ``a `ip rule` b``.\n"
-    )
+    found = commands("Run `istio-iptables cleanup` or `nft`, `--config`, `ls x` (exit code 2).\n")
     assert [(c.text, c.codes) for c in found] == [("istio-iptables cleanup", (0,)), ("ls x", (2,))]
 
 
@@ -121,6 +121,11 @@ def test_nothing_is_left_out_without_a_reason_that_holds(name):
             assert step.programs & NEEDS[reason[1]], f"{step.where}: {step.text!r} does not need {step.needs}"
 
 
+def test_what_is_not_run_is_listed():
+    listed = (ROOT / "tests/docs-not-run.txt").read_text()
+    assert pages.not_run() == listed, "python -m tests.pages >tests/docs-not-run.txt"
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs/README.md").read_text()
     for path in (ROOT / "docs").glob("*.md"):
@@ -143,6 +148,32 @@ def anchors(path: Path) -> set[str]:
     """Return the anchors of a page's headings as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# --- the table of flags ---------------------------------------------------------------------------
+
+
+def test_the_table_of_flags_is_that_of_the_settings():
+    page = (ROOT / "docs/moving-from-istio.md").read_text()
+    table = page.partition("\n## Flag by flag\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`--|variable)(.*?) \| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+    found = [(start + flag, variables, default) for start, flag, variables, default, _ in rows]
+    assert found == [
+        (
+            (f"`--{s.name}`" if s.has_flag else "variable only") + (f" `-{s.short}`" if s.short else ""),
+            ", ".join(f"`{variable}`" for variable in (*s.aliases, s.variable)),
+            f"`{s.default}`" if s.default else "",
+        )
+        for s in SETTINGS
+    ]
+
+
+def test_the_defaults_that_changed_stand_first_and_are_the_defaults():
+    page = (ROOT / "docs/moving-from-istio.md").read_text()
+    assert page.index("## The two defaults that changed") < page.index("## Flag by flag")
+    changed = re.findall(r"^\| `--([\w-]+)`, `-(\w)` \|.*\| `(.*?)`: ", page, re.MULTILINE)
+    assert [(s.name, s.short, s.default) for s in SETTINGS if s.name in {c[0] for c in changed}] == changed
+    assert len(changed) == 2
 
 
 # --- the index of messages --------------------------------------------------------------------

@@ -8,7 +8,8 @@ from istio_iptables.errors import Differs, IstioIptablesError, KernelError, Sett
 
 
 @pytest.mark.parametrize(
-    "error", [SettingsError(["a: wrong", "b: wrong"]), KernelError("no", "do this"), KernelError("no"), Differs("x")]
+    "error",
+    [SettingsError(["a: wrong", "b: wrong"]), KernelError("no", "do this"), KernelError("no"), Differs("x")],
 )
 def test_an_error_is_the_same_in_another_process(error: IstioIptablesError):
     copy = pickle.loads(pickle.dumps(error))
