@@ -15,14 +15,16 @@ What only tests need is in comments of HTML, which nobody sees:
     <!-- before: istio-iptables -b '*' -->     run this first; it has to succeed
     <!-- scene: ipv4 -->                       from here on, in a new pod: see tests/kernel/sandbox.py
     <!-- listen: envoy 15001,15006 1337 -->    in the pod somebody listens, as this UID
-    <!-- -->                                   nothing: it ends a list before a block
     <!-- text -->                              the next block is no command, although it looks like one
+
+Other comments say nothing to tests; `<!-- -->` ends a list, so that what comes next is a block.
 
 Every second-level heading begins a section, and every section begins in a new pod of the same kind.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterator
@@ -41,15 +43,17 @@ _PROGRAM_NAMES = """
     capsh fuser unshare lsmod modprobe modinfo nsenter ps setpriv sleep sysctl dmesg getenforce ausearch
     cat cp diff echo env git grep head id install ls mkdir printf rm sed sh sudo tail tee test touch
     make pip pytest python3 podman docker crictl kubectl oc minikube kind talosctl gcloud runsc kustomize
-    journalctl systemctl systemd-analyze systemd-run apt-get dnf
+    journalctl systemctl systemd-analyze systemd-run apt-get dnf hyperfine
 """
 PROGRAMS = frozenset(_PROGRAM_NAMES.split())
-#: Those that a test cannot have: what they need. Nothing else may be left out for that reason.
+#: What tests do not have, and the programs that need it. A block may be left out for that reason if one of
+#: its commands is of these.
 NEEDS = {
     "a cluster": {"crictl", "gcloud", "kind", "kubectl", "kustomize", "minikube", "oc", "runsc", "talosctl"},
     "a node": {"ausearch", "dmesg", "getenforce", "journalctl", "lsmod", "modinfo", "modprobe", "tee"},
     "a container engine": {"docker", "podman", "make"},
     "a package index": {"apt-get", "dnf", "git", "pip"},
+    "hyperfine": {"hyperfine"},
 }
 
 
@@ -65,6 +69,7 @@ class Command(NamedTuple):
     shown: bool = True
     section: int = 0
     scene: str = "ipv4"
+    block: int = 0  #: the line at which its block begins
 
     @property
     def where(self) -> str:
@@ -204,7 +209,7 @@ class _Reader:
             yield from self._session(lines, number, needs)
         elif kind == "commands":
             for at, command in _joined(lines):
-                yield self._command(number + at, command, needs=needs)
+                yield self._command(number + at, command, needs=needs, block=number)
         else:
             looks = [
                 line
@@ -226,9 +231,11 @@ class _Reader:
             part = [lines[start][2:], *lines[start + 1 : end]]
             _, command = next(_joined(part))
             output = "\n".join(part[command.count("\n") + 1 :])
-            yield self._command(number + start, command, output=output, needs=needs)
+            yield self._command(number + start, command, output, needs, number)
 
-    def _command(self, number: int, text: str, output: str | None = None, needs: str = "") -> Command:
+    def _command(
+        self, number: int, text: str, output: str | None = None, needs: str = "", block: int = 0
+    ) -> Command:
         """Return a command with what the comment at its end says."""
         _, _, comment = text.splitlines()[0].partition(" # ") if "<<" in text else text.rpartition(" # ")
         codes: tuple[int, ...] = (0,)
@@ -266,8 +273,8 @@ class _Reader:
             name, ports, uid = value.split()
             numbers = tuple(map(int, ports.split(",")))
             yield Listen(self.page, first + 1, name, numbers, int(uid), self.section, self.scene)
-        elif key:  # an empty one ends a list before a block
-            raise BadPage(f"{self.page}:{first + 1}: a comment that says nothing known: {key!r}")
+        elif difflib.get_close_matches(key, ("needs", "text", "scene", "before", "listen")):
+            raise BadPage(f"{self.page}:{first + 1}: a comment that is almost one for tests: {key!r}")
 
     def _inline(self, line: str) -> Iterator[Command]:
         for code in re.finditer(r"(?<!`)`([^`]+)`(?!`)", line):

@@ -162,6 +162,16 @@ def test_rules_that_a_firewall_has_flushed_are_written_again(machine, verb):
     machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
 
 
+def test_a_firewall_that_flushes_when_it_starts_comes_first(machine):
+    machine.configure("force-iptables-binary: nft")
+    machine.unit(
+        "nftables.service", "[Service]", "Type=oneshot", "ExecStart=sh -c 'sleep 0.5; nft flush ruleset'"
+    )
+    machine.unit("both.target", "[Unit]", "Wants=nftables.service istio-iptables.service")
+    machine.run("systemctl start both.target")
+    machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+
+
 #: What a process in the cage tries, and must not be able to do.
 FORBIDDEN = {
     "write to the system": "open('/usr/new', 'w')",

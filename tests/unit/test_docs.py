@@ -113,12 +113,14 @@ def test_output_is_compared_without_what_varies(shown, printed, equal):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_left_out_without_a_reason_that_holds(name):
-    page = read(name)
-    for step in page.steps:
-        if isinstance(step, Command) and step.needs:
-            reason = re.match(r"(a cluster|a node|a container engine|a package index)\b", step.needs)
-            assert reason, f"{step.where}: nobody knows what {step.needs!r} is"
-            assert step.programs & NEEDS[reason[1]], f"{step.where}: {step.text!r} does not need {step.needs}"
+    left_out = [command for command in read(name).commands if command.needs]
+    for command in left_out:
+        assert command.needs in NEEDS, f"{command.where}: nobody knows what {command.needs!r} is"
+        together = (
+            [other for other in left_out if other.block == command.block] if command.block else [command]
+        )
+        programs = {program for other in together for program in other.programs}
+        assert programs & NEEDS[command.needs], f"{command.where}: does not need {command.needs}"
 
 
 def test_what_is_not_run_is_listed():
