@@ -27,15 +27,17 @@ SYSTEMD = Path("/lib/systemd/systemd")
 VENV = Path("/opt/istio-iptables")
 LIMIT = 60.0
 
-#: The arguments are a directory, the name of a control group or `-`, and what becomes the first process.
+#: Its arguments: a directory, a folder that is shared with the machine, the name of a control group or `-`,
+#: and what becomes the first process.
 _SCRIPT = r"""
 set -e
-directory=$1 group=$2
-shift 2
+directory=$1 shared=$2 group=$3
+shift 3
 mount -t tmpfs tmpfs "$directory"
 mkdir "$directory/upper" "$directory/work" "$directory/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$directory/upper,workdir=$directory/work" "$directory/root"
 cd "$directory/root"
+mount --bind "$shared" ".$shared"
 mount -t tmpfs tmpfs run
 mkdir run/netns
 if [ -d /run/netns ]; then mount --rbind /run/netns run/netns; fi
@@ -109,12 +111,12 @@ class Sandbox:
     def _command(self) -> list[str]:
         if not self._systemd:  # `cat` ends when its input does, that is with this process at the latest
             keep = ["sh", "-c", "echo ready; exec cat"]
-            return [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", self.directory, "-", *keep]
+            return [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), "-", *keep]
         assert self._namespace
         unshare = [*_UNSHARE, "--fork", "--kill-child", "--pid", "--cgroup", "--uts", "--ipc"]
         init = ["env", "-i", "container=unshare", f"PATH={_PATH}", str(SYSTEMD), "--unit=multi-user.target"]
         outside = ["unshare", "--mount", "sh", "-c", _ENTER_GROUP, self.directory, self._group]
-        inside = [*unshare, "sh", "-c", _SCRIPT, "sh", self.directory, self._group, *init]
+        inside = [*unshare, "sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), self._group, *init]
         return [*outside, "nsenter", f"--net=/run/netns/{self._namespace.name}", *inside]
 
     def _wait(self) -> None:
