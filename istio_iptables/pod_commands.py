@@ -80,8 +80,10 @@ def findings(run: Run) -> int:
         _print_json({"pods": len(pods), "findings": [_as_json(finding) for finding in there]})
     else:
         _print_lines([str(finding) for finding in there])
-    log.info(f"pods looked at: {len(pods)}, findings: {len(there)}")
-    return _FINDINGS if there else 0
+    if there:
+        return _FINDINGS
+    log.info(f"pods looked at: {len(pods)}, no findings")
+    return 0
 
 
 def _manifests(run: Run) -> list[tuple[str, tuple[Pod, ...]]]:

@@ -16,6 +16,7 @@ What only tests need is in comments of HTML, which nobody sees:
     <!-- scene: ipv4 -->                       from here on, in a new pod: see tests/kernel/sandbox.py
     <!-- listen: envoy 15001,15006 1337 -->    in the pod somebody listens, as this UID
     <!-- text -->                              the next block is no command, although it looks like one
+    <!-- file: web.yaml -->                    the next block is what this file holds, from there on
 
 Other comments say nothing to tests; `<!-- -->` ends a list, so that what comes next is a block.
 
@@ -156,6 +157,7 @@ class _Reader:
         self.scene = "ipv4"
         self.needs = ""
         self.as_text = False
+        self.file = ""
 
     def read(self) -> Iterator[Command | Listen | Block]:
         """Return the steps of the page."""
@@ -221,6 +223,10 @@ class _Reader:
                     f"{self.page}:{number}: neither commands nor text: {looks[0]!r} (see tests/pages.py)"
                 )
             text = "\n".join(lines) + "\n"
+            file, self.file = self.file, ""
+            if file:
+                writing = f"cat >{file} <<'END-OF-FILE'\n{text}END-OF-FILE"
+                yield Command(self.page, number, writing, shown=False, section=self.section, scene=self.scene)
             yield Block(self.page, number, kind, text, needs, self.section, self.scene)
 
     def _session(self, lines: list[str], number: int, needs: str) -> Iterator[Command]:
@@ -261,6 +267,8 @@ class _Reader:
             self.needs = value
         elif key == "text":
             self.as_text = True
+        elif key == "file":
+            self.file = value
         elif key == "scene":
             self.scene = value
             self.section += 1
@@ -273,7 +281,7 @@ class _Reader:
             name, ports, uid = value.split()
             numbers = tuple(map(int, ports.split(",")))
             yield Listen(self.page, first + 1, name, numbers, int(uid), self.section, self.scene)
-        elif difflib.get_close_matches(key, ("needs", "text", "scene", "before", "listen")):
+        elif difflib.get_close_matches(key, ("needs", "text", "file", "scene", "before", "listen")):
             raise BadPage(f"{self.page}:{first + 1}: a comment that is almost one for tests: {key!r}")
 
     def _inline(self, line: str) -> Iterator[Command]:

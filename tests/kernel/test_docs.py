@@ -19,19 +19,12 @@ import pytest
 import yaml
 
 from istio_iptables.goflags import read as read_flags
-from istio_iptables.settings import COMMAND_BY_NAME
 from tests import pages
 from tests.kernel.netns import Namespace, Pod
 from tests.kernel.sandbox import SCENES, Sandbox, pod_of, why_no_systemd
 from tests.pages import ROOT, Block, Command, Listen, Page
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-
-#: Exit codes of commands whose page does not say them at their line.
-CODES = {
-    ("README.md", "istio-iptables -b '*' diff --json"): (0, 3),
-    ("README.md", "istio-iptables --network-namespace NAME -b '*' diff"): (0, 3),
-}
 
 
 @pytest.mark.parametrize("name", pages.PAGES)
@@ -95,16 +88,12 @@ class Scene:
     def failed(self, command: Command) -> list[str]:
         """Run a command and return what is not as its page says."""
         text = self._runnable(command.text)
-        if not text or _is_not_there_yet(text):
+        if not text:
             return []
         assert self._sandbox
         done = self._sandbox.run(text, self.pod, merged=True)
-        codes = command.codes
-        for (page, start), others in CODES.items():
-            if command.page == page and command.text.startswith(start):
-                codes = others
-        if done.returncode not in codes:
-            said = f"exit code {done.returncode}, not {codes}:\n{done.stdout}"
+        if done.returncode not in command.codes:
+            said = f"exit code {done.returncode}, not {command.codes}:\n{done.stdout}"
         elif command.output is not None and not pages.matches(command.output, done.stdout):
             said = f"the page shows\n{command.output}\nit printed\n{done.stdout}"
         else:
@@ -161,13 +150,6 @@ spec:
       image: registry.example/proxy:1
       securityContext: {runAsUser: 1337, runAsGroup: 1337}
 """
-
-
-def _is_not_there_yet(text: str) -> bool:
-    """Tell whether a command is of a part that this version does not have: the tool knows no such command."""
-    words = text.split()
-    unknown = {"pod", "validate"} - COMMAND_BY_NAME.keys()
-    return "istio-iptables" in words and not unknown.isdisjoint(words)
 
 
 def _made(text: str) -> str:

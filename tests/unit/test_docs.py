@@ -47,6 +47,18 @@ def test_inline_code_that_is_a_whole_command_line_is_a_command():
     assert [(c.text, c.codes) for c in found] == [("istio-iptables cleanup", (0,)), ("ls x", (2,))]
 
 
+def test_a_file_that_a_page_shows_is_there_for_the_commands_after_it():
+    steps = parse(
+        "page.md", "<!-- file: a.yaml -->\n\n    a: b\n\n    c: d\n\nText.\n\n    cat a.yaml\n"
+    ).steps
+    written, block, command = steps
+    assert isinstance(written, Command)
+    assert not written.shown
+    assert written.text == "cat >a.yaml <<'END-OF-FILE'\na: b\n\nc: d\nEND-OF-FILE"
+    assert not isinstance(block, Command)
+    assert isinstance(command, Command)
+
+
 def test_what_needs_more_is_marked_at_the_command_or_before_the_block():
     text = "    oc get pods   # needs a cluster\n\n<!-- needs: a node -->\n\n    modprobe a\n    modprobe b\n"
     text += "\n`oc get pods` <!-- needs: a cluster --> `oc whoami x` (needs a cluster) `oc a b`\n"
