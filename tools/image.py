@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Builds the container image, or tries it: tools/image.py build|test [MORE ARGUMENTS OF THE ENGINE OR OF PYTEST]
+"""Builds the container image, or tries it: tools/image.py build|test [MORE FOR THE ENGINE OR PYTEST]
 
 The environment says how; `make image` and `make image-test` hand their variables on:
 
     IMAGE      the image's name (istio-iptables)
-    ENGINE     the command, docker or podman, with options if need be: by default whichever works, and podman for a test
+    ENGINE     docker or podman, with options if need be; by default whichever works, and podman for a test
     BASE       the image to build on, instead of the one that the Dockerfile names
     BASE_FROM  debootstrap: make the base out of Debian's packages, where no registry can be reached
     SUITE      the Debian release that such a base is made of (bookworm)
     MIRROR     where its packages come from (http://deb.debian.org/debian)
     REQUIRED   not empty: where there is no engine or no base, fail instead of skipping
 
-What this machine's apt and pip are told about their package sources (proxies, an own index, own authorities) the
-build is told too, as secrets: see the Dockerfile.
+What this machine's apt and pip are told about their package sources (proxies, an own index, own authorities)
+the build is told too, as secrets: see the Dockerfile.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def setting(name: str, default: str = "") -> str:
 
 
 def find_engine(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the command of the engine that was named, else of the first that works; podman is installed if need be."""
+    """Return the command of the engine that was named, else of the first that works, else of a new podman."""
     named = setting("ENGINE")
     for engine in [named] if named else names:
         if works(engine):
@@ -150,7 +150,9 @@ def find_base(engine: Sequence[str]) -> str:
     (default,) = re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     name = setting("BASE", default)
     if not exists(engine, name):
-        pulled = subprocess.run([*engine, "pull", "--quiet", name], capture_output=True, text=True, check=False)
+        pulled = subprocess.run(
+            [*engine, "pull", "--quiet", name], capture_output=True, text=True, check=False
+        )
         if pulled.returncode != 0:
             lines = pulled.stderr.strip().splitlines() or ["no reason given"]
             raise CannotBuild(
@@ -172,7 +174,9 @@ def bootstrap(engine: Sequence[str], suite: str, name: str) -> None:
         if not shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
             raise CannotBuild(f"to make a base takes {command}, which is not installed")
     say(f"making {name}, once ...")
-    folder = tempfile.mkdtemp(prefix="istio-iptables-base-", dir="/var/tmp")  # /tmp may be small, or have no devices
+    folder = tempfile.mkdtemp(
+        prefix="istio-iptables-base-", dir="/var/tmp"
+    )  # /tmp may be small, and without devices
     try:
         options = ("--variant=minbase", f"--include={BASE_PACKAGES}")
         mirror = setting("MIRROR", "http://deb.debian.org/debian")
@@ -201,7 +205,9 @@ def with_system_path() -> dict[str, str]:
 
 def secrets(folder: Path) -> Iterator[str]:
     """Write what apt and pip need to reach their sources; yield the options that hand it to the build."""
-    authorities = next((path for path in (setting("SSL_CERT_FILE"), *AUTHORITIES) if Path(path).is_file()), "")
+    authorities = next(
+        (path for path in (setting("SSL_CERT_FILE"), *AUTHORITIES) if Path(path).is_file()), ""
+    )
     texts = {"apt.conf": apt_settings(bool(authorities)), "pip.conf": pip_settings(bool(authorities))}
     for name, text in texts.items():
         (folder / name).write_text(text)
@@ -214,7 +220,8 @@ def apt_settings(authorities: bool) -> str:
     """Return how apt reaches its sources here, as apt.conf(5) has it; empty where there is no apt."""
     known = (ask("apt-config", "dump") or "").splitlines()
     wanted = re.compile(r"Acquire::(http|https|Check-Valid-Until|Check-Date|Retries|ForceIPv)")
-    lines = [line for line in known if wanted.match(line) and "CaInfo" not in line and "Proxy-Auto" not in line]
+    needs_files_of_here = re.compile(r"Acquire::https?::(.*CaInfo|.*Proxy-Auto)", re.IGNORECASE)
+    lines = [line for line in known if wanted.match(line) and not needs_files_of_here.match(line)]
     if authorities:
         lines.append('Acquire::https::CAInfo "/run/secrets/ca.pem";')
     return "".join(f"{line}\n" for line in lines)
@@ -225,20 +232,16 @@ def pip_settings(authorities: bool) -> str:
 
     Paths of this machine mean nothing in there, so an index in a folder is left out.
     """
+    names = "index-url|extra-index-url|trusted-host|proxy|timeout"
+    known = (ask(sys.executable, "-m", "pip", "config", "list") or "").splitlines()
     found: dict[str, str] = {}
-    for line in sorted((ask(sys.executable, "-m", "pip", "config", "list") or "").splitlines(), reverse=True):
-        # Sorted so, `:env:`, which wins, comes last.
-        match = re.fullmatch(r"(?:global|:env:)\.(index-url|extra-index-url|trusted-host|proxy|timeout)='(.*)'", line)
-        if match and "file:" not in match[2]:
-            found[match[1]] = match[2]
+    for line in sorted(known, reverse=True):  # so `:env:`, which wins, comes last
+        if match := re.fullmatch(rf"(?:global|:env:)\.({names})='(.*)'", line):
+            values = [word for word in match[2].split() if not word.startswith(("file:", "/"))]
+            found |= {match[1]: " ".join(values)} if values else {}
     if authorities:
         found["cert"] = "/run/secrets/ca.pem"
-    writer = configparser.RawConfigParser()
-    writer["global"] = found
-    with tempfile.TemporaryFile("w+") as file:
-        writer.write(file)
-        file.seek(0)
-        return file.read()
+    return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in found.items())
 
 
 def labels() -> Iterator[str]:
@@ -274,7 +277,7 @@ def build(engine: Sequence[str], more: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="istio-iptables-image-") as folder:
         run(*engine, "build", f"--tag={image}", *options, *secrets(Path(folder)), *more, str(ROOT))
     whole, below = size(engine, image), size(engine, base)
-    say(f"{image}: {whole:.1f} MB, of which the base has {below:.1f} MB ({base}): {whole - below:.1f} MB over it")
+    say(f"{image} has {whole:.1f} MB, its base {base} {below:.1f} MB: {whole - below:.1f} MB over the base")
     return image
 
 
