@@ -26,7 +26,7 @@ DOCTESTS = --doctest-modules istio_iptables
 .PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 	@echo "for example: make run ARGS=\"-b '*' --dry-run\"; make unit ARGS='-k cleanup'; make test PYTHON=python3.13"
 
 run: system-run $(VENV) ## show what it does, in network namespaces of its own; with ARGS="...": run it here

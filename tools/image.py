@@ -245,14 +245,13 @@ def pip_settings(authorities: bool) -> str:
 
 
 def labels() -> Iterator[str]:
-    """Yield the options for what the image's labels say of its origin, and for when it was made."""
+    """Yield the options for what the image's labels say of its origin."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     known = {
         "VERSION": settings["metadata"]["version"],
         "REVISION": setting("REVISION") or ask("git", "-C", str(ROOT), "rev-parse", "HEAD"),
         "SOURCE": setting("SOURCE"),
-        "SOURCE_DATE_EPOCH": commit_time(),
     }
     for name, value in known.items():
         if value:
@@ -271,9 +270,12 @@ def build(engine: Sequence[str], more: Sequence[str]) -> str:
     """Build the image and tell its size; return its name."""
     base, image = find_base(engine), setting("IMAGE", "istio-iptables")
     options = [f"--build-arg=BASE={base}", *labels()]
+    when = commit_time()
     if is_podman(engine):
         # The machine's own network needs no rules in its firewall, as a bridge would.
-        options += ["--network=host", *([f"--timestamp={commit_time()}"] if commit_time() else [])]
+        options += ["--network=host", *([f"--timestamp={when}"] if when else [])]
+    elif when:
+        options.append(f"--build-arg=SOURCE_DATE_EPOCH={when}")
     with tempfile.TemporaryDirectory(prefix="istio-iptables-image-") as folder:
         run(*engine, "build", f"--tag={image}", *options, *secrets(Path(folder)), *more, str(ROOT))
     whole, below = size(engine, image), size(engine, base)

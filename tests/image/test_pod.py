@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.image.podman import INIT_CONTAINER, PodmanPod, engine, new_name, run
+from tests.image.podman import IMAGE, INIT_CONTAINER, PodmanPod, engine, new_name, run
 from tests.image.test_image import ARGUMENTS
 from tests.kernel.netns import Call, Endpoint
 
@@ -39,7 +39,7 @@ def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
         init = new_name()
         options = ["--dual-stack", *BACKENDS[request.param]]
         words = (f"--name={init}", f"--pod={pod.pod}", *INIT_CONTAINER)
-        engine("run", *words, "istio-iptables", "istio-iptables", *ARGUMENTS, *options)
+        engine("run", *words, IMAGE, "istio-iptables", *ARGUMENTS, *options)
         app = pod.serve("app", 1000, [8080, 15090])
         proxy = pod.serve("proxy", 1337, [15001, 15006])
         pod.client.listen("service", tcp=[80])
