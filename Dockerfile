@@ -20,9 +20,10 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY requirements/build.txt requirements/runtime.txt requirements/
-# Locked packages only, the build tool among them; build isolation would fetch another one. Without debug information
-# (-g0), which names a folder that is called otherwise in each build, and with one time for all in archives. The packages that draw boxes around help texts and
-# errors are left out: they are the larger half of everything, and the tool never uses them.
+# Locked packages only, the build tool among them; build isolation would fetch another one. The packages that draw boxes
+# around help texts and errors are left out: they are the larger half of everything, and the tool never uses them.
+# So that two builds give the same bytes, there is no debug information (-g0), which names a folder that is called
+# otherwise each time, and one time for all in archives.
 ENV CFLAGS=-g0 SOURCE_DATE_EPOCH=315532800
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
     --mount=type=secret,id=ca.pem,mode=0444 \

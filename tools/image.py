@@ -174,9 +174,8 @@ def bootstrap(engine: Sequence[str], suite: str, name: str) -> None:
         if not shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
             raise CannotBuild(f"to make a base takes {command}, which is not installed")
     say(f"making {name}, once ...")
-    folder = tempfile.mkdtemp(
-        prefix="istio-iptables-base-", dir="/var/tmp"
-    )  # /tmp may be small, and without devices
+    # Not in /tmp, which may be small, and allow no devices.
+    folder = tempfile.mkdtemp(prefix="istio-iptables-base-", dir="/var/tmp")
     try:
         options = ("--variant=minbase", f"--include={BASE_PACKAGES}")
         mirror = setting("MIRROR", "http://deb.debian.org/debian")
@@ -250,12 +249,17 @@ def labels() -> Iterator[str]:
     settings.read(ROOT / "setup.cfg")
     known = {
         "VERSION": settings["metadata"]["version"],
-        "REVISION": setting("REVISION") or ask("git", "-C", str(ROOT), "rev-parse", "HEAD"),
+        "REVISION": revision(),
         "SOURCE": setting("SOURCE"),
     }
     for name, value in known.items():
         if value:
             yield f"--build-arg={name}={value}"
+
+
+def revision() -> str:
+    """Return the commit that is built, or nothing where git does not say."""
+    return setting("REVISION") or ask("git", "-C", str(ROOT), "rev-parse", "HEAD") or ""
 
 
 def commit_time() -> str:
@@ -272,8 +276,9 @@ def build(engine: Sequence[str], more: Sequence[str]) -> str:
     options = [f"--build-arg=BASE={base}", *labels()]
     when = commit_time()
     if is_podman(engine):
-        # The machine's own network needs no rules in its firewall, as a bridge would.
-        options += ["--network=host", *([f"--timestamp={when}"] if when else [])]
+        # The machine's own network needs no rules in its firewall, as a bridge would. Podman's cache of
+        # layers has the labels of earlier builds, with their revision.
+        options += ["--network=host", "--layers=false", *([f"--timestamp={when}"] if when else [])]
     elif when:
         options.append(f"--build-arg=SOURCE_DATE_EPOCH={when}")
     with tempfile.TemporaryDirectory(prefix="istio-iptables-image-") as folder:
@@ -298,6 +303,7 @@ def test(more: Sequence[str]) -> int:
     os.environ["IMAGE"] = build(engine, ())
     os.environ["BASE"] = find_base(engine)
     os.environ["ENGINE"] = shlex.join(engine)
+    os.environ["REVISION"] = revision()
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/image", *more]
     return subprocess.run(pytest, cwd=ROOT, check=False).returncode
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.kernel import netns
 from tests.kernel.netns import Arrival, Outcome
 
+HERE = Path(__file__).parent
 ENGINE = shlex.split(os.environ.get("ENGINE") or "podman")
 IMAGE = os.environ.get("IMAGE") or "istio-iptables"
 #: What IMAGE was built on; empty if whoever started the tests did not say.
@@ -149,6 +150,3 @@ def describe(image: str) -> dict[str, object]:
     (known,) = json.loads(engine("image", "inspect", image).out)
     assert isinstance(known, dict)
     return known
-
-
-HERE = Path(__file__).parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_what_it_says_of_itself() -> None:
     assert labels[prefix + "title"] == setup["metadata"]["name"]
     assert {prefix + name for name in ("description", "revision", "source", "base.name")} <= labels.keys()
     assert BASE in ("", labels[prefix + "base.name"])
+    assert os.environ.get("REVISION", "") in ("", labels[prefix + "revision"])
 
 
 @pytest.mark.skipif(not BASE, reason="the base is not known: see make image-test")
@@ -121,6 +123,14 @@ def test_no_compiler_and_no_installer() -> None:
     assert shell(FIND_TOOLS) == (0, "", "")
     if BASE:  # that has pip, so there is something that the image does without
         assert re.search("ensurepip|pip", shell(FIND_TOOLS, image=BASE).out)
+
+
+def test_nothing_of_where_it_was_built_is_in_it() -> None:
+    """What the build was told in secrets, what it downloaded, and what it wrote down."""
+    places = "/etc/apt/apt.conf /etc/pip.conf /run/secrets /root/.cache /tmp /var/tmp /var/lib/apt/lists"
+    find = f"find {places} /var/log/apt /var/log/dpkg.log -type f -size +0 2>/dev/null; true"
+    assert shell(find) == (0, "", "")
+    assert shell(f"echo x >/etc/pip.conf; {find}").out == "/etc/pip.conf\n"
 
 
 def test_everything_is_bytecode_already() -> None:
