@@ -4,8 +4,7 @@
 
 PYTHON ?= python3# makes the virtual environment
 VENV   ?= .venv
-ARGS   ?=# run: the command line; test, unit, kernel, e2e, soak: more for pytest; image, lock: more for those
-IMAGE  ?= istio-iptables
+ARGS   ?=# run: the command line; test, unit, kernel, e2e, soak, image-test: more for pytest; image, lock: more for those
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # `make -j test` would mix up the output, and the order below is meant
@@ -24,10 +23,10 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image lock clean venv system system-run
+.PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 	@echo "for example: make run ARGS=\"-b '*' --dry-run\"; make unit ARGS='-k cleanup'; make test PYTHON=python3.13"
 
 run: system-run $(VENV) ## show what it does, in network namespaces of its own; with ARGS="...": run it here
@@ -73,10 +72,12 @@ golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; rea
 bench: system $(VENV) ## measure what a run costs, beside a bare interpreter and iptables-restore
 	$(AS_ROOT) $(VENV)/bin/python tests/bench/bench.py $(ARGS)
 
+# BASE_FROM=debootstrap where no registry can be reached; tools/image.py has the other variables.
 image: ## build the container image, with docker or podman
-	@for engine in docker podman; do \
-	    if $$engine info >/dev/null 2>&1; then set -x; exec $$engine build --tag $(IMAGE) $(ARGS) .; fi; \
-	done; echo 'image: SKIPPED, neither docker nor podman works here'
+	@$(PYTHON) tools/image.py build $(ARGS)
+
+image-test: $(VENV) ## build it with podman and try it in pods (skipped unless root)
+	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
 
 # With the oldest Python: what it needs, the newer ones install too. ARGS=--upgrade for newer versions.
 # The files hold no address of a package index: hashes make it irrelevant from which one the packages come.

@@ -148,7 +148,7 @@ class Namespace:
             if self._resolv_conf is not None:
                 (self.directory / "resolv.conf").write_text(self._resolv_conf)
             stack.callback(self._delete)
-            _command("ip", "netns", "add", self.name)
+            self._make()
             self._helper = self._start_helper()
             self.set_up()
             self._stack = stack.pop_all()
@@ -156,6 +156,10 @@ class Namespace:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _make(self) -> None:
+        """Make the namespace itself, or give one that is there the name."""
+        _command("ip", "netns", "add", self.name)
 
     def _delete(self) -> None:
         if os.path.exists(f"/run/netns/{self.name}"):
