@@ -137,7 +137,7 @@ class PodmanPod(netns.Pod):
         code = (
             f"import socket; print(socket.create_connection(({address!r}, {port}), 5).makefile().readline())"
         )
-        return netns._arrival(json.loads(engine("exec", container, "python3", "-c", code).out))
+        return netns.read_arrival(json.loads(engine("exec", container, "python3", "-c", code).out))
 
     def log(self, container: str) -> str:
         """Return what a container has written."""
