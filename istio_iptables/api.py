@@ -50,7 +50,7 @@ def configure(
     given, mistakes = [], []
     for name, value in (settings or {}).items():
         if name not in BY_NAME:
-            mistakes.append(f"{name}: unknown setting{nearest(name, BY_NAME)}")
+            mistakes.append(f"{name}: unknown setting{nearest(str(name), BY_NAME)}")
             continue
         try:
             given.append(Given(BY_NAME[name], as_text(value), name))
@@ -176,6 +176,7 @@ class Prepared:
         self.wanted = wanted
         self.choice = choice
         self.plan = plan
+        self._applied = False
 
     def settle(self) -> None:
         """Make the choice of the backend final; `apply` does so first.
@@ -188,24 +189,31 @@ class Prepared:
             self.plan = make_plan(self.live, self.wanted, choice.place)
         self.choice = choice
 
+    def require_loadable(self) -> None:
+        """Raise SettingsError if the backend cannot load a rule of the plan; touches nothing."""
+        # What is to be replaced has to be loadable too: it is put back if a later step fails.
+        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
+        refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
+        if refusals:
+            raise SettingsError(
+                f"variable ISTIO_OUTBOUND_OWNER_GROUPS: {text} (backend chosen: {self.choice.why}): list "
+                "fewer groups, or use libiptc or --native-nftables, which have no such limit"
+                for text in refusals
+            )
+
     def apply(self) -> None:
-        """Do what the plan says.
+        """Do what the plan says, once.
 
         Raises SettingsError if the backend cannot load it, before anything is touched, and
         KernelError if the kernel said no, after everything has been put back.
         """
         from .backends.signals import Held
 
+        if self._applied:
+            raise RuntimeError("this plan has been applied: prepare another one")
         self.settle()
-        # What is to be replaced has to be loadable too: it is put back if a later step fails.
-        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
-        refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
-        if refusals:
-            raise SettingsError(
-                f"{text}, which is used because {self.choice.why}: shorten ISTIO_OUTBOUND_OWNER_GROUPS "
-                "(libiptc and native nftables have no such limit)"
-                for text in refusals
-            )
+        self.require_loadable()
+        self._applied = True
         for action in self.plan.actions:
             self._machine.check(action)
         with Held() as signals:

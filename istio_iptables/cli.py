@@ -8,7 +8,6 @@ here in the canonical form `--name=value` that goflags makes of Go's dialect.
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ import typer.core
 from . import __version__, usecases
 from .commands import COMMANDS, GROUPS, Command, Operand
 from .goflags import Invocation
+from .output import complain
 from .settings import BY_NAME, SETTINGS, SOURCES, Given, Setting
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _HELP = (
 def _option(setting: Setting, panel: str) -> inspect.Parameter:
     """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags.
 
-    Sources may be given several times, all of which count.
+    It may be given several times: each time is checked, and the last one counts (of sources all do).
     """
     variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if setting.name in BY_NAME else ""
     option = typer.Option(
@@ -54,7 +54,7 @@ def _option(setting: Setting, panel: str) -> inspect.Parameter:
         _identifier(setting),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[list[str] | None if setting in SOURCES else str | None, option],
+        annotation=Annotated[list[str] | None, option],
     )
 
 
@@ -97,12 +97,8 @@ def _given(settings: Sequence[Setting], values: Mapping[str, Any]) -> tuple[Give
     return tuple(
         Given(setting, text, setting.flag)
         for setting in settings
-        for text in _texts(values.get(_identifier(setting)))
+        for text in values.get(_identifier(setting)) or ()
     )
-
-
-def _texts(value: str | Sequence[str] | None) -> Sequence[str]:
-    return (value,) if isinstance(value, str) else value or ()
 
 
 def _version(wanted: bool) -> None:
@@ -252,9 +248,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = make_app()(list(arguments), standalone_mode=False, prog_name="istio-iptables")
     except _ArgumentError as error:
-        sys.stderr.write(f"{error}\n")
+        complain(f"{error}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
+        complain(f"standard output cannot be written: {error.strerror}\n")
         return 1
     return result if isinstance(result, int) else 0

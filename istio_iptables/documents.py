@@ -43,6 +43,11 @@ class Unquoted(str):
         return {"int": "a number", "float": "a number", "bool": "a boolean"}.get(kind, "")
 
 
+def is_null(value: object) -> bool:
+    """Tell whether there is no value: JSON's null, or what YAML takes for it where nothing is quoted."""
+    return value is None or (isinstance(value, Unquoted) and value in ("", "~", "null", "Null", "NULL"))
+
+
 def read(text: str) -> list[Any]:
     """Return the documents of a text, YAML (any number) or JSON (one). Raises Unreadable.
 
@@ -52,6 +57,8 @@ def read(text: str) -> list[Any]:
         if text.lstrip().startswith("{"):
             try:
                 return [_json(text)]
+            except Unreadable:
+                raise
             except ValueError:
                 pass  # YAML has such braces too
         return _yaml(text)
@@ -63,7 +70,17 @@ def _json(text: str) -> Any:
     """Parse JSON, which PyYAML would take a hundred times as long for. Raises ValueError."""
     import json
 
-    return json.loads(text, parse_int=Unquoted, parse_float=Unquoted)
+    return json.loads(text, parse_int=Unquoted, parse_float=Unquoted, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Make a mapping in which no key stands twice. Raises Unreadable."""
+    made: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise Unreadable(f"the key {str(key)!r} stands there twice")
+        made[key] = value
+    return made
 
 
 def _yaml(text: str) -> list[Any]:
@@ -75,6 +92,12 @@ def _yaml(text: str) -> list[Any]:
         def construct_scalar(self, node: Any) -> str:
             scalar: str = super().construct_scalar(node)
             return scalar if node.style else Unquoted(scalar)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            mapping = super().construct_mapping(node, deep=deep)
+            if len(mapping) != len(node.value):
+                _once([(self.construct_object(key, deep=True), None) for key, _ in node.value])
+            return mapping
 
     try:
         return list(yaml.load_all(text, Loader=Loader))

@@ -127,7 +127,7 @@ class _Reader:
     def _complete(self) -> None:
         """Find what is missing. Where there are other mistakes it may only have been misread."""
         command = COMMAND_BY_NAME.get(self.command)
-        if self.mistakes:
+        if self.mistakes or self.meta:
             return
         if command is None and self.command:
             known = [command.name for command in COMMANDS if command.words[0] == self.command]

@@ -21,6 +21,7 @@ from .ruleset import (
     BUILTIN_CHAINS,
     FAMILIES,
     TABLES,
+    Comment,
     Destination,
     InInterface,
     Jump,
@@ -86,6 +87,13 @@ class EditTable(Record):
         """True if inbound traffic that it captured before is for another table to capture."""
         return bool(_captors(self.before) - _captors(self.after))
 
+    def script(self) -> str:
+        """Return the action as a script for the tool that could do it, named in a comment."""
+        from .formats.restore import edit_script
+
+        tool = f"{'iptables' if self.edit.family == 'ipv4' else 'ip6tables'}-{self.place}-restore --noflush"
+        return f"# {self}: for {tool}\n{edit_script(self.edit)}"
+
     def __str__(self) -> str:
         rules = self.edit.rules_added()
         what = f"write {rules} rules" if rules else "remove rules"
@@ -101,6 +109,10 @@ class AddObject(Record):
         """Return the action that undoes this one."""
         return RemoveObject(self.item)
 
+    def script(self) -> str:
+        """Return the command as a comment."""
+        return f"# {self}\n"
+
     def __str__(self) -> str:
         return ip_command(self.item)
 
@@ -113,6 +125,10 @@ class RemoveObject(Record):
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
         return AddObject(self.item)
+
+    def script(self) -> str:
+        """Return the command as a comment."""
+        return f"# {self}\n"
 
     def __str__(self) -> str:
         return ip_command(self.item).replace(" add ", " del ").removesuffix(" nodad")
@@ -127,6 +143,12 @@ class EditNative(Record):
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
         return EditNative(self.after, self.before)
+
+    def script(self) -> str:
+        """Return the action as a script for nft(8)."""
+        from .formats.nft import edit_scripts
+
+        return f"# {self}: for nft -f -\n" + "".join(edit_scripts(self.before, self.after))
 
     def __str__(self) -> str:
         rules = sum(len(chain.rules) for table in self.after for chain in table.chains)
@@ -193,6 +215,20 @@ class Plan(Record):
     def differences(self) -> tuple[Difference, ...]:
         """What the actions change, for people: the tables, and the network beside them, that differ."""
         return _differences(self.live, self.wanted, self.place)
+
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """Say which chains of ours stay although no rules are wanted, as somebody else's rule needs them."""
+        if self.wanted.tables:
+            return ()
+        return tuple(
+            f"chain {chain.name} ({action.edit.family} {action.edit.table}, {action.place}) stays, empty: "
+            f"somebody else's rule jumps to it; remove the rule (it has `-j {chain.name}`) and clean up again"
+            for action in self.actions
+            if isinstance(action, EditTable)
+            for chain in action.after.chains
+            if chain.is_ours
+        )
 
 
 def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = False) -> Plan:
@@ -361,8 +397,10 @@ _BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, Out
 
 def _sorted_words(rule: Rule) -> list[str]:
     def place(match: Match) -> tuple[int, str]:
-        kind = type(match)
-        return _BASIC_MATCHES.index(kind) if kind in _BASIC_MATCHES else len(_BASIC_MATCHES), repr(match)
+        kind, others = type(match), len(_BASIC_MATCHES)
+        if kind in _BASIC_MATCHES:
+            return _BASIC_MATCHES.index(kind), repr(match)
+        return others + (kind is Comment), repr(match)  # we write the comment last
 
     return rule_words(rule.replace(matches=tuple(sorted(rule.matches, key=place))))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from . import __version__
+from . import __version__, output
 from .errors import SettingsError
 from .log import log
 from .pod import pick
@@ -59,7 +57,7 @@ def init_container(run: Run) -> int:
     import yaml
 
     _print_lines(found.comments())
-    sys.stdout.write(yaml.safe_dump([made], sort_keys=False, width=float("inf")))
+    output.write(yaml.safe_dump([made], sort_keys=False, width=float("inf")))
     return 0
 
 
@@ -131,4 +129,4 @@ def _print_json(document: Any) -> None:
 
 
 def _print_lines(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    output.write("".join(f"{line}\n" for line in lines))

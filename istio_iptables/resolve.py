@@ -140,6 +140,10 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     if not isinstance(networks, Everything):
         chosen["outbound_networks_name_loopback"] = any(n.names_loopback for n in networks)
         chosen["outbound_networks"] = tuple(n.as_network() for n in networks)
+    if chosen["inbound_ports_excluded"] and not isinstance(chosen["inbound_ports"], Everything):
+        warnings.append(
+            "--istio-local-exclude-ports has no effect: --istio-inbound-ports lists the ports to capture"
+        )
     if chosen["interception_mode"] == "TPROXY" and chosen["rerouted_interfaces"]:
         warnings.append(
             "--kube-virt-interfaces has no effect on ports that TPROXY captures, which takes packets first"

@@ -85,18 +85,29 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
 
     Raises SettingsError if it is no such file.
     """
+    from . import documents
+
     given, mistakes = [], []
     for name, value in _mapping(path).items():
-        origin = f"{path}: {shown(name)}"
+        origin = f"{shown(path)}: {shown(name)}"
         setting = BY_NAME.get(name)
         if setting is None:
-            mistakes.append(f"{origin}: unknown setting{nearest(name, BY_NAME)}")
+            mistakes.append(f"{origin}: unknown setting{_nearest(name)}")
+            continue
+        if documents.is_null(value):
+            mistakes.append(f'{origin}: has no value: write "" for an empty one, or leave it out')
             continue
         try:
             given.append(Given(setting, as_text(value), origin))
         except ValueError as error:
             mistakes.append(f"{origin}: {error}")
     return given, mistakes
+
+
+def _nearest(name: str) -> str:
+    """Return a hint at the right name; somebody may have written a flag as its variable is written."""
+    flag = name.lower().replace("_", "-")
+    return f" (did you mean {flag}?)" if flag in BY_NAME else nearest(name, BY_NAME)
 
 
 def _mapping(path: str) -> dict[str, Any]:
@@ -122,13 +133,21 @@ def _text(path: str, origin: str) -> str:
         if path == "-":
             return _standard_input()
         with open(path, "rb") as file:
-            return file.read().decode("utf-8-sig")
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            most = f"at most {_LARGEST_FILE >> 20} MiB are read"
+            raise SettingsError([f"{origin}: {path!r} is too large: {most}"])
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise SettingsError([f"{origin}: {path!r} cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise SettingsError([f"{origin}: {path!r} is not UTF-8 text"]) from error
     except ValueError as error:  # a path with a NUL in it
         raise SettingsError([f"{origin}: {path!r} cannot be read: {error}"]) from error
+
+
+#: A million CIDRs fit; an endless file such as /dev/zero does not.
+_LARGEST_FILE = 64 << 20
 
 
 def _standard_input() -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
+from . import output
 from .api import build, prepare, render
 from .environment import ThisMachine
 from .errors import Differs, KernelError, NotValidated, SettingsError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .goflags import Invocation
     from .resolve import Operation
+    from .settings import Given
 
 
 class Run:
@@ -35,6 +37,7 @@ class Run:
         self._warnings = service_links(environ)
         self.invocation = invocation
         self.given, mistakes = collect(invocation, environ)
+        mistakes += _namespace_mistakes(self.given)
         self.command = invocation.command
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
         self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
@@ -93,6 +96,17 @@ class Run:
         )
 
 
+def _namespace_mistakes(given: list[Given]) -> list[str]:
+    """Return what is wrong with the network namespace that was asked for: it is looked at, not entered."""
+    asked = [item for item in given if item.setting.field == "network_namespace" and item.text]
+    if not asked:
+        return []
+    from .backends.namespace import mistake
+
+    found = mistake(asked[-1].text, asked[-1].origin)
+    return [found] if found else []
+
+
 #: The commands about manifests, which have a module of their own, and their functions there.
 _POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-container": "init_container"}
 
@@ -118,13 +132,11 @@ def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
         started = Run(invocation, environ)
         log.configure(started.operation.log_levels, as_json=started.operation.log_as_json)
         started.enter_namespace()
-        status = _use_case(started)(started)
-        sys.stdout.flush()
-        return status
+        return _use_case(started)(started)
     except BrokenPipeError:
         raise
     except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
+        output.complain(f"{error}\n")
         return error.exit_code
     except (KernelError, Differs) as error:
         log.error(str(error))
@@ -132,6 +144,22 @@ def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
     except OSError as error:
         log.error(str(error))
         return 1
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Report what nobody has thought of; where it happened is for whoever mends it."""
+    what = " ".join(f"{type(error).__name__} {error}".split())
+    log.error(
+        f"unexpected {what}: this is a mistake in istio-iptables: report it, with what it says "
+        "with --log_output_level=default:debug"
+    )
+    if log.enabled("debug"):
+        import traceback
+
+        log.debug("".join(traceback.format_exception(error)))
+    return 1
 
 
 def _use_case(run: Run) -> Callable[[Run], int]:
@@ -155,7 +183,7 @@ def show(run: Run) -> int:
     families = [family for family in FAMILIES if options["family"] in ("", family)]
     ruleset = build(run.config())
     style = options["format"] or run.style
-    sys.stdout.write(render(ruleset, style, families, explain=options["explain"]))
+    output.write(render(ruleset, style, families, explain=options["explain"]))
     return 0
 
 
@@ -184,12 +212,13 @@ def _put_in_place(run: Run, wanted: Ruleset) -> int:
             return 0
         if prepared.plan.replaces and not run.operation.reconcile and prepared.plan.differences:
             _log_choice(prepared)
-            sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
+            output.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
                 "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
             )
         prepared.settle()
+        prepared.require_loadable()
         _log_choice(prepared)
         _apply(machine, prepared)
     return 0
@@ -217,9 +246,9 @@ def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
     if broken:
         notes = (_rules_in_place(run, config), *notes)
     if as_json:
-        sys.stdout.write(validation.json_text(results, notes, succeeded=success))
+        output.write(validation.json_text(results, notes, succeeded=success))
     else:
-        sys.stdout.write(validation.text(results, notes, colour=_colour()))
+        output.write(validation.text(results, notes, colour=_colour()))
     if success:
         log.info("validated: connections are redirected as they should be, as far as that could be tried")
         return 0
@@ -260,11 +289,13 @@ def cleanup(run: Run) -> int:
         prepared = prepare(machine, wanted)
         _log_state("before", prepared)
         if run.operation.dry_run:
-            return _print_script(run, difference.text(prepared.plan))
+            return _print_script(run, "".join(action.script() for action in prepared.plan.actions))
         if not prepared.plan.actions:
             log.info("nothing of ours is in place: nothing to do")
             return 0
         _apply(machine, prepared)
+        for left in prepared.plan.left_behind:
+            log.warn(left)
     return 0
 
 
@@ -276,9 +307,9 @@ def diff(run: Run) -> int:
     _log_choice(prepared)
     differs = bool(prepared.plan.differences)
     if run.options["json"]:
-        sys.stdout.write(difference.json_text(prepared.plan))
+        output.write(difference.json_text(prepared.plan))
     elif differs:
-        sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
+        output.write(difference.text(prepared.plan, colour=_colour()))
     else:
         log.info("the rules are in place: no difference")
     return Differs.exit_code if differs else 0
@@ -310,12 +341,13 @@ def _log_state(when: str, prepared: Prepared) -> None:
 
 def _print_script(run: Run, text: str) -> int:
     """Print what a dry run shows, into DRY_RUN_FILE_PATH too."""
-    sys.stdout.write(text)
+    output.write(text)
     path = run.operation.dry_run_file
     if path:
         try:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
-        except OSError as error:
-            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = error.strerror if isinstance(error, OSError) else error
+            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}") from error
     return 0

@@ -459,8 +459,8 @@ def by_typer() -> Iterator[Callable[[list[str]], Invocation]]:
         yield run
 
 
-def texts_of(invocation: Invocation, source: str) -> list[str]:
-    return [item.text for item in invocation.sources if item.setting.name == source]
+def texts_of(given: Sequence[Given], setting: str) -> list[str]:
+    return [item.text for item in given if item.setting.name == setting]
 
 
 @given(command_lines())
@@ -474,10 +474,8 @@ def test_typer_understands_the_same(by_typer: Callable[[list[str]], Invocation],
     assert found.operands == invocation.operands
     assert found.mistakes == ()
     for kind in ("settings", "sources", "options"):
-        last = {item.setting.name: item for item in getattr(invocation, kind)}
-        there = {item.setting.name: item for item in getattr(found, kind)}
-        if kind == "sources":  # all of them count, in their order
-            for name in last:
-                assert texts_of(found, name) == texts_of(invocation, name)
-        assert {n: i.text for n, i in there.items()} == {n: i.text for n, i in last.items()}
-        assert all(there[name].setting is last[name].setting for name in there)
+        read_here, read_there = getattr(invocation, kind), getattr(found, kind)
+        settings = {item.setting.name: item.setting for item in read_here}
+        assert {item.setting.name: item.setting for item in read_there} == settings
+        for name in settings:  # each time that it is given, in the order in which it is
+            assert texts_of(read_there, name) == texts_of(read_here, name)

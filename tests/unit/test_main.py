@@ -225,6 +225,11 @@ def test_help_however_it_is_asked_for(arguments: list[str], help_text: str):
     assert (process.status, process.output) == (0, help_text)
 
 
+def test_a_mistake_goes_before_help():
+    assert_refused(run("--bogus", "--help"), "--bogus: unknown flag")
+    assert_refused(run("--version", "rendr"), "'rendr': unknown command")
+
+
 def test_version():
     process = run("--version")
     assert (process.status, process.output, process.errors) == (
@@ -291,6 +296,20 @@ def test_render_as_commands():
     assert [line for line in explained.splitlines() if line[0] != "#"] == [
         line for line in process.output.splitlines() if line[0] != "#"
     ]
+
+
+@pytest.mark.parametrize("option", [[], ["--format=restore"], ["--explain=false"], ["--family", ""]], ids=str)
+def test_options_of_a_command_do_not_change_how_settings_are_read(option: list[str], tmp_path: Path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("envoy-port: 1111\nistio-inbound-ports: 80\n")
+    other.write_text("istio-service-cidr: 10.0.0.0/8\n")
+    files = ("--config", str(one), "--config", str(other))
+    process = run(*files, "-z", "1", "-z", "2222", "render", *option)
+    for words in ("--to-ports 1111", "--dport 80 ", "-d 10.0.0.0/8", "--to-ports 2222"):
+        assert words in process.output
+    assert f"setting envoy-port = '1111' ({one}: envoy-port)" in process.errors
+    assert "setting inbound-capture-port = '2222' (--inbound-capture-port (-z))" in process.errors
+    assert_refused(run("-p", "99999", "-p", "15001", "render", *option), "--envoy-port (-p): '99999'")
 
 
 def test_render_as_json():
@@ -384,6 +403,35 @@ def test_without_capabilities_nothing_is_done(arguments: list[str]):
     assert all(LOG_LINE.fullmatch(line) for line in lines)
     assert "\terror\tthe capabilities NET_ADMIN and NET_RAW are missing" in process.errors
     assert "what to do: " in lines[-1]
+
+
+@only_linux
+def test_a_bad_network_namespace_is_reported_with_all_other_mistakes():
+    process = run("--network-namespace", "/nowhere", "-p", "99999")
+    assert_refused(process, "--network-namespace: '/nowhere' cannot be opened", "--envoy-port (-p): '99999'")
+
+
+@only_linux
+@pytest.mark.parametrize("name", ["network-namespace", "DRY_RUN_FILE_PATH"])
+def test_paths_that_no_file_can_have(name: str, tmp_path: Path):
+    file = tmp_path / "settings.json"
+    for text in (r"a\u0000b", r"\ud800"):
+        file.write_text(f'{{"{name}": "{text}"}}')
+        process = run("-n", "--config", str(file))
+        assert process.status == (2 if name == "network-namespace" else 1)
+        assert name in process.errors
+        assert "Traceback" not in process.errors
+
+
+def test_what_nobody_has_thought_of_is_one_line_and_a_traceback_only_for_debugging():
+    code = "import istio_iptables.usecases as module\n"
+    code += "def build(_): raise RuntimeError('two\\nlines')\nmodule.build = build\n"
+    process = run("-n", code=code + MAIN)
+    assert (process.status, process.output) == (1, "")
+    (line,) = [line for line in process.errors.splitlines() if "\terror\t" in line]
+    assert "unexpected RuntimeError two lines: this is a mistake in istio-iptables: report it" in line
+    assert "Traceback" not in process.errors
+    assert "Traceback" in run("-n", "--log_output_level=debug", code=code + MAIN).errors
 
 
 @only_linux

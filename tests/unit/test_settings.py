@@ -435,8 +435,50 @@ def test_an_empty_variable_is_set(variable: str, field: str, tmp_path: Path):
     assert isinstance(parsed().values[field], Everything)
     assert parsed(environ={variable: ""}).values[field] == ()
     file = tmp_path / "settings.yaml"
-    file.write_text(f"{variable.lower().replace('_', '-')}:\n")
+    name = variable.lower().replace("_", "-")
+    file.write_text(f"{name}: ''\n")
     assert parsed("--config", str(file)).values[field] == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["istio-inbound-ports:", "istio-inbound-ports: ~", "istio-inbound-ports: null"]
+)
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_no_value_is_neither_an_empty_one_nor_the_default(text: str, form: str, tmp_path: Path):
+    file = tmp_path / "settings"
+    file.write_text(text if form == "yaml" else '{"istio-inbound-ports": null}')
+    assert mistakes_of("--config", str(file)) == [
+        f'{file}: istio-inbound-ports: has no value: write "" for an empty one, or leave it out'
+    ]
+
+
+@pytest.mark.parametrize("text", ["envoy-port: 1\nenvoy-port: 2\n", '{"envoy-port": 1, "envoy-port": 2}'])
+def test_a_setting_that_stands_twice_in_a_file_is_a_mistake(text: str, tmp_path: Path):
+    file = tmp_path / "settings"
+    file.write_text(text)
+    (mistake,) = mistakes_of("--config", str(file))
+    assert "the key 'envoy-port' stands there twice" in mistake
+
+
+def test_a_flag_that_is_written_as_its_variable_is_recognised(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("ENVOY_PORT: 1\n")
+    assert mistakes_of("--config", str(file)) == [
+        f"{file}: ENVOY_PORT: unknown setting (did you mean envoy-port?)"
+    ]
+
+
+def test_a_file_without_end_is_not_read_to_its_end():
+    (mistake,) = mistakes_of("--config", "/dev/zero")
+    assert mistake == "--config: '/dev/zero' is too large: at most 64 MiB are read"
+
+
+def test_the_name_of_a_file_cannot_make_another_line(tmp_path: Path):
+    file = tmp_path / "a\nb"
+    file.write_text("envoy-prot: 1\n")
+    (mistake,) = mistakes_of("--config", str(file))
+    assert "a\\nb: envoy-prot: unknown setting" in mistake
+    assert mistake.isprintable()
 
 
 def test_an_empty_mode_is_the_default():
