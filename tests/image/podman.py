@@ -115,7 +115,7 @@ class PodmanPod(netns.Pod):
         code = (
             "import os, sys; sys.path.insert(0, '/peer/tests/kernel'); import netns; "
             "(alive, keep), ready = os.pipe(), os.open(os.devnull, os.O_WRONLY); "
-            f"netns._listener(alive, ready, name={name!r}, tcp={list(ports)}, udp=[], "
+            f"netns._listener(alive, ready, name={name!r}, tcp={list(ports)}, udp=[], echo=False, "
             f"addresses=['0.0.0.0', '::'], uid={uid}, gid={uid}, transparent=False, log='/dev/null')"
         )
         container = new_name()
