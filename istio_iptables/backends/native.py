@@ -31,7 +31,8 @@ def read() -> tuple[NativeTable, ...]:
 def _read(name: str) -> NativeTable:
     from ..formats.nft_json import is_foreign, parse
 
-    printed = _nft("--json", "list", "table", _FAMILY, name)
+    # Numbers: the names would come from files that a small image lacks (/etc/protocols) or an admin writes.
+    printed = _nft("--json", "--numeric", "list", "table", _FAMILY, name)
     try:
         table = parse(printed)
     except (ValueError, KeyError, TypeError) as error:

@@ -198,6 +198,9 @@ def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = Fals
     """Run a command in the C locale. With `private_lock` its xtables lock is one nobody else has:
 
     the caller holds the real one over reading, planning and applying.
+
+    The script is a file that is complete before the command starts. Through a pipe, the command would get the
+    beginning of it if this process were killed, and nft does what it gets, say `flush table`, and no more.
     """
     import subprocess  # only these backends start processes
 
@@ -206,14 +209,17 @@ def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = Fals
     if private_lock:
         environment["XTABLES_LOCKFILE"] = f"/proc/self/fd/{lock}"
     try:
-        done = subprocess.run(
-            command,
-            input=script.encode(),
-            capture_output=True,
-            env=environment,
-            pass_fds=(lock,) if private_lock else (),
-            check=False,
-        )
+        with open(os.memfd_create("script"), "w+b") as file:
+            file.write(script.encode())
+            file.seek(0)
+            done = subprocess.run(
+                command,
+                stdin=file,
+                capture_output=True,
+                env=environment,
+                pass_fds=(lock,) if private_lock else (),
+                check=False,
+            )
     finally:
         if private_lock:
             os.close(lock)

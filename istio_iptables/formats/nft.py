@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ..native.tables import Ranges
     from ..ruleset import Counters, Match, Rule, Target
 
-_FULL_MASK = 0xFFFFFFFF
 _SIDE = {"source": "s", "destination": "d"}
 _VERSION = {"ipv4": 4, "ipv6": 6}
 _PROTOCOL = {"ipv4": "ip", "ipv6": "ip6"}
@@ -242,7 +241,7 @@ _MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
     Mark: _mark("meta mark"),
     ConnectionMark: _mark("ct mark"),
     ConntrackState: _state,
-    Comment: lambda match: [f'''comment "{match.text.replace('"', "'")}"'''],
+    Comment: lambda match: [f'comment "{match.text}"'],
     ForeignMatch: lambda match: list(match.words),
 }
 
