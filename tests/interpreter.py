@@ -129,7 +129,7 @@ def holds(match: Match, packet: Packet) -> bool:
 def _interface(match: Any, packet: Packet) -> bool:
     wildcard = match.name.endswith("+")
     same = packet.interface.startswith(match.name[:-1]) if wildcard else packet.interface == match.name
-    return same != match.negated
+    return bool(same != match.negated)
 
 
 def _incoming(match: Any, packet: Packet) -> bool:
@@ -144,15 +144,17 @@ def _outgoing(match: Any, packet: Packet) -> bool:
 
 def _network(number: int, match: Any, packet: Packet) -> bool:
     assert match.network.family == packet.family
-    return (match.network.address <= number <= match.network.last) != match.negated
+    return bool((match.network.address <= number <= match.network.last) != match.negated)
 
 
 def _any_port(number: int, match: Any, ranges: Iterable[Any]) -> bool:
-    return any(ports.first <= number <= ports.last for ports in ranges) != match.negated
+    return bool(any(ports.first <= number <= ports.last for ports in ranges) != match.negated)
 
 
 def _owner(number: int | None, wanted: int, match: Any) -> bool:
-    return (number is not None and number == wanted) != match.negated  # without a socket: not that owner
+    return bool(
+        (number is not None and number == wanted) != match.negated
+    )  # without a socket: not that owner
 
 
 def _within(number: int, ranges: Iterable[tuple[int, int]]) -> bool:
@@ -161,17 +163,17 @@ def _within(number: int, ranges: Iterable[tuple[int, int]]) -> bool:
 
 def _addresses(match: Any, packet: Packet) -> bool:
     number = packet.source if match.direction == "source" else packet.destination
-    return match.family == packet.family and _within(number, match.ranges) != match.negated
+    return bool(match.family == packet.family and _within(number, match.ranges) != match.negated)
 
 
 def _ports(match: Any, packet: Packet) -> bool:
     number = packet.source_port if match.direction == "source" else packet.destination_port
-    return match.protocol == packet.protocol and _within(number, match.ranges) != match.negated
+    return bool(match.protocol == packet.protocol and _within(number, match.ranges) != match.negated)
 
 
 def _owners(match: Any, packet: Packet) -> bool:
     number = packet.uid if match.kind == "user" else packet.gid
-    return number is not None and _within(number, match.ids) != match.negated  # without a socket: never
+    return bool(number is not None and _within(number, match.ids) != match.negated)  # without a socket: never
 
 
 _HOLDS: Mapping[type[Match], Callable[[Any, Packet], bool]] = {

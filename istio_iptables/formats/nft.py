@@ -237,7 +237,7 @@ _MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
     Owners: _owners,
     InInterface: _interface("iifname"),
     OutInterface: _interface("oifname"),
-    Transport: lambda match: ["meta l4proto", match.protocol],
+    Transport: lambda match: ["meta l4proto", *_operator(match.negated), match.protocol],
     Mark: _mark("meta mark"),
     ConnectionMark: _mark("ct mark"),
     ConntrackState: _state,

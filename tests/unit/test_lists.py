@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -63,7 +65,7 @@ def test_union_holds_the_same_numbers_in_the_fewest_ranges(ranges: list[tuple[in
 # --- join -------------------------------------------------------------------------------------
 
 
-def together(members: list[DestinationPort]) -> list[Match]:
+def together(members: Sequence[Any]) -> list[Match]:
     return [DestinationPorts(tuple(member.ports for member in members))]
 
 
@@ -195,7 +197,7 @@ def test_networks_are_merged_within_their_family():
     found = {
         family: [
             match.network
-            for rule in ruleset.table(family, "nat").chain("ISTIO_OUTPUT").rules  # type: ignore[arg-type]
+            for rule in ruleset.table(family, "nat").chain("ISTIO_OUTPUT").rules
             for match in rule.matches
             if isinstance(match, Destination) and not match.negated
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ def ruleset_for(
     return build(configure(values, environment=Facts(ipv4=ipv4, ipv6=ipv6, servers=servers)))
 
 
-def tables_for(values: Settings, **facts: bool) -> dict[str, NativeTable]:
+def tables_for(values: Settings, **facts: Any) -> dict[str, NativeTable]:
     return {table.name: table for table in translate(ruleset_for(values, **facts))}
 
 
@@ -143,7 +145,7 @@ def test_a_rule_of_both_families_stands_once_and_others_are_for_their_family():
 
 
 @pytest.mark.parametrize(("on", "facts"), [(IPV4, {"ipv6": True}), (IPV6, {"ipv4": False})])
-def test_if_one_family_is_off_the_rules_of_base_chains_are_for_the_other(on: str, facts: dict[str, bool]):
+def test_if_one_family_is_off_the_rules_of_base_chains_are_for_the_other(on: str, facts: dict[str, Any]):
     """IPv4 rules are always made; what a test of IPv6 alone needs are its tables alone."""
     ruleset = ruleset_for({**TPROXY, "drop-invalid": "true"}, **facts)
     alone = Ruleset(tuple(table for table in ruleset.tables if table.family == on))
