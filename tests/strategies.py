@@ -196,7 +196,7 @@ def native_tables() -> SearchStrategy[native.NativeTable]:
     """A table of rules that this tool can write, in any combination."""
     base = native.NativeChain("output", native.Hook("filter", "output", -150), ())
     other = native.NativeChain("istio-other", None, (rules.Rule((), rules.RETURN),))
-    written = st.lists(native_rules(), max_size=8).map(tuple)
+    written = st.lists(native_rules(), max_size=5).map(tuple)
     return st.tuples(written, written).map(
         lambda both: native.NativeTable(
             "istio-proxy-mangle",

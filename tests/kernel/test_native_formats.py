@@ -85,7 +85,7 @@ def table_of(*written: Rule) -> NativeTable:
     return NativeTable("istio-proxy-raw", (NativeChain("istio-output", None, written),))
 
 
-@properties(0.5)
+@properties(0.25)
 @given(strategies.native_tables(), strategies.native_tables())
 @example(
     table_of(Rule((Addresses("destination", "ipv4", ((0, 2**32 - 1),)),), ACCEPT)),
