@@ -20,7 +20,6 @@ from .record import Record
 from .ruleset import (
     BUILTIN_CHAINS,
     FAMILIES,
-    OUR_CHAINS,
     TABLES,
     Destination,
     InInterface,
@@ -221,12 +220,38 @@ _IPTABLES_PLACES: tuple[Place, ...] = ("legacy", "nft")
 
 
 def _native_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> list[EditNative]:
-    """Return the one action on native tables, if any is needed: those that are as they should be stay out."""
+    """Return the action on native tables, if any is needed: those that are as they should be stay out.
+
+    It is one transaction, with one exception. A packet that is between two hooks when a transaction comes
+    into force has met the old rules of the first and meets the new ones of the second. If inbound capture
+    moves from nat to mangle, which comes first, nothing would capture that packet; so nat follows in a
+    transaction of its own, and for a moment both capture.
+    """
     after = _native_wanted(live, wanted) if place == "native" else ()
     same = [] if rewrite else [table for table in live.native if table in after]
     before = tuple(table for table in live.native if table not in same)
     after = tuple(table for table in after if table not in same)
-    return [EditNative(before, after)] if before or after else []
+    late = _giving_up_to_earlier(before, after) if before and after else frozenset()
+    parts = [
+        EditNative(*(tuple(t for t in tables if (t.name in late) == is_late) for tables in (before, after)))
+        for is_late in (False, True)
+    ]
+    return [part for part in parts if part.before or part.after]
+
+
+def _giving_up_to_earlier(before: Iterable[NativeTable], after: Iterable[NativeTable]) -> frozenset[str]:
+    """Return the names of the tables that give inbound traffic up to one that packets meet before them."""
+    from .native import NATIVE_TABLES
+
+    had, have = ({table.name: _captors(table) for table in tables} for tables in (before, after))
+    none: frozenset[Target] = frozenset()
+    late = set()
+    met_earlier_gains = False
+    for name in NATIVE_TABLES.values():  # in a packet's order
+        if met_earlier_gains and had.get(name, none) - have.get(name, none):
+            late.add(name)
+        met_earlier_gains = met_earlier_gains or bool(have.get(name, none) - had.get(name, none))
+    return frozenset(late)
 
 
 def _native_wanted(live: Live, wanted: Ruleset) -> tuple[NativeTable, ...]:
@@ -254,18 +279,23 @@ def _table_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) -> 
                 yield EditTable(place, edit, before, apply_to(before, edit))
 
 
-def _captors(table: Table) -> frozenset[Target]:
+def _captors(table: Table | NativeTable) -> frozenset[Target]:
     """Return the targets by which a table of ours sends inbound traffic to the proxy."""
+    if isinstance(table, Table):
+        start, ours_only = "PREROUTING", [c for c in table.chains if c.is_ours or c.name == "PREROUTING"]
+        rules_of = {chain.name: chain.rules for chain in ours_only}
+    else:
+        start, rules_of = "prerouting", {chain.name: chain.rules for chain in table.chains}
     found: set[Target] = set()
     seen: set[str] = set()
-    names = ["PREROUTING"]
+    names = [start]
     while names:
         name = names.pop()
         seen.add(name)
-        for rule in table.chain(name).rules:
-            if isinstance(rule.target, Jump) and rule.target.chain in OUR_CHAINS - seen:
+        for rule in rules_of.get(name, ()):
+            if isinstance(rule.target, Jump) and rule.target.chain in rules_of.keys() - seen:
                 names.append(rule.target.chain)
-            elif isinstance(rule.target, (Redirect, TProxy)) and name in OUR_CHAINS:
+            elif isinstance(rule.target, (Redirect, TProxy)) and name != start:
                 found.add(rule.target)
     return frozenset(found)
 

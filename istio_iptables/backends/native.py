@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import netlink
 from ..errors import KernelError
-from .restore import run, which
+from .process import run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,18 +51,39 @@ def require() -> None:
 
 def check(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> None:
     """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it."""
-    _nft("--check", "-f", "-", script=_script(before, after))
+    _nft("--check", "-f", "-", script="".join(_scripts(before, after)))
 
 
 def apply(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> None:
-    """Turn tables into others in one transaction. Raises KernelError and has done nothing then."""
-    _nft("-f", "-", script=_script(before, after))
+    """Turn tables into others in one transaction. Raises KernelError and has done nothing then.
+
+    Sets that the new rules need may be made by another one before it, and do nothing by themselves.
+    """
+    *sets, rules = _scripts(before, after)
+    for script in sets:
+        _nft("-f", "-", script=script)
+    try:
+        _nft("-f", "-", script=rules)
+    except KernelError:
+        if sets:
+            _remove_unused(before)
+        raise
 
 
-def _script(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> str:
-    from ..formats.nft import edit_script
+def _remove_unused(before: Sequence[NativeTable]) -> None:
+    """Take away the sets that were made for rules which then were refused; any that is left does no harm."""
+    try:
+        for table in before:
+            for name in _read(table.name).unused:
+                _nft("delete", "set", _FAMILY, table.name, name)
+    except KernelError:
+        pass  # why the rules were refused is what the operator has to know
 
-    return edit_script(before, after)
+
+def _scripts(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> list[str]:
+    from ..formats.nft import edit_scripts
+
+    return edit_scripts(before, after)
 
 
 def _command() -> str:

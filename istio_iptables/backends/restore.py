@@ -6,8 +6,6 @@ replaces it in the kernel in one go (nft variant: in one transaction).
 
 from __future__ import annotations
 
-import os
-
 from .. import netlink
 from ..edit import Insert, ReplaceRules
 from ..errors import KernelError
@@ -15,6 +13,7 @@ from ..formats.restore import edit_script, parse
 from ..formats.words import rule_words
 from ..ruleset import OUR_CHAINS, TABLES
 from .proc import existing_legacy_tables
+from .process import run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ _MARKER = {"legacy": "(legacy)", "nft": "(nf_tables)"}
 #: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
 _MOST_WORDS = 254 - 5
 _COUNTER_WORDS = 3
-_SEARCH_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
+#: No match has more than six words (`-m connmark ! --mark 1/2` has five), nor has a target.
+_FEW_MATCHES = 40
 
 
 class Restore:
@@ -124,6 +124,8 @@ class Restore:
             elif isinstance(step, Insert):
                 rules = (step.rule,)
             for rule in rules:
+                if len(rule.matches) < _FEW_MATCHES:
+                    continue  # a list may have twenty thousand rules
                 words = len(rule_words(rule)) + (_COUNTER_WORDS if rule.counters.packets else 0)
                 if words > _MOST_WORDS:
                     return (
@@ -171,56 +173,3 @@ def _remedy(said: str) -> str:
     if "lock" in said:
         return "end the program that holds the xtables lock, or use --cni-mode"
     return "nothing was changed by this step; the message above is the kernel's or iptables' own"
-
-
-# --- running commands -----------------------------------------------------------------------
-
-
-class Result:
-    """How a command ended, and what it said."""
-
-    def __init__(self, status: int, output: str, errors: str) -> None:
-        self.status = status
-        self.output = output
-        self.errors = errors
-
-
-def which(name: str) -> str:
-    """Return the path of a command, or nothing; system directories count even if PATH lacks them."""
-    for directory in (*os.environ.get("PATH", "").split(":"), *_SEARCH_PATH.split(":")):
-        path = os.path.join(directory, name)
-        if directory and os.access(path, os.X_OK):
-            return path
-    return ""
-
-
-def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = False) -> Result:
-    """Run a command in the C locale. With `private_lock` its xtables lock is one nobody else has:
-
-    the caller holds the real one over reading, planning and applying.
-
-    The script is a file that is complete before the command starts. Through a pipe, the command would get the
-    beginning of it if this process were killed, and nft does what it gets, say `flush table`, and no more.
-    """
-    import subprocess  # only these backends start processes
-
-    environment = {**os.environ, "LC_ALL": "C"}
-    lock = os.memfd_create("xtables.lock", 0) if private_lock else -1
-    if private_lock:
-        environment["XTABLES_LOCKFILE"] = f"/proc/self/fd/{lock}"
-    try:
-        with open(os.memfd_create("script"), "w+b") as file:
-            file.write(script.encode())
-            file.seek(0)
-            done = subprocess.run(
-                command,
-                stdin=file,
-                capture_output=True,
-                env=environment,
-                pass_fds=(lock,) if private_lock else (),
-                check=False,
-            )
-    finally:
-        if private_lock:
-            os.close(lock)
-    return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

@@ -15,7 +15,10 @@ from ..native import (
     NetworkFamily,
     Owners,
     Ports,
+    set_name,
+    set_of,
 )
+from ..record import Record
 from ..ruleset import (
     Comment,
     ConnectionMark,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from ..native.tables import Ranges
+    from ..native.tables import Listing
     from ..ruleset import Counters, Match, Rule, Target
 
 _SIDE = {"source": "s", "destination": "d"}
@@ -53,29 +56,36 @@ _MEMBERS_A_LINE = 8
 
 def script(tables: Iterable[NativeTable], *, explain: bool = False) -> str:
     """Return what makes tables where there are none, for `nft -f`; `explain`: each rule's reason above it."""
-    return "".join(_table(table, explain) for table in tables)
+    return "".join(_Text(table, explain).whole() for table in tables)
 
 
-def edit_script(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> str:
-    """Return what turns some tables into others, for `nft -f`: one transaction.
+def edit_scripts(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> list[str]:
+    """Return what turns some tables into others, for `nft -f`: a transaction each, mostly one.
 
     Tables stay, and so do base chains, wherever that is possible: a packet then meets either the old rules
-    of a chain or the new ones, while a new base chain is asked beside the old one for a moment.
+    of a chain or the new ones, while a new base chain is asked beside the old one for a moment. Sets that the
+    new rules of a table that stays need are made by a transaction before theirs: see `set_name`.
     """
     wanted = {table.name: table for table in after}
-    lines: list[str] = []
+    staying = {
+        table.name: table for table in before if table.name in wanted and _can_stay(table, wanted[table.name])
+    }
+    texts = {name: _Text(table) for name, table in wanted.items()}
+    new_sets, lines = "", []
     for table in before:
-        if table.name in wanted and _can_stay(table, wanted[table.name]):
-            kept = {chain.name for chain in wanted[table.name].chains}
-            lines.append(f"flush table {NATIVE_FAMILY} {table.name}")
-            lines += [
-                f"delete chain {NATIVE_FAMILY} {table.name} {chain.name}"
-                for chain in table.chains
-                if chain.name not in kept
-            ]
-        else:
+        if table.name not in staying:
             lines.append(f"delete table {NATIVE_FAMILY} {table.name}")
-    return "".join(f"{line}\n" for line in lines) + script(after)
+            continue
+        text, present = texts[table.name], {*table.set_names(), *table.unused}
+        new_sets += text.sets(text.named.keys() - present)
+        lines.append(f"flush table {NATIVE_FAMILY} {table.name}")
+        kept = {chain.name for chain in wanted[table.name].chains}
+        gone = [f"chain {NATIVE_FAMILY} {table.name} {c.name}" for c in table.chains if c.name not in kept]
+        gone += [f"set {NATIVE_FAMILY} {table.name} {name}" for name in sorted(present - text.named.keys())]
+        lines += [f"delete {what}" for what in gone]
+    script = "".join(f"{line}\n" for line in lines)
+    script += "".join(text.whole(with_sets=name not in staying) for name, text in texts.items())
+    return [text for text in (new_sets, script) if text]
 
 
 def _can_stay(before: NativeTable, after: NativeTable) -> bool:
@@ -85,18 +95,42 @@ def _can_stay(before: NativeTable, after: NativeTable) -> bool:
     return same and not before.extras and not after.text
 
 
-def _table(table: NativeTable, explain: bool) -> str:
-    if table.text:
-        return table.text
-    lines = [f"table {NATIVE_FAMILY} {table.name} {{"]
-    for number, chain in enumerate(table.chains):
-        lines += [*([""] if number else []), f"\tchain {chain.name} {{"]
-        lines += [f"\t\t{hook_words(chain.hook)}"] if chain.hook else []
-        for rule in chain.rules:
-            lines += [f"\t\t# {rule.reason}"] if explain and rule.reason else []
-            lines += [f"\t\t{line}" for line in rule_lines(rule)]
-        lines.append("\t}")
-    return "".join(f"{line}\n" for line in (*lines, "}"))
+class _Text:
+    """A table as text, and the named sets that are in it."""
+
+    def __init__(self, table: NativeTable, explain: bool = False) -> None:
+        self._table = table
+        self.named: dict[str, _Set] = {}
+        self._chains: list[str] = []
+        for number, chain in enumerate(table.chains if not table.text else ()):
+            self._chains += [*([""] if number else []), f"\tchain {chain.name} {{"]
+            self._chains += [f"\t\t{hook_words(chain.hook)}"] if chain.hook else []
+            for rule in chain.rules:
+                self._chains += [f"\t\t# {rule.reason}"] if explain and rule.reason else []
+                self._chains += [f"\t\t{line}" for line in rule_lines(rule, named=self.named)]
+            self._chains.append("\t}")
+
+    def whole(self, *, with_sets: bool = True) -> str:
+        """Return all of the table, its sets left out if they are there already."""
+        if self._table.text:
+            return self._table.text
+        sets = [line for name in self.named for line in (*self._set(name), "")] if with_sets else []
+        return self._in_braces([*sets, *self._chains])
+
+    def sets(self, names: Iterable[str]) -> str:
+        """Return sets of the table alone."""
+        lines = [line for name in sorted(names) for line in self._set(name)]
+        return self._in_braces(lines) if lines else ""
+
+    def _set(self, name: str) -> list[str]:
+        wanted = self.named[name]
+        elements = _lines(["elements =", wanted.replace(name="")], _MEMBERS_A_LINE)
+        inner = [f"type {wanted.type}", "flags interval", *elements]
+        return [f"\tset {name} {{", *(f"\t\t{line}" for line in inner), "\t}"]
+
+    def _in_braces(self, lines: Iterable[str]) -> str:
+        whole = (f"table {NATIVE_FAMILY} {self._table.name} {{", *lines, "}")
+        return "".join(f"{line}\n" for line in whole)
 
 
 def hook_words(hook: Hook) -> str:
@@ -118,30 +152,52 @@ def table_lines(table: NativeTable) -> Iterator[str]:
 # --- a rule -----------------------------------------------------------------------------------
 
 
-def rule_lines(rule: Rule, *, counted: bool = True, members_a_line: int = _MEMBERS_A_LINE) -> list[str]:
-    """Return a rule: one line, or more if it has a set that is too long for one."""
-    words: list[str | list[str]] = []
-    comments: list[str | list[str]] = []
+class _Set(Record):
+    """The values of a match as a set: their type and the members in nft's words; a name if it needs one."""
+
+    type: str
+    members: tuple[str, ...]
+    name: str = ""
+
+
+def rule_lines(
+    rule: Rule,
+    *,
+    counted: bool = True,
+    members_a_line: int = _MEMBERS_A_LINE,
+    named: dict[str, _Set] | None = None,
+) -> list[str]:
+    """Return a rule: one line, or more if it has a set that is too long for one.
+
+    With `named`, sets that need a name are put there and stand in the rule by that name.
+    """
+    words: _Words = []
+    comments: _Words = []
     for match in rule.matches:
         (comments if isinstance(match, Comment) else words).extend(_MATCH[type(match)](match))
     words.append(_counter(rule.counters) if counted else "counter")
     words += _TARGET[type(rule.target)](rule.target)
+    if named is not None:
+        named.update((word.name, word) for word in words if isinstance(word, _Set) and word.name)
+        words = [f"@{word.name}" if isinstance(word, _Set) and word.name else word for word in words]
     return _lines([*words, *comments], members_a_line)
 
 
-def _lines(words: Iterable[str | list[str]], members_a_line: int) -> list[str]:
-    """Join words; a list is the members of a set, which may take several lines."""
+def _lines(words: Iterable[str | _Set], members_a_line: int) -> list[str]:
+    """Join words; a set may take several lines."""
     lines = [""]
     for word in words:
         start = lines[-1] + " " if lines[-1] else ""
         if isinstance(word, str):
             lines[-1] = start + word
-        elif len(word) <= _MEMBERS_A_LINE:
-            lines[-1] = f"{start}{{ {', '.join(word)} }}"
+            continue
+        members = word.members
+        if len(members) <= _MEMBERS_A_LINE:
+            lines[-1] = f"{start}{{ {', '.join(members)} }}"
         else:
             lines[-1] = start + "{"
-            for first in range(0, len(word), members_a_line):
-                lines.append(f"\t{', '.join(word[first : first + members_a_line])},")
+            for first in range(0, len(members), members_a_line):
+                lines.append(f"\t{', '.join(members[first : first + members_a_line])},")
             lines.append("}")
     return lines
 
@@ -152,17 +208,18 @@ def _counter(counters: Counters) -> str:
     return f"counter packets {counters.packets} bytes {counters.bytes}"
 
 
-_Words = list[str | list[str]]
+_Words = list[str | _Set]
 
 
 def _operator(negated: bool) -> list[str]:
     return ["!="] if negated else []
 
 
-def _values(ranges: Ranges, text: Callable[[int, int], str]) -> str | list[str]:
-    """Return one value as it is, several as the members of a set."""
-    members = [text(first, last) for first, last in ranges]
-    return members[0] if len(members) == 1 else members
+def _values(match: Listing, text: Callable[[int, int], str]) -> str | _Set:
+    """Return one value as it is, several as a set."""
+    kind, ranges = set_of(match)
+    members = tuple([text(first, last) for first, last in ranges])
+    return members[0] if len(members) == 1 else _Set(kind, members, set_name(match))
 
 
 def _number_range(first: int, last: int) -> str:
@@ -186,18 +243,18 @@ def _address_range(version: int) -> Callable[[int, int], str]:
 
 
 def _addresses(match: Addresses) -> _Words:
-    values = _values(match.ranges, _address_range(_VERSION[match.family]))
+    values = _values(match, _address_range(_VERSION[match.family]))
     return [_PROTOCOL[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
 
 
 def _ports(match: Ports) -> _Words:
-    values = _values(match.ranges, _number_range)
+    values = _values(match, _number_range)
     return [match.protocol, f"{_SIDE[match.direction]}port", *_operator(match.negated), values]
 
 
 def _owners(match: Owners) -> _Words:
     key = "skuid" if match.kind == "user" else "skgid"
-    return ["meta", key, *_operator(match.negated), _values(match.ids, _number_range)]
+    return ["meta", key, *_operator(match.negated), _values(match, _number_range)]
 
 
 def _interface(key: str) -> Callable[[InInterface | OutInterface], _Words]:

@@ -20,6 +20,7 @@ from ..native import (
     NetworkFamily,
     Owners,
     Ports,
+    set_name,
 )
 from ..ruleset import (
     ACCEPT,
@@ -65,25 +66,52 @@ def parse(text: str) -> NativeTable:
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:
         raise ValueError(f"{len(tables)} tables where one was asked for")
+    sets = {value["name"]: value["elem"] for kind, value in objects if kind == "set" and _is_ours(value)}
     rules: dict[str, list[Rule]] = {}
     for kind, value in objects:
         if kind == "rule":
-            rules.setdefault(value["chain"], []).append(_rule(value))
+            rules.setdefault(value["chain"], []).append(_rule(value, sets))
     chains = [
         NativeChain(value["name"], _hook(value), tuple(rules.get(value["name"], ())))
         for kind, value in objects
         if kind == "chain"
     ]
-    return NativeTable(tables[0]["name"], tuple(chains), tuple(_extras(tables[0], objects)))
+    table = NativeTable(tables[0]["name"], tuple(chains), tuple(_extras(tables[0], objects, sets)))
+    return table.replace(unused=tuple(sorted(sets.keys() - table.set_names())))
 
 
-def _extras(table: Object, objects: list[tuple[str, Any]]) -> Iterator[str]:
+def _extras(table: Object, objects: list[tuple[str, Any]], sets: Object) -> Iterator[str]:
     flags = table.get("flags", [])
     for flag in [flags] if isinstance(flags, str) else flags:
         yield f"flags {flag}"
     for kind, value in objects:
-        if kind not in ("metainfo", "table", "chain", "rule"):
+        if kind not in ("metainfo", "table", "chain", "rule") and not (
+            kind == "set" and value["name"] in sets
+        ):
             yield f"{kind} {value.get('name', '')}".strip()
+
+
+def _is_ours(value: Object) -> bool:
+    """Tell whether a set is one that this tool makes: its name tells its content."""
+    key = _KEYS.get(value["type"]) if isinstance(value["type"], str) else None
+    if key is None or set(value) != _SET_PARTS or value["flags"] not in ("interval", ["interval"]):
+        return False
+    try:
+        match = _MATCH[key]({"set": value["elem"]}, False)
+    except _MISFITS:
+        return False
+    return isinstance(match, (Addresses, Ports, Owners)) and set_name(match) == value["name"]
+
+
+_SET_PARTS = {"family", "name", "table", "type", "handle", "flags", "elem"}
+#: A match that has values of a set's type.
+_KEYS = {
+    "inet_service": "tcp dport",
+    "ipv4_addr": "ip daddr",
+    "ipv6_addr": "ip6 daddr",
+    "uid": "meta skuid",
+    "gid": "meta skgid",
+}
 
 
 def is_foreign(table: NativeTable) -> bool:
@@ -105,14 +133,14 @@ def _hook(chain: Object) -> Hook | None:
 # --- rules ------------------------------------------------------------------------------------
 
 
-def _rule(rule: Object) -> Rule:
+def _rule(rule: Object, sets: Object) -> Rule:
     statements: list[Object] = rule["expr"]
     conditions = [statement for statement in statements if _is_condition(statement)]
     effects = [statement for statement in statements if not _is_condition(statement)]
     comment = _comment(rule.get("comment", ""))
     if statements != conditions + effects:  # something is done whether or not the later matches hold
         return Rule(tuple(comment), _foreign(statements))
-    matches = [_match(statement) for statement in conditions]
+    matches = [_match(statement, sets) for statement in conditions]
     ports = {match.protocol for match in matches if isinstance(match, Ports)}
     matches = [m for m in matches if not (isinstance(m, Transport) and m.protocol in ports)]
     try:
@@ -147,14 +175,17 @@ def _effects(statements: list[Object]) -> tuple[Counters, Target]:
     return Counters(value["packets"], value["bytes"]), _target(rest)
 
 
-def _match(statement: Object) -> Match:
+def _match(statement: Object, sets: Object) -> Match:
     match = statement["match"]
     try:
         [(kind, left)] = match["left"].items()
         key = f"{left['protocol']} {left['field']}" if kind == "payload" else f"{kind} {left['key']}"
         if set(left) - {"protocol", "field", "key"} or match["op"] != _USUAL.get(key, match["op"]):
             raise _Unknown
-        return _MATCH[key](match["right"], _IS_NEGATED[match["op"]])
+        right = match["right"]
+        if isinstance(right, str) and right.startswith("@") and not key.endswith("ifname"):
+            right = {"set": sets[right[1:]]}
+        return _MATCH[key](right, _IS_NEGATED[match["op"]])
     except _MISFITS:
         return ForeignMatch((json.dumps(statement),))
 

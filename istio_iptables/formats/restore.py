@@ -64,9 +64,13 @@ def _specification(rule: Rule) -> str:
     return " ".join(_quoted(word) for word in rule_words(rule))
 
 
+#: What needs no quotes in a word of iptables-restore.
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:/+!@%*=")
+
+
 def _quoted(word: str) -> str:
     """Quote a word as iptables-restore takes it: in double quotes, with a backslash before both."""
-    if word and all(c.isalnum() or c in "-_.,:/+!@%*=" for c in word) and not word.startswith("#"):
+    if word and _PLAIN.issuperset(word):
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

@@ -18,6 +18,8 @@ from .tables import (
     NetworkFamily,
     Owners,
     Ports,
+    set_name,
+    set_of,
 )
 from .translation import translate
 
@@ -32,5 +34,7 @@ __all__ = [
     "NetworkFamily",
     "Owners",
     "Ports",
+    "set_name",
+    "set_of",
     "translate",
 ]

@@ -7,6 +7,7 @@ those of nft(8).
 
 from __future__ import annotations
 
+from ..lean import blake2b
 from ..record import Record
 from ..ruleset import Match, TProxy
 
@@ -65,6 +66,43 @@ class Owners(Match):
     negated: bool = False
 
 
+if TYPE_CHECKING:
+    #: The matches whose values may be a set.
+    Listing: TypeAlias = Addresses | Ports | Owners
+
+
+def set_of(match: Listing) -> tuple[str, Ranges]:
+    """Return the type of a match's values, as nft(8) names it, and the values."""
+    if isinstance(match, Addresses):
+        return f"{match.family}_addr", match.ranges
+    if isinstance(match, Ports):
+        return "inet_service", match.ranges
+    return ("uid" if match.kind == "user" else "gid"), match.ids
+
+
+def set_name(match: Listing) -> str:
+    """Return the name of the set that a match needs, nothing if its values can stand in the rule.
+
+    Intervals need a set that was there before the rule is: a packet that meets the rule while the transaction
+    that makes both comes into force may miss what is in it (seen with Linux 6.18; sets of single values have
+    no such gap). The name tells the content, so a set whose content stays the same stays itself.
+    """
+    kind, ranges = set_of(match)
+    if len(ranges) == 1 or all(first == last for first, last in ranges):
+        return ""
+    content = ",".join([f"{first}-{last}" for first, last in ranges])
+    return f"{_SET_NAMES[kind]}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
+
+
+_SET_NAMES = {
+    "inet_service": "ports",
+    "ipv4_addr": "addresses",
+    "ipv6_addr": "addresses6",
+    "uid": "users",
+    "gid": "groups",
+}
+
+
 class FamilyTProxy(TProxy):
     """tproxy ip to :port, tproxy ip6 to :port; the mark is set and the packet accepted if somebody listens.
 
@@ -94,18 +132,31 @@ class NativeChain(Record):
 class NativeTable(Record):
     """A table of family inet.
 
-    `extras` names what this tool never makes (sets, maps, flags, ...). If a table that was read has
-    anything of that kind, `text` is what nft printed of it: that is how it can be made again.
+    `extras` names what this tool never makes (maps, flags, sets with other names, ...). If a table that was
+    read has anything of that kind, `text` is what nft printed of it: that is how it can be made again.
+    `unused` are sets of ours that no rule uses, which a run that was killed leaves: they are no difference,
+    and go with the next edit.
     """
 
     name: str
     chains: tuple[NativeChain, ...] = ()
     extras: tuple[str, ...] = ()
     text: str = ""
+    unused: tuple[str, ...] = ()
 
     def _key(self) -> tuple[object, ...]:
         # Chains are called by name: their order is of no account.
         return (self.name, frozenset(self.chains), self.extras)
+
+    def set_names(self) -> frozenset[str]:
+        """Return the names of the sets that its rules need."""
+        return frozenset(
+            name
+            for chain in self.chains
+            for rule in chain.rules
+            for match in rule.matches
+            if isinstance(match, (Addresses, Ports, Owners)) and (name := set_name(match))
+        )
 
     def chain(self, name: str) -> NativeChain | None:
         """Return the chain of that name."""

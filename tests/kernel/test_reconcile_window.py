@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Iterator
 from itertools import cycle, islice
+from typing import Any
 
 import pytest
 
@@ -125,9 +126,18 @@ def rules(**settings: str) -> Ruleset:
     return build(configure(values, environment=Facts()))
 
 
-def put_in_place(wanted: Ruleset, variant: str) -> bool:
+#: How each backend is asked for.
+BACKENDS: dict[str, dict[str, Any]] = {
+    "libiptc": {},
+    "iptables-legacy-restore": {"forced_variant": "legacy"},
+    "iptables-nft-restore": {"forced_variant": "nft"},
+    "native nftables": {"native_nftables": True},
+}
+
+
+def put_in_place(wanted: Ruleset, backend: str = "libiptc") -> bool:
     """Do what `istio-iptables --reconcile` does; tell whether there was something to do."""
-    with Machine(forced_variant=variant) as machine:
+    with Machine(**BACKENDS[backend]) as machine:
         prepared = prepare(machine, wanted)
         prepared.apply()
         return bool(prepared.plan.actions)
@@ -157,8 +167,18 @@ ROUNDS = {
         rules(drop_invalid="true", istio_exclude_interfaces="eth7"),
         rules(istio_inbound_interception_mode=TPROXY, istio_exclude_interfaces="eth8"),
     ),
+    # What is captured because a list names it, in both directions.
+    "captured lists": (
+        rules(istio_inbound_ports="80,8000-8100", istio_service_cidr="10.0.0.0/8,192.0.2.0/24"),
+        rules(istio_inbound_ports="81,8000-8101", istio_service_cidr="10.97.0.0/16,192.0.2.0/24"),
+        rules(
+            istio_inbound_interception_mode=TPROXY,
+            istio_inbound_ports="80,8000-8100",
+            istio_service_cidr="",
+            istio_outbound_ports="1,8000-8100",
+        ),
+    ),
 }
-VARIANT = {"libiptc": "", "iptables-legacy-restore": "legacy", "iptables-nft-restore": "nft"}
 
 
 def nobody_was_reached(tally: Tally, tried_at_least: int) -> None:
@@ -169,41 +189,45 @@ def nobody_was_reached(tally: Tally, tried_at_least: int) -> None:
     assert numbers["tried"] >= tried_at_least, numbers
 
 
-@pytest.mark.parametrize("backend", VARIANT)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("settings", "times"), [("lists and modes", 200), ("marks and routes", 30), ("modes and dropping", 30)]
+    ("settings", "times"),
+    [("lists and modes", 200), ("marks and routes", 30), ("modes and dropping", 30), ("captured lists", 60)],
 )
 def test_no_connection_gets_past_the_proxy_while_rules_are_replaced(
     backend: str, settings: str, times: int
 ) -> None:
-    variant, sets = VARIANT[backend], ROUNDS[settings]
+    sets = ROUNDS[settings]
     with two_namespaces() as (pod, outside):
         with pod.inside():
-            put_in_place(sets[-1], variant)
+            put_in_place(sets[-1], backend)
         with traffic(pod, outside) as tally, pod.inside():
             for wanted in islice(cycle(sets), times):
-                assert put_in_place(wanted, variant)
+                assert put_in_place(wanted, backend)
         nobody_was_reached(tally, 5 * times)
 
 
-def test_no_connection_gets_past_the_proxy_while_rules_move_between_legacy_and_nft() -> None:
+def test_no_connection_gets_past_the_proxy_while_rules_move_from_one_backend_to_another() -> None:
+    """Each move from one to each other: a walk through all of them, one way round and then the other."""
+    native, legacy, nft = "native nftables", "iptables-legacy-restore", "iptables-nft-restore"
+    moves = [native, legacy, nft, native, nft, legacy]
     with two_namespaces() as (pod, outside):
         with pod.inside():
-            put_in_place(MODES[0], "nft")
+            put_in_place(MODES[0], moves[-1])
         with traffic(pod, outside) as tally, pod.inside():
-            for variant in islice(cycle(["legacy", "nft"]), 30):
-                assert put_in_place(MODES[0], variant)
-        nobody_was_reached(tally, 150)
+            for number, backend in enumerate(islice(cycle(moves), 36)):
+                assert put_in_place(MODES[number // 6 % 2], backend)
+        nobody_was_reached(tally, 180)
 
 
 def test_a_moment_without_rules_would_be_noticed() -> None:
     """The test of the test: removing and making the rules, one after the other, lets connections past."""
     with two_namespaces() as (pod, outside):
         with pod.inside():
-            put_in_place(MODES[0], "")
+            put_in_place(MODES[0])
         with traffic(pod, outside) as tally, pod.inside():
             deadline = time.monotonic() + 10
             while not (tally["outside"] and tally["application"]):
-                put_in_place(Ruleset(), "")
-                put_in_place(MODES[0], "")
+                put_in_place(Ruleset())
+                put_in_place(MODES[0])
                 assert time.monotonic() < deadline

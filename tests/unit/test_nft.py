@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from istio_iptables.api import build, configure, render
 from istio_iptables.environment import Facts
 from istio_iptables.errors import SettingsError
-from istio_iptables.formats.nft import edit_script, rule_lines, script, table_lines
+from istio_iptables.formats.nft import edit_scripts, rule_lines, script, table_lines
 from istio_iptables.formats.nft_json import is_foreign, parse
 from istio_iptables.native import (
     Addresses,
@@ -449,6 +449,13 @@ def test_a_comparison_by_lines_names_the_chain_and_has_each_member_of_a_long_set
 
 # --- edits ------------------------------------------------------------------------------------
 
+
+def edit_script(before: tuple[NativeTable, ...], after: tuple[NativeTable, ...]) -> str:
+    """The one transaction of an edit that needs no set made before it."""
+    [text] = edit_scripts(before, after)
+    return text
+
+
 HOOK = Hook("nat", "output", -100)
 RULE = Rule((), RETURN)
 
@@ -461,7 +468,7 @@ def test_what_is_new_is_made_and_what_is_old_deleted():
     table = nat(NativeChain("output", HOOK, (RULE,)))
     assert edit_script((), (table,)) == script((table,))
     assert edit_script((table,), ()) == "delete table inet istio-proxy-nat\n"
-    assert edit_script((), ()) == ""
+    assert edit_scripts((), ()) == []
 
 
 def test_a_table_that_stays_is_emptied_and_filled_and_chains_that_are_gone_are_deleted():
@@ -494,17 +501,21 @@ def test_a_table_that_cannot_stay_is_made_anew(before: dict[str, Any], after: di
 def test_deletions_come_before_everything_that_is_made(one: Settings, other: Settings):
     """Or something just made would go again; and each table is deleted or flushed exactly once."""
     before, after = tables_for(one), tables_for(other)
-    text = edit_script(before, after)
-    assert text.endswith(script(after))
-    removals = text.removesuffix(script(after)).splitlines()
-    touched = [line.split()[3] for line in removals if line.startswith(("flush table ", "delete table "))]
+    *sets, text = edit_scripts(before, after)
+    lines = text.splitlines()
+    removals = [number for number, line in enumerate(lines) if line.startswith(("flush ", "delete "))]
+    assert removals == list(range(len(removals)))
+    touched = [line.split()[3] for line in lines if line.startswith(("flush table ", "delete table "))]
     assert touched == [table.name for table in before]
+    for made in sets:
+        assert not re.search("flush|delete|chain|counter", made)
 
 
 # --- nothing that a user writes is more than a value ------------------------------------------
 
 _VALUE = r"(?:0x)?[0-9a-f.:/-]+"
-_VALUES = rf"(?:!= )?(?:{_VALUE}|{{ {_VALUE}(?:, {_VALUE})* }})"
+_SET_NAME = r"(?:ports|addresses6?|users|groups)-[0-9a-f]{12}"
+_VALUES = rf"(?:!= )?(?:{_VALUE}|{{ {_VALUE}(?:, {_VALUE})* }}|@{_SET_NAME})"
 _CONDITIONS = (
     rf"ip6? [sd]addr {_VALUES}",
     rf"(?:tcp|udp) [sd]port {_VALUES}",
@@ -528,6 +539,12 @@ _EFFECTS = (
 _RULE = re.compile(
     rf"""(?:(?:{"|".join(_CONDITIONS)}) )*counter (?:{"|".join(_EFFECTS)})(?: comment "[^"\n]+")?"""
 )
+_STRUCTURE = re.compile(
+    rf"""|}}|\t}}|table inet istio-proxy-[a-z]+ {{|\t(?:chain [a-z-]+|set {_SET_NAME}) {{"""
+    rf"""|\t\ttype (?:nat|filter|route) hook [a-z]+ priority -\d+; policy accept;"""
+    rf"""|\t\ttype (?:inet_service|ipv4_addr|ipv6_addr|uid|gid)|\t\tflags interval"""
+    rf"""|\t\telements = {{ {_VALUE}(?:, {_VALUE})* }}"""
+)
 _LONG_SET = re.compile(rf"{{\n(?:\t\t\t{_VALUE}(?:, {_VALUE})*,\n)+\t\t}}")
 
 
@@ -537,10 +554,7 @@ def test_every_line_is_one_statement(values: Settings, comments: bool):
     for table in tables_for(values, servers=("10.0.0.1", "fd00::1")):
         text = _LONG_SET.sub("{ 1 }", script((table,)))
         for line in text.splitlines():
-            structure = re.fullmatch(r"|}|\t}|table inet istio-proxy-[a-z]+ {|\tchain [a-z-]+ {", line)
-            inner = line.removeprefix("\t\t")
-            hook = re.fullmatch(r"type (nat|filter|route) hook [a-z]+ priority -\d+; policy accept;", inner)
-            assert structure or hook or _RULE.fullmatch(inner), line
+            assert _STRUCTURE.fullmatch(line) or _RULE.fullmatch(line.removeprefix("\t\t")), line
 
 
 HOSTILE = [

@@ -13,7 +13,7 @@ from istio_iptables.api import build, configure
 from istio_iptables.edit import RemoveChain, TableEdit, apply_to
 from istio_iptables.environment import Facts
 from istio_iptables.errors import KernelError
-from istio_iptables.native import NativeChain, NativeTable, translate
+from istio_iptables.native import NATIVE_TABLES, FamilyTProxy, NativeChain, NativeTable, translate
 from istio_iptables.plan import (
     AddObject,
     EditNative,
@@ -41,6 +41,7 @@ from istio_iptables.ruleset import (
     MarkLookup,
     Network,
     PortRange,
+    Redirect,
     Rule,
     Ruleset,
     Table,
@@ -392,7 +393,7 @@ def test_order(kernel: FakeKernel, wanted: Ruleset, place: Place):
 DROP_INVALID = {"drop-invalid": "true"}
 
 
-@pytest.mark.parametrize(
+MOVES_OF_INBOUND_TRAFFIC = pytest.mark.parametrize(
     "direction",
     [
         (TPROXY, {}),
@@ -405,6 +406,9 @@ DROP_INVALID = {"drop-invalid": "true"}
     ],
     ids=str,
 )
+
+
+@MOVES_OF_INBOUND_TRAFFIC
 def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
     direction: tuple[dict[str, str], dict[str, str]],
 ):
@@ -421,6 +425,38 @@ def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
         assert captures()
         kernel.do(action)
     assert captures()
+
+
+@MOVES_OF_INBOUND_TRAFFIC
+def test_no_packet_between_two_hooks_of_native_tables_is_missed(
+    direction: tuple[dict[str, str], dict[str, str]],
+):
+    """It has met the old rules of the first tables on its way and meets the new rules of the others."""
+    kernel = FakeKernel()
+    kernel.put(wanted_for(direction[0]), "native")
+    before = {table.name: table for table in kernel.native}
+    plan = make_plan(kernel.live(), wanted_for(direction[1]), "native")
+    edits = [action for action in plan.actions if isinstance(action, EditNative)]
+    assert len(edits) == (2 if direction[1] is TPROXY else 1)  # else it is one transaction
+    for action in plan.actions:
+        kernel.do(action)
+        after = {table.name: table for table in kernel.native}
+        ways = list(NATIVE_TABLES.values())
+        for passed in range(len(ways) + 1):
+            met = [before.get(name) for name in ways[:passed]] + [after.get(name) for name in ways[passed:]]
+            assert any(captures_inbound(table) for table in met if table), (str(action), passed)
+        before = after
+
+
+def captures_inbound(table: NativeTable) -> bool:
+    """Tell whether a packet that comes in may get to the proxy by a native table."""
+    found, names = set(), ["prerouting"]
+    while names:
+        chain = table.chain(names.pop())
+        for rule in chain.rules if chain else ():
+            found.add(type(rule.target))
+            names += [rule.target.chain] if isinstance(rule.target, Jump) else []
+    return bool(found & {FamilyTProxy, Redirect})
 
 
 def test_no_table_is_without_rules_while_they_are_replaced():
