@@ -35,7 +35,7 @@ def _read(name: str) -> NativeTable:
     printed = _nft("--json", "--numeric", "list", "table", _FAMILY, name)
     try:
         table = parse(printed)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise KernelError(
             f"nft printed something about the table {_FAMILY} {name} that is not its JSON: {error!r}",
             "check that the command nft was built with JSON support (`nft --version --verbose`)",

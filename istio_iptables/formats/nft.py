@@ -145,6 +145,8 @@ def table_lines(table: NativeTable) -> Iterator[str]:
     for chain in sorted(table.chains, key=lambda chain: chain.name):
         if chain.hook:
             yield f"{chain.name}: {hook_words(chain.hook)}"
+        elif not chain.rules:
+            yield f"{chain.name}: (no rules)"
         for rule in chain.rules:
             yield from (f"{chain.name}: {line}" for line in rule_lines(rule, counted=False, members_a_line=1))
 

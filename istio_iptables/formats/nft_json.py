@@ -62,6 +62,13 @@ class _Unknown(Exception):
 
 def parse(text: str) -> NativeTable:
     """Return the one table in what nft printed. Raises ValueError if that is not JSON of a table."""
+    try:
+        return _parse(text)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the JSON of a table: {error!r}") from error
+
+
+def _parse(text: str) -> NativeTable:
     objects = [(kind, value) for item in json.loads(text)["nftables"] for kind, value in item.items()]
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:

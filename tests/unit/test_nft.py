@@ -24,6 +24,7 @@ from istio_iptables.native import (
     NetworkFamily,
     Owners,
     Ports,
+    set_name,
     translate,
 )
 from istio_iptables.ruleset import (
@@ -371,6 +372,48 @@ def test_sets_maps_and_flags_are_extras():
     assert one_flag.extras == ("flags inet",)
 
 
+def with_set(name: str, elements: list[Any], used_as: str, **more: Any) -> NativeTable:
+    where = {"family": "inet", "table": "istio-proxy-nat"}
+    rule = [match(payload("tcp", "dport"), used_as), COUNTER, {"return": None}]
+    document = json.loads(printed(rule))
+    made = {
+        **where,
+        "name": name,
+        "type": "inet_service",
+        "handle": 7,
+        "flags": ["interval"],
+        "elem": elements,
+    }
+    document["nftables"].append({"set": {**made, **more}})
+    return parse(json.dumps(document))
+
+
+def test_a_named_set_of_ours_is_its_content():
+    """Only if the name is that of the content: else somebody has changed it."""
+    ports = Ports("destination", "tcp", ((80, 90), (443, 443)))
+    name, elements = set_name(ports), [{"range": [80, 90]}, 443]
+    found = with_set(name, elements, f"@{name}")
+    assert found.chains[0].rules == (Rule((ports,), RETURN),)
+    assert (found.extras, found.unused, is_foreign(found)) == ((), (), False)
+    for changed in (
+        with_set(name, [*elements, 444], f"@{name}"),
+        with_set("mine", elements, "@mine"),
+        with_set(name, [*elements[:1], {"elem": {"val": 443, "comment": "x"}}], f"@{name}"),
+        with_set(name, elements, f"@{name}", timeout=60),
+        with_set(name, elements, f"@{name}", type=["ipv4_addr", "inet_service"]),
+    ):
+        assert is_foreign(changed)
+        assert len(changed.extras) == 1
+        assert changed != found
+    left = with_set(name, elements, {"set": [80, 443]})  # type: ignore[arg-type]
+    assert (left.extras, left.unused, is_foreign(left)) == ((), (name,), False)
+
+
+def test_an_interface_that_is_named_like_a_set_is_an_interface():
+    [rule] = read([match(key("meta", "iifname"), "@ifs"), COUNTER, {"return": None}])
+    assert rule == Rule((InInterface("@ifs"),), RETURN)
+
+
 def test_hooks_are_read():
     document = json.loads(printed())
     document["nftables"][-1]["chain"] |= {"type": "nat", "hook": "output", "prio": -100, "policy": "drop"}
@@ -389,7 +432,7 @@ def test_hooks_are_read():
     ],
 )
 def test_what_is_no_table_is_refused(text: str):
-    with pytest.raises((ValueError, KeyError, TypeError)):
+    with pytest.raises(ValueError, match=r"not the JSON of a table|tables where one|Expecting value"):
         parse(text)
 
 
