@@ -311,9 +311,7 @@ def _target(statements: list[Object]) -> Target:
 
 def _key(value: Object) -> str:
     [(kind, inner)] = value.items()
-    [(word, key)] = inner.items()
-    if word != "key":
-        raise _Unknown
+    [key] = inner.values()  # and nothing more, such as a direction
     return f"{kind} {key}"
 
 

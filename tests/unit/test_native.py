@@ -292,9 +292,8 @@ def test_what_cannot_be_said_is_refused(rule: Rule):
 
 def test_a_negated_owner_of_a_base_chain_is_refused():
     """There is no way back from a chain that a base chain goes to."""
-    ruleset = Ruleset(
-        (Table(IPV4, "nat", (Chain("OUTPUT", (Rule((GidOwner(5, negated=True),), RETURN),)),)),)
-    )
+    chain = Chain("OUTPUT", (Rule((GidOwner(5, negated=True),), RETURN),))
+    ruleset = Ruleset(tuple(Table(family, "nat", (chain,)) for family in FAMILIES))
     with pytest.raises(ValueError, match="no way to write this for nftables"):
         translate(ruleset)
 
