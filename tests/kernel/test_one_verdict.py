@@ -65,7 +65,11 @@ REACHED = [ipaddress.ip_network(text) for text in (*WORLD, "127.0.0.0/8")]
 
 
 def lists(members: SearchStrategy[str], most: int = 4) -> SearchStrategy[str]:
-    return st.lists(members, max_size=most).map(",".join)
+    """Members, seldom none: that would switch off what the others are about."""
+    several = st.lists(members, min_size=1, max_size=most)
+    return st.sampled_from([several, several, several, several, st.just([])]).flatmap(
+        lambda of: of.map(",".join)
+    )
 
 
 def ports() -> SearchStrategy[str]:
@@ -125,11 +129,24 @@ SETTINGS: dict[str, SearchStrategy[str]] = {
 }
 
 
+#: These are about most packets.
+OFTEN = (
+    "istio-inbound-ports",
+    "istio-local-exclude-ports",
+    "istio-service-cidr",
+    "istio-service-exclude-cidr",
+    "istio-outbound-ports",
+    "istio-local-outbound-ports-exclude",
+    "redirect-dns",
+)
+
+
 @st.composite
 def settings(draw: DrawFn) -> Settings:
     """Some settings: with all of them at once nearly nothing would be captured."""
-    some = draw(st.lists(st.sampled_from(sorted(SETTINGS)), unique=True, max_size=8))
-    both = {} if draw(st.integers(0, 3)) == 0 else {"dual-stack": "true"}
+    often, seldom = st.sampled_from([False, True]), st.sampled_from([False, False, False, False, True])
+    some = [name for name in sorted(SETTINGS) if draw(often if name in OFTEN else seldom)]
+    both = draw(st.sampled_from([{"dual-stack": "true"}, {"dual-stack": "true"}, {}]))
     return {**{name: draw(SETTINGS[name]) for name in some}, **both}
 
 
@@ -206,7 +223,8 @@ def packets(draw: DrawFn, values: Settings, versions: tuple[int, ...]) -> Packet
     elif special < 4 and kind == "tcp" and "istio-inbound-interception-mode" in values:  # as the client
         mark, source = draw(st.sampled_from([1337, 1338, 77])), CLIENT[version]
         address = draw(st.sampled_from(FOR_CLIENT[version]))
-    return Packet(sender, draw(owners(values)), draw(owners(values)), mark, source, address, port, kind)
+    uid, gid = (1000, 1000) if draw(st.booleans()) else (draw(owners(values)), draw(owners(values)))
+    return Packet(sender, uid, gid, mark, source, address, port, kind)
 
 
 class Example(NamedTuple):
@@ -223,7 +241,7 @@ def examples(draw: DrawFn) -> Example:
     values = draw(settings())
     families = draw(st.sampled_from(["46", "46", "46", "46", "6"]))
     versions = tuple(int(digit) for digit in families)
-    sent = draw(st.lists(packets(values, versions), min_size=4, max_size=12))
+    sent = draw(st.lists(packets(values, versions), min_size=15, max_size=30))
     return Example(values, families, draw(st.booleans()), sent)
 
 
