@@ -1,41 +1,84 @@
-# The init container's image: make image. Another base: make image ARGS="--build-arg BASE=..."; it must be Debian or a
-# relative with Python 3.11 or newer. Both `args: [istio-iptables, -p, ...]` and `args: [-p, ...]` work: see ENTRYPOINT.
-ARG BASE=docker.io/library/python:3.13-slim-bookworm
+# The init container's image; `make image` builds it, `make image-test` tries it in a pod.
+#
+# Both `args: [istio-iptables, -p, ...]` and `args: [-p, ...]` work: see ENTRYPOINT. Another base: --build-arg BASE=...; it
+# must be Debian or a relative with Python 3.11 or newer, venv included. For a build that never changes, name the base by
+# its digest (python@sha256:...).
+#
+# What apt and pip need to know of this machine to reach their package sources (a proxy, an own index, an own authority)
+# comes in as secrets, which are there while a line runs and leave nothing in the image. All are optional:
+#   apt.conf   more settings for apt
+#   pip.conf   pip's
+#   ca.pem     authorities, for the two files above to name as /run/secrets/ca.pem
+ARG BASE=docker.io/library/python:3.13.7-slim-bookworm
 
 # What compiles (python-iptables) and installs stays in this stage.
 FROM ${BASE} AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+ARG DEBIAN_FRONTEND=noninteractive
+RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
+    --mount=type=secret,id=ca.pem,mode=0444 \
+    apt-get -qq update && apt-get -qq install --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY requirements/build.txt requirements/runtime.txt requirements/
-# Locked packages only, the build tool among them; build isolation would fetch another one.
-RUN python3 -m venv /build \
+# Locked packages only, the build tool among them; build isolation would fetch another one. The packages that draw boxes
+# around help texts and errors are left out: they are the larger half of everything, and the tool never uses them.
+# So that two builds give the same bytes, there is no debug information (-g0), which names a folder that is called
+# otherwise each time, and one time for all in archives.
+ENV CFLAGS=-g0 SOURCE_DATE_EPOCH=315532800
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
+    --mount=type=secret,id=ca.pem,mode=0444 \
+    python3 -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
  && /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
-        --wheel-dir /wheels -r requirements/runtime.txt
+        --wheel-dir /wheels -r requirements/runtime.txt \
+ && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY istio_iptables istio_iptables
-# Without pip: nothing is ever installed into it. Bytecode that is not checked against the sources' times: some image
-# builders change these, and in a read-only container Python would then compile everything at every start.
+# Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards.
+# Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
+# Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
 RUN /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
  && python3 -m venv --without-pip /opt/istio-iptables \
  && /build/bin/pip --python /opt/istio-iptables/bin/python install \
         --no-cache-dir --no-index --no-deps --no-compile /wheels/*.whl \
+ && cd /opt/istio-iptables/lib/python3*/site-packages \
+ && rm -rf netaddr/tests netaddr/eui/*.txt netaddr/eui/*.idx \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
 
 FROM ${BASE}
-LABEL org.opencontainers.image.title="istio-iptables" \
-      org.opencontainers.image.description="Sets up the rules that send a pod's traffic through its Envoy sidecar" \
-      org.opencontainers.image.licenses="Apache-2.0"
+ARG DEBIAN_FRONTEND=noninteractive
 # iptables brings the extensions and libraries that python-iptables loads, too; their folder gets a name that does not
 # depend on the architecture. Python's images come without bytecode for the standard library, which would be compiled
-# at every start.
-RUN apt-get update && apt-get install -y --no-install-recommends iptables nftables \
- && apt-get clean && rm -rf /var/lib/apt/lists/* \
+# at every start, and with pip, which goes. The lock file of iptables is made here, because a container with a read-only
+# root file system cannot make it, though it may lock one that is there.
+RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
+    --mount=type=secret,id=ca.pem,mode=0444 \
+    apt-get -qq update && apt-get -qq install --no-install-recommends iptables nftables \
+ && apt-get -qq purge $(dpkg-query -W -f '${Package}\n' 'python3*-venv' 'python3-pip*' 'python3-setuptools*' \
+        'python3-wheel*' 2>/dev/null) \
+ && stdlib=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') \
+ && rm -rf "$stdlib"/ensurepip "$stdlib"/site-packages/pip* "$stdlib"/site-packages/setuptools* \
+        "$stdlib"/site-packages/wheel* /usr/local/bin/pip* \
+        /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/cache/ldconfig/* \
+        /var/lib/dpkg/*-old /var/log/apt /var/log/dpkg.log /var/log/alternatives.log \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash \
+        -x '/(idlelib|lib2to3|test|tkinter|turtledemo|site-packages|dist-packages)/' "$stdlib" \
  && ln -s /usr/lib/*-linux-gnu*/xtables /usr/lib/xtables \
- && python3 -m compileall -q -x '/(ensurepip|idlelib|lib2to3|tkinter|turtledemo|site-packages|dist-packages)/' \
-        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+ && install -m 0600 /dev/null /run/xtables.lock
 COPY --from=build /opt/istio-iptables /opt/istio-iptables
 ENV PATH=/opt/istio-iptables/bin:$PATH \
+    TYPER_USE_RICH=0 \
     XTABLES_LIBDIR=/usr/lib/xtables
 ENTRYPOINT ["istio-iptables"]
+# Last, so that a new revision makes no new layers.
+ARG BASE
+ARG VERSION=
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="istio-iptables" \
+      org.opencontainers.image.description="Sets up the rules that send a pod's traffic through its Envoy sidecar" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BASE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"

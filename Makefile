@@ -4,8 +4,7 @@
 
 PYTHON ?= python3# makes the virtual environment
 VENV   ?= .venv
-ARGS   ?=# run: the command line; test, unit, kernel, e2e, soak: more for pytest; image, lock: more for those
-IMAGE  ?= istio-iptables
+ARGS   ?=# run: the command line; test, unit, kernel, e2e, soak, image-test: more for pytest; image, lock: more for those
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # `make -j test` would mix up the output, and the order below is meant
@@ -24,17 +23,17 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image lock clean venv system system-run
+.PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 	@echo "for example: make run ARGS=\"-b '*' --dry-run\"; make unit ARGS='-k cleanup'; make test PYTHON=python3.13"
 
 run: system-run $(VENV) ## show what it does, in network namespaces of its own; with ARGS="...": run it here
 	@$(if $(ARGS),$(AS_ROOT) $(VENV)/bin/istio-iptables $(ARGS),$(AS_ROOT) $(VENV)/bin/python tools/demo.py)
 
 test: system $(VENV) lint types ## all checks and all tests
-	$(TEST_AS_ROOT) $(PYTEST) $(wildcard tests/unit tests/kernel tests/e2e) $(DOCTESTS) $(ARGS)
+	$(TEST_AS_ROOT) $(PYTEST) tests/unit tests/kernel tests/e2e $(DOCTESTS) $(ARGS)
 
 lint: $(VENV) ## style, order of imports between the rooms, workflow files, dependencies
 	$(VENV)/bin/ruff check --quiet
@@ -57,7 +56,7 @@ kernel: system $(VENV) ## tests against the kernel, in network namespaces (skipp
 	$(TEST_AS_ROOT) $(PYTEST) tests/kernel $(ARGS)
 
 e2e: system $(VENV) ## tests with real traffic through a real Envoy (skipped unless root)
-	$(if $(wildcard tests/e2e/test_*.py),$(PYTEST) tests/e2e $(ARGS),@echo 'e2e: there are no tests yet')
+	$(TEST_AS_ROOT) $(PYTEST) tests/e2e $(ARGS)
 
 fuzz: $(VENV) ## property tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
@@ -67,16 +66,19 @@ soak: system $(VENV) ## thousands of generated configurations, in the kernel
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py) $(ARGS)
 
-golden: $(VENV) ## write tests/golden anew; read the difference before you commit it
+golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; read the difference before you commit it
 	$(VENV)/bin/python -m tests.golden --write
+	$(VENV)/bin/python -m tests.deploy --write
 
 bench: system $(VENV) ## measure what a run costs, beside a bare interpreter and iptables-restore
 	$(AS_ROOT) $(VENV)/bin/python tests/bench/bench.py $(ARGS)
 
+# BASE_FROM=debootstrap where no registry can be reached; tools/image.py has the other variables.
 image: ## build the container image, with docker or podman
-	@for engine in docker podman; do \
-	    if $$engine info >/dev/null 2>&1; then set -x; exec $$engine build --tag $(IMAGE) $(ARGS) .; fi; \
-	done; echo 'image: SKIPPED, neither docker nor podman works here'
+	@$(PYTHON) tools/image.py build $(ARGS)
+
+image-test: $(VENV) ## build it with podman and try it in pods (skipped unless root)
+	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
 
 # With the oldest Python: what it needs, the newer ones install too. ARGS=--upgrade for newer versions.
 # The files hold no address of a package index: hashes make it irrelevant from which one the packages come.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import Prepared, build, configure, prepare, render
+    from .api import Prepared, build, configure, lint_pods, pod_settings, prepare, render, validate
     from .backends.machine import Machine
     from .backends.namespace import enter as enter_network_namespace
     from .config import Config
@@ -45,8 +45,11 @@ _WHERE = {
     "build": "api",
     "configure": "api",
     "enter_network_namespace": "backends.namespace",
+    "lint_pods": "api",
+    "pod_settings": "api",
     "prepare": "api",
     "render": "api",
+    "validate": "api",
 }
 
 __all__ = [
@@ -63,8 +66,11 @@ __all__ = [
     "build",
     "configure",
     "enter_network_namespace",
+    "lint_pods",
+    "pod_settings",
     "prepare",
     "render",
+    "validate",
 ]
 
 

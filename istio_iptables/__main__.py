@@ -1,8 +1,8 @@
 """The entry point: read the command line and hand it on.
 
-A plain call (settings, and at most a command without options of its own) goes straight to its use
-case. Help, completion and everything else goes through the Typer application in cli.py, whose
-import takes longer than the plain call itself; both read the same declarations in settings.py.
+What goflags can read goes straight to its use case. Help, completion and --version are the Typer
+application's, in cli.py, whose import takes longer than a whole run. Both read the same declarations, in
+settings.py and commands.py, and tests hold that they understand the same.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    if sys.stdout is None:  # closed by the caller (>&-): what is printed goes nowhere
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
     if "_ISTIO_IPTABLES_COMPLETE" in os.environ:
         from .cli import run as run_application
 
@@ -45,7 +43,7 @@ def _clean(arguments: Sequence[str]) -> int:
     mistakes = invocation.mistakes
     if invocation.command not in ("", "cleanup"):
         mistakes = (*mistakes, f"{invocation.command!r}: istio-clean-iptables takes no command")
-    return _run(invocation.replace(command="cleanup", options=(), mistakes=mistakes))
+    return _run(invocation.replace(command="cleanup", options=(), operands=(), mistakes=mistakes))
 
 
 def _process(command: Callable[[Sequence[str]], int]) -> int:
@@ -55,6 +53,9 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
     while they are imported, and once more when the interpreter ends, which together takes a tenth of the run.
     """
     gc.disable()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (>&-): what is printed goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as we run
     try:
         return command(sys.argv[1:])
     finally:
@@ -62,7 +63,7 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
 
 
 def _run(invocation: Invocation) -> int:
-    if invocation.meta or (invocation.options and not invocation.mistakes):
+    if invocation.meta and not invocation.mistakes:
         from .cli import run as run_application
 
         return run_application(invocation.canonical())

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .backends.machine import Choice, Machine
     from .environment import Environment
     from .plan import Live, Plan
+    from .pod.lint import Finding
+    from .probe import Result
     from .ruleset import Family
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
@@ -48,7 +50,7 @@ def configure(
     given, mistakes = [], []
     for name, value in (settings or {}).items():
         if name not in BY_NAME:
-            mistakes.append(f"{name}: unknown setting{nearest(name, BY_NAME)}")
+            mistakes.append(f"{name}: unknown setting{nearest(str(name), BY_NAME)}")
             continue
         try:
             given.append(Given(BY_NAME[name], as_text(value), name))
@@ -56,6 +58,52 @@ def configure(
             mistakes.append(f"{name}: {error}")
     config, _warnings = resolve(parse(given, facts, mistakes), facts)
     return config
+
+
+def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
+    """Return the settings that the manifest of a pod means, for `configure`, by their long flag names.
+
+    `manifest` is YAML or JSON: a pod, a workload with a pod template, a list, or several documents; `name`
+    says which pod if there are several (`NAME`, `KIND/NAME` or `NAMESPACE/KIND/NAME`). Values are checked,
+    so that what is wrong is told by the name of the annotation. Raises SettingsError with every mistake.
+
+    >>> from istio_iptables import Facts, configure, pod_settings
+    >>> manifest = '''
+    ... kind: Pod
+    ... metadata: {name: web, annotations: {traffic.sidecar.istio.io/includeInboundPorts: "8080"}}
+    ... '''
+    >>> settings = pod_settings(manifest)
+    >>> settings["istio-inbound-ports"], settings["proxy-uid"]
+    ('8080', '1337')
+    >>> configure(settings, environment=Facts()).inbound_ports
+    (PortRange(first=8080, last=8080),)
+    """
+    from .pod import pick, pods, read
+
+    said = read(pick(pods(manifest, "the manifest"), name, "the manifest"))
+    parse(said.given, ThisMachine(), [*said.refusals, *said.mistakes])
+    return {given.setting.name: given.text for given in said.given}
+
+
+def lint_pods(manifest: str) -> list[Finding]:
+    """Return what in the manifest of pods does not do what it says, as `istio-iptables pod lint` has it.
+
+    `manifest` is as for `pod_settings`; all pods in it are looked at. `str()` of a Finding is a line, its
+    fields are the parts of it. Raises SettingsError if the text is no manifest.
+
+    >>> from istio_iptables import lint_pods
+    >>> found = lint_pods('''
+    ... kind: Pod
+    ... metadata: {name: web, annotations: {traffic.sidecar.istio.io/includeInboundPort: "8080"}}
+    ... ''')
+    >>> [(finding.kind, finding.remedy) for finding in found]
+    [('unknown', 'did you mean traffic.sidecar.istio.io/includeInboundPorts?')]
+    """
+    from .pod import pods
+    from .pod.lint import lint
+
+    facts = ThisMachine()
+    return [finding for pod in pods(manifest, "the manifest") for finding in lint(pod, facts)]
 
 
 def build(config: Config) -> Ruleset:
@@ -106,6 +154,19 @@ def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str
     return nft.script(translate(ruleset.replace(tables=tables)), explain=explain)
 
 
+def validate(config: Config, *, port: int = 15002, seconds: float = 5.0) -> tuple[Result, ...]:
+    """Prove with real connections that redirection works as a Config wants it, in this network namespace.
+
+    As root with the capabilities SETUID and SETGID everything is proven; as the proxy's user what it may. No
+    rules are touched. `port` is what is connected to, `seconds` how long all of it may take at most. What the
+    results come to says `probe.succeeded`. Raises KernelError.
+    """
+    from .backends.probing import probe_all, situation
+    from .probe.planning import plan
+
+    return probe_all(plan(config, policy.build(config), situation(), port), seconds)
+
+
 class Prepared:
     """A plan against a machine, made while its locks are held: look at it, then apply it or not."""
 
@@ -115,6 +176,7 @@ class Prepared:
         self.wanted = wanted
         self.choice = choice
         self.plan = plan
+        self._applied = False
 
     def settle(self) -> None:
         """Make the choice of the backend final; `apply` does so first.
@@ -127,24 +189,31 @@ class Prepared:
             self.plan = make_plan(self.live, self.wanted, choice.place)
         self.choice = choice
 
+    def require_loadable(self) -> None:
+        """Raise SettingsError if the backend cannot load a rule of the plan; touches nothing."""
+        # What is to be replaced has to be loadable too: it is put back if a later step fails.
+        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
+        refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
+        if refusals:
+            raise SettingsError(
+                f"variable ISTIO_OUTBOUND_OWNER_GROUPS: {text} (backend chosen: {self.choice.why}): list "
+                "fewer groups, or use libiptc or --native-nftables, which have no such limit"
+                for text in refusals
+            )
+
     def apply(self) -> None:
-        """Do what the plan says.
+        """Do what the plan says, once.
 
         Raises SettingsError if the backend cannot load it, before anything is touched, and
         KernelError if the kernel said no, after everything has been put back.
         """
         from .backends.signals import Held
 
+        if self._applied:
+            raise RuntimeError("this plan has been applied: prepare another one")
         self.settle()
-        # What is to be replaced has to be loadable too: it is put back if a later step fails.
-        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
-        refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
-        if refusals:
-            raise SettingsError(
-                f"{text}, which is used because {self.choice.why}: shorten ISTIO_OUTBOUND_OWNER_GROUPS "
-                "(libiptc and native nftables have no such limit)"
-                for text in refusals
-            )
+        self.require_loadable()
+        self._applied = True
         for action in self.plan.actions:
             self._machine.check(action)
         with Held() as signals:

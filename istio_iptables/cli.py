@@ -1,31 +1,33 @@
 """cli: the Typer application: help, completion, and the commands with options of their own.
 
-Everything it shows is declared in settings.py: the options of the application are made from that
-table, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
+Everything it shows is declared in settings.py and commands.py: the options of the application are made
+from these tables, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
 here in the canonical form `--name=value` that goflags makes of Go's dialect.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
 from . import __version__, usecases
+from .commands import COMMANDS, GROUPS, Command, Operand
 from .goflags import Invocation
-from .settings import BY_NAME, COMMANDS, SETTINGS, SOURCES, Command, Given, Setting
+from .output import complain
+from .settings import BY_NAME, SETTINGS, SOURCES, Given, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _EPILOG = (
-    "Every setting can be given by its flag, by the variable shown, or in a --config file; a flag goes "
-    "before a variable, a variable before a file. Exit codes: 0 done or nothing to do; 1 failed, everything "
-    "as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in place and --reconcile "
-    "is not given (diff: a difference)."
+    "Every setting can be given by its flag, by the variable shown, in a --config file, or by a --pod "
+    "manifest; a flag goes before a variable, a variable before a file. Exit codes: 0 done or nothing to do; "
+    "1 failed, everything as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in "
+    "place and --reconcile is not given (diff: a difference; pod lint: findings); 126 redirection does not "
+    "work, or could not be proven to (validate)."
 )
 _COMMAND_EPILOG = "All settings go with this command: `istio-iptables --help` lists them."
 _HELP = (
@@ -35,7 +37,10 @@ _HELP = (
 
 
 def _option(setting: Setting, panel: str) -> inspect.Parameter:
-    """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags."""
+    """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags.
+
+    It may be given several times: each time is checked, and the last one counts (of sources all do).
+    """
     variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if setting.name in BY_NAME else ""
     option = typer.Option(
         f"--{setting.name}",
@@ -49,7 +54,22 @@ def _option(setting: Setting, panel: str) -> inspect.Parameter:
         _identifier(setting),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[str | None, option],
+        annotation=Annotated[list[str] | None, option],
+    )
+
+
+#: The parameter of a callback that takes the operands, whatever they are called in help.
+_OPERANDS = "operands"
+
+
+def _argument(operand: Operand) -> inspect.Parameter:
+    """Return an operand as a parameter of a Typer callback. How many there are goflags has checked."""
+    argument = typer.Argument(help=operand.help, metavar=operand.words, show_default=False)
+    return inspect.Parameter(
+        _OPERANDS,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if operand.least else None,
+        annotation=Annotated[list[str] if operand.least else list[str] | None, argument],
     )
 
 
@@ -75,9 +95,9 @@ def _with_signature(
 def _given(settings: Sequence[Setting], values: Mapping[str, Any]) -> tuple[Given, ...]:
     """Return what was given, in the order of the declarations."""
     return tuple(
-        Given(setting, values[_identifier(setting)], setting.flag)
+        Given(setting, text, setting.flag)
         for setting in settings
-        if values.get(_identifier(setting)) is not None
+        for text in values.get(_identifier(setting)) or ()
     )
 
 
@@ -119,7 +139,16 @@ class _Settings(typer.core.TyperGroup):
                 words = f"{setting.variable}={setting.metavar}"
                 groups[setting.group].append((words, f"Variable only. {_described(setting)}"))
         _write(groups, formatter)
-        self.format_commands(ctx, formatter)
+        _write({"Commands": [(command.name, _short(command)) for command in COMMANDS]}, formatter)
+
+
+class _Group(typer.core.TyperGroup):
+    """Help of a group of commands."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the group's commands."""
+        members = [command for command in COMMANDS if command.words[0] == self.name]
+        _write({"Commands": [(command.words[-1], _short(command)) for command in members]}, formatter)
 
 
 class _Command(typer.core.TyperCommand):
@@ -174,22 +203,44 @@ def make_app() -> typer.Typer:
             ],
         )
     )
+    groups = {group: _group(app, group) for group in GROUPS}
     for command in COMMANDS:
-        short = command.help.partition(":")[0].partition(",")[0].partition(" (")[0]
-        app.command(command.name, cls=_Command, epilog=_COMMAND_EPILOG, short_help=short)(_command(command))
+        parent = app if len(command.words) == 1 else groups[command.words[0]]
+        parent.command(command.words[-1], cls=_Command, epilog=_COMMAND_EPILOG, short_help=_short(command))(
+            _command(command)
+        )
     return app
+
+
+def _group(app: typer.Typer, name: str) -> typer.Typer:
+    group = typer.Typer(cls=_Group, help=GROUPS[name], epilog=_COMMAND_EPILOG, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
+
+
+def _short(command: Command) -> str:
+    """Return a command's help as it stands in a list."""
+    return command.help.partition(":")[0].partition(",")[0].partition(" (")[0]
 
 
 def _command(command: Command) -> Callable[..., None]:
     def callback(context: typer.Context, **values: Any) -> None:
         invocation: Invocation = context.obj
         raise typer.Exit(
-            usecases.run(invocation.replace(command=command.name, options=_given(command.options, values)))
+            usecases.run(
+                invocation.replace(
+                    command=command.name,
+                    options=_given(command.options, values),
+                    operands=tuple(values.get(_OPERANDS) or ()),
+                )
+            )
         )
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    options = [_option(option, "Options") for option in command.options]
-    return _with_signature(callback, command.name, command.help, [context, *options])
+    parameters = [context, *(_option(option, "Options") for option in command.options)]
+    if command.operand:
+        parameters.append(_argument(command.operand))
+    return _with_signature(callback, command.name, command.help, parameters)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -197,9 +248,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = make_app()(list(arguments), standalone_mode=False, prog_name="istio-iptables")
     except _ArgumentError as error:
-        sys.stderr.write(f"{error}\n")
+        complain(f"{error}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
+        complain(f"standard output cannot be written: {error.strerror}\n")
         return 1
     return result if isinstance(result, int) else 0

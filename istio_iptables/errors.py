@@ -26,6 +26,10 @@ class SettingsError(IstioIptablesError):
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
 
+    def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[str, ...]]]:
+        """Let another process have it whole (pickle would hand `str()` of it to the constructor)."""
+        return type(self), (self.mistakes,)
+
 
 class KernelError(IstioIptablesError):
     """The kernel, or a tool that speaks to it, said no: `cause`, and the `remedy` if one is known."""
@@ -34,6 +38,16 @@ class KernelError(IstioIptablesError):
         self.cause = cause
         self.remedy = remedy
         super().__init__(f"{cause}\n  what to do: {remedy}" if remedy else cause)
+
+    def __reduce__(self) -> tuple[type[KernelError], tuple[str, str]]:
+        """Let another process have it whole."""
+        return type(self), (self.cause, self.remedy)
+
+
+class NotValidated(IstioIptablesError):
+    """Redirection does not work, or could not be proven to."""
+
+    exit_code = 126
 
 
 class Differs(IstioIptablesError):

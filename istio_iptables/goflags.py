@@ -1,8 +1,8 @@
 """goflags: read a command line as Go's pflag does, the dialect that pod specs are written in.
 
 It turns arguments into an Invocation: which settings were given in which words, which command,
-which options of that command. It knows the declarations in settings.py and nothing of what
-they mean, and it never stops at the first mistake: all of them are in the Invocation.
+which options and operands of that command. It knows the declarations in settings.py and commands.py
+and nothing of what they mean, and it never stops at the first mistake: all of them are in the Invocation.
 
 The dialect (github.com/spf13/pflag): `--flag value`, `--flag=value`; a boolean takes a value only
 after `=`; `-p 15001`, `-p15001`, `-p=15001`; one-letter booleans may be joined (`-np15001`); a
@@ -11,8 +11,9 @@ flag that needs a value takes the next argument whatever it looks like.
 
 from __future__ import annotations
 
+from .commands import COMMAND_BY_NAME, COMMANDS, GROUPS
 from .record import Record
-from .settings import BY_NAME, BY_SHORT, COMMAND_BY_NAME, COMMANDS, SOURCES, Given, nearest, shown
+from .settings import BY_NAME, BY_SHORT, SOURCE_BY_NAME, SOURCES, Given, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ PROGRAM_WORD = "istio-iptables"
 HELP = ("--help", "-h")
 META = (*HELP, "--version", "--install-completion", "--show-completion")
 
+#: Words of command names, which are no value of an unknown flag before them.
+_COMMAND_WORDS = frozenset(word for command in COMMANDS for word in command.words)
+
 
 class Invocation(Record):
     """A command line, taken apart.
 
     `settings` and `sources` (--config, ...) and `options` (of the command) are in the order given;
+    `command` may be the first word of a group alone, which is a mistake unless help is asked for.
     `meta` are flags such as --help.
     """
 
@@ -39,6 +44,7 @@ class Invocation(Record):
     sources: tuple[Given, ...] = ()
     command: str = ""
     options: tuple[Given, ...] = ()
+    operands: tuple[str, ...] = ()
     meta: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
 
@@ -52,8 +58,8 @@ class Invocation(Record):
         words = [flag for flag in self.meta if flag not in of_command]
         words += [spelled(given) for given in (*self.sources, *self.settings)]
         if self.command:
-            words += [self.command, *(spelled(given) for given in self.options)]
-        return [*words, *of_command]
+            words += [*self.command.split(), *(spelled(given) for given in self.options)]
+        return [*words, *of_command, *(["--", *self.operands] if self.operands else [])]
 
 
 class _Reader:
@@ -65,9 +71,12 @@ class _Reader:
         self.meta: list[str] = []
         self.mistakes: list[str] = []
         self.command = ""
+        self.operands: list[str] = []
+        #: The second word of a command was none of its group's: what the words after it mean, nobody knows.
+        self.group_is_lost = False
         self.long: Mapping[str, Setting] = {
             **{name: setting for name, setting in BY_NAME.items() if setting.has_flag},
-            **{source.name: source for source in SOURCES},
+            **SOURCE_BY_NAME,
         }
 
     def read(self) -> None:
@@ -79,26 +88,52 @@ class _Reader:
             if word.partition("=")[0] in META:
                 self.meta.append(word)
             elif word == "--":
-                self._words(self.rest)
-                return
+                for rest in self.rest:
+                    self._word(rest)
+                self.rest.clear()
             elif word.startswith("--"):
                 self._long(word)
             elif word.startswith("-") and word != "-":
                 self._shorts(word)
             else:
-                self._words([word])
+                self._word(word)
+        self._complete()
 
-    def _words(self, words: Sequence[str]) -> None:
-        for word in words:
-            if self.command:
-                self.mistakes.append(f"{word!r}: unexpected argument after the command {self.command}")
-            elif word in COMMAND_BY_NAME:
-                self.command = word
-                self.long = {**self.long, **{o.name: o for o in COMMAND_BY_NAME[word].options}}
-            else:
-                known = [command.name for command in COMMANDS]
-                hint = nearest(word, known) or f" (commands: {', '.join(known)})"
-                self.mistakes.append(f"{word!r}: unknown command{hint}")
+    def _word(self, word: str) -> None:
+        """Take a word that is no flag: of a command's name, or an operand."""
+        command = COMMAND_BY_NAME.get(self.command)
+        if command is None:
+            self._command(word)
+        elif command.operand and (not command.operand.most or len(self.operands) < command.operand.most):
+            self.operands.append(word)
+        else:
+            self.mistakes.append(f"{word!r}: unexpected argument after the command {self.command}")
+
+    def _command(self, word: str) -> None:
+        if self.group_is_lost:
+            return
+        name = f"{self.command} {word}".strip()
+        if name in COMMAND_BY_NAME:
+            self.command = name
+            self.long = {**self.long, **{o.name: o for o in COMMAND_BY_NAME[name].options}}
+        elif name in GROUPS:
+            self.command = name
+        else:
+            known = [command.name for command in COMMANDS if command.name.startswith(self.command)]
+            hint = nearest(name, known) or f" (commands: {', '.join(known)})"
+            self.mistakes.append(f"{name!r}: unknown command{hint}")
+            self.group_is_lost = bool(self.command)
+
+    def _complete(self) -> None:
+        """Find what is missing. Where there are other mistakes it may only have been misread."""
+        command = COMMAND_BY_NAME.get(self.command)
+        if self.mistakes or self.meta:
+            return
+        if command is None and self.command:
+            known = [command.name for command in COMMANDS if command.words[0] == self.command]
+            self.mistakes.append(f"{self.command}: needs another word (commands: {', '.join(known)})")
+        elif command and command.operand and len(self.operands) < command.operand.least:
+            self.mistakes.append(f"{self.command}: needs {command.operand.words} ({command.operand.help})")
 
     def _long(self, word: str) -> None:
         name, equals, value = word[2:].partition("=")
@@ -144,7 +179,7 @@ class _Reader:
     def _unknown(self, flag: str, has_value: bool, hint: str) -> None:
         self.mistakes.append(f"{shown(flag)}: unknown flag{hint}")
         next_is_its_value = self.rest and not self.rest[0].startswith("-")
-        if not has_value and next_is_its_value and self.rest[0] not in COMMAND_BY_NAME:
+        if not has_value and next_is_its_value and self.rest[0] not in _COMMAND_WORDS:
             self.rest.pop(0)
 
 
@@ -155,4 +190,12 @@ def read(arguments: Sequence[str]) -> Invocation:
     sources = tuple(given for given in reader.given if given.setting in SOURCES)
     settings = tuple(given for given in reader.given if given.setting.name in BY_NAME)
     options = tuple(g for g in reader.given if g not in sources and g not in settings)
-    return Invocation(settings, sources, reader.command, options, tuple(reader.meta), tuple(reader.mistakes))
+    return Invocation(
+        settings,
+        sources,
+        reader.command,
+        options,
+        tuple(reader.operands),
+        tuple(reader.meta),
+        tuple(reader.mistakes),
+    )

@@ -6,8 +6,9 @@ half its modules, for the three things that are needed here, a level, a time and
 
 from __future__ import annotations
 
-import sys
 import time
+
+from .output import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Logger:
             lines = [json.dumps(values, ensure_ascii=False)]
         else:
             lines = [f"{stamp}\t{level}\t{line}" for line in message.splitlines() or [""]]
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
-        sys.stderr.flush()
+        complain("".join(f"{line}\n" for line in lines))
 
 
 log = Logger()

@@ -21,9 +21,11 @@ from .ruleset import (
     BUILTIN_CHAINS,
     FAMILIES,
     TABLES,
+    Comment,
     Destination,
     InInterface,
     Jump,
+    MarkLookup,
     OutInterface,
     Redirect,
     Ruleset,
@@ -36,7 +38,7 @@ from .ruleset import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal, Protocol, TypeAlias
 
     from .edit import TableEdit
@@ -85,6 +87,13 @@ class EditTable(Record):
         """True if inbound traffic that it captured before is for another table to capture."""
         return bool(_captors(self.before) - _captors(self.after))
 
+    def script(self) -> str:
+        """Return the action as a script for the tool that could do it, named in a comment."""
+        from .formats.restore import edit_script
+
+        tool = f"{'iptables' if self.edit.family == 'ipv4' else 'ip6tables'}-{self.place}-restore --noflush"
+        return f"# {self}: for {tool}\n{edit_script(self.edit)}"
+
     def __str__(self) -> str:
         rules = self.edit.rules_added()
         what = f"write {rules} rules" if rules else "remove rules"
@@ -100,6 +109,10 @@ class AddObject(Record):
         """Return the action that undoes this one."""
         return RemoveObject(self.item)
 
+    def script(self) -> str:
+        """Return the command as a comment."""
+        return f"# {self}\n"
+
     def __str__(self) -> str:
         return ip_command(self.item)
 
@@ -112,6 +125,10 @@ class RemoveObject(Record):
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
         return AddObject(self.item)
+
+    def script(self) -> str:
+        """Return the command as a comment."""
+        return f"# {self}\n"
 
     def __str__(self) -> str:
         return ip_command(self.item).replace(" add ", " del ").removesuffix(" nodad")
@@ -126,6 +143,12 @@ class EditNative(Record):
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
         return EditNative(self.after, self.before)
+
+    def script(self) -> str:
+        """Return the action as a script for nft(8)."""
+        from .formats.nft import edit_scripts
+
+        return f"# {self}: for nft -f -\n" + "".join(edit_scripts(self.before, self.after))
 
     def __str__(self) -> str:
         rules = sum(len(chain.rules) for table in self.after for chain in table.chains)
@@ -157,11 +180,17 @@ class Live(Record):
 
     def marks(self) -> frozenset[int]:
         """Return the marks of live TPROXY rules of ours: they tell which routes are ours."""
+        return frozenset(target.mark for target in self._targets() if isinstance(target, TProxy))
+
+    def redirects_to(self) -> tuple[int, ...]:
+        """Return the local ports that live rules of ours redirect to."""
+        return tuple(sorted({target.port for target in self._targets() if isinstance(target, Redirect)}))
+
+    def _targets(self) -> Iterator[Target]:
         chains: list[Chain | NativeChain] = [chain for table in self.native for chain in table.chains]
         for tables in self.tables.values():
             chains += [chain for table in tables for chain in table.chains if chain.is_ours]
-        rules = (rule for chain in chains for rule in chain.rules)
-        return frozenset(rule.target.mark for rule in rules if isinstance(rule.target, TProxy))
+        return (rule.target for chain in chains for rule in chain.rules)
 
 
 class Difference(Record):
@@ -187,6 +216,20 @@ class Plan(Record):
         """What the actions change, for people: the tables, and the network beside them, that differ."""
         return _differences(self.live, self.wanted, self.place)
 
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """Say which chains of ours stay although no rules are wanted, as somebody else's rule needs them."""
+        if self.wanted.tables:
+            return ()
+        return tuple(
+            f"chain {chain.name} ({action.edit.family} {action.edit.table}, {action.place}) stays, empty: "
+            f"somebody else's rule jumps to it; remove the rule (it has `-j {chain.name}`) and clean up again"
+            for action in self.actions
+            if isinstance(action, EditTable)
+            for chain in action.after.chains
+            if chain.is_ours
+        )
+
 
 def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = False) -> Plan:
     """Return what turns `live` into `wanted`, with rules in `place` and none of ours elsewhere.
@@ -204,8 +247,10 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
         # raw last, since nat relies on its zones; a table that gives inbound traffic up after the others
         key=lambda action: (action.edit.table == "raw", action.gives_up, -TABLES.index(action.edit.table))
     )
-    missing = [item for item in wanted.network if item not in live.network]
-    obsolete = [item for item in live.network if item not in wanted.network]
+    # A routing rule comes after the route that it leads to, and goes before it: without the route it might be
+    # a stranger's, so a run that is killed in between must not leave it behind.
+    missing = sorted((i for i in wanted.network if i not in live.network), key=_is_lookup)
+    obsolete = sorted((i for i in live.network if i not in wanted.network), key=_is_lookup)
     actions: list[Action] = [AddObject(item) for item in missing]
     native = _native_actions(live, wanted, place, rewrite)
     actions += [*native, *adding, *removing] if place == "native" else [*adding, *removing, *native]
@@ -214,6 +259,10 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
     replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _IPTABLES_PLACES)
     return Plan(tuple(actions), replaces, live, wanted, place)
+
+
+def _is_lookup(item: NetworkObject) -> bool:
+    return isinstance(item, MarkLookup)
 
 
 _IPTABLES_PLACES: tuple[Place, ...] = ("legacy", "nft")
@@ -348,8 +397,10 @@ _BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, Out
 
 def _sorted_words(rule: Rule) -> list[str]:
     def place(match: Match) -> tuple[int, str]:
-        kind = type(match)
-        return _BASIC_MATCHES.index(kind) if kind in _BASIC_MATCHES else len(_BASIC_MATCHES), repr(match)
+        kind, others = type(match), len(_BASIC_MATCHES)
+        if kind in _BASIC_MATCHES:
+            return _BASIC_MATCHES.index(kind), repr(match)
+        return others + (kind is Comment), repr(match)  # we write the comment last
 
     return rule_words(rule.replace(matches=tuple(sorted(rule.matches, key=place))))
 

@@ -6,10 +6,11 @@ then settles what depends on the machine.
 
 from __future__ import annotations
 
+from .commands import COMMAND_BY_NAME
 from .config import Config, Everything
 from .errors import SettingsError
 from .record import Record
-from .settings import COMMAND_BY_NAME, SETTINGS, Given
+from .settings import SETTINGS, Given
 from .values import BadValue, host_network
 
 TYPE_CHECKING = False
@@ -81,10 +82,6 @@ def service_links(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-#: Fields of switches that other tools have and this one does not have yet.
-_NOT_YET = frozenset({"run_validation"})
-
-
 def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] = ()) -> Parsed:
     """Parse everything given, the strongest last, and return all values.
 
@@ -106,11 +103,6 @@ def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] =
         strongest[item.setting.name] = item
         if item.setting.field:
             parsed[item.setting.field] = value
-    problems += [
-        f"{strongest[setting.name].origin}: not available yet"
-        for setting in SETTINGS
-        if setting.field in _NOT_YET and parsed[setting.field]
-    ]
     if problems:
         raise SettingsError(problems)
     changed = tuple(
@@ -148,6 +140,10 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     if not isinstance(networks, Everything):
         chosen["outbound_networks_name_loopback"] = any(n.names_loopback for n in networks)
         chosen["outbound_networks"] = tuple(n.as_network() for n in networks)
+    if chosen["inbound_ports_excluded"] and not isinstance(chosen["inbound_ports"], Everything):
+        warnings.append(
+            "--istio-local-exclude-ports has no effect: --istio-inbound-ports lists the ports to capture"
+        )
     if chosen["interception_mode"] == "TPROXY" and chosen["rerouted_interfaces"]:
         warnings.append(
             "--kube-virt-interfaces has no effect on ports that TPROXY captures, which takes packets first"

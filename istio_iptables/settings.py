@@ -1,8 +1,8 @@
 """Settings: every setting once. The command line, variables, files, help and docs read this table.
 
 A Setting says what a user may write (flag, short option, variables, default, parser, help) and
-which field of Config or Operation it becomes. A Command says what a command word does and which
-options only it has. What was given is collected in sources.py and turned into values in resolve.py.
+which field of Config or Operation it becomes. Commands are declared in commands.py.
+What was given is collected in sources.py and turned into values in resolve.py.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ SETTINGS: tuple[Setting, ...] = (
     _switch("skip-rule-apply", "Do not touch any rules.", field="skip_rule_apply"),
     _switch(
         "run-validation",
-        "After applying, prove with real connections that redirection works (not available yet).",
+        "After applying, prove with real connections that redirection works (like `validate`).",
         field="run_validation",
     ),
     Setting(
@@ -405,59 +405,21 @@ SOURCES: tuple[Setting, ...] = (
         values.anything,
         metavar="FILE",
     ),
-    option("pod", "Pod manifest to take settings from (not available yet).", values.anything, metavar="FILE"),
-    option("pod-name", "Which pod of the manifest (not available yet).", values.anything, metavar="NAME"),
-)
-
-
-class Command(Record):
-    """A command word, what it does, and the options that only it has."""
-
-    name: str
-    help: str
-    options: tuple[Setting, ...] = ()
-
-
-COMMANDS: tuple[Command, ...] = (
-    Command("apply", "Put the rules in place (what happens without a command)."),
-    Command(
-        "diff",
-        "Show how the rules in place differ from the wanted ones: exit 0 if they do not, 3 if they do.",
-        (
-            option(
-                "json", "Print the difference for programs.", values.boolean, default="false", metavar="BOOL"
-            ),
-        ),
+    option(
+        "pod",
+        "Pod manifest, or a workload's, to take settings from its annotations and containers: YAML or JSON, "
+        "`-` for standard input. A --config file goes before it.",
+        values.anything,
+        metavar="FILE",
     ),
-    Command("cleanup", "Remove everything that this tool ever put there, whatever the settings say."),
-    Command(
-        "render",
-        "Print the rules that the settings mean; nothing is touched.",
-        (
-            option(
-                "family",
-                "Only this family, ipv4 or ipv6: iptables-restore takes one at a time.",
-                values.one_of("ipv4", "ipv6", "", empty=""),
-                metavar="FAMILY",
-            ),
-            option(
-                "format",
-                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
-                "Not given: what apply would load.",
-                values.one_of("restore", "nft", "commands", "json", "", empty=""),
-                metavar="FORMAT",
-            ),
-            option(
-                "explain",
-                "With --format commands or nft: why each rule is there, above it.",
-                values.boolean,
-                default="false",
-                metavar="BOOL",
-            ),
-        ),
+    option(
+        "pod-name",
+        "Which pod of the manifest, if there are several: NAME, KIND/NAME or NAMESPACE/KIND/NAME.",
+        values.anything,
+        metavar="NAME",
     ),
 )
-COMMAND_BY_NAME: Mapping[str, Command] = {command.name: command for command in COMMANDS}
+SOURCE_BY_NAME: Mapping[str, Setting] = {source.name: source for source in SOURCES}
 
 
 class Given(Record):

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import sys
 
+from . import output
 from .api import build, prepare, render
 from .environment import ThisMachine
-from .errors import Differs, KernelError, SettingsError
+from .errors import Differs, KernelError, NotValidated, SettingsError
 from .formats import difference
 from .log import log
 from .resolve import parse, parse_options, resolve, service_links
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .goflags import Invocation
     from .resolve import Operation
+    from .settings import Given
 
 
 class Run:
@@ -33,11 +35,18 @@ class Run:
         """Check everything that was given. Raises SettingsError with all mistakes."""
         self._facts = ThisMachine()
         self._warnings = service_links(environ)
-        given, mistakes = collect(invocation, environ)
+        self.invocation = invocation
+        self.given, mistakes = collect(invocation, environ)
+        mistakes += _namespace_mistakes(self.given)
         self.command = invocation.command
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
-        self.parsed = parse(given, self._facts, [*mistakes, *bad_options])
+        self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
         self.operation: Operation = self.parsed.operation()
+
+    @property
+    def facts(self) -> ThisMachine:
+        """The machine that the settings are for, which knows names of users and groups."""
+        return self._facts
 
     def enter_namespace(self) -> None:
         """Enter the network namespace of the settings; a dry run that may not stays where it is."""
@@ -55,7 +64,7 @@ class Run:
             log.warn(f"{error.cause}: addresses are those of the present network namespace")
 
     def _only_prints(self) -> bool:
-        return self.operation.dry_run or self.command == "render"
+        return self.operation.dry_run or self.command == "render" or self.command in _POD_COMMANDS
 
     def config(self) -> Config:
         """Settle the Config, and log what an operator will want to know tomorrow."""
@@ -87,6 +96,20 @@ class Run:
         )
 
 
+def _namespace_mistakes(given: list[Given]) -> list[str]:
+    """Return what is wrong with the network namespace that was asked for: it is looked at, not entered."""
+    asked = [item for item in given if item.setting.field == "network_namespace" and item.text]
+    if not asked:
+        return []
+    from .backends.namespace import mistake
+
+    found = mistake(asked[-1].text, asked[-1].origin)
+    return [found] if found else []
+
+
+#: The commands about manifests, which have a module of their own, and their functions there.
+_POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-container": "init_container"}
+
 #: Exit code of a run that Ctrl-C ended, as shells have it.
 _INTERRUPTED = 130
 
@@ -109,13 +132,11 @@ def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
         started = Run(invocation, environ)
         log.configure(started.operation.log_levels, as_json=started.operation.log_as_json)
         started.enter_namespace()
-        status = _use_case(started)(started)
-        sys.stdout.flush()
-        return status
+        return _use_case(started)(started)
     except BrokenPipeError:
         raise
     except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
+        output.complain(f"{error}\n")
         return error.exit_code
     except (KernelError, Differs) as error:
         log.error(str(error))
@@ -123,13 +144,34 @@ def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
     except OSError as error:
         log.error(str(error))
         return 1
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Report what nobody has thought of; where it happened is for whoever mends it."""
+    what = " ".join(f"{type(error).__name__} {error}".split())
+    log.error(
+        f"unexpected {what}: this is a mistake in istio-iptables: report it, with what it says "
+        "with --log_output_level=default:debug"
+    )
+    if log.enabled("debug"):
+        import traceback
+
+        log.debug("".join(traceback.format_exception(error)))
+    return 1
 
 
 def _use_case(run: Run) -> Callable[[Run], int]:
     command = run.command
+    if command in _POD_COMMANDS:
+        from . import pod_commands
+
+        use_case: Callable[[Run], int] = getattr(pod_commands, _POD_COMMANDS[command])
+        return use_case
     if command == "cleanup" or (run.operation.cleanup_only and command in ("", "apply")):
         return cleanup
-    return {"": apply, "apply": apply, "diff": diff, "render": show}[command]
+    return {"": apply, "apply": apply, "diff": diff, "render": show, "validate": validate}[command]
 
 
 # --- the commands ---------------------------------------------------------------------------
@@ -141,18 +183,26 @@ def show(run: Run) -> int:
     families = [family for family in FAMILIES if options["family"] in ("", family)]
     ruleset = build(run.config())
     style = options["format"] or run.style
-    sys.stdout.write(render(ruleset, style, families, explain=options["explain"]))
+    output.write(render(ruleset, style, families, explain=options["explain"]))
     return 0
 
 
 def apply(run: Run) -> int:
-    """Put the rules in place; with --dry-run print them."""
-    if run.operation.skip_rule_apply:
+    """Put the rules in place; with --dry-run print them. With --run-validation prove that they work."""
+    operation = run.operation
+    if operation.skip_rule_apply:
         log.info("--skip-rule-apply: no rules are touched")
-        return 0
-    wanted = build(run.config())
-    if run.operation.dry_run:
-        return _print_script(run, render(wanted, run.style))
+        return _validate(run, run.config()) if operation.run_validation else 0
+    config = run.config()
+    wanted = build(config)
+    if operation.dry_run:
+        status = _print_script(run, render(wanted, run.style))
+    else:
+        status = _put_in_place(run, wanted)
+    return _validate(run, config) if operation.run_validation else status
+
+
+def _put_in_place(run: Run, wanted: Ruleset) -> int:
     with run.machine(writing=True) as machine:
         prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
         _log_state("before", prepared)
@@ -162,30 +212,90 @@ def apply(run: Run) -> int:
             return 0
         if prepared.plan.replaces and not run.operation.reconcile and prepared.plan.differences:
             _log_choice(prepared)
-            sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
+            output.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
                 "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
             )
         prepared.settle()
+        prepared.require_loadable()
         _log_choice(prepared)
         _apply(machine, prepared)
     return 0
 
 
+def validate(run: Run) -> int:
+    """Prove with real connections that redirection works; exit 126 if it does not, or cannot be proven to."""
+    return _validate(run, run.config(), as_json=run.options["json"])
+
+
+def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
+    if run.operation.dry_run:
+        log.info("--dry-run: nothing is validated, since no connections are made")
+        return 0
+    from . import api
+    from .formats import validation
+    from .probe import succeeded
+    from .probe.judging import coverage
+
+    operation = run.operation
+    results = api.validate(config, port=operation.probe_port, seconds=operation.probe_timeout)
+    success = succeeded(results)
+    broken = any(result.status == "fail" for result in results)
+    notes = coverage(config)
+    if broken:
+        notes = (_rules_in_place(run, config), *notes)
+    if as_json:
+        output.write(validation.json_text(results, notes, succeeded=success))
+    else:
+        output.write(validation.text(results, notes, colour=_colour()))
+    if success:
+        log.info("validated: connections are redirected as they should be, as far as that could be tried")
+        return 0
+    said = "redirection does not work" if broken else "redirection could not be proven to work"
+    log.error(f"{said}: the report on standard output says what was tried and what to do")
+    return NotValidated.exit_code
+
+
+def _rules_in_place(run: Run, config: Config) -> str:
+    """Return how the rules in place compare with the settings, if this process may look at them."""
+    try:
+        with run.machine(writing=False) as machine:
+            prepared = prepare(machine, build(config))
+    except (KernelError, OSError) as error:
+        cause = error.cause if isinstance(error, KernelError) else str(error)
+        return f"the rules in place could not be looked at: {cause}"
+    places = [place for place in ("legacy", "nft") if prepared.live.holds_ours(place)]
+    places += ["native nftables"] if prepared.live.native else []
+    if not places:
+        return "no rules of ours are in place, in no backend: apply them first"
+    ports = ", ".join(map(str, prepared.live.redirects_to()))
+    where = f"rules of ours are in place ({', '.join(places)}), which redirect to the ports {ports}"
+    if prepared.plan.differences:
+        return f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
+    return (
+        f"{where}: they are those that the settings mean, so something else keeps them from working, "
+        "such as other rules, or a table that is switched off (`nft list ruleset` shows all)"
+    )
+
+
 def cleanup(run: Run) -> int:
     """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
     run.log_settings()
+    if run.operation.run_validation:
+        log.warn("--run-validation has no effect: rules are removed, so there is nothing to prove")
     wanted = Ruleset()
     with run.machine(writing=not run.operation.dry_run) as machine:
         prepared = prepare(machine, wanted)
         _log_state("before", prepared)
         if run.operation.dry_run:
-            return _print_script(run, difference.text(prepared.plan))
+            return _print_script(run, "".join(action.script() for action in prepared.plan.actions))
         if not prepared.plan.actions:
             log.info("nothing of ours is in place: nothing to do")
             return 0
         _apply(machine, prepared)
+        for left in prepared.plan.left_behind:
+            log.warn(left)
     return 0
 
 
@@ -197,9 +307,9 @@ def diff(run: Run) -> int:
     _log_choice(prepared)
     differs = bool(prepared.plan.differences)
     if run.options["json"]:
-        sys.stdout.write(difference.json_text(prepared.plan))
+        output.write(difference.json_text(prepared.plan))
     elif differs:
-        sys.stdout.write(difference.text(prepared.plan, colour=_colour()))
+        output.write(difference.text(prepared.plan, colour=_colour()))
     else:
         log.info("the rules are in place: no difference")
     return Differs.exit_code if differs else 0
@@ -231,12 +341,13 @@ def _log_state(when: str, prepared: Prepared) -> None:
 
 def _print_script(run: Run, text: str) -> int:
     """Print what a dry run shows, into DRY_RUN_FILE_PATH too."""
-    sys.stdout.write(text)
+    output.write(text)
     path = run.operation.dry_run_file
     if path:
         try:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
-        except OSError as error:
-            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = error.strerror if isinstance(error, OSError) else error
+            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}") from error
     return 0

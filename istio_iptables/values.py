@@ -103,6 +103,11 @@ def anything(text: str, _: Names) -> str:
     return text
 
 
+def words(text: str, _: Names) -> tuple[str, ...]:
+    """Parse a list of any texts."""
+    return members(text)
+
+
 def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], str]:
     """Make a parser for one of some words; `empty` is what the empty string means, if anything."""
 
@@ -132,6 +137,8 @@ def duration(text: str, _: Names) -> float:
     """Parse a Go duration (time.ParseDuration) that is more than zero, into seconds."""
     # By hand: every run parses the default, and importing `re` would cost it five milliseconds.
     nanoseconds, rest = 0.0, text.removeprefix("+")
+    if rest.startswith("-"):
+        raise BadValue(f"{text!r} is out of range: the duration must be more than zero")
     while True:
         after = rest.lstrip("0123456789.")
         number = rest[: len(rest) - len(after)]
@@ -144,7 +151,7 @@ def duration(text: str, _: Names) -> float:
             break
     seconds = nanoseconds / 10**9
     if not 0 < seconds < 2**63 / 10**9:
-        raise BadValue(f"{text!r} is out of range: the duration must be more than zero")
+        raise BadValue(f"{text!r} is out of range: use more than zero, and less than 292 years (as Go does)")
     return seconds
 
 
@@ -227,8 +234,12 @@ def ports_or_all(text: str, _: Names) -> Everything | tuple[PortRange, ...]:
 
 
 def _interface(text: str) -> str:
-    if text in (".", "..") or not text.isprintable() or any(c in "/:" or c.isspace() for c in text):
-        raise BadValue(f"{text!r} is not an interface: a name has no '/', ':' or white space")
+    if text in (".", ".."):
+        raise BadValue(f"{text!r} is not an interface: no name is '.' or '..'")
+    if not text.isprintable() or any(c in "/:" or c.isspace() for c in text):
+        raise BadValue(
+            f"{text!r} is not an interface: a name has no '/', ':', white space or unprintable character"
+        )
     if len(text.encode()) > _LONGEST_INTERFACE_NAME:
         raise BadValue(f"{text!r} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes")
     if text[0] in "-!":

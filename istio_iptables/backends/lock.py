@@ -65,7 +65,8 @@ class Locks:
         except OSError as error:
             raise KernelError(
                 f"the lock file {path} cannot be opened: {os.strerror(error.errno or 0)}",
-                "mount a writable directory there, or name a writable file in XTABLES_LOCKFILE, "
+                "mount a writable directory there, or have an empty file there in the image (which may be "
+                "read-only then), or name another file in XTABLES_LOCKFILE, "
                 "or use --cni-mode, which locks the network namespace alone",
             ) from error
         self._held.append(descriptor)

@@ -143,8 +143,8 @@ class Machine:
 
     def _chosen(self, place: Place, why: str) -> Choice:
         backend = self._legacy if place == "legacy" else self._nft
-        if isinstance(backend, Restore) and not backend.available():
-            backend._command("ipv4", "restore")  # raises: says what is missing
+        if isinstance(backend, Restore):
+            backend.require()
         return Choice(place, backend.name, why)
 
     def _holds_others(self, live: Live, place: Place) -> bool:

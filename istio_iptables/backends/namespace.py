@@ -17,6 +17,26 @@ def enter(namespace: str, origin: str = "--network-namespace") -> None:
 
     Raises SettingsError if there is no such namespace, KernelError if it may not be entered.
     """
+    descriptor, path = _open(namespace, origin)
+    try:
+        _setns(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def mistake(namespace: str, origin: str) -> str:
+    """Return why there is no such network namespace, nothing if there is one, or if only root could tell."""
+    try:
+        os.close(_open(namespace, origin)[0])
+    except SettingsError as error:
+        return str(error)
+    except KernelError:
+        pass
+    return ""
+
+
+def _open(namespace: str, origin: str) -> tuple[int, str]:
+    """Return a descriptor of a network namespace, and its path. Raises as `enter` does."""
     import fcntl
 
     path = namespace if "/" in namespace else os.path.join(_NAMES, namespace)
@@ -26,16 +46,16 @@ def enter(namespace: str, origin: str = "--network-namespace") -> None:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise _forbidden(path) from error
         raise SettingsError([f"{origin}: {path!r} cannot be opened: {error.strerror}"]) from error
+    except ValueError as error:  # a NUL, or what no file can be called
+        raise SettingsError([f"{origin}: {path!r} cannot be opened: {error}"]) from error
     try:
-        try:
-            kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
-        except OSError:
-            kind = 0
-        if kind != _CLONE_NEWNET:
-            raise SettingsError([f"{origin}: {path!r} is not a network namespace"])
-        _setns(descriptor, path)
-    finally:
+        kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != _CLONE_NEWNET:
         os.close(descriptor)
+        raise SettingsError([f"{origin}: {path!r} is not a network namespace"])
+    return descriptor, path
 
 
 def _setns(descriptor: int, path: str) -> None:

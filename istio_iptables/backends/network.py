@@ -30,9 +30,9 @@ def read(
     """Return what is there of ours, and nothing that might be a stranger's.
 
     `passthrough` is the IPv6 address that is ours. A routing rule is ours if its mark and table are one
-    of `lookups` (this run's settings), or if live rules of ours use its mark (`marks`) and it leads to
-    our usual table or, there being none of these, to a table that only delivers locally. A route is
-    ours if it is the local default route of such a table.
+    of `lookups` (this run's settings); or if it leads to our usual table, and that delivers locally, by our
+    usual mark or one of live rules of ours (`marks`); or, there being none of these, if it leads from such a
+    mark to a table that only delivers locally. A route is ours if it is such a table's local default route.
     """
     found: list[NetworkObject] = []
     for address in netlink.addresses():
@@ -42,26 +42,29 @@ def read(
         )
         if is_ours and f"{address.address}/{address.prefix}" == str(passthrough):
             found.append(LocalAddress(passthrough))
-    known = frozenset(lookups) | {DEFAULT_LOOKUP} | {(mark, DEFAULT_LOOKUP[1]) for mark in marks}
+    usual = {DEFAULT_LOOKUP, *((mark, DEFAULT_LOOKUP[1]) for mark in marks)}
     for family in FAMILIES:
-        found += _lookups(family, frozenset(marks), known)
+        found += _lookups(family, frozenset(marks), frozenset(lookups), usual)
     return tuple(found)
 
 
-def _lookups(family: Family, marks: frozenset[int], known: frozenset[tuple[int, int]]) -> list[NetworkObject]:
+def _lookups(
+    family: Family, marks: frozenset[int], wanted: frozenset[tuple[int, int]], usual: set[tuple[int, int]]
+) -> list[NetworkObject]:
     pairs = dict.fromkeys(
         (rule.mark, rule.table)
         for rule in netlink.policy_rules(family)
         if rule.plain and rule.mask == _FULL_MASK
     )
-    ours = [pair for pair in pairs if pair in known]
+    usual_are_ours = _delivers_locally(family, DEFAULT_LOOKUP[1])
+    ours = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_ours)]
     settled = {mark for mark, _ in ours}
     ours += [
         (mark, table)
         for mark, table in pairs
         if mark in marks - settled and _delivers_locally(family, table, only=True)
     ]
-    tables = sorted({table for _, table in (*known, *ours)})
+    tables = sorted({table for _, table in (*wanted, *usual, *ours)})
     return [
         *(MarkLookup(family, mark, table) for mark, table in ours),
         *(LocalDefaultRoute(family, table) for table in tables if _delivers_locally(family, table)),

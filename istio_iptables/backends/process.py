@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 
+from ..lean import signal
+from .signals import HELD
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,25 +53,30 @@ def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = Fals
         if private_lock:
             files.append(os.memfd_create("xtables.lock", 0))  # the command inherits it
             environment["XTABLES_LOCKFILE"] = f"/proc/self/fd/{files[-1]}"
-        status = _wait(_start(command, environment, files[:3]))
+        status = _run(command, environment, files[:3])
         return Result(status, *(_content(file) for file in files[1:3]))
     finally:
         for file in files:
             os.close(file)
 
 
-def _start(command: tuple[str, ...], environment: Mapping[str, str], standard_files: list[int]) -> int:
+def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_files: list[int]) -> int:
+    """Start a command and wait for its end. If Ctrl-C comes in between, it does not outlive this."""
     actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(standard_files)]
-    return os.posix_spawn(command[0], command, environment, file_actions=actions)
-
-
-def _wait(pid: int) -> int:
+    pid = 0
+    # Held back until it is known which process to end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
+        pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsigmask=before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _, status = os.waitpid(pid, 0)
-    except BaseException:  # Ctrl-C while something is read
-        os.kill(pid, _SIGKILL)
-        os.waitpid(pid, 0)
+    except BaseException:
+        if pid:
+            os.kill(pid, _SIGKILL)
+            os.waitpid(pid, 0)
         raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return os.waitstatus_to_exitcode(status)
 
 

@@ -47,10 +47,14 @@ class Restore:
     def available(self) -> bool:
         """Tell whether the commands of the variant are installed."""
         try:
-            self._command("ipv4", "restore")
+            self.require()
         except KernelError:
             return False
         return True
+
+    def require(self) -> None:
+        """Raise KernelError, which says what is missing, unless the commands are installed."""
+        self._command("ipv4", "restore")
 
     def _command(self, family: Family, action: str) -> tuple[str, ...]:
         """Return the command, under the name that it has on this machine."""

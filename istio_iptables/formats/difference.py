@@ -28,7 +28,10 @@ def text(plan: Plan, *, colour: bool = False) -> str:
 def _part(part: Difference) -> Iterator[str]:
     yield f"@ {part.title}"
     for line in _changes(part):
-        yield "  ..." if line.startswith("@@") else line
+        if not line.startswith("@@"):
+            yield line
+        elif not line.startswith(("@@ -0,0 ", "@@ -1 ", "@@ -1,")):  # something has been left out before it
+            yield "  ..."
 
 
 def _changes(part: Difference) -> list[str]:

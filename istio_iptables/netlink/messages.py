@@ -80,6 +80,12 @@ def request(operation: str, kind: int, flags: int, payload: bytes) -> None:
     _exchange(operation, NETLINK_ROUTE, kind, flags | _NLM_F_ACK, payload)
 
 
+def ask(operation: str, protocol: int, kind: int, payload: bytes) -> list[bytes]:
+    """Return the payloads of the kernel's answers to a question about one thing."""
+    payloads, _ = _exchange(operation, protocol, kind, _NLM_F_ACK, payload)
+    return payloads
+
+
 def dump(operation: str, protocol: int, kind: int, payload: bytes) -> list[bytes]:
     """Return the payloads of all the kernel's answers to a request for a list."""
     for _ in range(_DUMP_ATTEMPTS):

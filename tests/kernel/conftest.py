@@ -9,36 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from tests import skipping
 from tests.kernel import netns
 from tests.kernel.netns import Namespace, Pod
 
 HERE = Path(__file__).parent
 
-why_not = functools.cache(netns.why_not)
+
+@functools.cache
+def why_not() -> str:
+    """Return why there can be no namespaces, or nothing if there can."""
+    reason = netns.why_not()
+    return f"no network namespaces here: {reason}" if reason else ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this folder `kernel`, and skip it if there can be no namespaces."""
-    ours = [item for item in items if item.path.is_relative_to(HERE)]
-    for item in ours:
-        item.add_marker(pytest.mark.kernel)
-    if ours and why_not():
-        for item in ours:
-            # Before what the test itself asks for, so that there is one reason for all.
-            item.add_marker(pytest.mark.skip(reason=f"no network namespaces: {why_not()}"), append=False)
+    skipping.mark(items, HERE, pytest.mark.kernel, why_not)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in one line how many tests were skipped for want of namespaces, and why."""
-    below = HERE.relative_to(config.rootpath).as_posix() + "/"
-    skipped = [r for r in terminalreporter.stats.get("skipped", []) if r.nodeid.startswith(below)]
-    if skipped and why_not():
-        terminalreporter.write_line(
-            f"KERNEL TESTS NOT RUN: {len(skipped)} skipped, no network namespaces here: {why_not()}. "
-            "Run them with `sudo -E make kernel`.",
-            red=True,
-            bold=True,
-        )
+    skipping.say_so(terminalreporter, config, HERE, why_not, "Run them with `sudo -E make kernel`")
 
 
 @pytest.fixture(scope="session", autouse=True)

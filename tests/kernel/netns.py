@@ -90,7 +90,8 @@ class Call(NamedTuple):
     error: str
 
 
-def _arrival(report: Mapping[str, Any]) -> Arrival:
+def read_arrival(report: Mapping[str, Any]) -> Arrival:
+    """Read what a listener says to whoever calls."""
     original = report["original"]
     return Arrival(
         report["name"],
@@ -122,7 +123,7 @@ class Listener:
 
     def arrivals(self) -> list[Arrival]:
         """Return all that has arrived so far, the oldest first."""
-        return [_arrival(json.loads(line)) for line in self._log.read_text().splitlines()]
+        return [read_arrival(json.loads(line)) for line in self._log.read_text().splitlines()]
 
 
 # --- namespaces -----------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class Namespace:
             if self._resolv_conf is not None:
                 (self.directory / "resolv.conf").write_text(self._resolv_conf)
             stack.callback(self._delete)
-            _command("ip", "netns", "add", self.name)
+            self._make()
             self._helper = self._start_helper()
             self.set_up()
             self._stack = stack.pop_all()
@@ -155,6 +156,10 @@ class Namespace:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _make(self) -> None:
+        """Make the namespace itself, or give one that is there the name."""
+        _command("ip", "netns", "add", self.name)
 
     def _delete(self) -> None:
         if os.path.exists(f"/run/netns/{self.name}"):
@@ -201,11 +206,17 @@ class Namespace:
         return done
 
     def start(
-        self, args: Sequence[str], uid: int | None = None, gid: int | None = None
+        self,
+        args: Sequence[str],
+        uid: int | None = None,
+        gid: int | None = None,
+        *,
+        open_files: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
         """Start a program inside that runs until it is stopped, at the latest with the namespace.
 
-        What it prints goes to the file `output` of the namespace's directory.
+        What it prints goes to the file `output` of the namespace's directory. It gets the file descriptors
+        `open_files`, under the same numbers.
         """
         with open(self.directory / "output", "ab") as output:
             process = subprocess.Popen(
@@ -214,10 +225,16 @@ class Namespace:
                 stdout=output,
                 stderr=output,
                 text=True,
+                pass_fds=open_files,
             )
         self._stack.callback(_stop, process)
         self._started.append(process)
         return process
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """Stop a program that was started, and wait until it has gone."""
+        _stop(process)
+        self._started = [other for other in self._started if other is not process]
 
     def output(self) -> str:
         """Return what the started programs have printed."""
@@ -264,11 +281,15 @@ class Namespace:
         uid: int = 0,
         gid: int = 0,
         transparent: bool = False,
+        echo: bool = False,
     ) -> Listener:
-        """Start a listener on every port of every address. It says `name` to whoever calls."""
+        """Start a listener on every port of every address. It says `name` to whoever calls.
+
+        With `echo` a connection stays open after that and gives back what it gets.
+        """
         log = self.directory / f"{name}-{next(_numbers)}.log"
         request = {"name": name, "tcp": sorted(tcp), "udp": sorted(udp), "addresses": addresses}
-        who = {"uid": uid, "gid": gid, "transparent": transparent}
+        who = {"uid": uid, "gid": gid, "transparent": transparent, "echo": echo}
         answer = self._ask("listen", **request, **who, log=str(log))
         assert "pid" in answer, f"{name} cannot listen on {request}: {answer}"
         return Listener(answer["pid"], log)
@@ -424,7 +445,7 @@ class Pod(Namespace):
 def _call(dialled: Endpoint, answer: Mapping[str, Any]) -> Call:
     if "error" in answer:
         return Call(dialled, None, _endpoint(answer.get("local") or ("", 0)), answer["error"])
-    return Call(dialled, _arrival(answer["server"]), _endpoint(answer["local"]), "")
+    return Call(dialled, read_arrival(answer["server"]), _endpoint(answer["local"]), "")
 
 
 def _command(*words: str, stdin: str = "") -> None:
@@ -645,6 +666,7 @@ def _listener(
     uid: int,
     gid: int,
     transparent: bool,
+    echo: bool,
     log: str,
 ) -> None:
     """Answer calls for as long as the helper lives."""
@@ -668,8 +690,10 @@ def _listener(
                         return
                     assert isinstance(key.fileobj, socket.socket)
                     kind, port = key.data
-                    answer = _answer_connection if kind == socket.SOCK_STREAM else _answer_datagram
-                    answer(key.fileobj, name, port, record)
+                    if kind == socket.SOCK_STREAM:
+                        _answer_connection(key.fileobj, name, port, record, _echo if echo else _say)
+                    else:
+                        _answer_datagram(key.fileobj, name, port, record)
 
 
 def _listening_ports() -> dict[str, Any]:
@@ -701,7 +725,13 @@ def _listening(kind: socket.SocketKind, address: str, port: int, transparent: bo
     return made
 
 
-def _answer_connection(listening: socket.socket, name: str, port: int, record: IO[bytes]) -> None:
+def _answer_connection(
+    listening: socket.socket,
+    name: str,
+    port: int,
+    record: IO[bytes],
+    answer: Callable[[socket.socket, bytes], None],
+) -> None:
     connection, peer = listening.accept()
     local = connection.getsockname()
     report = {
@@ -713,7 +743,7 @@ def _answer_connection(listening: socket.socket, name: str, port: int, record: I
     }
     line = json.dumps(report).encode() + b"\n"
     record.write(line)
-    threading.Thread(target=_say, args=(connection, line), daemon=True).start()
+    threading.Thread(target=answer, args=(connection, line), daemon=True).start()
 
 
 def _say(connection: socket.socket, line: bytes) -> None:
@@ -724,6 +754,14 @@ def _say(connection: socket.socket, line: bytes) -> None:
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
             pass
+
+
+def _echo(connection: socket.socket, line: bytes) -> None:
+    """Send the line, then whatever comes, for as long as anything may come."""
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(line)
+        while data := connection.recv(1 << 16):
+            connection.sendall(data)
 
 
 def _original(connection: socket.socket) -> Endpoint | None:

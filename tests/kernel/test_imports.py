@@ -49,6 +49,7 @@ def test_no_run_imports_what_is_expensive(scratch: Scratch, arguments: list[str]
         modules = imported(scratch, RUN, *arguments, *more)
         assert "istio_iptables.backends.libiptc" in modules
         assert expensive(modules) == set()
+        assert not any("prob" in module or "validation" in module for module in modules)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -27,6 +27,31 @@ def test_another_default_route_in_the_table_is_an_error_and_stays(arguments):
         scratch.apply("-m", "TPROXY", "-r", "140")
 
 
+@pytest.mark.parametrize("route", [(), ("unreachable", "default")], ids=["no route", "a dead end"])
+def test_a_strangers_rule_to_our_usual_table_is_not_ours(route):
+    with Scratch(addresses=True) as scratch:
+        scratch.ip("rule", "add", "fwmark", "1337", "lookup", "133", "pref", "50")
+        if route:
+            scratch.ip("route", "add", *route, "table", "133")
+        before = scratch.network()
+        scratch.apply()
+        scratch.apply("-b", "80", "--reconcile")
+        scratch.apply("cleanup")
+        assert scratch.network() == before
+
+
+def test_cleanup_takes_the_route_and_the_rule_that_a_flush_has_left():
+    with Scratch(addresses=True) as scratch:
+        before = scratch.network()
+        scratch.apply("-m", "TPROXY")
+        for table in ("nat", "mangle"):
+            scratch.check("iptables-legacy", "-t", table, "-F")
+            scratch.check("iptables-legacy", "-t", table, "-X")
+        assert scratch.network() != before
+        scratch.apply("cleanup")
+        assert scratch.network() == before
+
+
 def test_the_address_with_another_prefix_is_an_error_and_stays():
     with Scratch(addresses=True) as scratch:
         scratch.give("lo", "::6/64")

@@ -30,7 +30,17 @@ from istio_iptables.formats.difference import state_lines
 from istio_iptables.goflags import read
 from istio_iptables.log import log
 from istio_iptables.plan import EditTable, Live
-from istio_iptables.ruleset import ConnectionMark, Mark, PortRange, RestoreMark, SaveMark, Table
+from istio_iptables.ruleset import (
+    Chain,
+    ConnectionMark,
+    Jump,
+    Mark,
+    PortRange,
+    RestoreMark,
+    Rule,
+    SaveMark,
+    Table,
+)
 
 
 @pytest.mark.parametrize(
@@ -243,9 +253,37 @@ def test_the_library_in_one_breath():
 def test_what_a_backend_cannot_load_is_refused_before_anything_is_touched():
     machine = FakeMachine()
     machine.refuses = "iptables-nft-restore cannot load a rule of 64 matches"
-    with pytest.raises(SettingsError, match=r"64 matches.*: shorten ISTIO_OUTBOUND_OWNER_GROUPS"):
+    with pytest.raises(SettingsError, match=r"^variable ISTIO_OUTBOUND_OWNER_GROUPS: .* 64 matches"):
         prepared(machine, build(configure(environment=Facts()))).apply()
     assert machine.tables == {}
+
+
+def test_a_plan_is_applied_once():
+    machine = FakeMachine()
+    plan = prepared(machine, build(configure(environment=Facts())))
+    plan.apply()
+    with pytest.raises(RuntimeError, match="prepare another one"):
+        plan.apply()
+
+
+def test_cleanup_says_which_chain_somebody_else_still_needs():
+    machine = FakeMachine()
+    with machine:
+        prepared(machine, build(configure(environment=Facts()))).apply()
+        table = machine.tables["ipv4", "nat"]
+        machine.tables["ipv4", "nat"] = table.replace(
+            chains=(*table.chains, Chain("MINE", (Rule((), Jump("ISTIO_REDIRECT")),)))
+        )
+        clean = prepared(machine, Ruleset())
+        (left,) = clean.plan.left_behind
+        assert left.startswith("chain ISTIO_REDIRECT (ipv4 nat, legacy) stays, empty")
+        clean.apply()
+    assert prepared(FakeMachine(), build(configure(environment=Facts()))).plan.left_behind == ()
+
+
+def test_names_that_are_no_texts_are_mistakes():
+    with pytest.raises(SettingsError, match=r"^1: unknown setting$"):
+        configure({1: 2})  # type: ignore[dict-item]
 
 
 # --- what the commands do with a machine ------------------------------------------------------
@@ -328,7 +366,9 @@ def test_cleanup(capsys: pytest.CaptureFixture[str]):
     run = Run(machine, "cleanup", "--dry-run")
     assert usecases.cleanup(run) == 0
     assert run.writes is False
-    assert "--A OUTPUT -j ISTIO_OUTPUT\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "# ipv4 nat (legacy): remove rules: for iptables-legacy-restore --noflush\n*nat\n" in shown
+    assert "-D OUTPUT -j ISTIO_OUTPUT\n" in shown
     assert state(machine) == there
     run = Run(machine, "cleanup", "-p", "1")
     assert usecases.cleanup(run) == 0
@@ -358,6 +398,9 @@ def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.Capt
     [
         ([], usecases.apply),
         (["apply"], usecases.apply),
+        (["validate"], usecases.validate),
+        (["validate", "--cleanup-only"], usecases.validate),
+        (["--run-validation"], usecases.apply),
         (["cleanup"], usecases.cleanup),
         (["--cleanup-only"], usecases.cleanup),
         (["apply", "--cleanup-only"], usecases.cleanup),

@@ -805,7 +805,6 @@ def test_difference_in_text():
     plan = make_plan(live_after(PORT), ruleset_for({"drop-invalid": "true"}), "legacy")
     assert difference.text(plan).splitlines() == [
         "@ ipv4 mangle (legacy)",
-        "  ...",
         "+-A ISTIO_DROP -j DROP",
         "+-A PREROUTING -m conntrack --ctstate INVALID -j ISTIO_DROP",
         "@ ipv4 nat (legacy)",

@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 
 from istio_iptables import usecases
 from istio_iptables.cli import make_app
+from istio_iptables.commands import COMMANDS, GROUPS, Command
 from istio_iptables.goflags import META, Invocation, read
-from istio_iptables.settings import COMMANDS, SETTINGS, SOURCES, Given, Setting
+from istio_iptables.settings import SETTINGS, SOURCES, Given, Setting
 
 INJECTOR = [
     *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),
     *("-b", "*", "-d", "15090,15021,15020", "--log_output_level=default:info"),
 ]
+
+
+KNOWN = ", ".join(command.name for command in COMMANDS)
+
+
+def operands_of(command: Command) -> list[str]:
+    """As few operands as a command takes."""
+    return ["operand"] * (command.operand.least if command.operand else 0)
 
 
 def given_by(invocation: Invocation) -> dict[str, str]:
@@ -94,7 +103,7 @@ def test_forms_of_a_boolean(arguments: list[str], text: str):
 def test_a_boolean_does_not_take_the_next_argument():
     invocation = read(["--dry-run", "false"])
     assert given_by(invocation) == {"dry-run": "true"}
-    assert invocation.mistakes == ("'false': unknown command (commands: apply, diff, cleanup, render)",)
+    assert invocation.mistakes == (f"'false': unknown command (commands: {KNOWN})",)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +189,12 @@ def test_short_flags_are_those_of_istio():
 # --- commands ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
-def test_settings_stand_before_and_after_the_command(command: str):
-    invocation = read(["-p", "1", command, "-z2", "--dry-run"])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_settings_stand_before_and_after_the_command(command: Command):
+    invocation = read(["-p", "1", *command.words, "-z2", *operands_of(command), "--dry-run"])
     assert invocation.mistakes == ()
-    assert invocation.command == command
+    assert invocation.command == command.name
+    assert list(invocation.operands) == operands_of(command)
     assert given_by(invocation) == {"envoy-port": "1", "inbound-capture-port": "2", "dry-run": "true"}
 
 
@@ -204,6 +214,44 @@ def test_options_of_another_command_are_unknown(arguments: list[str]):
     assert len(invocation.mistakes) == 1
     assert "unknown flag" in invocation.mistakes[0]
     assert invocation.options == ()
+
+
+def test_a_command_of_two_words():
+    assert read(["pod", "args", "x.yaml"]).command == "pod args"
+    invocation = read(["pod", "-b", "80", "lint", "--json", "x.yaml", "-p", "1", "-", "y.yaml"])
+    assert invocation.mistakes == ()
+    assert invocation.command == "pod lint"
+    assert invocation.operands == ("x.yaml", "-", "y.yaml")
+    assert given_by(invocation) == {"istio-inbound-ports": "80", "envoy-port": "1"}
+    assert [item.setting.name for item in invocation.options] == ["json"]
+
+
+def test_how_many_operands_a_command_takes():
+    needs = "needs FILE (Manifest of the pod, `-` for standard input.)"
+    assert read(["pod", "args"]).mistakes == (f"pod args: {needs}",)
+    assert read(["pod", "args", "a", "b"]).mistakes == (
+        "'b': unexpected argument after the command pod args",
+    )
+    assert read(["pod", "lint"]).mistakes[0].startswith("pod lint: needs FILE... (")
+    assert read(["pod", "lint", *"abcdefgh"]).operands == tuple("abcdefgh")
+    assert read(["pod", "init-container"]).mistakes == ()
+    assert read(["pod", "init-container", "a", "b"]).mistakes != ()
+    assert read(["render", "a"]).mistakes == ("'a': unexpected argument after the command render",)
+
+
+def test_operands_may_look_like_anything():
+    invocation = read(["pod", "lint", "--", "--json", "-b", "--", "", "pod"])
+    assert invocation.mistakes == ()
+    assert invocation.operands == ("--json", "-b", "--", "", "pod")
+    assert read(["--", "pod", "args", "-x"]).operands == ("-x",)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_alone_is_no_command(group: str):
+    names = ", ".join(command.name for command in COMMANDS if command.words[0] == group)
+    assert read([group]).mistakes == (f"{group}: needs another word (commands: {names})",)
+    assert read([group, "--help"]).canonical() == [group, "--help"]
+    assert {command.words[0] for command in COMMANDS if len(command.words) == 2} == set(GROUPS)
 
 
 def test_after_two_dashes_there_are_only_words():
@@ -247,8 +295,15 @@ def test_flags_of_the_command_line_itself(flag: str):
         (["-y"], ["-y: unknown flag"]),
         (["-ny"], ["-y: unknown flag"]),
         (["clean"], ["'clean': unknown command (did you mean cleanup?)"]),
-        (["-"], ["'-': unknown command (commands: apply, diff, cleanup, render)"]),
+        (["-"], [f"'-': unknown command (commands: {KNOWN})"]),
         (["render", "diff"], ["'diff': unexpected argument after the command render"]),
+        (["pod", "lnt", "web.yaml"], ["'pod lnt': unknown command (did you mean pod lint?)"]),
+        (["pod", "--josn", "lint", "x"], ["--josn: unknown flag"]),
+        (["pod", "lint", "--josn", "x"], ["--josn: unknown flag (did you mean --json?)"]),
+        (
+            ["args", "x"],
+            ["'args': unknown command (did you mean pod args?)", f"'x': unknown command (commands: {KNOWN})"],
+        ),
     ],
     ids=str,
 )
@@ -331,13 +386,26 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     command = draw(st.sampled_from([None, *COMMANDS]))
     if command is None:
         return words
+    operands = draw(operand_lists(command))
     dashes = draw(st.sampled_from([[], ["--"]]))
     if dashes:
-        return [*words, "--", command.name]
+        return [*words, "--", *command.words, *operands]
     if command.options:
         after += draw(st.lists(st.sampled_from(command.options).flatmap(spelled), max_size=3))
         after = draw(st.permutations(after))
-    return [*words, command.name, *(word for flag in after for word in flag)]
+    behind = [word for flag in after for word in flag]
+    if draw(st.booleans()):
+        return [*words, *command.words, *behind, "--", *operands]
+    plain = [operand if operand == "-" else operand.lstrip("-") for operand in operands]
+    return [*words, *command.words, *plain, *behind]
+
+
+def operand_lists(command: Command) -> st.SearchStrategy[list[str]]:
+    """As many operands as a command takes, whatever they look like."""
+    if command.operand is None:
+        return st.just([])
+    texts = st.text(max_size=8) | likely_texts() | st.sampled_from(["-", "web.yaml", "--json"])
+    return st.lists(texts, min_size=command.operand.least, max_size=command.operand.most or 4)
 
 
 def parts(invocation: Invocation) -> dict[str, object]:
@@ -351,6 +419,7 @@ def parts(invocation: Invocation) -> dict[str, object]:
         "sources": plain(invocation.sources),
         "command": invocation.command,
         "options": plain(invocation.options),
+        "operands": invocation.operands,
         "meta": invocation.meta,
     }
 
@@ -390,16 +459,23 @@ def by_typer() -> Iterator[Callable[[list[str]], Invocation]]:
         yield run
 
 
+def texts_of(given: Sequence[Given], setting: str) -> list[str]:
+    return [item.text for item in given if item.setting.name == setting]
+
+
 @given(command_lines())
 @example(["istio-iptables", *INJECTOR])
+@example(["--config=a", "pod", "lint", "--config", "b", "--", "-", "--json"])
 @example(["--proxy-uid=1", "-u", "2", "render", "--format=json", "--format", "commands", "--explain=false"])
 def test_typer_understands_the_same(by_typer: Callable[[list[str]], Invocation], arguments: list[str]):
     invocation = read(arguments)
     found = by_typer(invocation.canonical())
     assert found.command == invocation.command
+    assert found.operands == invocation.operands
     assert found.mistakes == ()
     for kind in ("settings", "sources", "options"):
-        last = {item.setting.name: item for item in getattr(invocation, kind)}
-        there = {item.setting.name: item for item in getattr(found, kind)}
-        assert {n: i.text for n, i in there.items()} == {n: i.text for n, i in last.items()}
-        assert all(there[name].setting is last[name].setting for name in there)
+        read_here, read_there = getattr(invocation, kind), getattr(found, kind)
+        settings = {item.setting.name: item.setting for item in read_here}
+        assert {item.setting.name: item.setting for item in read_there} == settings
+        for name in settings:  # each time that it is given, in the order in which it is
+            assert texts_of(read_there, name) == texts_of(read_here, name)

@@ -15,7 +15,8 @@ import pytest
 
 import istio_iptables
 from istio_iptables import __main__
-from istio_iptables.settings import COMMANDS, SETTINGS, SOURCES, Command, Setting
+from istio_iptables.commands import COMMANDS, GROUPS, Command
+from istio_iptables.settings import SETTINGS, SOURCES, Setting
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
@@ -103,10 +104,15 @@ def test_bad_settings(command: list[str]):
         (["render", "--explain", "-p"], "--envoy-port (-p): needs a value"),
         (["--log_output_level=loud"], "--log_output_level: 'loud' is not a log level"),
         (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
-        (["--run-validation"], "--run-validation: not available yet"),
-        (["--run-validation", "--skip-rule-apply"], "--run-validation: not available yet"),
-        (["--pod", "-"], "--pod: not available yet"),
-        (["--pod-name", "x"], "--pod-name: not available yet"),
+        (["validate", "--json=maybe"], "--json: 'maybe' is not a boolean"),
+        (["--run-validation=yes"], "--run-validation: 'yes' is not a boolean"),
+        (["--pod", "-"], "--pod: '-' holds no pod and no workload with a pod template"),
+        (["--pod", "/does/not/exist"], "--pod: '/does/not/exist' cannot be read: No such file"),
+        (["--pod-name", "x"], "--pod-name: there is no manifest to pick a pod from (--pod FILE)"),
+        (["pod"], "pod: needs another word"),
+        (["pod", "lint"], "pod lint: needs FILE..."),
+        (["pod", "args", "/does/not/exist"], "FILE: '/does/not/exist' cannot be read: No such file"),
+        (["pod", "lint", "--ignore=dnss", "-"], "--ignore: 'dnss': unknown kind (did you mean dns?)"),
         (["-c", "a\nb"], "--istio-exclude-interfaces (-c): 'a\\nb' is not an interface"),
         (
             ["--network-namespace", "/does/not/exist"],
@@ -139,9 +145,18 @@ def test_bytes_that_are_no_text(flag: str):
     assert "Traceback" not in process.errors
 
 
-@pytest.mark.parametrize("variable", ["RUN_VALIDATION"])
-def test_variables_that_are_not_available_yet(variable: str):
-    assert_refused(run(**{variable: "true"}), f"variable {variable}: not available yet")
+@pytest.mark.parametrize(
+    "arguments",
+    [["-n", "--run-validation"], ["-n", "validate"], ["-n", "validate", "--json"], ["-n"]],
+    ids=" ".join,
+)
+def test_a_dry_run_validates_nothing_and_says_so(arguments: list[str]):
+    asked = arguments != ["-n"]
+    process = run(*arguments)
+    assert process.status == 0
+    assert ("--dry-run: nothing is validated" in process.errors) is asked
+    assert ("*nat" in process.output) is ("validate" not in arguments)
+    assert run(*arguments, RUN_VALIDATION="1").errors.count("nothing is validated") == 1
 
 
 # --- help and version -------------------------------------------------------------------------
@@ -179,24 +194,40 @@ def test_help_has_every_group_and_every_command(help_text: str):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_a_command_has_its_options(command: Command):
-    process = run(command.name, "--help")
+    process = run(*command.words, "--help")
     assert process.status == 0
     assert process.errors == ""
     assert command.help.split(":")[0] in " ".join(process.output.split())
     for option in command.options:
         assert f"--{option.name}" in process.output
-    assert run("-h", command.name).output == process.output
+    if command.operand:
+        assert f"{command.operand.words}  " in process.output
+    assert run("-h", *command.words).output == process.output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_a_command_says_where_the_settings_are(command: Command):
-    assert "`istio-iptables --help`" in " ".join(run(command.name, "--help").output.split())
+    assert "`istio-iptables --help`" in " ".join(run(*command.words, "--help").output.split())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_group_has_its_commands(group: str):
+    process = run(group, "--help")
+    assert process.status == 0
+    for command in COMMANDS:
+        if command.words[0] == group:
+            assert re.search(rf"(?m)^  {command.words[1]} ", process.output)
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["istio-iptables", "--help"], ["-p0", "--help"]], ids=" ".join)
 def test_help_however_it_is_asked_for(arguments: list[str], help_text: str):
     process = run(*arguments, COLUMNS="80")
     assert (process.status, process.output) == (0, help_text)
+
+
+def test_a_mistake_goes_before_help():
+    assert_refused(run("--bogus", "--help"), "--bogus: unknown flag")
+    assert_refused(run("--version", "rendr"), "'rendr': unknown command")
 
 
 def test_version():
@@ -265,6 +296,20 @@ def test_render_as_commands():
     assert [line for line in explained.splitlines() if line[0] != "#"] == [
         line for line in process.output.splitlines() if line[0] != "#"
     ]
+
+
+@pytest.mark.parametrize("option", [[], ["--format=restore"], ["--explain=false"], ["--family", ""]], ids=str)
+def test_options_of_a_command_do_not_change_how_settings_are_read(option: list[str], tmp_path: Path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("envoy-port: 1111\nistio-inbound-ports: 80\n")
+    other.write_text("istio-service-cidr: 10.0.0.0/8\n")
+    files = ("--config", str(one), "--config", str(other))
+    process = run(*files, "-z", "1", "-z", "2222", "render", *option)
+    for words in ("--to-ports 1111", "--dport 80 ", "-d 10.0.0.0/8", "--to-ports 2222"):
+        assert words in process.output
+    assert f"setting envoy-port = '1111' ({one}: envoy-port)" in process.errors
+    assert "setting inbound-capture-port = '2222' (--inbound-capture-port (-z))" in process.errors
+    assert_refused(run("-p", "99999", "-p", "15001", "render", *option), "--envoy-port (-p): '99999'")
 
 
 def test_render_as_json():
@@ -358,6 +403,35 @@ def test_without_capabilities_nothing_is_done(arguments: list[str]):
     assert all(LOG_LINE.fullmatch(line) for line in lines)
     assert "\terror\tthe capabilities NET_ADMIN and NET_RAW are missing" in process.errors
     assert "what to do: " in lines[-1]
+
+
+@only_linux
+def test_a_bad_network_namespace_is_reported_with_all_other_mistakes():
+    process = run("--network-namespace", "/nowhere", "-p", "99999")
+    assert_refused(process, "--network-namespace: '/nowhere' cannot be opened", "--envoy-port (-p): '99999'")
+
+
+@only_linux
+@pytest.mark.parametrize("name", ["network-namespace", "DRY_RUN_FILE_PATH"])
+def test_paths_that_no_file_can_have(name: str, tmp_path: Path):
+    file = tmp_path / "settings.json"
+    for text in (r"a\u0000b", r"\ud800"):
+        file.write_text(f'{{"{name}": "{text}"}}')
+        process = run("-n", "--config", str(file))
+        assert process.status == (2 if name == "network-namespace" else 1)
+        assert name in process.errors
+        assert "Traceback" not in process.errors
+
+
+def test_what_nobody_has_thought_of_is_one_line_and_a_traceback_only_for_debugging():
+    code = "import istio_iptables.usecases as module\n"
+    code += "def build(_): raise RuntimeError('two\\nlines')\nmodule.build = build\n"
+    process = run("-n", code=code + MAIN)
+    assert (process.status, process.output) == (1, "")
+    (line,) = [line for line in process.errors.splitlines() if "\terror\t" in line]
+    assert "unexpected RuntimeError two lines: this is a mistake in istio-iptables: report it" in line
+    assert "Traceback" not in process.errors
+    assert "Traceback" in run("-n", "--log_output_level=debug", code=code + MAIN).errors
 
 
 @only_linux

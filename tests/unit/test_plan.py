@@ -313,10 +313,10 @@ def in_words(plan: Plan) -> list[str]:
 def test_the_order_of_the_first_time():
     assert in_words(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "legacy")) == [
         "+ipv6 LocalAddress",
-        "+ipv4 MarkLookup",
         "+ipv4 LocalDefaultRoute",
-        "+ipv6 MarkLookup",
         "+ipv6 LocalDefaultRoute",
+        "+ipv4 MarkLookup",  # after the route that it leads to
+        "+ipv6 MarkLookup",
         "+legacy ipv4 raw",
         "+legacy ipv4 mangle",
         "+legacy ipv4 nat",
@@ -332,10 +332,10 @@ def test_the_order_of_cleaning_up():
     kernel.native = NATIVE[:1]
     words = in_words(make_plan(kernel.live(), NOTHING, "legacy"))
     assert words[:5] == [
-        "-ipv6 LocalDefaultRoute",
         "-ipv6 MarkLookup",
-        "-ipv4 LocalDefaultRoute",
         "-ipv4 MarkLookup",
+        "-ipv6 LocalDefaultRoute",
+        "-ipv4 LocalDefaultRoute",
         "-ipv6 LocalAddress",
     ]
     for family in ("ipv4", "ipv6"):
@@ -357,10 +357,10 @@ def test_adding_comes_before_detaching():
         assert tables == ["nat", "mangle", "raw"]
     assert words[10:] == [
         "EditNative",
-        "-ipv6 LocalDefaultRoute",
         "-ipv6 MarkLookup",
-        "-ipv4 LocalDefaultRoute",
         "-ipv4 MarkLookup",
+        "-ipv6 LocalDefaultRoute",
+        "-ipv4 LocalDefaultRoute",
     ]
 
 

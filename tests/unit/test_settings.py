@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from istio_iptables import environment, values
+from istio_iptables.commands import COMMANDS
 from istio_iptables.config import ALL, Config, Everything
 from istio_iptables.environment import Facts, ThisMachine
 from istio_iptables.errors import SettingsError
 from istio_iptables.goflags import read
 from istio_iptables.resolve import Parsed, parse, parse_options, resolve
 from istio_iptables.ruleset import Network, PortRange
-from istio_iptables.settings import BY_NAME, COMMANDS, SETTINGS, SOURCES, Setting
+from istio_iptables.settings import BY_NAME, SETTINGS, SOURCES, Setting
 from istio_iptables.sources import collect
 
 FACTS = Facts(
@@ -240,6 +241,7 @@ def test_what_every_flag_comes_to():
 def test_how_to_run():
     operation = parsed(
         *("-n", "--reconcile", "--cleanup-only", "--force-apply", "--skip-rule-apply", "--cni-mode"),
+        "--run-validation",
         *("--iptables-probe-port", "1", "--probe-timeout", "1m30s", "--network-namespace", "pod"),
         *("--force-iptables-binary", "nft", "--log_output_level", "debug,ads:none", "--log_as_json"),
         environ={"DRY_RUN_FILE_PATH": "/tmp/script"},
@@ -251,7 +253,7 @@ def test_how_to_run():
         "cleanup_only": True,
         "force_apply": True,
         "skip_rule_apply": True,
-        "run_validation": False,
+        "run_validation": True,
         "probe_port": 1,
         "probe_timeout": 90.0,
         "network_namespace": "pod",
@@ -289,7 +291,6 @@ BY_SETTING = {
     "istio-inbound-interception-mode": ("TPROXY", "REDIRECT"),
     "force-iptables-binary": ("legacy", "nft"),
 }
-NOT_AVAILABLE_YET = ("run-validation",)
 
 
 def samples(setting: Setting) -> tuple[str, str]:
@@ -337,12 +338,6 @@ def value_of(setting: Setting, ways: Mapping[str, str], directory: Path) -> obje
 @pytest.mark.parametrize(("setting", "stronger", "weaker"), PAIRS)
 def test_precedence(setting: Setting, stronger: str, weaker: str, tmp_path: Path):
     first, second = samples(setting)
-    if setting.name in NOT_AVAILABLE_YET:
-        # Only "false" is accepted: the stronger one has the last word over a weaker "true".
-        assert value_of(setting, {stronger: "false", weaker: "true"}, tmp_path) is False
-        with pytest.raises(SettingsError, match="not available yet"):
-            value_of(setting, {stronger: "true", weaker: "false"}, tmp_path)
-        return
     for strong, weak in ((first, second), (second, first)):
         value = value_of(setting, {stronger: strong, weaker: weak}, tmp_path)
         assert value == value_of(setting, {stronger: strong}, tmp_path)
@@ -354,8 +349,6 @@ def test_precedence(setting: Setting, stronger: str, weaker: str, tmp_path: Path
 @pytest.mark.parametrize("setting", SETTINGS, ids=named)
 def test_all_sources_at_once(setting: Setting, tmp_path: Path):
     first, second = samples(setting)
-    if setting.name in NOT_AVAILABLE_YET:
-        first, second = "false", "true"
     ways = sources_of(setting)
     everything = {**dict.fromkeys(ways, second), ways[0]: first}
     assert value_of(setting, everything, tmp_path) == value_of(setting, {ways[0]: first}, tmp_path)
@@ -402,7 +395,7 @@ def test_what_differs_from_the_defaults_is_known_with_its_source(tmp_path: Path)
 
 # --- booleans and empty texts -----------------------------------------------------------------
 
-SWITCHES = [s for s in SETTINGS if s.is_boolean and s.name not in NOT_AVAILABLE_YET]
+SWITCHES = [s for s in SETTINGS if s.is_boolean]
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
@@ -442,8 +435,50 @@ def test_an_empty_variable_is_set(variable: str, field: str, tmp_path: Path):
     assert isinstance(parsed().values[field], Everything)
     assert parsed(environ={variable: ""}).values[field] == ()
     file = tmp_path / "settings.yaml"
-    file.write_text(f"{variable.lower().replace('_', '-')}:\n")
+    name = variable.lower().replace("_", "-")
+    file.write_text(f"{name}: ''\n")
     assert parsed("--config", str(file)).values[field] == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["istio-inbound-ports:", "istio-inbound-ports: ~", "istio-inbound-ports: null"]
+)
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_no_value_is_neither_an_empty_one_nor_the_default(text: str, form: str, tmp_path: Path):
+    file = tmp_path / "settings"
+    file.write_text(text if form == "yaml" else '{"istio-inbound-ports": null}')
+    assert mistakes_of("--config", str(file)) == [
+        f'{file}: istio-inbound-ports: has no value: write "" for an empty one, or leave it out'
+    ]
+
+
+@pytest.mark.parametrize("text", ["envoy-port: 1\nenvoy-port: 2\n", '{"envoy-port": 1, "envoy-port": 2}'])
+def test_a_setting_that_stands_twice_in_a_file_is_a_mistake(text: str, tmp_path: Path):
+    file = tmp_path / "settings"
+    file.write_text(text)
+    (mistake,) = mistakes_of("--config", str(file))
+    assert "the key 'envoy-port' stands there twice" in mistake
+
+
+def test_a_flag_that_is_written_as_its_variable_is_recognised(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("ENVOY_PORT: 1\n")
+    assert mistakes_of("--config", str(file)) == [
+        f"{file}: ENVOY_PORT: unknown setting (did you mean envoy-port?)"
+    ]
+
+
+def test_a_file_without_end_is_not_read_to_its_end():
+    (mistake,) = mistakes_of("--config", "/dev/zero")
+    assert mistake == "--config: '/dev/zero' is too large: at most 64 MiB are read"
+
+
+def test_the_name_of_a_file_cannot_make_another_line(tmp_path: Path):
+    file = tmp_path / "a\nb"
+    file.write_text("envoy-prot: 1\n")
+    (mistake,) = mistakes_of("--config", str(file))
+    assert "a\\nb: envoy-prot: unknown setting" in mistake
+    assert mistake.isprintable()
 
 
 def test_an_empty_mode_is_the_default():
@@ -526,21 +561,21 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path):
     file.write_text("envoy-prot: 1\nenvoy-port: 2\n")
     found = mistakes_of(
         *("-p", "0", "--no-such-flag=1", "-b", "1,x,70000,*", "--config", str(file)),
-        *("--config", "/does/not/exist", "--pod", "pod.yaml", "--run-validation"),
+        *("--config", "/does/not/exist", "--pod", "/no/pod.yaml", "--run-validation=yes"),
         environ={"DRY_RUN": "yes", "PROXY_UID": "not-a-user"},
     )
     starts = [
         "--no-such-flag: unknown flag",
         f"{file}: envoy-prot: unknown setting (did you mean envoy-port?)",
         "--config: '/does/not/exist' cannot be read",
-        "--pod: not available yet",
+        "--pod: '/no/pod.yaml' cannot be read",
         "variable DRY_RUN: 'yes'",
         "variable PROXY_UID: there is no user 'not-a-user'",
         "--envoy-port (-p): '0'",
         "--istio-inbound-ports (-b): 'x'",
         "--istio-inbound-ports (-b): '70000'",
         "--istio-inbound-ports (-b): '*'",
-        "--run-validation: not available yet",
+        "--run-validation: 'yes'",
     ]
     assert len(found) == len(starts)
     for start in starts:
@@ -551,19 +586,6 @@ def test_mistakes_are_one_line_each():
     found = mistakes_of("-c", "a\nb", "-b", "80\n443", "-u", "x\n", "-p", "1\n", environ={"DRY_RUN": "\n"})
     assert len(found) == 5
     assert all(mistake.isprintable() for mistake in found)
-
-
-@pytest.mark.parametrize("name", NOT_AVAILABLE_YET)
-def test_not_available_yet(name: str):
-    variable = name.upper().replace("-", "_")
-    assert mistakes_of(f"--{name}") == [f"--{name}: not available yet"]
-    assert mistakes_of(environ={variable: "1"}) == [f"variable {variable}: not available yet"]
-    assert parsed(f"--{name}=false", environ={variable: "true"})
-
-
-@pytest.mark.parametrize("name", ["pod", "pod-name"])
-def test_sources_not_available_yet(name: str):
-    assert mistakes_of(f"--{name}=x") == [f"--{name}: not available yet"]
 
 
 def test_options_of_a_command():

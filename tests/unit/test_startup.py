@@ -71,7 +71,7 @@ def test_a_dry_run(extra: str):
     modules = imported(f"{MAIN}\nassert main([*{POD_SPEC}, *{extra}, '-n']) == 0")
     assert "istio_iptables.policy.nat" in modules
     assert expensive(modules) == set()
-    assert not {"istio_iptables.cli", "ctypes"} & modules
+    assert not {"istio_iptables.cli", "istio_iptables.pod", "istio_iptables.documents", "ctypes"} & modules
     assert not any(module.startswith("istio_iptables.backends") for module in modules)
 
 
@@ -94,6 +94,7 @@ for _, _, rule in plan.wanted.rules():
     )
     assert "istio_iptables.backends.libiptc" in modules
     assert expensive(modules) == set()
+    assert not any("prob" in module or "validation" in module for module in modules)
     assert "istio_iptables.cli" not in modules
 
 
@@ -118,6 +119,7 @@ def test_bad_settings_are_reported_without_the_expensive_modules():
     [
         ("['-n', '-x', '10.0.0.0/8', '--compact']", {"netaddr"}),
         ("['-n', '--config', '/dev/null']", {"yaml"}),
+        ("['-n', '--pod', '/dev/null']", {"yaml"}),
         ("['-n', '--log_as_json']", {"json"}),
         ("['render', '--format=json']", {"json"}),
         ("['--version']", {"typer"}),

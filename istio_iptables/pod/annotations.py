@@ -1,0 +1,84 @@
+"""Annotations: how the settings are called in a pod, each once. Reading, lint and docs go by this table.
+
+The names are Istio's (its reference of resource annotations); which setting each one is, is what Istio's CNI
+plugin makes of it.
+"""
+
+from __future__ import annotations
+
+from ..record import Record
+from ..settings import BY_NAME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..settings import Setting
+
+
+class Annotation(Record):
+    """An annotation that is a setting.
+
+    `deprecated` is an older name, which counts if the new one is not there. `always` are members that
+    its list has whatever the pod says.
+    """
+
+    name: str
+    setting: Setting
+    deprecated: str = ""
+    always: tuple[str, ...] = ()
+
+    @property
+    def default(self) -> str:
+        """What the setting is if the pod says nothing: the setting's own default, plus `always`."""
+        return ",".join([*filter(None, [self.setting.default]), *self.always])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, the strongest first."""
+        return tuple(filter(None, (self.name, self.deprecated)))
+
+
+#: Where the annotations about traffic are.
+TRAFFIC = "traffic.sidecar.istio.io/"
+
+#: The sidecar's own ports, which are never captured: merged metrics, health, Envoy's metrics.
+SIDECAR_PORTS = ("15020", "15021", "15090")
+
+ANNOTATIONS: tuple[Annotation, ...] = (
+    Annotation("sidecar.istio.io/interceptionMode", BY_NAME["istio-inbound-interception-mode"]),
+    Annotation(f"{TRAFFIC}includeOutboundIPRanges", BY_NAME["istio-service-cidr"]),
+    Annotation(f"{TRAFFIC}excludeOutboundIPRanges", BY_NAME["istio-service-exclude-cidr"]),
+    Annotation(f"{TRAFFIC}includeInboundPorts", BY_NAME["istio-inbound-ports"]),
+    Annotation(f"{TRAFFIC}excludeInboundPorts", BY_NAME["istio-local-exclude-ports"], always=SIDECAR_PORTS),
+    Annotation(f"{TRAFFIC}includeOutboundPorts", BY_NAME["istio-outbound-ports"]),
+    Annotation(f"{TRAFFIC}excludeOutboundPorts", BY_NAME["istio-local-outbound-ports-exclude"]),
+    Annotation(f"{TRAFFIC}excludeInterfaces", BY_NAME["istio-exclude-interfaces"]),
+    Annotation(
+        "istio.io/reroute-virtual-interfaces",
+        BY_NAME["kube-virt-interfaces"],
+        deprecated=f"{TRAFFIC}kubevirtInterfaces",
+    ),
+)
+#: By the name of the setting.
+BY_SETTING: Mapping[str, Annotation] = {a.setting.name: a for a in ANNOTATIONS}
+#: Every name of every annotation, the deprecated ones too.
+NAMES: Mapping[str, Annotation] = {name: a for a in ANNOTATIONS for name in a.names}
+
+#: Variables of the proxy's container, and the switches that each of them is.
+VARIABLES: Mapping[str, tuple[Setting, ...]] = {
+    "ISTIO_META_DNS_CAPTURE": (BY_NAME["redirect-dns"], BY_NAME["capture-all-dns"]),
+    "ISTIO_DUAL_STACK": (BY_NAME["dual-stack"],),
+    "INVALID_DROP": (BY_NAME["drop-invalid"],),
+}
+
+#: The annotation and label that say whether there is a sidecar at all.
+INJECT = "sidecar.istio.io/inject"
+#: The annotation that holds settings of the proxy, in YAML.
+PROXY_CONFIG = "proxy.istio.io/config"
+#: The proxy's container, which may be a native sidecar among the init containers.
+PROXY = "istio-proxy"
+#: The container that sets up the rules.
+INIT = "istio-init"
+#: The user and group of the proxy, where the pod does not say otherwise.
+PROXY_ID = "1337"

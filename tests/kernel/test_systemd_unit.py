@@ -1,0 +1,210 @@
+"""The unit of deploy/systemd in a real systemd: every backend works in its cage, and the cage holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.netns import Pod
+from tests.kernel.sandbox import VENV, Sandbox, why_no_systemd
+
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_systemd()), reason=f"needs systemd: {why_no_systemd()}"),
+    pytest.mark.xdist_group("systemd"),  # one machine for all
+]
+
+UNIT = "/etc/systemd/system/istio-iptables.service"
+CONFIG = "/etc/istio-iptables/config.yaml"
+
+
+class Machine:
+    """A machine with the service installed, and what it logs."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def run(self, command: str, code: int = 0) -> str:
+        done = self._sandbox.run(command, merged=True)
+        assert done.returncode == code, f"{command}: {done.stdout}{self.log()}"
+        return done.stdout
+
+    def log(self) -> str:
+        return self._sandbox.run("cat /log").stdout
+
+    def write(self, path: str, text: str) -> None:
+        self.run(f"mkdir -p $(dirname {path}); cat >{path} <<'THE-END'\n{text}\nTHE-END")
+
+    def configure(self, *lines: str) -> None:
+        self.write(CONFIG, "\n".join(lines))
+
+    def unit(self, name: str, *lines: str) -> None:
+        self.write(f"/etc/systemd/system/{name}", "\n".join(lines))
+        self.run("systemctl daemon-reload")
+
+    def ours(self) -> str:
+        """Return everything that the tool could have left."""
+        saves = [f"{ip}tables-{variant}-save" for ip in ("ip", "ip6") for variant in ("legacy", "nft")]
+        network = "ip rule show; ip -6 rule show; ip -6 address show dev lo; ip route show table 133"
+        text = self.run(f"({'; '.join(saves)}; nft list tables; {network}) 2>&1 || true")
+        marks = ("ISTIO", "istio", "0x539", "::6/128", "table 133")
+        return "\n".join(line for line in text.splitlines() if any(mark in line for mark in marks))
+
+
+@pytest.fixture(scope="module")
+def booted() -> Iterator[Machine]:
+    with Pod() as pod, Sandbox(pod, systemd=True) as sandbox:
+        sandbox.install()
+        yield Machine(sandbox)
+
+
+@pytest.fixture
+def machine(booted: Machine) -> Machine:
+    """The machine as it is right after the unit has been installed."""
+    booted.run("systemctl stop istio-iptables.service istio.service nftables.service || true")
+    booted.run("rm -rf /log /etc/default/istio-iptables /run/xtables.lock /etc/systemd/system/*")
+    booted.run(f"install -D -m 644 deploy/systemd/istio-iptables.service {UNIT}")
+    booted.unit("istio-iptables.service.d/log.conf", "[Service]", "StandardError=append:/log")
+    booted.run("systemctl reset-failed")
+    assert booted.ours() == ""
+    return booted
+
+
+def test_the_unit_is_valid_and_its_cage_tight(machine):
+    assert machine.run("systemd-analyze verify istio-iptables.service") == ""
+    # of ten; what is left are the network, root, and the two capabilities
+    machine.run("systemd-analyze security --threshold=25 --no-pager istio-iptables.service")
+
+
+EVERYTHING = ("istio-inbound-interception-mode: TPROXY", "dual-stack: true", "redirect-dns: true")
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings"),
+    [
+        ("libiptc", EVERYTHING),
+        ("iptables-legacy-restore", ("force-iptables-binary: legacy", *EVERYTHING)),
+        ("iptables-nft-restore", ("force-iptables-binary: nft", *EVERYTHING)),
+        ("nft", ("native-nftables: true", *EVERYTHING)),
+    ],
+)
+def test_every_backend_works_in_the_cage(machine, backend, settings):
+    machine.configure(*settings)
+    before = machine.ours()
+    machine.run("systemctl start istio-iptables")
+    assert f"backend {backend}: " in machine.log()
+    assert machine.ours() != before
+    machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+    assert machine.run("stat --format %a /run/xtables.lock").strip() == "600"  # or anybody could hold it
+    machine.run("systemctl reload istio-iptables")
+    assert "the rules are in place already: nothing to do" in machine.log()
+    machine.run("systemctl stop istio-iptables")
+    assert machine.ours() == before == ""
+
+
+def test_changed_settings_replace_the_rules_and_mistakes_change_nothing(machine):
+    machine.configure("dual-stack: true")
+    machine.run("systemctl start istio-iptables")
+    machine.configure("dual-stack: true", "istio-inbound-ports: 8080")
+    machine.run("systemctl reload istio-iptables")
+    changed = machine.ours()
+    assert "--dport 8080 -j ISTIO_IN_REDIRECT" in changed
+    machine.configure("dual-stack: perhaps")
+    machine.run("systemctl reload istio-iptables", code=1)
+    assert "config.yaml: dual-stack: 'perhaps' is not a boolean" in machine.log()
+    assert machine.ours() == changed
+    machine.write("/etc/default/istio-iptables", "ISTIO_INBOUND_PORTS=9090")
+    machine.configure("dual-stack: true", "istio-inbound-ports: 8080")
+    machine.run("systemctl restart istio-iptables")
+    assert "--dport 9090 -j ISTIO_IN_REDIRECT" in machine.ours()
+
+
+def test_a_service_with_bad_settings_does_not_start(machine):
+    machine.configure("envoy-prot: 1")
+    machine.run("systemctl start istio-iptables", code=1)
+    assert machine.run("systemctl show --property ExecMainStatus --value istio-iptables").strip() == "2"
+    assert machine.ours() == ""
+
+
+def test_the_proxy_starts_when_the_rules_are_there(machine):
+    machine.configure("istio-inbound-ports: '*'")
+    machine.unit(
+        "istio.service",
+        "[Service]",
+        "Type=oneshot",
+        "ExecStart=sh -c 'iptables-legacy-save >/seen-by-the-proxy'",
+    )
+    wanted = "Wants=istio.service istio-iptables.service"
+    machine.unit("both.target", "[Unit]", wanted)  # started together, as at boot
+    machine.run("systemctl start both.target")
+    machine.run("systemctl is-active istio-iptables")
+    assert "-A OUTPUT -j ISTIO_OUTPUT" in machine.run("cat /seen-by-the-proxy")
+
+
+@pytest.mark.parametrize("verb", ["restart", "reload"])
+def test_rules_that_a_firewall_has_flushed_are_written_again(machine, verb):
+    machine.configure("force-iptables-binary: nft")
+    flush = "nft flush ruleset"
+    machine.unit(
+        "nftables.service",
+        "[Service]",
+        "Type=oneshot",
+        "RemainAfterExit=yes",
+        f"ExecStart={flush}",
+        f"ExecReload={flush}",
+    )
+    machine.run("systemctl start nftables istio-iptables")
+    machine.run(f"systemctl {verb} nftables")
+    for _ in range(100):  # what is propagated is not waited for
+        if "ISTIO_OUTPUT" in machine.ours():
+            break
+        machine.run("sleep 0.05")
+    machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+
+
+def test_a_firewall_that_flushes_when_it_starts_comes_first(machine):
+    machine.configure("force-iptables-binary: nft")
+    machine.unit(
+        "nftables.service", "[Service]", "Type=oneshot", "ExecStart=sh -c 'sleep 0.5; nft flush ruleset'"
+    )
+    machine.unit("both.target", "[Unit]", "Wants=nftables.service istio-iptables.service")
+    machine.run("systemctl start both.target")
+    machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+
+
+#: What a process in the cage tries, and must not be able to do.
+FORBIDDEN = {
+    "write to the system": "open('/usr/new', 'w')",
+    "write to the configuration": "open('/etc/istio-iptables/new', 'w')",
+    "write elsewhere in /run": "open('/run/new', 'w')",
+    "see the homes": "assert os.listdir('/root') or True; os.stat('/root/.secret')",
+    "see devices": "os.stat('/dev/kmsg')",
+    "set what is the kernel's": "open('/proc/sys/net/ipv4/ip_forward', 'w')",
+    "read a stranger's file": "open('/secret-of-another')",
+    "make a namespace": "assert ctypes.CDLL(None).unshare(0x40000000) == 0",
+    "change its user": "os.setuid(1337)",
+    "open a packet socket": "socket.socket(17, socket.SOCK_RAW)",
+    "map memory to write and run": "mmap.mmap(-1, 4096, prot=7)",
+    "mount": "assert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, 0) == 0",
+}
+
+
+def test_the_cage_holds(machine):
+    machine.configure()
+    machine.run("touch /root/.secret; touch /secret-of-another; chown 1000 /secret-of-another")
+    machine.run("chmod 600 /secret-of-another; touch /run/xtables.lock")
+    tries = "".join(
+        f"try:\n    {code}\nexcept (OSError, AssertionError):\n    print('no:', {what!r})\n"
+        f"else:\n    print('YES:', {what!r})\n"
+        for what, code in FORBIDDEN.items()
+    )
+    machine.write("/probe.py", f"import ctypes, mmap, os, socket\n{tries}\nopen('/run/xtables.lock', 'w')")
+    machine.unit(
+        "istio-iptables.service.d/probe.conf",
+        "[Service]",
+        "ExecStart=",
+        f"ExecStart={VENV}/bin/python /probe.py",
+        "StandardOutput=append:/log",
+    )
+    machine.run("systemctl start istio-iptables")
+    assert machine.log().splitlines() == [f"no: {what}" for what in FORBIDDEN]

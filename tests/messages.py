@@ -1,0 +1,80 @@
+"""Messages: every text by which the package tells a user that something is wrong, found in its sources.
+
+What varies in a message is written as an ellipsis, `the command … is not installed`, as in the index of
+docs/troubleshooting.md.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import istio_iptables
+
+PACKAGE = Path(istio_iptables.__file__).parent
+
+#: Calls whose first argument is a message, by the name of what is called, and the kind of message.
+_CALLS = {
+    "KernelError": "error",
+    "Differs": "error",
+    "SettingsError": "mistake",
+    "BadValue": "mistake",
+    "warn": "warning",
+    "error": "error",
+}
+#: Calls of these methods add a message to a list of this name.
+_LISTS = {"warnings": "warning", "mistakes": "mistake", "problems": "mistake"}
+#: Shorter ones, such as `…: …`, say nothing by which they could be found.
+_SHORTEST = 8
+
+
+class Message(NamedTuple):
+    """A message, where it is made, and whether it is an error (exit 1 or 3), a mistake (2) or a warning."""
+
+    kind: str
+    text: str
+    where: str
+
+
+def messages() -> list[Message]:
+    """Return all messages of the package, by file and line."""
+    return [message for path in sorted(PACKAGE.rglob("*.py")) for message in _of_file(path)]
+
+
+def _of_file(path: Path) -> Iterator[Message]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        kind = _kind(node.func)
+        for text in _texts(node.args[0]) if kind else ():
+            if len(text.replace("…", "").strip(": ")) >= _SHORTEST:
+                yield Message(kind, text, f"{path.relative_to(PACKAGE.parent)}:{node.lineno}")
+
+
+def _kind(function: ast.expr) -> str:
+    if isinstance(function, ast.Name):
+        return _CALLS.get(function.id, "")
+    if not isinstance(function, ast.Attribute):
+        return ""
+    if function.attr in ("append", "extend") and isinstance(function.value, (ast.Name, ast.Attribute)):
+        name = function.value.id if isinstance(function.value, ast.Name) else function.value.attr
+        return _LISTS.get(name, "")
+    is_log = isinstance(function.value, ast.Name) and function.value.id == "log"
+    return _CALLS.get(function.attr, "") if is_log else ""
+
+
+def _texts(argument: ast.expr) -> list[str]:
+    """Return the texts that an expression may be, with an ellipsis for what is filled in."""
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        return [argument.value]
+    if isinstance(argument, ast.JoinedStr):
+        return ["".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in argument.values)]
+    if isinstance(argument, ast.IfExp):
+        return [*_texts(argument.body), *_texts(argument.orelse)]
+    if isinstance(argument, (ast.List, ast.Tuple)):
+        return [text for member in argument.elts for text in _texts(member)]
+    if isinstance(argument, ast.GeneratorExp):
+        return _texts(argument.elt)
+    return []

@@ -1,0 +1,216 @@
+"""The documentation, as far as it can be checked without a kernel; tests/kernel/test_docs.py runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from istio_iptables.settings import SETTINGS
+from tests import pages
+from tests.messages import Message, messages
+from tests.pages import NEEDS, PAGES, ROOT, BadPage, Command, Listen, matches, parse, read
+
+TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
+
+
+def commands(text: str) -> list[Command]:
+    return [step for step in parse("page.md", text).steps if isinstance(step, Command)]
+
+
+# --- how a page is taken apart ----------------------------------------------------------------
+
+
+def test_a_block_that_begins_with_a_program_is_made_of_commands():
+    text = "Text.\n\n    istio-iptables diff   # exit 0 yes, 3 no\n    # why\n    nft list tables\n\nEnd.\n"
+    found = commands(text)
+    assert [(c.text.split("#")[0].strip(), c.codes) for c in found] == [
+        ("istio-iptables diff", (0, 3)),
+        ("nft list tables", (0,)),
+    ]
+
+
+def test_a_session_has_output():
+    (first, second) = commands("```console\n$ ip rule   # exit code 1\na\n\nb\n$ ss -l\n```\n")
+    assert (first.output, first.codes, first.line) == ("a\n\nb", (1,), 2)
+    assert (second.output, second.codes) == ("", (0,))
+
+
+def test_continued_lines_and_documents_are_one_command():
+    found = commands("    cat >f <<'EOF'\n    a\n\n    istio-iptables x\n    EOF\n    ip \\\n      rule\n")
+    assert [c.text for c in found] == ["cat >f <<'EOF'\na\n\nistio-iptables x\nEOF", "ip \\\n  rule"]
+
+
+def test_inline_code_that_is_a_whole_command_line_is_a_command():
+    found = commands("Run `istio-iptables cleanup` or `nft`, `--config`, `ls x` (exit code 2).\n")
+    assert [(c.text, c.codes) for c in found] == [("istio-iptables cleanup", (0,)), ("ls x", (2,))]
+
+
+def test_a_file_that_a_page_shows_is_there_for_the_commands_after_it():
+    steps = parse(
+        "page.md", "<!-- file: a.yaml -->\n\n    a: b\n\n    c: d\n\nText.\n\n    cat a.yaml\n"
+    ).steps
+    written, block, command = steps
+    assert isinstance(written, Command)
+    assert not written.shown
+    assert written.text == "cat >a.yaml <<'END-OF-FILE'\na: b\n\nc: d\nEND-OF-FILE"
+    assert not isinstance(block, Command)
+    assert isinstance(command, Command)
+
+
+def test_what_needs_more_is_marked_at_the_command_or_before_the_block():
+    text = "    oc get pods   # needs a cluster\n\n<!-- needs: a node -->\n\n    modprobe a\n    modprobe b\n"
+    text += "\n`oc get pods` <!-- needs: a cluster --> `oc whoami x` (needs a cluster) `oc a b`\n"
+    assert [c.needs for c in commands(text)] == [
+        "a cluster",
+        "a node",
+        "a node",
+        "a cluster",
+        "a cluster",
+        "",
+    ]
+
+
+def test_sections_and_scenes_and_listeners():
+    text = (
+        "<!-- listen: envoy 1,2 1337 -->\n`ip a`\n## B\n`ip b`\n<!-- scene: ipv6 -->\n<!-- before: ip c -->\n"
+    )
+    steps = parse("page.md", text).steps
+    assert steps[0] == Listen("page.md", 1, "envoy", (1, 2), 1337, 0, "ipv4")
+    assert [(s.section, s.scene) for s in steps] == [(0, "ipv4"), (0, "ipv4"), (1, "ipv4"), (2, "ipv6")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    Some text\n    istio-iptables diff\n",  # a command that would not be run
+        "    istio-iptables diff\n    frobnicate\n",  # a command that nobody knows
+        "```sh\nistio-iptables diff\n",  # a fence without an end
+        "```console\noutput\n```\n",  # output of nothing
+        "<!-- need: a cluster -->\n",  # a comment that says nothing
+    ],
+)
+def test_a_page_that_would_be_skipped_silently_is_refused(text):
+    with pytest.raises(BadPage):
+        commands(text)
+
+
+def test_what_is_text_though_it_looks_like_commands_is_marked():
+    assert commands("<!-- text -->\n\n    Some text\n    istio-iptables diff\n") == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "equal"),
+    [
+        ("2020-01-01T00:00:00.000001Z info a", "2026-11-24T23:15:46.735625Z\tinfo\ta\n", True),
+        ("[1:60] -A X", "[7:420] -A X", True),
+        ("[0:0] -A X", "[7:420] -A X", False),  # nothing and something are not the same
+        ("packets 0 bytes 0", "packets 1 bytes 60", False),
+        ("sport=34064 dport=80", "sport=40001 dport=80", True),
+        ("sport=15001", "sport=15006", False),
+        ("a\n...\nd", "a\nb\nc\nd", True),
+        ("a\n...\nd", "a\nd", True),
+        ("a\n...\nd", "a\nb", False),
+        ("a", "a\nb", False),
+        ("", "a", False),
+    ],
+)
+def test_output_is_compared_without_what_varies(shown, printed, equal):
+    assert matches(shown, printed) is equal
+
+
+# --- what the pages say -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_left_out_without_a_reason_that_holds(name):
+    left_out = [command for command in read(name).commands if command.needs]
+    for command in left_out:
+        assert command.needs in NEEDS, f"{command.where}: nobody knows what {command.needs!r} is"
+        together = (
+            [other for other in left_out if other.block == command.block] if command.block else [command]
+        )
+        programs = {program for other in together for program in other.programs}
+        assert programs & NEEDS[command.needs], f"{command.where}: does not need {command.needs}"
+
+
+def test_what_is_not_run_is_listed():
+    listed = (ROOT / "tests/docs-not-run.txt").read_text()
+    assert pages.not_run() == listed, "python -m tests.pages >tests/docs-not-run.txt"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs/README.md").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, path.name
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    text = re.sub(r"`[^`\n]*`", "", (ROOT / name).read_text())
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# --- the table of flags ---------------------------------------------------------------------------
+
+
+def test_the_table_of_flags_is_that_of_the_settings():
+    page = (ROOT / "docs/moving-from-istio.md").read_text()
+    table = page.partition("\n## Flag by flag\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`--|variable)(.*?) \| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+    found = [(start + flag, variables, default) for start, flag, variables, default, _ in rows]
+    assert found == [
+        (
+            (f"`--{s.name}`" if s.has_flag else "variable only") + (f" `-{s.short}`" if s.short else ""),
+            ", ".join(f"`{variable}`" for variable in (*s.aliases, s.variable)),
+            f"`{s.default}`" if s.default else "",
+        )
+        for s in SETTINGS
+    ]
+
+
+def test_the_defaults_that_changed_stand_first_and_are_the_defaults():
+    page = (ROOT / "docs/moving-from-istio.md").read_text()
+    assert page.index("## The two defaults that changed") < page.index("## Flag by flag")
+    changed = re.findall(r"^\| `--([\w-]+)`, `-(\w)` \|.*\| `(.*?)`: ", page, re.MULTILINE)
+    assert [(s.name, s.short, s.default) for s in SETTINGS if s.name in {c[0] for c in changed}] == changed
+    assert len(changed) == 2
+
+
+# --- the index of messages --------------------------------------------------------------------
+
+MESSAGES = messages()
+
+
+def test_messages_are_found_in_the_sources():
+    kinds = [message.kind for message in MESSAGES]
+    assert min(kinds.count(kind) for kind in ("error", "mistake", "warning")) >= 8
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.where)
+def test_every_message_is_in_the_index(message: Message):
+    """An error or a warning by its text, a mistake in a setting by what kind of mistake it is."""
+    index = TROUBLESHOOTING.partition("\n## Messages\n")[2]
+    words = re.findall(r"`([^`\n]+)`", index)
+    if message.kind == "mistake":
+        classes = re.findall(r"`([^`\n]+)`", index.partition("| the line says |")[2])
+        assert any(re.search(as_pattern(one), message.text) for one in classes), message
+    else:
+        assert message.text in words, f"docs/troubleshooting.md has to have: | `{message.text}` | ... |"
+
+
+def as_pattern(words: str) -> str:
+    return ".*".join(re.escape(part) for part in words.split("…"))

@@ -1,0 +1,387 @@
+"""The commands about manifests, the example in deploy/ and the page docs/pods.md: one truth for all."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from istio_iptables import __version__, usecases
+from istio_iptables.config import Config
+from istio_iptables.goflags import read
+from istio_iptables.pod.annotations import ANNOTATIONS, VARIABLES
+from istio_iptables.pod.lint import KINDS
+from istio_iptables.resolve import parse, resolve
+from istio_iptables.sources import collect
+from tests import deploy
+from tests.unit.test_main import MAIN, ROOT, assert_refused, run
+from tests.unit.test_pod import FACTS, TRAFFIC, manifest, proxy, workload
+from tests.unit.test_pod_lint import MODE, traffic
+
+#: The version of Kubernetes whose schemas are used.
+KUBERNETES = "1.34"
+DOCS = (ROOT / "docs" / "pods.md").read_text(encoding="utf-8")
+WEB = manifest(
+    traffic(includeInboundPorts="8080", excludeInterfaces="net1"),
+    [proxy(env=[{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}])],
+)
+
+
+def validate(thing: Any) -> None:
+    """Check an object against the schema of its kind. Raises ValidationError."""
+    kubernetes_validate.validate(thing, KUBERNETES, strict=True)
+
+
+def configured(*arguments: str, environ: dict[str, str] | None = None) -> Config:
+    given, mistakes = collect(read(arguments), environ or {})
+    return resolve(parse(given, FACTS, mistakes), FACTS)[0]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> str:
+    file = tmp_path / "web.yaml"
+    file.write_text(yaml.safe_dump(WEB))
+    return str(file)
+
+
+# --- pod args ---------------------------------------------------------------------------------
+
+
+def test_arguments_as_yaml(web: str):
+    text = deploy.printed("pod", "args", web)
+    words = yaml.safe_load(text)
+    assert text.splitlines()[-1].startswith('["istio-iptables", "--istio-inbound-ports=8080", ')
+    assert words[0] == "istio-iptables"
+    assert configured(*words) == configured("--pod", web)
+    comments = text.splitlines()[:-1]
+    assert [re.split("  +", comment[2:])[0] for comment in comments] == words[1:]
+    columns = {comment.index(comment.split("  ")[-1].strip()) for comment in comments}
+    assert len(columns) == 1
+    assert f"pod web: annotation {TRAFFIC}includeInboundPorts" in comments[0]
+
+
+def test_arguments_of_a_container(web: str):
+    entry = f"args: {deploy.printed('pod', 'args', web).splitlines()[-1]}"
+    assert yaml.safe_load(entry)["args"][1] == "--istio-inbound-ports=8080"
+
+
+def test_arguments_for_a_shell(web: str):
+    command = deploy.printed("-i", "10.0.0.0/8,fd00::/8", "pod", "args", web, "--format=shell").splitlines()[
+        -1
+    ]
+    words = shlex.split(command, comments=True)
+    assert configured(*words) == configured("--pod", web, "-i", "10.0.0.0/8,fd00::/8")
+
+
+def test_arguments_as_json(web: str):
+    document = json.loads(deploy.printed("pod", "args", web, "--format", "json"))
+    assert configured(*document["args"]) == configured("--pod", web)
+    assert [f"--{o['setting']}={o['value']}" for o in document["origins"]] == document["args"][1:]
+    assert document["env"] == {}
+    assert document["origins"][0]["origin"] == f"pod web: annotation {TRAFFIC}includeInboundPorts"
+
+
+def test_settings_may_stand_before_and_after_the_command(web: str):
+    for arguments in (
+        ["-b", "80", "pod", "args", web],
+        ["pod", "-b80", "args", web],
+        ["pod", "args", web, "-b=80"],
+    ):
+        assert "--istio-inbound-ports=80" in yaml.safe_load(deploy.printed(*arguments))
+
+
+def test_settings_that_have_no_flag_are_variables(web: str):
+    name, text = "ISTIO_OUTBOUND_OWNER_GROUPS", "5,6"
+    shell = run("pod", "args", web, "--format=shell", **{name: text}).output.splitlines()[-1]
+    assert shell.startswith(f"{name}=5,6 istio-iptables ")
+    assert (
+        f'\n# a variable (env:), since it has no flag: {name}="5,6"\n'
+        in run("pod", "args", web, **{name: text}).output
+    )
+    assert json.loads(run("pod", "args", web, "--format=json", **{name: text}).output)["env"] == {name: text}
+    made = json.loads(run("pod", "init-container", web, "--format=json", **{name: text}).output)
+    assert made["env"] == [{"name": name, "value": text}]
+
+
+def test_a_value_that_is_no_word_survives(web: str):
+    odd = "é\"'+"
+    for style in ("yaml", "json", "shell"):
+        text = deploy.printed("-c", odd, "pod", "args", web, "--format", style)
+        words: Any = shlex.split(text.splitlines()[-1]) if style == "shell" else yaml.safe_load(text)
+        assert f"--istio-exclude-interfaces={odd}" in (words["args"] if style == "json" else words)
+
+
+def test_a_long_value_is_shortened_in_comments_alone(web: str):
+    networks = ",".join(f"10.0.{i}.0/24" for i in range(200))
+    text = deploy.printed("-x", networks, "pod", "args", web)
+    assert f"--istio-service-exclude-cidr={networks}" in yaml.safe_load(text)
+    assert max(map(len, text.splitlines()[:-1])) < 300
+
+
+def test_a_manifest_from_standard_input(web: str, monkeypatch: pytest.MonkeyPatch):
+    with open(web, encoding="utf-8") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        found = deploy.printed("pod", "args", "-")
+    assert found == deploy.printed("pod", "args", web)
+
+
+# --- what is wrong with a manifest ------------------------------------------------------------
+
+
+def refused(*arguments: str) -> list[str]:
+    process = run(*arguments)
+    lines = process.errors.splitlines()
+    assert_refused(process, *lines)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "command", [["--dry-run", "--pod"], ["pod", "args"], ["pod", "init-container"]], ids=" ".join
+)
+def test_mistakes_are_reported_by_annotation(command: list[str], tmp_path: Path):
+    file = tmp_path / "web.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            manifest({**traffic(includeInboundPorts="x,80", excludeOutboundPorts="*"), MODE: "no"})
+        )
+    )
+    starts = [
+        f"pod web: annotation {MODE}: 'no' is not one of REDIRECT, TPROXY",
+        f"pod web: annotation {TRAFFIC}includeInboundPorts: 'x' is not a port: use a number",
+        f"pod web: annotation {TRAFFIC}excludeOutboundPorts: '*' cannot be used here: list the ports",
+        "--envoy-port",
+    ]
+    found = refused(*command, str(file), "-p", "0")
+    assert [line[: len(start)] for line, start in zip(found, starts, strict=True)] == starts
+
+
+def test_a_pod_of_the_node_gets_no_init_container(tmp_path: Path):
+    file = tmp_path / "web.yaml"
+    file.write_text(yaml.safe_dump(manifest(hostNetwork=True)))
+    assert refused("pod", "init-container", str(file))[0].startswith("pod web: hostNetwork: ")
+
+
+def test_which_of_several_pods(tmp_path: Path):
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump_all([WEB, workload("Deployment", {})]))
+    choice = "--pod-name has to say which: pod/web, deployment/web"
+    assert refused("pod", "args", str(file)) == [f"FILE: {str(file)!r} holds 2 pods, {choice}"]
+    assert refused("-n", "--pod", str(file)) == [f"--pod: {str(file)!r} holds 2 pods, {choice}"]
+    assert "--istio-inbound-ports=*" in deploy.printed("pod", "args", str(file), "--pod-name=deployment/web")
+
+
+# --- pod lint ---------------------------------------------------------------------------------
+
+
+def test_lint_prints_a_line_for_each_finding(tmp_path: Path):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(yaml.safe_dump(WEB))
+    bad.write_text(yaml.safe_dump_all([manifest({MODE: "tproxy"}, name=name) for name in "ab"]))
+    process = run("pod", "lint", str(good), str(bad))
+    assert process.status == 3
+    assert [line.partition(": annotation")[0] for line in process.output.splitlines()] == [
+        f"{bad}: pod a",
+        f"{bad}: pod b",
+    ]
+    assert process.errors == ""
+    process = run("pod", "lint", str(good))
+    assert (process.status, process.output) == (0, "")
+    assert process.errors.endswith("\tinfo\tpods looked at: 1, no findings\n")
+    assert run("pod", "lint", "--ignore", "dns,invalid", str(bad)).status == 0
+    assert run("pod", "lint", str(bad), "--pod-name", "a").output.count("\n") == 1
+    document = json.loads(run("pod", "lint", "--json", str(bad)).output)
+    assert document["pods"] == 2
+    assert [(f["file"], f["pod"], f["kind"]) for f in document["findings"]] == [
+        (str(bad), "pod a", "invalid"),
+        (str(bad), "pod b", "invalid"),
+    ]
+    assert set(document["findings"][0]) == {"file", "pod", "kind", "where", "problem", "remedy"}
+
+
+def test_lint_of_what_holds_no_pod(tmp_path: Path):
+    file = tmp_path / "service.yaml"
+    file.write_text("kind: Service\n")
+    process = run("pod", "lint", str(file))
+    assert (process.status, process.output) == (0, "")
+    assert f"\twarn\t{file}: no pod, and no workload with a pod template, is in it" in process.errors
+
+
+def test_lint_of_what_cannot_be_read(tmp_path: Path):
+    file = tmp_path / "template.yaml"
+    file.write_text("a: {{ .Values.x }}: [\n")
+    found = refused("pod", "lint", str(file), "/does/not/exist")
+    assert found[0].startswith(f"FILE: {str(file)!r} is neither YAML nor JSON: ")
+    assert found[1:] == ["FILE: '/does/not/exist' cannot be read: No such file or directory"]
+
+
+# --- pod init-container -----------------------------------------------------------------------
+
+
+def pod_with(container: Any) -> dict[str, Any]:
+    spec = {"containers": [{"name": "app", "image": "app"}], "initContainers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--image=example.com/x:1"], ["-m", "TPROXY", "--redirect-dns"]], ids=str
+)
+@pytest.mark.parametrize("with_pod", [True, False])
+def test_the_container_is_valid_and_means_what_was_given(more: list[str], with_pod: bool, web: str):
+    source = [web] if with_pod else []
+    [made] = yaml.safe_load(deploy.printed("pod", "init-container", *source, *more))
+    assert json.loads(deploy.printed("pod", "init-container", *source, *more, "--format=json")) == made
+    validate(pod_with(made))
+    assert made["image"] == (
+        "example.com/x:1" if "--image=example.com/x:1" in more else f"istio-iptables:{__version__}"
+    )
+    flags = [word for word in more if not word.startswith("--image")]
+    assert configured(*made["args"]) == configured(*flags, *(["--pod", web] if with_pod else []))
+
+
+def test_the_container_has_the_least_privileges(web: str):
+    [made] = yaml.safe_load(deploy.printed("pod", "init-container", web))
+    assert made["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
+        "readOnlyRootFilesystem": True,
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "runAsNonRoot": False,
+    }
+    assert set(made["resources"]) == {"requests", "limits"}
+    assert made["args"][-1] == "--cni-mode=true"
+    assert "--cni-mode=false" in deploy.printed("pod", "init-container", web, "--cni-mode=false")
+
+
+def test_a_container_that_is_not_valid_is_noticed(web: str):
+    [made] = yaml.safe_load(deploy.printed("pod", "init-container", web))
+    made["securityContext"]["runAsUser"] = "root"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        validate(pod_with(made))
+    with pytest.raises(kubernetes_validate.ValidationError):
+        validate(pod_with({**made, "securityContext": {"capabilitys": {}}}))
+
+
+# --- deploy/ ----------------------------------------------------------------------------------
+
+
+def objects(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((deploy.BASE / name).read_text(encoding="utf-8")))
+
+
+def patched() -> Any:
+    """The deployment as kustomize makes it: RFC 6902, of which one operation is used."""
+    [deployment] = objects("deployment.yaml")
+    [operation] = yaml.safe_load(deploy.PATCH.read_text(encoding="utf-8"))
+    assert (operation["op"], operation["path"]) == ("add", "/spec/template/spec/initContainers/0")
+    deployment["spec"]["template"]["spec"]["initContainers"].insert(0, operation["value"])
+    return deployment
+
+
+def test_the_patch_is_what_the_tool_prints():
+    assert deploy.PATCH.read_text(encoding="utf-8") == deploy.patch(), "make golden writes it anew"
+
+
+@pytest.mark.parametrize("name", ["namespace.yaml", "envoy.yaml", "deployment.yaml", "service.yaml"])
+def test_the_example_is_valid(name: str):
+    for thing in objects(name):
+        validate(thing)
+
+
+def test_the_patched_example_is_valid_and_says_the_same(tmp_path: Path):
+    validate(patched())
+    file = tmp_path / "patched.yaml"
+    file.write_text(yaml.safe_dump(patched()))
+    assert configured("--pod", str(file)) == configured("--pod", str(deploy.DEPLOYMENT))
+    for manifest_file in (file, deploy.DEPLOYMENT):
+        process = run("pod", "lint", str(manifest_file))
+        assert (process.status, process.output) == (0, "")
+
+
+def test_the_kustomization_names_every_file_and_what_it_patches():
+    [kustomization] = objects("kustomization.yaml")
+    files = {path.name for path in deploy.BASE.glob("*.yaml")} - {"kustomization.yaml"}
+    assert {*kustomization["resources"], *(p["path"] for p in kustomization["patches"])} == files
+    [deployment] = objects("deployment.yaml")
+    assert kustomization["patches"][0]["target"] == {
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    [operation] = yaml.safe_load(deploy.PATCH.read_text(encoding="utf-8"))
+    assert kustomization["images"][0]["name"] == operation["value"]["image"].partition(":")[0]
+    [namespace] = objects("namespace.yaml")
+    assert kustomization["namespace"] == namespace["metadata"]["name"]
+
+
+# --- docs/pods.md -----------------------------------------------------------------------------
+
+
+def blocks() -> list[str]:
+    """The indented blocks of the page."""
+    found = re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", DOCS)
+    return [re.sub(r"(?m)^    ", "", block).strip("\n") + "\n" for block in found]
+
+
+def test_the_examples_in_the_docs_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    sessions = 0
+    for block in blocks():
+        if block.startswith("apiVersion: "):
+            thing = yaml.safe_load(block)
+            validate(thing)
+            Path(f"{thing['metadata']['name']}.yaml").write_text(block)
+        elif block.startswith("$ istio-iptables "):
+            command, _, output = block[2:].partition("\n")
+            words = shlex.split(command.removesuffix(" | tail -n 1"), comments=True)
+            shown = run_in(tmp_path, *words[1:])
+            assert ("".join(shown.splitlines(keepends=True)[-1:]) if "| tail" in command else shown) == output
+            sessions += 1
+    assert sessions == 5
+    assert len(list(tmp_path.glob("*.yaml"))) == 2
+
+
+def run_in(directory: Path, *arguments: str) -> str:
+    return run(*arguments, code=f"import os; os.chdir({str(directory)!r})\n" + MAIN).output
+
+
+def test_every_other_command_in_the_docs_is_understood():
+    readme = (deploy.BASE / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"(?m)^    (?:kubectl .* \| )?(istio-iptables .*)$", DOCS + readme)
+    assert len(commands) >= 4
+    for command in commands:
+        assert read(shlex.split(command)[1:]).mistakes == ()
+
+
+def test_the_tables_in_the_docs():
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\|.*\|$", DOCS)]
+    named = {row[0]: row[1:] for row in rows}
+    for a in ANNOTATIONS:
+        name = f"`{a.name}`" + (f" (deprecated: `{a.deprecated}`)" if a.deprecated else "")
+        default = f"`{a.default}`" if a.default else ""
+        assert named.pop(name) == [f"`-{a.setting.short}`, `{a.setting.flag}`", default]
+    for variable, settings in VARIABLES.items():
+        assert named.pop(f"`{variable}`") == [", ".join(f"`{s.flag}`" for s in settings)]
+    for kind, about in KINDS.items():
+        assert named.pop(f"`{kind}`") == [about]
+    assert set(named) == {"annotation", "variable of `istio-proxy`", "kind", "---"}
+
+
+def test_the_python_in_the_docs():
+    results = doctest.testfile(str(ROOT / "docs" / "pods.md"), module_relative=False)
+    assert (results.failed, results.attempted) == (0, 4)
+
+
+def test_every_command_about_pods_has_its_function():
+    from istio_iptables import pod_commands
+    from istio_iptables.commands import COMMANDS
+
+    assert set(usecases._POD_COMMANDS) == {c.name for c in COMMANDS if c.words[0] == "pod"}
+    assert all(hasattr(pod_commands, name) for name in usecases._POD_COMMANDS.values())

@@ -1,0 +1,704 @@
+"""Findings: each thing that does not do what it says, and its neighbours that do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from istio_iptables import Facts, SettingsError, lint_pods
+from istio_iptables.pod import pods
+from istio_iptables.pod.annotations import NAMES
+from istio_iptables.pod.lint import KINDS, Finding, lint
+from istio_iptables.pod.spans import Span, Spans
+from istio_iptables.settings import BY_NAME, Given
+from tests.unit.test_pod import TRAFFIC, VALUES, init, manifest, odd_pods, proxy, valid_pods, workload
+
+MODE = "sidecar.istio.io/interceptionMode"
+REROUTE = "istio.io/reroute-virtual-interfaces"
+DNS = proxy(env=[{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}])
+SERVER: Any = {"dnsConfig": {"nameservers": ["10.96.0.10"]}}
+ROOT_PROXY = {"runAsUser": 0, "runAsGroup": 1337, "capabilities": {"add": ["NET_ADMIN"]}}
+ALLOWED = {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}}
+
+
+def traffic(**texts: Any) -> dict[str, Any]:
+    return {f"{TRAFFIC}{name}": text for name, text in texts.items()}
+
+
+def app(number: int = 0, protocol: str = "TCP", **security: Any) -> dict[str, Any]:
+    ports = [{"containerPort": number, "protocol": protocol}] if number else []
+    return {"name": "app", "ports": ports, "securityContext": security}
+
+
+def allowed_init(*arguments: str, **more: Any) -> dict[str, Any]:
+    return init(*arguments, securityContext=ALLOWED, **more)
+
+
+def on_the_workload(**annotations: Any) -> dict[str, Any]:
+    thing = workload("Deployment", {})
+    thing["metadata"]["annotations"] = traffic(**annotations)
+    return thing
+
+
+def labelled(thing: dict[str, Any], **labels: Any) -> dict[str, Any]:
+    named = {name.replace("__", "/").replace("_", "."): text for name, text in labels.items()}
+    return {**thing, "metadata": {**thing["metadata"], "labels": named}}
+
+
+def found_in(thing: Any) -> list[Finding]:
+    return lint_pods(json.dumps(thing))
+
+
+#: Kind of finding, where it is, a part of what it says, and the manifests that have it and nothing else.
+CASES: list[tuple[str, str, str, dict[str, Any]]] = [
+    # --- values
+    ("invalid", f"annotation {MODE}", "write TPROXY, in capitals", manifest({MODE: "tproxy"})),
+    (
+        "invalid",
+        "includeInboundPorts",
+        "'http' is not a port",
+        manifest(traffic(includeInboundPorts="80,http")),
+    ),
+    ("invalid", "excludeInboundPorts", "'*' cannot be used", manifest(traffic(excludeInboundPorts="*"))),
+    ("invalid", "excludeOutboundPorts", "'*' cannot be used", manifest(traffic(excludeOutboundPorts="*"))),
+    ("invalid", "includeOutboundPorts", "'*' cannot be used", manifest(traffic(includeOutboundPorts="*"))),
+    ("invalid", "excludeOutboundIPRanges", "'*' cannot be", manifest(traffic(excludeOutboundIPRanges="*"))),
+    (
+        "invalid",
+        "includeOutboundIPRanges",
+        "mixed",
+        manifest(traffic(includeOutboundIPRanges="*,10.0.0.0/8")),
+    ),
+    ("invalid", "excludeInterfaces", "trailing '+'", manifest(traffic(excludeInterfaces="*"))),
+    ("invalid", "spec.containers", "is a mapping", manifest(containers={"name": "app"})),  # type: ignore[arg-type]
+    ("invalid", "container istio-init", "unknown flag", manifest(inits=[allowed_init("--nonsense")])),
+    ("istio", "includeInboundPorts", "'80-90' is a range", manifest(traffic(includeInboundPorts="80-90"))),
+    (
+        "istio",
+        "excludeOutboundIPRanges",
+        "write 10.1.2.3/32",
+        manifest(traffic(excludeOutboundIPRanges="10.1.2.3")),
+    ),
+    (
+        "istio",
+        "excludeOutboundIPRanges",
+        "write fd00::1/128",
+        manifest(traffic(excludeOutboundIPRanges="fd00::1")),
+    ),
+    ("unquoted", "includeInboundPorts", 'write "8080"', manifest(traffic(includeInboundPorts=8080))),
+    (
+        "unquoted",
+        "variable INVALID_DROP",
+        "a boolean",
+        manifest(containers=[proxy(env=[{"name": "INVALID_DROP", "value": True}])]),
+    ),
+    (
+        "unquoted",
+        "label sidecar.istio.io/inject",
+        "a boolean",
+        labelled(manifest(), sidecar_istio_io__inject=False),
+    ),
+    (
+        "host-bits",
+        "excludeOutboundIPRanges",
+        "10.1.2.3/8 means the whole network 10.0.0.0/8",
+        manifest(traffic(excludeOutboundIPRanges="10.1.2.3/8")),
+    ),
+    (
+        "host-bits",
+        "includeOutboundIPRanges",
+        "means the whole network fd00::/8",
+        manifest(traffic(includeOutboundIPRanges="fd00::1/8")),
+    ),
+    (
+        "duplicate",
+        "includeInboundPorts",
+        "80 stands there twice",
+        manifest(traffic(includeInboundPorts="80,81,80")),
+    ),
+    (
+        "duplicate",
+        "excludeInboundPorts",
+        "22 stands there twice",
+        manifest(traffic(excludeInboundPorts="22,22")),
+    ),
+    (
+        "duplicate",
+        "excludeInboundPorts",
+        "15090 is the sidecar's own",
+        manifest(traffic(excludeInboundPorts="22,15090")),
+    ),
+    (
+        "duplicate",
+        "excludeOutboundPorts",
+        "25 stands there twice",
+        manifest(traffic(excludeOutboundPorts="25,25")),
+    ),
+    (
+        "duplicate",
+        "excludeOutboundIPRanges",
+        "10.1.0.0/16 is in 10.0.0.0/8 already",
+        manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,10.1.0.0/16")),
+    ),
+    (
+        "duplicate",
+        "excludeInterfaces",
+        "net1 stands there twice",
+        manifest(traffic(excludeInterfaces="net1,net1")),
+    ),
+    (
+        "duplicate",
+        "container istio-init: --istio-inbound-ports (-b)",
+        "85-95 and 80-90 overlap",
+        manifest(inits=[allowed_init("-b", "80-90,85-95")]),
+    ),
+    (
+        "everything",
+        "excludeOutboundIPRanges",
+        "no destination of IPv4",
+        manifest(traffic(excludeOutboundIPRanges="0.0.0.0/0")),
+    ),
+    (
+        "everything",
+        "excludeInterfaces",
+        "eth0 is the pod's own",
+        manifest(traffic(excludeInterfaces="net1,eth0")),
+    ),
+    ("everything", "excludeInterfaces", "e+ is the pod's own", manifest(traffic(excludeInterfaces="e+"))),
+    (
+        "one-family",
+        "excludeOutboundIPRanges",
+        "fd00::/8 has no effect",
+        manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,fd00::/8")),
+    ),
+    # --- names
+    (
+        "unknown",
+        "includeInboundPort",
+        "did you mean traffic.sidecar.istio.io/includeInboundPorts?",
+        manifest(traffic(includeInboundPort="80")),
+    ),
+    (
+        "unknown",
+        "excludeoutboundipranges",
+        "mean traffic.sidecar.istio.io/excludeOutboundIPRanges?",
+        manifest(traffic(excludeoutboundipranges="10.0.0.0/8")),
+    ),
+    ("unknown", "annotation traffic.sidecar.istio.io/zzz", "leave it out", manifest(traffic(zzz="80"))),
+    (
+        "unknown",
+        "annotation sidecar.istio.io/interceptionmode",
+        f"mean {MODE}?",
+        manifest({"sidecar.istio.io/interceptionmode": "TPROXY"}),
+    ),
+    (
+        "unknown",
+        "annotation sidecar.istio.io/includeInboundPorts",
+        "mean traffic.",
+        manifest({"sidecar.istio.io/includeInboundPorts": "80"}),
+    ),
+    (
+        "unknown",
+        "annotation traffic.sidecar.istio.io/interceptionMode",
+        f"mean {MODE}?",
+        manifest(traffic(interceptionMode="TPROXY")),
+    ),
+    ("unknown", "annotation excludeInterfaces", "mean traffic.", manifest({"excludeInterfaces": "net1"})),
+    (
+        "unknown",
+        "annotation istio.io/reroute-virtual-interface",
+        f"mean {REROUTE}?",
+        manifest({"istio.io/reroute-virtual-interface": "vm0"}),
+    ),
+    ("misplaced", "of the Deployment itself", "pod template", on_the_workload(includeInboundPorts="80")),
+    (
+        "misplaced",
+        "label traffic.sidecar.istio.io/includeInboundPorts",
+        "not a label",
+        labelled(manifest(), traffic_sidecar_istio_io__includeInboundPorts="80"),
+    ),
+    ("deprecated", "kubevirtInterfaces", f"call it {REROUTE}", manifest(traffic(kubevirtInterfaces="vm0"))),
+    (
+        "deprecated",
+        "kubevirtInterfaces",
+        "goes before it",
+        manifest({**traffic(kubevirtInterfaces="vm0"), REROUTE: "vm1"}),
+    ),
+    # --- lists that cannot do what they say
+    (
+        "no-effect",
+        "excludeInboundPorts",
+        "includeInboundPorts lists the ports",
+        manifest(traffic(includeInboundPorts="80", excludeInboundPorts="22")),
+    ),
+    (
+        "no-effect",
+        "excludeInboundPorts",
+        "includeInboundPorts is empty",
+        manifest(traffic(includeInboundPorts="", excludeInboundPorts="22")),
+    ),
+    (
+        "no-effect",
+        "includeOutboundPorts",
+        "includeOutboundIPRanges is '*'",
+        manifest(traffic(includeOutboundPorts="80")),
+    ),
+    (
+        "no-effect",
+        "excludeOutboundIPRanges",
+        "is empty, so nothing",
+        manifest(traffic(includeOutboundIPRanges="", excludeOutboundIPRanges="10.0.0.0/8")),
+    ),
+    (
+        "no-effect",
+        "excludeOutboundPorts",
+        "is empty, so nothing",
+        manifest(traffic(includeOutboundIPRanges="", excludeOutboundPorts="25")),
+    ),
+    (
+        "no-effect",
+        "excludeOutboundIPRanges",
+        "192.168.0.0/16 has no effect: it is in no network",
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8", excludeOutboundIPRanges="192.168.0.0/16")),
+    ),
+    ("no-effect", REROUTE, "TPROXY captures", manifest({MODE: "TPROXY", REROUTE: "vm0"})),
+    (
+        "no-effect",
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        "lists the groups",
+        manifest(
+            inits=[
+                allowed_init(
+                    env=[
+                        {"name": "ISTIO_OUTBOUND_OWNER_GROUPS", "value": "5"},
+                        {"name": "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "value": "6"},
+                    ]
+                )
+            ]
+        ),
+    ),
+    (
+        "contradiction",
+        "excludeInboundPorts",
+        "80 is captured all the same",
+        manifest(traffic(includeInboundPorts="80,81", excludeInboundPorts="80")),
+    ),
+    (
+        "contradiction",
+        "includeOutboundPorts",
+        "25 is not captured",
+        manifest(
+            traffic(
+                includeOutboundIPRanges="10.0.0.0/8", includeOutboundPorts="25,80", excludeOutboundPorts="25"
+            )
+        ),
+    ),
+    (
+        "contradiction",
+        "excludeInterfaces",
+        "net1 is captured all the same",
+        manifest({**traffic(excludeInterfaces="net1"), REROUTE: "net1"}),
+    ),
+    (
+        "shadowed",
+        "includeOutboundIPRanges",
+        "10.1.0.0/16 is not captured, since it lies in 10.0.0.0/8",
+        manifest(
+            traffic(includeOutboundIPRanges="10.1.0.0/16,11.0.0.0/8", excludeOutboundIPRanges="10.0.0.0/8")
+        ),
+    ),
+    (
+        "overridden",
+        "includeInboundPorts",
+        "--istio-inbound-ports (-b) says '*'",
+        manifest(traffic(includeInboundPorts="80"), inits=[allowed_init("-b", "*")]),
+    ),
+    (
+        "overridden",
+        "excludeInboundPorts",
+        "says '15090,15021,15020'",
+        manifest(traffic(excludeInboundPorts="22"), inits=[allowed_init("-d", "15090,15021,15020")]),
+    ),
+    # --- DNS and ports
+    (
+        "dns",
+        "excludeOutboundIPRanges",
+        "10.96.0.0/12 holds the pod's DNS server 10.96.0.10, but queries go to the agent",
+        manifest(traffic(excludeOutboundIPRanges="10.96.0.0/12"), [DNS], **SERVER),
+    ),
+    (
+        "dns",
+        "includeOutboundIPRanges",
+        "10.0.0.0/8 holds the pod's DNS server 10.96.0.10",
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), **SERVER, dnsPolicy="None"),
+    ),
+    (
+        "dns",
+        "excludeOutboundPorts",
+        "53 lets all DNS queries pass",
+        manifest(traffic(excludeOutboundPorts="53"), [DNS]),
+    ),
+    (
+        "proxy-port",
+        "includeInboundPorts",
+        "15021 is the sidecar's own port, for health",
+        manifest(traffic(includeInboundPorts="80,15021")),
+    ),
+    (
+        "proxy-port",
+        "includeInboundPorts",
+        "15008 is for HBONE tunnels and is never",
+        manifest(traffic(includeInboundPorts="80,15008")),
+    ),
+    ("proxy-port", "container app: containerPort 15006", "for inbound", manifest(containers=[app(15006)])),
+    (
+        "proxy-port",
+        "container app: containerPort 15101",
+        "for outbound",
+        manifest(containers=[app(15101)], inits=[allowed_init("-p", "15101")]),
+    ),
+    (
+        "container-port",
+        "excludeInboundPorts",
+        "container app listens on 8080",
+        manifest(traffic(excludeInboundPorts="22,8080"), [app(8080)]),
+    ),
+    (
+        "not-tcp",
+        "includeInboundPorts",
+        "5353 is a port of UDP",
+        manifest(traffic(includeInboundPorts="80,5353"), [app(5353, "UDP")]),
+    ),
+    # --- the pod
+    (
+        "host-network",
+        "spec.hostNetwork",
+        "the whole node",
+        manifest(traffic(includeInboundPorts="80"), hostNetwork=True),
+    ),
+    (
+        "no-sidecar",
+        "includeInboundPorts",
+        "gets no sidecar",
+        labelled(manifest(traffic(includeInboundPorts="80")), sidecar_istio_io__inject="false"),
+    ),
+    (
+        "no-sidecar",
+        "includeInboundPorts",
+        "'NONE', so nothing",
+        manifest({MODE: "NONE", **traffic(includeInboundPorts="80")}),
+    ),
+    (
+        "no-sidecar",
+        "proxy.istio.io/config",
+        "--redirect-dns",
+        manifest({"proxy.istio.io/config": 'proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}'}),
+    ),
+    (
+        "proxy-user",
+        "container app: securityContext.runAsUser",
+        "1337 is the proxy's own",
+        manifest(containers=[app(runAsUser=1337)]),
+    ),
+    (
+        "proxy-user",
+        "container app: securityContext.runAsGroup",
+        "1337 is the proxy's own",
+        manifest(containers=[app()], securityContext={"runAsGroup": 1337}),
+    ),
+    (
+        "proxy-user",
+        "container istio-proxy: securityContext.runAsUser",
+        "0 is not exempt",
+        manifest(containers=[proxy(securityContext={"runAsUser": 0})]),
+    ),
+    (
+        "owner-group",
+        "ISTIO_OUTBOUND_OWNER_GROUPS",
+        "2000 is an fsGroup",
+        manifest(
+            inits=[allowed_init(env=[{"name": "ISTIO_OUTBOUND_OWNER_GROUPS", "value": "2000"}])],
+            securityContext={"fsGroup": 2000},
+        ),
+    ),
+    (
+        "owner-group",
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        "7 is an fsGroup or a",
+        manifest(
+            inits=[allowed_init(env=[{"name": "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "value": "7"}])],
+            securityContext={"supplementalGroups": [6, 7]},
+        ),
+    ),
+    (
+        "tproxy",
+        "container istio-proxy: securityContext.capabilities",
+        "NET_ADMIN",
+        manifest({MODE: "TPROXY"}, [proxy(securityContext={**ROOT_PROXY, "capabilities": {}})]),
+    ),
+    (
+        "tproxy",
+        "container istio-proxy: securityContext.runAsUser",
+        "as 1337",
+        manifest({MODE: "TPROXY"}, [proxy(securityContext={**ROOT_PROXY, "runAsUser": 1337})]),
+    ),
+    (
+        "init-privileges",
+        "container istio-init: securityContext.capabilities",
+        "without NET_ADMIN",
+        manifest(inits=[init("-b", "*")]),
+    ),
+    (
+        "init-privileges",
+        "container istio-init: securityContext.capabilities",
+        "without NET_RAW",
+        manifest(inits=[init(securityContext={"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}})]),
+    ),
+    (
+        "init-privileges",
+        "container istio-init: securityContext.runAsUser",
+        "as user 1000",
+        manifest(inits=[init(securityContext={**ALLOWED, "runAsUser": 1000})]),
+    ),
+    (
+        "init-order",
+        "container migrate",
+        "connections that it makes are refused",
+        manifest(containers=[proxy()], inits=[allowed_init(), {"name": "migrate"}]),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "says", "thing"), CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)]
+)
+def test_one_finding(kind: str, where: str, says: str, thing: Any):
+    found = found_in(thing)
+    assert [finding.kind for finding in found] == [kind], found
+    assert found[0].where.endswith(where) or where in found[0].where
+    assert says in f"{found[0].problem}: {found[0].remedy}"
+    assert found[0].pod in ("pod web", "deployment web")
+    assert (
+        str(found[0]) == f"{found[0].pod}: {found[0].where}: {found[0].problem}: {found[0].remedy} [{kind}]"
+    )
+    assert str(found[0]).isprintable()
+
+
+def test_every_kind_of_finding_has_a_case():
+    assert {case[0] for case in CASES} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        manifest(),
+        *(
+            manifest({name: VALUES[name]})
+            for name in NAMES
+            if not name.endswith(("kubevirtInterfaces", "includeOutboundPorts", "includeOutboundIPRanges"))
+        ),
+        manifest(
+            traffic(
+                includeOutboundIPRanges="10.0.0.0/8", includeOutboundPorts="80", excludeOutboundPorts="25"
+            )
+        ),
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8", excludeOutboundIPRanges="10.1.0.0/16")),
+        manifest(
+            traffic(
+                includeOutboundIPRanges="", includeOutboundPorts="80", excludeOutboundIPRanges="10.0.0.0/8"
+            )
+        ),
+        manifest(traffic(includeInboundPorts="80", excludeInboundPorts="")),
+        manifest(traffic(includeInboundPorts="", includeOutboundIPRanges="")),
+        manifest(traffic(excludeOutboundIPRanges="10.96.0.0/12"), **SERVER),
+        manifest(
+            traffic(includeOutboundIPRanges="10.0.0.0/8", excludeOutboundIPRanges="10.96.0.10/32"), **SERVER
+        ),
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), [DNS], **SERVER),
+        manifest(traffic(excludeOutboundPorts="53")),
+        manifest(traffic(excludeInboundPorts="22"), [app(8080), proxy(ports=[{"containerPort": 15090}])]),
+        manifest(traffic(includeInboundPorts="53"), [app(53), {**app(53, "UDP"), "name": "other"}]),
+        manifest({MODE: "TPROXY"}, [proxy(securityContext=ROOT_PROXY)]),
+        manifest(
+            {MODE: "TPROXY"},
+            [proxy(securityContext={"privileged": True, "runAsUser": 0, "runAsGroup": 1337})],
+        ),
+        manifest({MODE: "NONE"}),
+        manifest({"sidecar.istio.io/inject": "false"}),
+        labelled(manifest(traffic(includeInboundPorts="80"), [proxy()]), sidecar_istio_io__inject="false"),
+        labelled(
+            manifest({"sidecar.istio.io/inject": "false", **traffic(includeInboundPorts="80")}),
+            sidecar_istio_io__inject="true",
+        ),
+        manifest(hostNetwork=True),
+        manifest(
+            containers=[app(8080, runAsUser=1000, runAsGroup=1000), proxy()],
+            securityContext={"fsGroup": 1337},
+        ),
+        manifest(containers=[proxy()], inits=[{"name": "migrate"}, allowed_init()]),
+        manifest(inits=[allowed_init(), proxy(restartPolicy="Always"), {"name": "migrate"}]),
+        manifest(
+            containers=[proxy()],
+            inits=[allowed_init(), {"name": "migrate", "securityContext": {"runAsUser": 1337}}],
+        ),
+        manifest(containers=[proxy()], inits=[allowed_init("-i", ""), {"name": "migrate"}]),
+        manifest(
+            inits=[init("--run-validation=false", "--skip-rule-apply", securityContext={"runAsUser": 1337})]
+        ),
+        manifest(
+            traffic(includeInboundPorts="80,81"),
+            inits=[allowed_init("-b", "81,80", "-d", "15090,15021,15020")],
+        ),
+        manifest(
+            inits=[allowed_init(env=[{"name": "ISTIO_OUTBOUND_OWNER_GROUPS", "value": "2000"}])],
+            containers=[app(runAsGroup=2000)],
+            securityContext={"fsGroup": 2000},
+        ),
+        manifest({"example.com/includeInboundPorts": "80", "istio.io/rev": "stable"}),
+    ],
+)
+def test_nothing_to_find(thing: Any):
+    assert found_in(thing) == []
+
+
+#: Annotations and labels of Istio's that are none of ours (Istio's reference of resource annotations).
+OTHERS = [
+    "sidecar.istio.io/agentLogLevel",
+    "sidecar.istio.io/bootstrapOverride",
+    "sidecar.istio.io/componentLogLevel",
+    "sidecar.istio.io/controlPlaneAuthPolicy",
+    "sidecar.istio.io/discoveryAddress",
+    "sidecar.istio.io/enableCoreDump",
+    "sidecar.istio.io/extraStatTags",
+    "sidecar.istio.io/inject",
+    "sidecar.istio.io/logLevel",
+    "sidecar.istio.io/nativeSidecar",
+    "sidecar.istio.io/proxyCPU",
+    "sidecar.istio.io/proxyCPULimit",
+    "sidecar.istio.io/proxyImage",
+    "sidecar.istio.io/proxyImageType",
+    "sidecar.istio.io/proxyMemory",
+    "sidecar.istio.io/proxyMemoryLimit",
+    "sidecar.istio.io/rewriteAppHTTPProbers",
+    "sidecar.istio.io/statsCompression",
+    "sidecar.istio.io/statsHistogramBuckets",
+    "sidecar.istio.io/statsInclusionPrefixes",
+    "sidecar.istio.io/statsInclusionRegexps",
+    "sidecar.istio.io/statsInclusionSuffixes",
+    "sidecar.istio.io/status",
+    "sidecar.istio.io/userVolume",
+    "sidecar.istio.io/userVolumeMount",
+    "status.sidecar.istio.io/port",
+    "readiness.status.sidecar.istio.io/applicationPorts",
+    "readiness.status.sidecar.istio.io/failureThreshold",
+    "readiness.status.sidecar.istio.io/initialDelaySeconds",
+    "readiness.status.sidecar.istio.io/periodSeconds",
+    "proxy.istio.io/config",
+    "proxy.istio.io/overrides",
+    "inject.istio.io/templates",
+    "istio.io/rev",
+    "istio.io/dataplane-mode",
+    "istio.io/use-waypoint",
+    "ambient.istio.io/redirection",
+    "ambient.istio.io/bypass-inbound-capture",
+    "prometheus.istio.io/merge-metrics",
+    "networking.istio.io/exportTo",
+    "networking.istio.io/traffic-distribution",
+    "topology.istio.io/controlPlaneClusters",
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_annotations_of_istio_are_not_taken_for_ours(name: str):
+    assert found_in(manifest({name: "x"})) == []
+
+
+def test_several_findings_at_once():
+    thing = manifest(
+        traffic(includeInboundPorts="80,80,15020", excludeInboundPorts=8080, includeOutboundPort="1"),
+        [app(15001, runAsUser=1337)],
+    )
+    assert sorted(finding.kind for finding in found_in(thing)) == [
+        "duplicate",
+        "no-effect",
+        "proxy-port",
+        "proxy-port",
+        "proxy-user",
+        "unknown",
+        "unquoted",
+    ]
+
+
+def test_every_pod_is_looked_at():
+    text = yaml.safe_dump_all([manifest({MODE: "x"}, name=name) for name in "ab"])
+    assert [finding.pod for finding in lint_pods(text)] == ["pod a", "pod b"]
+
+
+def test_settings_from_elsewhere_go_before_those_of_the_pod():
+    pod = pods(json.dumps(manifest(traffic(excludeOutboundPorts="53"))), "m")[0]
+    assert lint(pod, Facts()) == []
+    others = [Given(BY_NAME["redirect-dns"], "true", "--redirect-dns")]
+    assert [finding.kind for finding in lint(pod, Facts(), others)] == ["dns"]
+
+
+def test_long_lists_are_not_looked_at_in_pairs():
+    networks = ",".join(f"10.{i >> 8 & 255}.{i & 255}.0/24" for i in range(20_000))
+    thing = manifest(
+        traffic(excludeOutboundIPRanges=networks, includeOutboundIPRanges=networks + ",11.0.0.0/8")
+    )
+    assert len([f for f in found_in(thing) if f.kind == "shadowed"]) == 20_000
+
+
+def test_spans_of_one_version_do_not_meet_those_of_another():
+    spans = Spans([Span("a", 4, 1, 5), Span("b", 6, 1, 5), Span("c", 4, 7, 9)])
+    assert spans.repeated == []
+    assert [getattr(spans.meeting(Span("x", 4, n, n)), "text", "") for n in (0, 1, 5, 6, 7, 9, 10)] == [
+        *("", "a", "a", "", "c", "c", "")
+    ]
+    assert spans.covering(Span("x", 4, 4, 6)) is None
+    assert spans.meeting(Span("x", 0, 1, 5)) is None
+
+
+numbers = st.integers(0, 30)
+some_spans = st.builds(
+    lambda version, first, length: Span(f"{first}+{length}", version, first, first + length),
+    st.sampled_from([0, 4]),
+    numbers,
+    st.integers(0, 9),
+)
+
+
+@given(st.lists(some_spans, max_size=8), some_spans)
+@example([Span("0+9", 0, 0, 9), Span("1+1", 0, 1, 2)], Span("5+0", 0, 5, 5))
+def test_spans_that_meet_are_found(members: list[Span], other: Span):
+    spans = Spans(members)
+
+    def meet(one: Span) -> bool:
+        return one.version == other.version and one.first <= other.last and other.first <= one.last
+
+    met = spans.meeting(other)
+    assert (met is not None) == any(map(meet, members))
+    assert met is None or meet(met)
+    pairs = [(a, b) for i, a in enumerate(members) for b in members[:i]]
+    overlap = any(a.version == b.version and a.first <= b.last and b.first <= a.last for a, b in pairs)
+    assert bool(spans.repeated) == overlap
+
+
+@given(valid_pods())
+def test_a_pod_that_can_be_read_has_nothing_invalid(thing: Any):
+    assert not [finding for finding in found_in(thing) if finding.kind == "invalid"]
+
+
+@given(odd_pods())
+def test_whatever_is_in_a_manifest_is_linted(thing: Any):
+    found: list[Finding] = []
+    with contextlib.suppress(SettingsError):
+        found = lint_pods(yaml.safe_dump(thing, allow_unicode=True))
+    assert all(str(finding).isprintable() for finding in found)
+    assert {finding.kind for finding in found} <= set(KINDS)
