@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, note
+from hypothesis import example as hypothesis_example
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -359,6 +360,39 @@ def shown(packet: Packet, found: dict[str, str]) -> str:
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 @given(example=examples())
+# Lists of every kind, members that overlap and touch, and a packet for each end of each.
+@hypothesis_example(
+    example=Example(
+        {
+            "dual-stack": "true",
+            "istio-inbound-ports": "79-81,80,443,8000-8004,8001-8002,9000",
+            "istio-service-exclude-cidr": "198.18.0.0/25,198.18.0.128/25,198.19.0.0/24,2001:db8:53::/48",
+            "istio-outbound-ports": "22,53-54,54",
+            "istio-local-outbound-ports-exclude": "9002,9004",
+        },
+        "46",
+        False,
+        [
+            *(
+                Packet("client", 0, 0, 0, "", OWN[v][0], port, "tcp")
+                for v in (4, 6)
+                for port in DIALLED_PORTS
+            ),
+            *(
+                Packet("pod", 1000, 1000, 0, "", address, port, "tcp")
+                for address in (
+                    "198.18.0.1",
+                    "198.18.0.200",
+                    "198.18.1.0",
+                    "198.19.0.1",
+                    "198.19.1.0",
+                    "2001:db8::1",
+                )
+                for port in (22, 52, 53, 54, 79, 9000, 9002, 9004)
+            ),
+        ],
+    )
+)
 def test_every_backend_has_the_same_verdict_for_every_packet(backends: Backends, example: Example) -> None:
     for backend in BACKENDS:
         backends.put_in_place(backend, example)
