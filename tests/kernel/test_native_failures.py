@@ -51,7 +51,7 @@ def test_what_nft_refuses_is_not_begun(before: str) -> None:
         with owned(scratch, "inet istio-proxy-raw"), everything_stays(scratch):
             generation = scratch.generation()
             done = scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile")
-            failed(done, "another program owns the table", "end that program")
+            failed(done, "program owns the table", "end that program")
             assert scratch.generation() == generation
         scratch.apply(*NATIVE, *ALL_SORTS, "--reconcile")
 
