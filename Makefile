@@ -63,7 +63,8 @@ fuzz: $(VENV) ## property tests with many more examples
 
 soak: export HYPOTHESIS_PROFILE = fuzz
 soak: system $(VENV) ## thousands of generated configurations, in the kernel
-	$(TEST_AS_ROOT) $(PYTEST) tests/kernel/test_backends_agree.py tests/kernel/test_oracle.py $(ARGS)
+	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
+	    test_one_verdict.py test_native_formats.py test_compact.py) $(ARGS)
 
 golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; read the difference before you commit it
 	$(VENV)/bin/python -m tests.golden --write

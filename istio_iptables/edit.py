@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from .ruleset import Family, TableName
+    from .ruleset import Counters, Family, TableName
 
 
 class CreateChain(Record):
@@ -152,11 +152,15 @@ def _jumped_to_by_strangers(live: Table) -> set[str]:
 
 
 def with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Give rules the counters of equal rules that they replace."""
-    counters = {rule: rule.counters for rule in counted if rule.counters.packets}
-    if not counters:
+    """Give rules the counters of equal rules that they replace, the first to the first of these."""
+    if not any(rule.counters.packets for rule in counted):
         return tuple(rules)
-    return tuple(rule.replace(counters=counters[rule]) if rule in counters else rule for rule in rules)
+    counters: dict[Rule, list[Counters]] = {}
+    for rule in reversed(counted):
+        counters.setdefault(rule, []).append(rule.counters)
+    return tuple(
+        rule.replace(counters=left.pop()) if (left := counters.get(rule)) else rule for rule in rules
+    )
 
 
 # --- built-in chains, which we share with others --------------------------------------------

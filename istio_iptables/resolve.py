@@ -150,6 +150,9 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
         )
     if chosen["native_nftables"] and chosen["forced_variant"]:
         warnings.append("--force-iptables-binary has no effect with --native-nftables")
+    if chosen["native_nftables"] and chosen["compact"]:
+        warnings.append("--compact has no effect with --native-nftables: there every list is a set already")
+        chosen["compact"] = False
     if chosen["capture_all_dns"] and not chosen["redirect_dns"]:
         warnings.append("--capture-all-dns has no effect without --redirect-dns")
     if chosen["owner_groups_excluded"] and not isinstance(chosen["owner_groups"], Everything):

@@ -12,6 +12,10 @@ import string
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from istio_iptables import native
+from istio_iptables import ruleset as rules
+from istio_iptables.lists import union
+
 MAX_ID = 2**32 - 2  # 2**32 - 1 is "no user" for the kernel
 
 
@@ -183,3 +187,124 @@ def loopback_cidrs(draw: DrawFn) -> str:
     """127.x.y.z/8 to /32, host bits set or not."""
     address = ipaddress.IPv4Address((127 << 24) + draw(st.integers(0, 2**24 - 1) | st.just(1)))
     return f"{address}/{draw(st.integers(8, 32) | st.sampled_from([8, 32]))}"
+
+
+# --- native tables as this tool may write them ---
+
+
+def native_tables() -> SearchStrategy[native.NativeTable]:
+    """A table of rules that this tool can write, in any combination."""
+    base = native.NativeChain("output", native.Hook("filter", "output", -150), ())
+    other = native.NativeChain("istio-other", None, (rules.Rule((), rules.RETURN),))
+    written = st.lists(native_rules(), max_size=5).map(tuple)
+    return st.tuples(written, written).map(
+        lambda both: native.NativeTable(
+            "istio-proxy-mangle",
+            (other, base.replace(rules=both[0]), native.NativeChain("istio-output", None, both[1])),
+        )
+    )
+
+
+@st.composite
+def native_rules(draw: DrawFn) -> rules.Rule:
+    """A rule; no match twice, none that contradicts what its target needs."""
+    target = draw(st.sampled_from([rules.ACCEPT, rules.DROP, rules.RETURN]) | _effects())
+    found = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "from": native_addresses("source"),
+                "to": native_addresses("destination"),
+                "ports": native_ports("destination"),
+                "out": st.builds(rules.OutInterface, native_interfaces(), st.booleans()),
+                "mark": st.builds(rules.Mark, st.integers(0, 2**32 - 1), negated=st.booleans()),
+                "remembered": st.builds(
+                    rules.ConnectionMark, st.integers(0, 2**32 - 1), negated=st.booleans()
+                ),
+                "user": st.builds(native.Owners, st.just("user"), number_ranges(2**32 - 2), st.booleans()),
+                "group": st.builds(native.Owners, st.just("group"), number_ranges(2**32 - 2), st.booleans()),
+                "state": st.frozensets(
+                    st.sampled_from(["NEW", "INVALID", "RELATED", "ESTABLISHED", "UNTRACKED"]), min_size=1
+                ).map(rules.ConntrackState),
+                "comment": native_comments().map(rules.Comment),
+            },
+        )
+    )
+    matches = list(found.values())
+    families = {match.family for match in matches if isinstance(match, native.Addresses)}
+    if len(families) > 1:
+        matches.remove(found["from"])
+    elif not families and draw(st.booleans()):
+        matches.append(native.NetworkFamily(draw(st.sampled_from(rules.FAMILIES))))
+    if "ports" not in found and draw(st.booleans()):
+        matches.append(rules.Transport(draw(st.sampled_from(["tcp", "udp"])), draw(st.booleans())))
+    counters = draw(st.tuples(st.integers(1, 2**40), st.integers(0, 2**50)).map(lambda n: rules.Counters(*n)))
+    return rules.Rule(tuple(draw(st.permutations(matches))), target, counters=counters)
+
+
+def _effects() -> SearchStrategy[rules.Target]:
+    return st.sampled_from([rules.SaveMark(), rules.RestoreMark(), rules.Jump("istio-other")]) | st.builds(
+        rules.SetMark, st.integers(0, 2**32 - 1)
+    )
+
+
+def native_addresses(direction: str) -> SearchStrategy[native.Addresses]:
+    return st.sampled_from([("ipv4", 2**32 - 1), ("ipv6", 2**128 - 1)]).flatmap(
+        lambda of: st.builds(
+            native.Addresses, st.just(direction), st.just(of[0]), number_ranges(of[1]), st.booleans()
+        )
+    )
+
+
+def native_ports(direction: str) -> SearchStrategy[native.Ports]:
+    protocols = st.sampled_from(["tcp", "udp"])
+    return st.builds(native.Ports, st.just(direction), protocols, number_ranges(65535), st.booleans())
+
+
+@st.composite
+def number_ranges(draw: DrawFn, most: int) -> native.tables.Ranges:
+    """Ranges as `lists.union` returns them; some are single numbers, networks, or everything."""
+    numbers = st.integers(0, most) | st.sampled_from([0, 1, most - 1, most])
+    pairs = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
+    networks = st.tuples(numbers, st.integers(0, most.bit_length())).map(
+        lambda of: (of[0] >> of[1] << of[1], min((of[0] >> of[1] << of[1]) + (1 << of[1]) - 1, most))
+    )
+    singles = numbers.map(lambda number: (number, number))
+    ranges = draw(st.lists(singles | pairs | networks, min_size=1, max_size=4))
+    ranges += draw(st.just([]) | st.lists(singles, min_size=10, max_size=20))
+    return union(ranges)
+
+
+def native_interfaces() -> SearchStrategy[str]:
+    """Any name that Linux takes but for what nft cannot write."""
+    some = [
+        "lo",
+        "eth0",
+        "eth+",
+        "*",
+        "a*",
+        "a*b",
+        "*+",
+        "**",
+        "@set",
+        "$x",
+        "#",
+        ";",
+        "{ }",
+        "'",
+        "é",
+        "+x",
+        "a+b",
+    ]
+    characters = st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='/:"\\')
+    texts = st.text(characters, min_size=1, max_size=14)
+    return st.sampled_from([name for name in some if " " not in name]) | texts.filter(
+        lambda name: name not in (".", "..", "+") and name[0] not in "-!"
+    )
+
+
+def native_comments() -> SearchStrategy[str]:
+    """Any comment but for double quotes: up to 127 bytes."""
+    texts = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters='"'), min_size=1)
+    printable = texts.map(lambda text: "".join(c for c in text if c.isprintable()) or "x")
+    return printable.map(lambda text: text.encode()[:127].decode(errors="ignore"))

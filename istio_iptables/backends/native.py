@@ -31,16 +31,29 @@ def read() -> tuple[NativeTable, ...]:
 def _read(name: str) -> NativeTable:
     from ..formats.nft_json import is_foreign, parse
 
-    printed = _nft("--json", "list", "table", _FAMILY, name)
+    # Numbers: the names would come from files that a small image lacks (/etc/protocols) or an admin writes.
+    printed = _nft("--json", "--numeric", "list", "table", _FAMILY, name)
     try:
         table = parse(printed)
-    except (ValueError, KeyError, TypeError) as error:
-        raise KernelError(
-            f"nft printed something about the table {_FAMILY} {name} that is not its JSON: {error!r}",
-            "check that the command nft was built with JSON support (`nft --version --verbose`)",
-        ) from error
+    except ValueError as error:
+        raise _unreadable(name, error) from error
     # What this tool never writes can only be put back in nft's own words.
     return table.replace(text=_nft("list", "table", _FAMILY, name)) if is_foreign(table) else table
+
+
+def _unreadable(name: str, error: ValueError) -> KernelError:
+    """Return what it means that nft printed no JSON; nft 1.0.6 does not of a table with an owner."""
+    if "flags owner" in _nft("list", "table", _FAMILY, name):
+        return KernelError(f"another program owns the table {_FAMILY} {name}", _END_THE_OWNER)
+    return KernelError(
+        f"nft printed something about the table {_FAMILY} {name} that is not its JSON: {error}",
+        "check that the command nft was built with JSON support (`nft --version --verbose`)",
+    )
+
+
+_END_THE_OWNER = (
+    "end that program (`nft list tables` names the tables): only the owner of a table may change it"
+)
 
 
 def require() -> None:
@@ -108,10 +121,7 @@ def _remedy(said: str) -> str:
     if "JSON support not compiled-in" in said:
         return "install an nft that was built with JSON support, as distributions have it"
     if "Operation not permitted" in said:
-        return (
-            "run as root with the capability NET_ADMIN; or another program owns the table "
-            "(`nft list tables` shows it): end that program"
-        )
+        return f"run as root with the capability NET_ADMIN; or, if a program owns the table, {_END_THE_OWNER}"
     if "Operation not supported" in said or "No such file or directory" in said:
         return (
             "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "

@@ -1,7 +1,8 @@
 """process: run a command and take what it prints.
 
 Not by the standard module subprocess, whose import takes as long as a command runs. What the command reads
-and what it prints are files in memory, so nobody has to read and write at the same time.
+and what it prints are files in memory, so nobody has to read and write at the same time, and the command
+never gets a part of a script, even if this process is killed: nft would do that part, say `flush table`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from ..native.tables import Listing
     from ..ruleset import Counters, Match, Rule, Target
 
-_FULL_MASK = 0xFFFFFFFF
 _SIDE = {"source": "s", "destination": "d"}
 _VERSION = {"ipv4": 4, "ipv6": 6}
 _PROTOCOL = {"ipv4": "ip", "ipv6": "ip6"}
@@ -146,6 +145,8 @@ def table_lines(table: NativeTable) -> Iterator[str]:
     for chain in sorted(table.chains, key=lambda chain: chain.name):
         if chain.hook:
             yield f"{chain.name}: {hook_words(chain.hook)}"
+        elif not chain.rules:
+            yield f"{chain.name}: (no rules)"
         for rule in chain.rules:
             yield from (f"{chain.name}: {line}" for line in rule_lines(rule, counted=False, members_a_line=1))
 
@@ -295,11 +296,11 @@ _MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
     Owners: _owners,
     InInterface: _interface("iifname"),
     OutInterface: _interface("oifname"),
-    Transport: lambda match: ["meta l4proto", match.protocol],
+    Transport: lambda match: ["meta l4proto", *_operator(match.negated), match.protocol],
     Mark: _mark("meta mark"),
     ConnectionMark: _mark("ct mark"),
     ConntrackState: _state,
-    Comment: lambda match: [f'''comment "{match.text.replace('"', "'")}"'''],
+    Comment: lambda match: [f'comment "{match.text}"'],
     ForeignMatch: lambda match: list(match.words),
 }
 

@@ -1,7 +1,8 @@
 """nft_json: what `nft --json list table` prints, as the typed table that it is.
 
 The schema is that of libnftables-json(5). Whatever this tool never writes becomes a ForeignMatch or
-ForeignTarget that holds nft's own words for it, so that it equals nothing of ours.
+ForeignTarget that holds nft's own words for it, so that it equals nothing of ours. Protocols, states
+and marks may be names or, as `nft --numeric` has them, numbers.
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ class _Unknown(Exception):
 
 def parse(text: str) -> NativeTable:
     """Return the one table in what nft printed. Raises ValueError if that is not JSON of a table."""
+    try:
+        return _parse(text)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the JSON of a table: {error!r}") from error
+
+
+def _parse(text: str) -> NativeTable:
     objects = [(kind, value) for item in json.loads(text)["nftables"] for kind, value in item.items()]
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:
@@ -97,7 +105,7 @@ def _is_ours(value: Object) -> bool:
         return False
     try:
         match = _MATCH[key]({"set": value["elem"]}, False)
-    except (_Unknown, KeyError, TypeError, ValueError, OSError):
+    except _MISFITS:
         return False
     return isinstance(match, (Addresses, Ports, Owners)) and set_name(match) == value["name"]
 
@@ -133,44 +141,66 @@ def _hook(chain: Object) -> Hook | None:
 
 
 def _rule(rule: Object, sets: Object) -> Rule:
-    matches: list[Match] = []
-    rest: list[Object] = []
-    counters = Counters()
-    for statement in rule["expr"]:
-        if "match" in statement:
-            matches += _matches(statement, sets)
-        elif "counter" in statement:
-            counters = _counters(statement["counter"])
-        else:
-            rest.append(statement)
+    statements: list[Object] = rule["expr"]
+    conditions = [statement for statement in statements if _is_condition(statement)]
+    effects = [statement for statement in statements if not _is_condition(statement)]
+    comment = _comment(rule.get("comment", ""))
+    if statements != conditions + effects:  # something is done whether or not the later matches hold
+        return Rule(tuple(comment), _foreign(statements))
+    matches = [_match(statement, sets) for statement in conditions]
     ports = {match.protocol for match in matches if isinstance(match, Ports)}
     matches = [m for m in matches if not (isinstance(m, Transport) and m.protocol in ports)]
-    if rule.get("comment"):
-        matches.append(Comment(rule["comment"]))
     try:
-        target = _target(rest)
-    except (_Unknown, KeyError, TypeError, ValueError):
-        target = ForeignTarget(tuple(json.dumps(statement) for statement in rest))
-    return Rule(tuple(matches), target, counters=counters)
+        counters, target = _effects(effects)
+    except _MISFITS:
+        counters, target = Counters(), _foreign(effects)
+    return Rule((*matches, *comment), target, counters=counters)
 
 
-def _counters(value: Any) -> Counters:
-    return Counters(value["packets"], value["bytes"]) if isinstance(value, dict) else Counters()
+def _comment(text: str) -> list[Match]:
+    if '"' in text:  # written by another program: nft could not write it again
+        return [ForeignMatch((json.dumps({"comment": text}),))]
+    return [Comment(text)] if text else []
 
 
-def _matches(statement: Object, sets: Object) -> list[Match]:
+def _is_condition(statement: Any) -> bool:
+    return isinstance(statement, dict) and "match" in statement  # what nft cannot say is null
+
+
+#: What reading something other than what this tool writes may come to.
+_MISFITS = (_Unknown, LookupError, TypeError, ValueError, AttributeError, OSError)
+
+
+def _foreign(statements: list[Object]) -> ForeignTarget:
+    return ForeignTarget(tuple(json.dumps(statement) for statement in statements))
+
+
+def _effects(statements: list[Object]) -> tuple[Counters, Target]:
+    """Return what a rule counts and what it does; this tool's rules count first, all of them."""
+    counter, *rest = statements
+    value = counter["counter"]
+    return Counters(value["packets"], value["bytes"]), _target(rest)
+
+
+def _match(statement: Object, sets: Object) -> Match:
     match = statement["match"]
     try:
         [(kind, left)] = match["left"].items()
         key = f"{left['protocol']} {left['field']}" if kind == "payload" else f"{kind} {left['key']}"
-        if set(left) - {"protocol", "field", "key"} or match["op"] not in ("==", "!=", "in"):
+        if set(left) - {"protocol", "field", "key"} or match["op"] != _USUAL.get(key, match["op"]):
             raise _Unknown
         right = match["right"]
-        if isinstance(right, str) and right.startswith("@"):
+        if isinstance(right, str) and right.startswith("@") and not key.endswith("ifname"):
             right = {"set": sets[right[1:]]}
-        return [_MATCH[key](right, match["op"] == "!=")]
-    except (_Unknown, KeyError, TypeError, ValueError, AttributeError, OSError):
-        return [ForeignMatch((json.dumps(statement),))]
+        return _MATCH[key](right, _IS_NEGATED[match["op"]])
+    except _MISFITS:
+        return ForeignMatch((json.dumps(statement),))
+
+
+#: Operators, and whether they negate. `in` is one of several bits.
+_IS_NEGATED = {"==": False, "in": False, "!=": True}
+#: Keys that this tool uses with one operator only: a state that is in a list (`==` would be all of it).
+_USUAL = {"ct state": "in", "meta nfproto": "=="}
 
 
 def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
@@ -218,26 +248,35 @@ def _interface(name: Any) -> str:
     return f"{name[:-1]}+" if name.endswith("*") else name
 
 
+def _name(names: Mapping[Any, str]) -> Callable[[Any], Any]:
+    """Return a function for names that may be numbers: those of `names`, and no others."""
+    known = {**names, **{name: name for name in names.values()}}
+    return lambda value: known[value]
+
+
+#: Numbers of linux/netfilter.h, linux/in.h, and of linux/netfilter/nf_conntrack_common.h, as bits.
+_family = _name({2: "ipv4", 10: "ipv6"})
+_protocol = _name({6: "tcp", 17: "udp"})
+_state = _name({1: "INVALID", 2: "ESTABLISHED", 4: "RELATED", 8: "NEW", 64: "UNTRACKED"})
+
+
 def _states(value: Any) -> frozenset[str]:
-    return frozenset(state.upper() for state in ([value] if isinstance(value, str) else value))
-
-
-def _positive(match: Match, negated: bool) -> Match:
-    if negated:
-        raise _Unknown
-    return match
+    """Return one state or several, which some versions of nft have as a list and some as `|`."""
+    several = value["|"] if isinstance(value, dict) else value
+    members = several if isinstance(several, list) else [several]
+    return frozenset(_state(state.upper() if isinstance(state, str) else state) for state in members)
 
 
 _MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
-    "meta nfproto": lambda value, negated: _positive(NetworkFamily(value), negated),
-    "meta l4proto": lambda value, negated: Transport(value, negated),
+    "meta nfproto": lambda value, _: NetworkFamily(_family(value)),
+    "meta l4proto": lambda value, negated: Transport(_protocol(value), negated),
     "meta iifname": lambda value, negated: InInterface(_interface(value), negated),
     "meta oifname": lambda value, negated: OutInterface(_interface(value), negated),
     "meta skuid": lambda value, negated: Owners("user", _ranges(value, _number, 32), negated),
     "meta skgid": lambda value, negated: Owners("group", _ranges(value, _number, 32), negated),
     "meta mark": lambda value, negated: Mark(_number(value), negated=negated),
     "ct mark": lambda value, negated: ConnectionMark(_number(value), negated=negated),
-    "ct state": lambda value, negated: ConntrackState(_states(value), negated),
+    "ct state": lambda value, _: ConntrackState(_states(value)),
     "ip saddr": _addresses("source", "ipv4"),
     "ip daddr": _addresses("destination", "ipv4"),
     "ip6 saddr": _addresses("source", "ipv6"),
@@ -252,7 +291,7 @@ _VERDICTS = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
 
 
 def _target(statements: list[Object]) -> Target:
-    """Return what a rule does, from all statements but matches and counters."""
+    """Return what a rule does, from all statements but matches and the counter."""
     kinds = [next(iter(statement)) for statement in statements]
     if kinds == ["tproxy", "mangle", "accept"]:
         return _tproxy(statements[0]["tproxy"], statements[1]["mangle"])
@@ -272,7 +311,8 @@ def _target(statements: list[Object]) -> Target:
 
 def _key(value: Object) -> str:
     [(kind, inner)] = value.items()
-    return f"{kind} {inner['key']}"
+    [key] = inner.values()  # and nothing more, such as a direction
+    return f"{kind} {key}"
 
 
 def _mangle(key: str, value: Any) -> Target:

@@ -225,8 +225,12 @@ def _several_ports(match: DestinationPorts, _: Family, protocol: Protocol) -> Ma
 
 
 def _comment(match: Comment, _family: Family, _protocol: Protocol) -> Match | None:
-    """Return the comment without the tag, which a table of ours does not need, as far as it fits."""
-    text = match.text.removeprefix(TAG).removeprefix(": ").encode()[:_LONGEST_COMMENT]
+    """Return the comment without the tag, which a table of ours does not need, as far as it fits.
+
+    Without double quotes: nft has no way to write one.
+    """
+    written = match.text.removeprefix(TAG).removeprefix(": ").replace('"', "'")
+    text = written.encode()[:_LONGEST_COMMENT]
     return Comment(text.decode(errors="ignore")) if text else None
 
 

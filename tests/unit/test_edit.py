@@ -20,6 +20,7 @@ from istio_iptables.edit import (
     apply_to,
     common_subsequence,
     edit_between,
+    with_counters,
 )
 from istio_iptables.environment import Facts
 from istio_iptables.ruleset import (
@@ -300,9 +301,11 @@ def test_last_means_the_end_of_the_chain(pair: tuple[Table, Table]):
 def test_rules_that_are_written_again_keep_their_counters(live: Table, wanted: Table):
     for step in edit_between(live, wanted).steps:
         if isinstance(step, ReplaceRules):
-            used = {rule for rule in live.chain(step.chain).rules if rule.counters.packets}
-            for rule in step.after:
-                assert (rule.counters.packets > 0) == (rule in used)
+            before = live.chain(step.chain).rules
+            for number, rule in enumerate(step.after):
+                nth = step.after[:number].count(rule)  # of equal rules each has its own
+                counted = [old.counters.packets for old in before if old == rule]
+                assert rule.counters.packets == (counted[nth] if nth < len(counted) else 0)
 
 
 @given(live_tables())
@@ -570,3 +573,11 @@ def test_long_lists_are_compared_in_linear_time(change: str, monkeypatch: pytest
     assert compared < 20 * size
     monkeypatch.undo()
     assert [r for r in apply_to(live, edit).chain("PREROUTING").rules if r != F] == new
+
+
+def test_counters_go_to_equal_rules_each_to_its_own():
+    """A rule that stands twice has counted twice, and differently."""
+    one, other = Rule((Transport("tcp"),), RETURN), Rule((Transport("udp"),), RETURN)
+    counted = [one.replace(counters=Counters(7, 70)), other, one, one.replace(counters=Counters(3, 30))]
+    found = with_counters([one, one, other, one, one], counted)
+    assert [rule.counters.packets for rule in found] == [7, 0, 0, 3, 0]

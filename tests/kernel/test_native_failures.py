@@ -1,0 +1,321 @@
+"""Native nftables rules when something goes wrong: everything is as before, whatever was there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from istio_iptables import KernelError, Machine, Ruleset, prepare
+
+from .scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, refuse_replacing
+from .test_apply import ALL_SORTS, strangers, traffic
+from .test_failures import OTHER, Broken, everything_stays, failed, owned, wanted
+from .test_native import NATIVE, PLACES, STRANGERS, in_place_of_nft, native, network
+
+pytestmark = KERNEL
+
+#: What somebody may have put into our tables; all of it has to come back.
+BY_HAND = """\
+add set inet istio-proxy-nat mine { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.0.2.1 }; }
+add counter inet istio-proxy-nat c { packets 5 bytes 500 }
+insert rule inet istio-proxy-nat istio-output ip daddr @mine counter packets 3 bytes 180 accept comment "m; {"
+add rule inet istio-proxy-nat istio-output meta l4proto != tcp counter name c return
+add rule inet istio-proxy-nat istio-output ct state { new, established } tcp dport vmap { 80 : accept }
+add rule inet istio-proxy-nat istio-output meta mark set 0x7 tcp flags syn limit rate 3/hour drop
+add chain inet istio-proxy-mangle late { type filter hook input priority 5; policy drop; }
+add rule inet istio-proxy-mangle late iifname { "lo", "eth*" } counter accept
+add chain inet istio-proxy-mangle output { policy drop; }
+"""
+
+
+# --- refused before anything is done ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["nothing", "native", "legacy"])
+def test_what_nft_refuses_is_not_begun(before: str) -> None:
+    """Another program owns one of the tables. At times nft prints rubbish as JSON then, at times the kernel
+    is asked: `nft --check` tells beforehand."""
+    with Scratch(addresses=True) as scratch:
+        if before != "nothing":
+            scratch.apply(*PLACES[before], "-m", "TPROXY", "--dual-stack")
+        with owned(scratch, "inet istio-proxy-raw"), everything_stays(scratch):
+            generation = scratch.generation()
+            done = scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile")
+            failed(done, "program owns the table", "end that program")
+            assert scratch.generation() == generation
+        scratch.apply(*NATIVE, *ALL_SORTS, "--reconcile")
+
+
+def test_an_address_that_is_in_the_way() -> None:
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*NATIVE, "-b", "80", "--drop-invalid")
+        scratch.give("lo", "::6/64")
+        with everything_stays(scratch):
+            failed(scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile"), "::6 already")
+
+
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_a_route_that_is_in_the_way(family: str) -> None:
+    """By then the address, and the other family's route, have been made: they go again."""
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*NATIVE, "-b", "80", "--drop-invalid")
+        scratch.ip(family, "route", "add", "unreachable", "default", "table", "140")
+        with everything_stays(scratch):
+            failed(
+                scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile"), "routing table 140", "another default route"
+            )
+
+
+# --- rolled back ------------------------------------------------------------------------------
+
+
+@needs_seccomp
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rules_are_written_and_those_that_they_replace_cannot_be_removed(family: str) -> None:
+    """The kernel refuses the last step of a move: no native table stays, and none of the routes."""
+    with Scratch(addresses=True) as scratch:
+        for variant_family in FAMILIES:
+            scratch.restore("legacy", variant_family, strangers(variant_family), "--counters")
+        scratch.nft(script=STRANGERS)
+        scratch.apply(*OTHER)
+        traffic(scratch)
+        with everything_stays(scratch):
+            done = scratch.tool(
+                *(*NATIVE, *ALL_SORTS, "--reconcile"),
+                preexec_fn=lambda: refuse_replacing(family, error=errno.ENOMEM),  # type: ignore[arg-type]
+            )
+            failed(done)
+
+
+@pytest.mark.parametrize(
+    "error", [KernelError("this step fails"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
+)
+@pytest.mark.parametrize("by_hand", [False, True], ids=["ours alone", "changed by hand"])
+@pytest.mark.parametrize("end", [NATIVE, PLACES["legacy"], None], ids=["native", "legacy", "cleanup"])
+def test_whatever_step_fails_everything_is_as_before(
+    end: list[str] | None, by_hand: bool, error: BaseException
+) -> None:
+    """Native rules, and legacy rules that a killed run may have left, become others; each step fails once."""
+    with Scratch(addresses=True) as scratch:
+        scratch.nft(script=STRANGERS)
+        script = scratch.apply(*OTHER, "render", "--format", "nft").stdout
+        scratch.apply(*OTHER)
+        scratch.nft(script=script)
+        if by_hand:
+            scratch.nft(script=BY_HAND)
+        rules = Ruleset() if end is None else wanted(*ALL_SORTS)
+        for step in count():
+            with everything_stays(scratch), scratch.inside():
+                machine = Broken(
+                    native_nftables=end == NATIVE, forced_variant="legacy" if end == PLACES["legacy"] else ""
+                )
+                machine.fails_at, machine.error = step, error
+                with machine:
+                    prepared = prepare(machine, rules)
+                    steps = len(prepared.plan.actions)
+                    with pytest.raises(type(error)):
+                        prepared.apply()
+            if step == steps - 1:
+                break
+        assert steps >= 5
+
+
+def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
+    """The way there works, the way back is refused, too: the operator reads both."""
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*OTHER)
+        path = in_place_of_nft(
+            tmp_path / "bin",
+            f'[ "$1" = -f ] && [ -e {tmp_path}/done ] && exit 1\n'
+            f'[ "$1" = -f ] && touch {tmp_path}/done\nexec "$NFT" "$@"',
+        )
+        done = scratch.tool(
+            *(*NATIVE, *ALL_SORTS, "--reconcile"),
+            env={"PATH": path},
+            preexec_fn=lambda: refuse_replacing("ipv4", error=errno.ENOMEM),
+        )
+        failed(done, "and this could not be put back: nftables istio-proxy-raw")
+
+
+# --- sets that are made before the rules that use them ----------------------------------------
+
+ONE, OTHER_LIST = ["-x", "10.0.0.0/8,192.0.2.1"], ["-x", "10.0.0.0/8,192.0.2.2"]
+
+
+def sets(scratch: Scratch) -> list[str]:
+    return [line.split()[1] for line in scratch.nft("list", "sets", "inet").splitlines() if "\tset " in line]
+
+
+def test_sets_of_rules_that_are_refused_go_again(tmp_path: Path) -> None:
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*NATIVE, *ONE)
+        script = (
+            f'[ "$1" = -f ] && echo x >>{tmp_path}/calls && [ "$(wc -l <{tmp_path}/calls)" = 2 ] && exit 1'
+        )
+        path = in_place_of_nft(tmp_path / "bin", f'{script}\nexec "$NFT" "$@"')
+        with everything_stays(scratch):
+            failed(scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", env={"PATH": path}), "nft -f - failed")
+        assert (tmp_path / "calls").read_text() == "x\nx\n"
+        assert len(sets(scratch)) == 1
+
+
+def test_a_set_that_a_killed_run_left_is_no_difference_and_goes_with_the_next_edit(tmp_path: Path) -> None:
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*NATIVE, *ONE)
+        before = scratch.apply(*NATIVE, *ONE, "--dry-run").stdout
+        path = in_place_of_nft(
+            tmp_path / "bin", '[ "$1" = -f ] || exec "$NFT" "$@"\n"$NFT" "$@"; kill -9 $PPID'
+        )
+        done = scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", env={"PATH": path})
+        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        assert len(sets(scratch)) == 2
+        generation = scratch.generation()
+        assert "nothing to do" in scratch.apply(*NATIVE, *ONE).stderr
+        assert scratch.apply(*NATIVE, *ONE, "diff").stdout == ""
+        assert scratch.generation() == generation
+        scratch.apply(*NATIVE, *ONE, "-b", "80", "--reconcile")
+        [name] = sets(scratch)
+        assert name in before
+
+
+# --- killed -----------------------------------------------------------------------------------
+
+# Neither moves inbound capture from one table to another, so all of it is one transaction.
+A = ["--dual-stack", "-b", "80", "-c", "eth2", "--drop-invalid", "-x", "192.0.2.1"]
+B = ["--dual-stack", "-d", "22,23", "-k", "vm0", "--redirect-dns", "--capture-all-dns"]
+
+
+def one_of(scratch: Scratch, states: list[dict[str, list[str]]]) -> bool:
+    """Whatever a killed process had started goes on for a moment: nft itself, with all of its script."""
+    deadline = time.monotonic() + 10
+    inside = ["ip", "netns", "pids", scratch.name]
+    while subprocess.run(inside, capture_output=True, check=True).stdout and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return native(scratch) in states
+
+
+def test_killed_anywhere_while_applying_it_is_as_before_or_as_after() -> None:
+    """SIGKILL at the n-th function call, for n all over the run, until all is done."""
+    a, b = wanted(*A), wanted(*B)
+    with Scratch(addresses=True) as scratch:
+        untouched = network(scratch)
+        states = []
+        for rules in (b, a):
+            put_in_place(scratch, rules)
+            states.append(native(scratch))
+
+        def calls(kill_at: int) -> int:
+            seen = 0
+
+            def profile(_frame: object, _event: str, _argument: object) -> None:
+                nonlocal seen
+                seen += 1
+                if seen == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            with scratch.inside(), Machine(native_nftables=True) as machine:
+                prepared = prepare(machine, b)
+                sys.setprofile(profile)
+                prepared.apply()
+                sys.setprofile(None)
+            (scratch.directory / "calls").write_text(str(seen))
+            return 0
+
+        with Fork(lambda: calls(-1)) as whole:
+            assert whole.wait() == 0
+        total = int((scratch.directory / "calls").read_text())
+        assert native(scratch) == states[0]
+        killed = 0
+        for kill_at in range(1, total + 1, max(1, total // 15)):
+            put_in_place(scratch, a)
+            with Fork(lambda kill_at=kill_at: calls(kill_at)) as child:  # type: ignore[misc]
+                killed += child.wait() == -signal.SIGKILL
+            assert one_of(scratch, states)
+        assert killed >= 14
+        put_in_place(scratch, b)
+        assert native(scratch) == states[0]
+        put_in_place(scratch, Ruleset())
+        assert (native(scratch), network(scratch)) == ({}, untouched)
+
+
+def put_in_place(scratch: Scratch, rules: Ruleset) -> None:
+    with scratch.inside(), Machine(native_nftables=True) as machine:
+        prepare(machine, rules).apply()
+
+
+def test_the_whole_command_killed_at_random_moments() -> None:
+    chance = random.Random("native")
+    with Scratch(addresses=True) as scratch:
+        states, took = [], 0.0
+        for arguments in (B, A):
+            begun = time.monotonic()
+            scratch.apply(*NATIVE, *arguments, "--reconcile")
+            took = time.monotonic() - begun
+            states.append(native(scratch))
+        command = [sys.executable, "-m", "istio_iptables", *NATIVE, "--reconcile"]
+        for number in range(12):
+            child = scratch.spawn(
+                *command, *(B, A)[number % 2], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+            time.sleep(chance.uniform(0.2, 1.05) * took)
+            child.kill()
+            child.wait(10)
+            assert one_of(scratch, states)
+        scratch.apply(*NATIVE, *A, "--reconcile")
+        assert native(scratch) == states[1]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_transaction_end(tmp_path: Path, signal_number: int) -> None:
+    """It is noticed between two steps: what was begun is put back."""
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*A)
+        hit = f"[ ! -e {tmp_path}/hit ] && touch {tmp_path}/hit && kill -{signal_number} $PPID"
+        path = in_place_of_nft(tmp_path / "bin", f'[ "$1" = -f ] && {hit}\nexec "$NFT" "$@"')
+        with everything_stays(scratch):
+            failed(scratch.tool(*NATIVE, *B, "--reconcile", env={"PATH": path}), "interrupted by a signal")
+        assert (tmp_path / "hit").exists()
+
+
+def test_a_command_never_gets_a_part_of_its_script(tmp_path: Path) -> None:
+    """nft would do the part, say `flush table`. Here it begins to read when the tool has been killed."""
+    networks = ",".join(f"10.{number >> 8}.{number & 255}.0/25" for number in range(10_000))
+    config = tmp_path / "config.yaml"
+    config.write_text(f"istio-service-exclude-cidr: {networks}\n")
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*NATIVE)
+        waits = (
+            f'[ "$1" = -f ] || exec "$NFT" "$@"\nparent=$PPID; touch {tmp_path}/started\n'
+            "while grep -q 'State:.[^Z]' /proc/$parent/status; do sleep 0.01; done 2>/dev/null\n"
+            f"cat >{tmp_path}/script; touch {tmp_path}/ended"
+        )
+        path = in_place_of_nft(tmp_path / "bin", waits)
+        command = [sys.executable, "-m", "istio_iptables", *NATIVE, "--config", str(config), "--reconcile"]
+        child = scratch.spawn(
+            *command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={"PATH": path}
+        )
+        wait_for(lambda: (tmp_path / "started").exists())
+        child.kill()
+        child.wait(10)
+        wait_for(lambda: (tmp_path / "ended").exists())
+        made = (tmp_path / "script").read_text()
+        assert made.count("/25") == 10_000
+        assert made.endswith("}\n")
+        scratch.nft(script=made)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
