@@ -198,6 +198,8 @@ class Sandbox:
         script = f"""
             mkdir -p {VENV}/bin {packages_folder} /opt/python
             mount --bind {sys.base_prefix} /opt/python
+            echo /opt/python/lib >/etc/ld.so.conf.d/python.conf  # if it was built with --enable-shared
+            ldconfig
             ln -s /opt/python/bin/python{version} {VENV}/bin/python
             echo 'home = /opt/python/bin' >{VENV}/pyvenv.cfg
             cp -a {words} {packages_folder}
