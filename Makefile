@@ -69,8 +69,8 @@ soak: system $(VENV) ## thousands of generated configurations, in the kernel
 golden: $(VENV) ## write tests/golden anew; read the difference before you commit it
 	$(VENV)/bin/python -m tests.golden --write
 
-bench: system $(VENV) ## measure what a run costs, beside a bare interpreter and iptables-restore
-	$(AS_ROOT) $(VENV)/bin/python tests/bench/bench.py $(ARGS)
+bench: system $(VENV) ## measure runs, long lists, the data path, many pods at once; ARGS="--help" tells more
+	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)
 
 image: ## build the container image, with docker or podman
 	@for engine in docker podman; do \
