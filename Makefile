@@ -70,8 +70,8 @@ golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; rea
 	$(VENV)/bin/python -m tests.golden --write
 	$(VENV)/bin/python -m tests.deploy --write
 
-bench: system $(VENV) ## measure what a run costs, beside a bare interpreter and iptables-restore
-	$(AS_ROOT) $(VENV)/bin/python tests/bench/bench.py $(ARGS)
+bench: system $(VENV) ## measure runs, long lists, the data path, many pods at once; ARGS="--help" tells more
+	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)
 
 # BASE_FROM=debootstrap where no registry can be reached; tools/image.py has the other variables.
 image: ## build the container image, with docker or podman
