@@ -77,7 +77,7 @@ class Run:
     def log_settings(self) -> None:
         """Log the settings that differ from their defaults, and where each came from."""
         for given in self.parsed.changed:
-            log.info(f"setting {given.setting.name} = {given.text!r} ({given.origin})")
+            log.info(f"setting {given.setting.name} = {_shortened(given.text)} ({given.origin})")
 
     @property
     def style(self) -> Style:
@@ -94,6 +94,17 @@ class Run:
             cni_mode=self.operation.cni_mode,
             writing=writing,
         )
+
+
+#: As much of a value as a line of the log shows.
+_MOST_OF_A_VALUE = 200
+
+
+def _shortened(text: str) -> str:
+    """Return a value as the log has it: of a long list only the beginning, and how long it is."""
+    if len(text) <= _MOST_OF_A_VALUE:
+        return repr(text)
+    return f"{text[:_MOST_OF_A_VALUE]!r}... ({text.count(',') + 1} members, {len(text)} characters)"
 
 
 def _namespace_mistakes(given: list[Given]) -> list[str]:

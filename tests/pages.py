@@ -252,7 +252,8 @@ class _Reader:
                 needs = found[1].partition(":")[0].strip()
         if not needs and not program_of(text):
             raise BadPage(f"{self.page}:{number}: this is no command of a known program: {text!r}")
-        return Command(self.page, number, text, codes, output, needs, section=self.section, scene=self.scene)
+        made = Command(self.page, number, text, codes, output, needs)
+        return made._replace(section=self.section, scene=self.scene, block=block)
 
     # --- the rest
 

@@ -151,12 +151,17 @@ class Restore:
         That is what nft tables were like before. A chain with another policy than ACCEPT stays (-X
         refuses it), and what cannot be taken away does no harm. Legacy tables cannot be taken away.
         """
-        for chain in chains:
-            script = f"*{edit.table}\n-X {chain}\nCOMMIT\n"
-            run((*self._command(edit.family, "restore"), "--noflush"), script)
+        if not self._remove_chains(edit, chains) and len(chains) > 1:
+            for chain in chains:  # as many as can go
+                self._remove_chains(edit, (chain,))
         family = _NFT_FAMILY[edit.family]
         if chains and which("nft") and netlink.NftTable(family, edit.table, 0) in netlink.nft_tables():
             run((which("nft"), "delete", "table", family, edit.table))
+
+    def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
+        """Take away chains, all or none, and tell whether they have gone."""
+        script = "".join(f"{line}\n" for line in (f"*{edit.table}", *(f"-X {c}" for c in chains), "COMMIT"))
+        return run((*self._command(edit.family, "restore"), "--noflush"), script).status == 0
 
     def close(self) -> None:
         """Nothing is held."""

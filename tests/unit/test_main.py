@@ -458,6 +458,15 @@ def test_effective_settings_are_logged_with_their_sources():
     ]
 
 
+def test_a_long_list_is_not_logged_whole():
+    many = ",".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(5000))
+    process = run("-n", "-x", many)
+    (line,) = [line for line in process.errors.splitlines() if "istio-service-exclude-cidr" in line]
+    assert len(line) < 400
+    assert line.endswith(f"... (5000 members, {len(many)} characters) (--istio-service-exclude-cidr (-x))")
+    assert "-d 10.19.135.0/24 " in process.output
+
+
 @pytest.mark.parametrize(
     ("level", "shown"),
     [
