@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .pod import Pod
     from .pod.lint import Finding
-    from .usecases import Run
+    from .run import Run
 
 #: Exit code if there are findings: what there is differs from what it says.
 _FINDINGS = 3

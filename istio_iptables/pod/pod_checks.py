@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..settings import Setting
-    from .lint import Check, Finding, Subject
     from .manifest import Container
+    from .subject import Check, Finding, Subject
 
 # --- annotations ----------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .lint import Check, Finding, Subject
     from .manifest import Container
+    from .subject import Check, Finding, Subject
 
 INCLUDE_INBOUND = "istio-inbound-ports"
 EXCLUDE_INBOUND = "istio-local-exclude-ports"

@@ -41,6 +41,7 @@ from istio_iptables.ruleset import (
     SaveMark,
     Table,
 )
+from istio_iptables.run import Run as RealRun
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_names_that_are_no_texts_are_mistakes():
 # --- what the commands do with a machine ------------------------------------------------------
 
 
-class Run(usecases.Run):
+class Run(RealRun):
     """A run on a machine that is not there."""
 
     def __init__(self, machine: FakeMachine, *arguments: str) -> None:
