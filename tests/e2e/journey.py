@@ -101,6 +101,8 @@ def check(mesh: Mesh, *journeys: Journey, size: int = SIZE) -> None:
 INBOUND, OUTBOUND = "inbound", "outbound"
 FROM_OUTSIDE = Journey("client", "pod:8080", [INBOUND], "app", "passthrough", "client")
 FROM_OUTSIDE_EXCLUDED = Journey("client", "pod:15020", [], "app", "client")
+#: Who listens on the HBONE tunnel port is called directly. (The rules of TPROXY make no exception for it.)
+TO_TUNNEL_PORT = Journey("client", "pod:15008", [], "app", "client")
 TO_WORLD = Journey("app", "world:80", [OUTBOUND], "world", "pod")
 TO_EXCLUDED_NETWORK = Journey("app", "blue:80", [], "world", "pod")
 TO_EXCLUDED_PORT = Journey("app", "world:3306", [], "world", "pod")

@@ -25,7 +25,7 @@ IDENTITIES = {REDIRECT: Identity(1337, 1337), TPROXY: Identity(0, 1337)}
 
 APP = (1000, 1000)
 #: Where the application and the world listen.
-APP_PORTS, WORLD_PORTS = (8080, 15020, 3306), (80, 3306)
+APP_PORTS, WORLD_PORTS = (8080, 15008, 15020, 3306), (80, 3306)
 #: What the settings exclude: the inbound port 15020, the network `blue`, the outbound port 3306.
 SETTINGS = ("-b", "*", "-d", "15020", "-i", "*", "-x", "198.18.1.0/24,2001:db8:1::/48", "-o", "3306")
 #: A name of ADDRESSES whose address stands for the pod's own application. If it is dialled as it is, the

@@ -18,13 +18,14 @@ from tests.e2e.journey import (
     TO_OWN_POD,
     TO_OWN_SERVICE,
     TO_SELF,
+    TO_TUNNEL_PORT,
     TO_WORLD,
     Journey,
     check,
     expected,
     miscounted,
 )
-from tests.e2e.mesh import SERVICE, Mesh, each_backend, each_mode, mesh_of
+from tests.e2e.mesh import REDIRECT, SERVICE, Mesh, each_backend, each_mode, mesh_of
 from tests.kernel.netns import left_behind
 
 #: More than every buffer on the way.
@@ -52,6 +53,8 @@ def check_many_at_once(mesh: Mesh, journey: Journey) -> None:
 def test_connections_take_their_way(mode: str, backend: str, families: str) -> None:
     with mesh_of(mode, backend, families) as mesh:
         check(mesh, *JOURNEYS)
+        if mode == REDIRECT:
+            check(mesh, TO_TUNNEL_PORT)
         check(mesh, *THROUGH_ENVOY, size=LONG)
         for journey in THROUGH_ENVOY:
             check_many_at_once(mesh, journey)
