@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .edit import TableEdit
     from .native import NativeChain, NativeTable
-    from .ruleset import Chain, Match, NetworkObject, Rule, Target
+    from .ruleset import Chain, Family, Match, NetworkObject, Rule, TableName, Target
 
     #: Where rules are: iptables' legacy tables, its tables in nf_tables, or the native tables there.
     Place: TypeAlias = Literal["legacy", "nft", "native"]
@@ -135,20 +135,26 @@ class RemoveObject(Record):
 
 
 class EditNative(Record):
-    """Turn native tables into others, in one transaction: all that differ or go away."""
+    """Turn native tables into others, in one transaction: all that differ or go away.
+
+    `replaces`: other rules of ours are in force meanwhile, here or elsewhere, so sets come first.
+    """
 
     before: tuple[NativeTable, ...]
     after: tuple[NativeTable, ...]
+    replaces: bool = True
 
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
-        return EditNative(self.after, self.before)
+        return EditNative(self.after, self.before, self.replaces)
 
     def script(self) -> str:
         """Return the action as a script for nft(8)."""
         from .formats.nft import edit_scripts
 
-        return f"# {self}: for nft -f -\n" + "".join(edit_scripts(self.before, self.after))
+        return f"# {self}: for nft -f -\n" + "".join(
+            edit_scripts(self.before, self.after, sets_first=self.replaces)
+        )
 
     def __str__(self) -> str:
         rules = sum(len(chain.rules) for table in self.after for chain in table.chains)
@@ -214,20 +220,19 @@ class Plan(Record):
     @property
     def differences(self) -> tuple[Difference, ...]:
         """What the actions change, for people: the tables, and the network beside them, that differ."""
-        return _differences(self.live, self.wanted, self.place)
+        edited = {(a.place, a.edit.family, a.edit.table) for a in self.actions if isinstance(a, EditTable)}
+        return _differences(self.live, self.wanted, self.place, edited)
 
     @property
     def left_behind(self) -> tuple[str, ...]:
-        """Say which chains of ours stay although no rules are wanted, as somebody else's rule needs them."""
-        if self.wanted.tables:
-            return ()
+        """Say which chains of ours stay without a rule, since somebody else's rule needs them."""
         return tuple(
             f"chain {chain.name} ({action.edit.family} {action.edit.table}, {action.place}) stays, empty: "
             f"somebody else's rule jumps to it; remove the rule (it has `-j {chain.name}`) and clean up again"
             for action in self.actions
             if isinstance(action, EditTable)
             for chain in action.after.chains
-            if chain.is_ours
+            if chain.is_ours and not chain.rules
         )
 
 
@@ -252,12 +257,13 @@ def make_plan(live: Live, wanted: Ruleset, place: Place, *, rewrite: bool = Fals
     missing = sorted((i for i in wanted.network if i not in live.network), key=_is_lookup)
     obsolete = sorted((i for i in live.network if i not in wanted.network), key=_is_lookup)
     actions: list[Action] = [AddObject(item) for item in missing]
-    native = _native_actions(live, wanted, place, rewrite)
+    in_native = any(not table.is_left_over for table in live.native)
+    replaces = bool(obsolete or in_native) or any(live.holds_ours(where) for where in _IPTABLES_PLACES)
+    native = [part.replace(replaces=replaces) for part in _native_actions(live, wanted, place, rewrite)]
     actions += [*native, *adding, *removing] if place == "native" else [*adding, *removing, *native]
     gone: list[Action] = [RemoveObject(item) for item in reversed(obsolete)]
     # Live marks are what tells routes are ours: without new rules, routes go while the marks are there.
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
-    replaces = bool(obsolete or live.native) or any(live.holds_ours(where) for where in _IPTABLES_PLACES)
     return Plan(tuple(actions), replaces, live, wanted, place)
 
 
@@ -282,7 +288,10 @@ def _native_actions(live: Live, wanted: Ruleset, place: Place, rewrite: bool) ->
     after = tuple(table for table in after if table not in same)
     late = _giving_up_to_earlier(before, after) if before and after else frozenset()
     parts = [
-        EditNative(*(tuple(t for t in tables if (t.name in late) == is_late) for tables in (before, after)))
+        EditNative(
+            tuple(table for table in before if (table.name in late) == is_late),
+            tuple(table for table in after if (table.name in late) == is_late),
+        )
         for is_late in (False, True)
     ]
     return [part for part in parts if part.before or part.after]
@@ -352,11 +361,15 @@ def _captors(table: Table | NativeTable) -> frozenset[Target]:
 # --- what changes, for people ---------------------------------------------------------------
 
 
-def _differences(live: Live, wanted: Ruleset, place: Place) -> tuple[Difference, ...]:
+def _differences(
+    live: Live, wanted: Ruleset, place: Place, edited: set[tuple[Place, Family, TableName]]
+) -> tuple[Difference, ...]:
     found = []
     for where in _IPTABLES_PLACES:
         for family in FAMILIES:
             for name in TABLES:
+                if (where, family, name) not in edited:
+                    continue  # to write out a long list takes longer than it took to compare it
                 before = _lines(ours(live.table(where, family, name) or Table(family, name)))
                 after = _lines(wanted.table(family, name)) if where == place else ()
                 found.append(Difference(f"{family} {name} ({where})", before, after))

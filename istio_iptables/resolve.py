@@ -103,12 +103,27 @@ def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] =
         strongest[item.setting.name] = item
         if item.setting.field:
             parsed[item.setting.field] = value
+    problems += _names_that_nft_cannot_write(parsed, strongest)
     if problems:
         raise SettingsError(problems)
     changed = tuple(
         strongest[s.name] for s in SETTINGS if s.name in strongest and strongest[s.name].text != s.default
     )
     return Parsed(parsed, changed)
+
+
+def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[str, Given]) -> list[str]:
+    """Return what is wrong with interfaces: nft(8) has no way to write a double quote or a backslash."""
+    if not parsed["native_nftables"]:
+        return []
+    return [
+        f"{strongest[setting.name].origin}: {name!r} cannot be written with --native-nftables: "
+        "nft takes no double quote or backslash in a name; iptables does"
+        for setting in SETTINGS
+        if setting.field in ("interfaces_excluded", "rerouted_interfaces")
+        for name in parsed[setting.field]
+        if '"' in name or "\\" in name
+    ]
 
 
 def parse_options(

@@ -211,8 +211,6 @@ def cleanup(run: Run) -> int:
             log.info("nothing of ours is in place: nothing to do")
             return 0
         _apply(machine, prepared)
-        for left in prepared.plan.left_behind:
-            log.warn(left)
     return 0
 
 
@@ -246,6 +244,8 @@ def _apply(machine: Machine, prepared: Prepared) -> None:
         log.info(f"planned: {action}")
     prepared.apply()
     log.info("done: the rules are as planned")
+    for left in prepared.plan.left_behind:
+        log.warn(left)
     if log.enabled("debug"):
         _log_state("after", prepare(machine, prepared.wanted))
 

@@ -70,6 +70,8 @@ class Locks:
                 "or use --cni-mode, which locks the network namespace alone",
             ) from error
         self._held.append(descriptor)
+        # The commands that write inherit it: if this process is killed, the lock is held until they are done.
+        os.set_inheritable(descriptor, True)
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -165,7 +165,7 @@ class Machine:
     def check(self, action: Action) -> None:
         """Have the kernel try an action, where it can without doing it. Raises KernelError if it refuses."""
         if isinstance(action, EditNative):
-            native.check(action.before, action.after)
+            native.check(action)
 
     def _backend(self, action: EditTable) -> Backend:
         return self._legacy if action.place == "legacy" else self._nft
@@ -177,7 +177,7 @@ class Machine:
             if action.place == "nft":
                 self._nft.prune(action.edit, action.emptied)
         elif isinstance(action, EditNative):
-            native.apply(action.before, action.after)
+            native.apply(action)
         elif isinstance(action, AddObject):
             network.add(action.item)
         else:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..native import NativeTable
+    from ..plan import EditNative
 
 NAME = "nft"
 #: The family and the names of the tables of native mode (Istio's own, too).
@@ -61,41 +62,49 @@ def require() -> None:
     _command()
 
 
-def check(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> None:
-    """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it."""
-    _nft("--check", "-f", "-", script="".join(_scripts(before, after)))
+def check(edit: EditNative) -> None:
+    """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it.
+
+    Also if this nft could not read back what it would write here for the first time.
+    """
+    if not edit.before:
+        _nft("--json", "list", "tables", _FAMILY)
+    _nft("--check", "-f", "-", script="".join(_scripts(edit)))
 
 
-def apply(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> None:
+def apply(edit: EditNative) -> None:
     """Turn tables into others in one transaction. Raises KernelError and has done nothing then.
 
     Sets that the new rules need may be made by another one before it, and do nothing by themselves.
     """
-    *sets, rules = _scripts(before, after)
+    *sets, rules = _scripts(edit)
     for script in sets:
         _nft("-f", "-", script=script)
     try:
         _nft("-f", "-", script=rules)
     except KernelError:
         if sets:
-            _remove_unused(before)
+            _remove_unused([table.name for table in edit.after])
         raise
 
 
-def _remove_unused(before: Sequence[NativeTable]) -> None:
+def _remove_unused(names: Sequence[str]) -> None:
     """Take away the sets that were made for rules which then were refused; any that is left does no harm."""
     try:
-        for table in before:
-            for name in _read(table.name).unused:
-                _nft("delete", "set", _FAMILY, table.name, name)
+        for table in read():
+            if table.name in names and table.is_left_over:
+                _nft("delete", "table", _FAMILY, table.name)
+            elif table.name in names:
+                for name in table.unused:
+                    _nft("delete", "set", _FAMILY, table.name, name)
     except KernelError:
         pass  # why the rules were refused is what the operator has to know
 
 
-def _scripts(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> list[str]:
+def _scripts(edit: EditNative) -> list[str]:
     from ..formats.nft import edit_scripts
 
-    return edit_scripts(before, after)
+    return edit_scripts(edit.before, edit.after, sets_first=edit.replaces)
 
 
 def _command() -> str:
@@ -112,6 +121,7 @@ def _nft(*arguments: str, script: str = "") -> str:
     result = run((_command(), *arguments), script)
     if result.status != 0:
         said = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^~"))
+        said = said or result.ended
         raise KernelError(f"nft {' '.join(arguments)} failed: {said}", _remedy(said))
     return result.output
 

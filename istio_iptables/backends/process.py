@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from ..errors import KernelError
 from ..lean import signal
 from .signals import HELD
 
@@ -28,18 +29,25 @@ class Result:
         self.output = output
         self.errors = errors
 
+    @property
+    def ended(self) -> str:
+        """How it ended, in words, for a command that said nothing."""
+        return f"a signal ended it ({-self.status})" if self.status < 0 else f"its exit code is {self.status}"
+
 
 def which(name: str) -> str:
     """Return the path of a command, or nothing; system directories count even if PATH lacks them."""
     for directory in (*os.environ.get("PATH", "").split(":"), *_SEARCH_PATH.split(":")):
         path = os.path.join(directory, name)
-        if directory and os.access(path, os.X_OK):
+        if directory and os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return ""
 
 
 def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = False) -> Result:
-    """Run a command, by its path, in the C locale, `script` being its standard input. Raises OSError.
+    """Run a command, by its path, in the C locale, `script` being its standard input.
+
+    Raises KernelError if it cannot be run.
 
     With `private_lock` its xtables lock is one that nobody else has: the caller holds the real one over
     reading, planning and applying.
@@ -67,7 +75,13 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_file
     # Held back until it is known which process to end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
-        pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsigmask=before)
+        try:
+            pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsigmask=before)
+        except OSError as error:
+            raise KernelError(
+                f"the command {command[0]} cannot be run: {error.strerror}",
+                "install its package anew, or have PATH lead to another one",
+            ) from error
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _, status = os.waitpid(pid, 0)
     except BaseException:

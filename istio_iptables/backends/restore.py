@@ -13,7 +13,7 @@ from ..formats.restore import edit_script, parse
 from ..formats.words import rule_words
 from ..ruleset import OUR_CHAINS, TABLES
 from .proc import existing_legacy_tables
-from .process import run, which
+from .process import Result, run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Restore:
             return ""
         result = run((*self._command(family, "save"), "--counters"), private_lock=self.variant == "legacy")
         if result.status != 0:
-            raise self._failed(family, "save", result.errors)
+            raise self._failed(family, "save", result)
         if "is incompatible" in result.output:
             self._check_unreadable(family, result.output)
         return result.output
@@ -143,7 +143,7 @@ class Restore:
         command = (*self._command(edit.family, "restore"), "--noflush", "--counters")
         result = run(command, edit_script(edit), private_lock=self.variant == "legacy")
         if result.status != 0:
-            raise self._failed(edit.family, f"restore of the table {edit.table}", result.errors)
+            raise self._failed(edit.family, f"restore of the table {edit.table}", result)
 
     def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
         """Take away base chains that an edit has left without a rule, and the table if nothing is left in it.
@@ -166,8 +166,10 @@ class Restore:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _failed(self, family: Family, action: str, errors: str) -> KernelError:
+    def _failed(self, family: Family, action: str, result: Result) -> KernelError:
+        errors = result.errors
         said = "; ".join(line.strip() for line in errors.splitlines() if line and not line.startswith("#"))
+        said = said or result.ended
         return KernelError(f"{_PREFIX[family]}-{self.variant}-{action} failed: {said}", _remedy(said))
 
 

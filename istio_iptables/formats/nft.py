@@ -59,47 +59,65 @@ def script(tables: Iterable[NativeTable], *, explain: bool = False) -> str:
     return "".join(_Text(table, explain).whole() for table in tables)
 
 
-def edit_scripts(before: Sequence[NativeTable], after: Sequence[NativeTable]) -> list[str]:
+def edit_scripts(
+    before: Sequence[NativeTable], after: Sequence[NativeTable], *, sets_first: bool = True
+) -> list[str]:
     """Return what turns some tables into others, for `nft -f`: a transaction each, mostly one.
 
     Tables stay, and so do base chains, wherever that is possible: a packet then meets either the old rules
-    of a chain or the new ones, while a new base chain is asked beside the old one for a moment. Sets that the
-    new rules of a table that stays need are made by a transaction before theirs: see `set_name`.
+    of a chain or the new ones, while a new base chain is asked beside the old one for a moment. With
+    `sets_first` sets that new rules need are made by a transaction before theirs, in an empty table if it is
+    new: see `set_name`.
     """
-    wanted = {table.name: table for table in after}
-    staying = {
-        table.name: table for table in before if table.name in wanted and _can_stay(table, wanted[table.name])
-    }
-    texts = {name: _Text(table) for name, table in wanted.items()}
+    there = {table.name: table for table in before}
+    wanted = {table.name: _Text(table) for table in after}
+    made_anew = {name for name in there.keys() & wanted.keys() if not _can_stay(there[name], wanted[name])}
     new_sets, lines = "", []
+    for name, text in wanted.items():
+        if sets_first and name not in made_anew:
+            new_sets += text.sets(text.named.keys() - _own_sets(there.get(name)))
     for table in before:
-        if table.name not in staying:
+        if table.name in made_anew or table.name not in wanted:
             lines.append(f"delete table {NATIVE_FAMILY} {table.name}")
-            continue
-        text, present = texts[table.name], {*table.set_names(), *table.unused}
-        new_sets += text.sets(text.named.keys() - present)
-        lines.append(f"flush table {NATIVE_FAMILY} {table.name}")
-        kept = {chain.name for chain in wanted[table.name].chains}
-        gone = [f"chain {NATIVE_FAMILY} {table.name} {c.name}" for c in table.chains if c.name not in kept]
-        gone += [f"set {NATIVE_FAMILY} {table.name} {name}" for name in sorted(present - text.named.keys())]
-        lines += [f"delete {what}" for what in gone]
+        else:
+            lines += _emptied(table, wanted[table.name])
     script = "".join(f"{line}\n" for line in lines)
-    script += "".join(text.whole(with_sets=name not in staying) for name, text in texts.items())
+    with_sets = made_anew if sets_first else wanted.keys()
+    script += "".join(text.whole(with_sets=name in with_sets) for name, text in wanted.items())
     return [text for text in (new_sets, script) if text]
 
 
-def _can_stay(before: NativeTable, after: NativeTable) -> bool:
-    """Tell whether a table can be emptied and filled: nothing in it is other than it has to be."""
-    hooks = {chain.name: chain.hook for chain in after.chains}
+def _own_sets(table: NativeTable | None) -> set[str]:
+    """Return the names of the sets of ours that a table has, used or not."""
+    return {*table.set_names(), *table.unused} if table else set()
+
+
+def _emptied(table: NativeTable, text: _Text) -> list[str]:
+    """Return the commands that leave of a table what the new rules take over: chains, and sets of ours."""
+    kept = {chain.name for chain in text.table.chains}
+    gone = [extra.rpartition(" ")[::2] for extra in table.extras]  # first: a map may lead to chains
+    gone += [("chain", chain.name) for chain in table.chains if chain.name not in kept]
+    gone += [("set", name) for name in sorted(_own_sets(table) - text.named.keys())]
+    whose = f"{NATIVE_FAMILY} {table.name}"
+    return [f"flush table {whose}", *(f"delete {kind} {whose} {name}" for kind, name in gone)]
+
+
+#: What somebody may have put into a table that can be taken out by its name (nft(8)).
+_REMOVABLE = frozenset({"set", "map", "counter", "quota", "limit", "flowtable", "synproxy", "secmark"})
+
+
+def _can_stay(before: NativeTable, text: _Text) -> bool:
+    """Tell whether a table can be emptied and filled: what is not ours in it can be taken out."""
+    hooks = {chain.name: chain.hook for chain in text.table.chains}
     same = all(chain.hook == hooks.get(chain.name, chain.hook) for chain in before.chains)
-    return same and not before.extras and not after.text
+    return same and not text.table.text and all(e.rpartition(" ")[0] in _REMOVABLE for e in before.extras)
 
 
 class _Text:
     """A table as text, and the named sets that are in it."""
 
     def __init__(self, table: NativeTable, explain: bool = False) -> None:
-        self._table = table
+        self.table = table
         self.named: dict[str, _Set] = {}
         self._chains: list[str] = []
         for number, chain in enumerate(table.chains if not table.text else ()):
@@ -112,8 +130,8 @@ class _Text:
 
     def whole(self, *, with_sets: bool = True) -> str:
         """Return all of the table, its sets left out if they are there already."""
-        if self._table.text:
-            return self._table.text
+        if self.table.text:
+            return self.table.text
         sets = [line for name in self.named for line in (*self._set(name), "")] if with_sets else []
         return self._in_braces([*sets, *self._chains])
 
@@ -129,7 +147,7 @@ class _Text:
         return [f"\tset {name} {{", *(f"\t\t{line}" for line in inner), "\t}"]
 
     def _in_braces(self, lines: Iterable[str]) -> str:
-        whole = (f"table {NATIVE_FAMILY} {self._table.name} {{", *lines, "}")
+        whole = (f"table {NATIVE_FAMILY} {self.table.name} {{", *lines, "}")
         return "".join(f"{line}\n" for line in whole)
 
 
@@ -139,7 +157,9 @@ def hook_words(hook: Hook) -> str:
 
 
 def table_lines(table: NativeTable) -> Iterator[str]:
-    """Yield a table for a comparison by lines: each says which chain it belongs to."""
+    """Yield a table for a comparison by lines, none of what is left over; each says which chain it is of."""
+    if table.is_left_over:
+        return
     yield f"table {NATIVE_FAMILY} {table.name}"
     yield from table.extras
     for chain in sorted(table.chains, key=lambda chain: chain.name):

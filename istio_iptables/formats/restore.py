@@ -120,7 +120,7 @@ def _rule(line: str, chains: dict[str, list[str]]) -> Rule:
 
 
 def split_words(line: str) -> list[str]:
-    """Split a line as iptables-restore does: at blanks, but not within double quotes."""
+    """Split a line of iptables-save at blanks, but not within words that stand in double quotes."""
     if '"' not in line:
         return line.split()
     words: list[str] = []
@@ -132,7 +132,9 @@ def split_words(line: str) -> list[str]:
             escaped = False
         elif quoted and character == "\\":
             escaped = True
-        elif character == '"':
+        elif character == '"' and (
+            quoted or not started
+        ):  # inside a word, an interface's name, it is no quote
             quoted, started = not quoted, True
         elif character == " " and not quoted:
             if started:

@@ -148,6 +148,11 @@ class NativeTable(Record):
         # Chains are called by name: their order is of no account.
         return (self.name, frozenset(self.chains), self.extras)
 
+    @property
+    def is_left_over(self) -> bool:
+        """True if there is nothing in it but unused sets of ours: a run was killed before it made rules."""
+        return bool(self.unused) and not self.chains and not self.extras
+
     def set_names(self) -> frozenset[str]:
         """Return the names of the sets that its rules need."""
         return frozenset(

@@ -136,8 +136,9 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
         scratch.apply(*OTHER)
         path = in_place_of_nft(
             tmp_path / "bin",
-            f'[ "$1" = -f ] && [ -e {tmp_path}/done ] && exit 1\n'
-            f'[ "$1" = -f ] && touch {tmp_path}/done\nexec "$NFT" "$@"',
+            f'[ "$1" = -f ] && [ -e {tmp_path}/rules ] && exit 1\n'
+            f'[ "$1" = -f ] && [ -e {tmp_path}/sets ] && touch {tmp_path}/rules\n'
+            f'[ "$1" = -f ] && touch {tmp_path}/sets\nexec "$NFT" "$@"',
         )
         done = scratch.tool(
             *(*NATIVE, *ALL_SORTS, "--reconcile"),

@@ -15,6 +15,7 @@ from istio_iptables import ruleset as rules
 from istio_iptables.backends import native as backend
 from istio_iptables.lists import union
 from istio_iptables.native import Addresses, NativeChain, NativeTable, Ports, translate
+from istio_iptables.plan import EditNative
 from istio_iptables.ruleset import ACCEPT, Counters, Rule
 from tests import strategies
 
@@ -72,9 +73,9 @@ def test_rules_for_any_settings_are_read_back_equal(
     with scratch.inside():
         try:
             for wanted in (tables_for({**one, "rule-comments": "true"}, pod), tables_for(other, pod), ()):
-                backend.check(live, wanted)
+                backend.check(EditNative(live, wanted))
                 assert set(read()) == set(live), "--check changes nothing"
-                backend.apply(live, wanted)
+                backend.apply(EditNative(live, wanted))
                 live = read()
                 assert set(live) == set(wanted)
         finally:
@@ -110,7 +111,7 @@ def test_rules_of_any_kind_are_read_back_equal_with_their_counters(
         try:
             live: tuple[NativeTable, ...] = ()
             for wanted in ((one,), (other,), ()):
-                backend.apply(live, wanted)
+                backend.apply(EditNative(live, wanted))
                 live = read()
                 assert counted(live) == counted(wanted)
                 assert live == wanted
@@ -125,10 +126,10 @@ def test_twenty_thousand_networks_and_some_ranges(scratch: Scratch, family: rule
     networks = [(start + number * 512, start + number * 512 + 200 + number % 100) for number in range(20_000)]
     wanted = (table_of(Rule((Addresses("destination", family, union(networks)),), ACCEPT)),)
     with scratch.inside():
-        backend.check((), wanted)
-        backend.apply((), wanted)
+        backend.check(EditNative((), wanted))
+        backend.apply(EditNative((), wanted))
         assert read() == wanted
-        backend.apply(wanted, ())
+        backend.apply(EditNative(wanted, ()))
         assert read() == ()
 
 

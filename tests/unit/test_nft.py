@@ -528,7 +528,7 @@ def test_a_table_that_stays_is_emptied_and_filled_and_chains_that_are_gone_are_d
         pytest.param({}, {"hook": Hook("nat", "output", -99)}, id="another hook"),
         pytest.param({"hook": Hook("nat", "output", -100, "drop")}, {}, id="another policy"),
         pytest.param({"hook": None}, {}, id="no hook before"),
-        pytest.param({"extras": ("set s",)}, {}, id="something else in it"),
+        pytest.param({"extras": ("flags dormant",)}, {}, id="something that has no name"),
         pytest.param({}, {"text": "table inet istio-proxy-nat {\n}\n"}, id="back to nft's own words"),
     ],
 )
@@ -538,6 +538,23 @@ def test_a_table_that_cannot_stay_is_made_anew(before: dict[str, Any], after: di
 
     found = edit_script((table(**before),), (table(**after),))
     assert found == "delete table inet istio-proxy-nat\n" + script((table(**after),))
+
+
+EXTRAS = ("map m", "set s")
+
+
+def test_what_somebody_has_put_into_a_table_is_taken_out_of_it():
+    """The table stays: one that is made anew would have its rules and their sets in one transaction."""
+    before = nat(
+        NativeChain("output", HOOK, (RULE,)), NativeChain("old", None, ()), extras=("map m", "set s")
+    )
+    found = edit_script((before,), (nat(NativeChain("output", HOOK, (RULE,))),))
+    assert found.splitlines()[:4] == [
+        "flush table inet istio-proxy-nat",
+        "delete map inet istio-proxy-nat m",  # it may lead to the chain
+        "delete set inet istio-proxy-nat s",
+        "delete chain inet istio-proxy-nat old",
+    ]
 
 
 @given(strategies.settings(), strategies.settings())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from istio_iptables.formats.nft import edit_scripts, script
+from istio_iptables.formats.nft import edit_scripts, script, table_lines
 from istio_iptables.lists import union
 from istio_iptables.native import Addresses, NativeChain, NativeTable, Owners, Ports, set_name
 from istio_iptables.ruleset import RETURN, Rule
@@ -61,9 +61,22 @@ def test_the_name_tells_the_content(one: list[tuple[int, int]], other: list[tupl
         assert (set_name(first) == set_name(second)) == (first == second)
 
 
-def test_a_table_that_is_made_has_its_sets_in_the_one_transaction():
-    [whole] = edit_scripts([], [table(INTERVALS)])
-    assert whole == script([table(INTERVALS)])
+def test_a_new_table_has_its_sets_before_its_rules_too():
+    """What is excluded may be open already, or rules of another backend in force."""
+    first, second = edit_scripts([], [table(INTERVALS)])
+    assert f"set {set_name(INTERVALS)} {{" in first
+    assert "chain" not in first
+    assert "elements" not in second
+    assert edit_scripts([], [table(SINGLES)]) == [script([table(SINGLES)])]  # no sets: one transaction
+    assert edit_scripts([], [table(INTERVALS)], sets_first=False) == [script([table(INTERVALS)])]
+
+
+def test_a_table_in_which_only_unused_sets_are_is_left_over():
+    left = NativeTable("istio-proxy-nat", (), unused=(set_name(INTERVALS),))
+    assert left.is_left_over
+    assert list(table_lines(left)) == []
+    assert not table(INTERVALS).is_left_over
+    assert not left.replace(extras=("set foo",)).is_left_over
 
 
 def test_a_set_is_there_before_the_rules_that_need_it():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from istio_iptables.errors import KernelError
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
 if sys.platform == "linux":
@@ -58,14 +60,27 @@ def test_a_lock_of_its_own_can_be_locked(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_command_that_does_not_exist():
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KernelError, match="the command /no/such/command cannot be run: No such file"):
         run(("/no/such/command",))
+
+
+def test_a_file_that_is_no_program(tmp_path: Path):
+    file = tmp_path / "nft"
+    file.write_text("garbage")
+    file.chmod(0o755)
+    with pytest.raises(KernelError, match=r"cannot be run: Exec format error\n  what to do: "):
+        run((str(file),))
+
+
+def test_how_a_silent_command_ended():
+    assert run(("/bin/sh", "-c", "exit 3")).ended == "its exit code is 3"
+    assert run(("/bin/sh", "-c", "kill -9 $$")).ended == "a signal ended it (9)"
 
 
 def test_no_files_stay_open():
     before = os.listdir("/proc/self/fd")
     sh("true", private_lock=True)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KernelError):
         run(("/no/such/command",), private_lock=True)
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
@@ -97,5 +112,7 @@ def test_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert which("sh") in ("/usr/bin/sh", "/bin/sh")  # system directories count without PATH
     (tmp_path / "sh").write_text("")
     assert which("sh") != str(tmp_path / "sh")  # not executable
+    (tmp_path / "ip").mkdir()
+    assert which("ip") != str(tmp_path / "ip")  # a folder
     (tmp_path / "sh").chmod(0o755)
     assert which("sh") == str(tmp_path / "sh")
