@@ -1,8 +1,12 @@
 """Pages: the documentation taken apart into commands, Python and data, for tests to run.
 
-A block of code is indented by four spaces or fenced. What it is, its first words say: a line that begins
-with a program's name, or with `$ ` if output follows, is a command. Inline code is a command if it is
-a whole command line: a program's name and at least one argument.
+A block of code is indented by four spaces or fenced, in a block quote too. What it is, its first words say: a
+line that begins with a program's name or a word of the shell (`for`), or with `$ ` if output follows, is a
+command. Python has an import YAML and JSON begin with a key or a list. All else has to be marked as
+text, so that nothing is left out because nobody knows it. Inline code is a command if it is a whole command
+line: a program's name and at least one argument.
+
+No command may hide that it fails (`|| true`): what its exit code is stands beside it.
 
 What a page wants to say about a command stands where readers see it, in a comment at the end of its line:
 
@@ -15,7 +19,7 @@ What only tests need is in comments of HTML, which nobody sees:
     <!-- before: istio-iptables -b '*' -->     run this first; it has to succeed
     <!-- scene: ipv4 -->                       from here on, in a new pod: see tests/kernel/sandbox.py
     <!-- listen: envoy 15001,15006 1337 -->    in the pod somebody listens, as this UID
-    <!-- text -->                              the next block is no command, although it looks like one
+    <!-- text -->                              the next block is nothing that can be run or checked
     <!-- file: web.yaml -->                    the next block is what this file holds, from there on
 
 Other comments say nothing to tests; `<!-- -->` ends a list, so that what comes next is a block.
@@ -25,15 +29,20 @@ Every second-level heading begins a section, and every section begins in a new p
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+_MORE = (*(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("README.md"))
+PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in _MORE))
 
 #: What a line of a block begins with if it is a command.
 _PROGRAM_NAMES = """
@@ -47,6 +56,31 @@ _PROGRAM_NAMES = """
     journalctl systemctl systemd-analyze systemd-run apt-get dnf hyperfine
 """
 PROGRAMS = frozenset(_PROGRAM_NAMES.split())
+#: Words of the shell that begin a command, and those that stand before one.
+_KEYWORD_LIST = "for while until if case { ( [ [[ ! cd exec exit export eval set unset"
+_KEYWORDS = frozenset(_KEYWORD_LIST.split())
+_BEFORE_COMMANDS = {"if", "while", "until", "then", "else", "elif", "do", "!", "{", "("}
+#: Where a construct of the shell begins that may go over several lines, and where it ends.
+_OPENS = re.compile(r"(?:^|[;&|({]|\b(?:do|then|else)\b)\s*(?:for|while|until|if|case)\b")
+_CLOSES = re.compile(r"(?:^|[;)}])\s*(?:done|fi|esac)\b")
+#: What makes a command succeed whatever happened before.
+_HIDES = re.compile(
+    r"(?:\|\|?|;|&)\s*(?:true|:|exit(?: +0)?|/bin/true|/usr/bin/true)(?=\s*(?:[;|&)#}]|$))|^\s*!\s", re.M
+)
+#: A block that no rule of Markdown says begins here, for some readers of it at least, and others would miss.
+_STRAY = re.compile(r"\s*(?:```|~~~|<pre\b|<code\b)| {0,3}\t")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})\s*([^`]*)$")
+_QUOTE = re.compile(r" {0,3}> ?")
+_LANGUAGES = {
+    "console": "session",
+    "sh": "commands",
+    "bash": "commands",
+    "py": "python",
+    "python": "python",
+    "yml": "yaml",
+    "yaml": "yaml",
+    "json": "json",
+}
 #: What tests do not have, and the programs that need it. A block may be left out for that reason if one of
 #: its commands is of these.
 NEEDS = {
@@ -80,8 +114,8 @@ class Command(NamedTuple):
     @property
     def programs(self) -> set[str]:
         """The programs that it runs, as far as their names tell."""
-        words = (part.strip().split() for part in re.split(r"\||&&|;|\n", self.text))
-        return {program_of(" ".join(part)) for part in words if part} - {""}
+        parts = re.split(r"\||&&|;|\n", self.text)
+        return {program_of(part, keywords=False) for part in parts} - {""}
 
 
 class Listen(NamedTuple):
@@ -139,12 +173,20 @@ def parse(name: str, text: str) -> Page:
     return Page(name, tuple(_Reader(name, text.splitlines()).read()))
 
 
-def program_of(line: str) -> str:
-    """Return the name of the program that a line begins with, after variables and `sudo`, or nothing."""
+def program_of(line: str, *, keywords: bool = True) -> str:
+    """Return the name of the program that a line begins with, after variables and `sudo`, or nothing.
+
+    With `keywords` a word of the shell counts as one, else what comes after it.
+    """
     words = line.split()
-    while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] == "sudo"):
+    skipped = {"sudo"} if keywords else {"sudo", *_BEFORE_COMMANDS}
+    while words and (re.match(r"[A-Za-z_]\w*=", words[0]) or words[0] in skipped):
         words.pop(0)
-    name = words[0].rpartition("/")[2] if words else ""
+    if not words:
+        return ""
+    name = words[0].rpartition("/")[2]
+    if keywords and (words[0] in _KEYWORDS or words[0][0] == "("):
+        return words[0]
     return name if name in PROGRAMS else ""
 
 
@@ -164,34 +206,50 @@ class _Reader:
         blank = True
         while self.at < len(self.lines):
             line = self.lines[self.at]
-            if line.startswith("```"):
+            if _QUOTE.match(line):
+                self._unquote()
+                blank = True
+                continue
+            if _FENCE.match(line):
                 yield from self._fenced()
             elif line.startswith("    ") and blank:
                 yield from self._indented()
             elif line.startswith("<!--"):
                 yield from self._comment()
+            elif _STRAY.match(line):
+                raise BadPage(f"{self.page}:{self.at + 1}: put a blank line before it, or 4 spaces: {line!r}")
             else:
                 if line.startswith("## "):
                     self.section += 1
                 yield from self._inline(line)
                 self.at += 1
-                blank = not line.strip()
+                blank = not line.strip() or line.startswith("#")
                 continue
             blank = True
 
     # --- blocks
 
     def _fenced(self) -> Iterator[Command | Block]:
-        language = self.lines[self.at][3:].strip()
+        fence = _FENCE.match(self.lines[self.at])
+        assert fence
         first = self.at + 1
         self.at = first
-        while self.at < len(self.lines) and self.lines[self.at] != "```":
+        while self.at < len(self.lines) and self.lines[self.at].strip() != fence[1]:
             self.at += 1
         if self.at == len(self.lines):
             raise BadPage(f"{self.page}:{first}: the fence is not closed")
         block = self.lines[first : self.at]
         self.at += 1
-        yield from self._block(block, first + 1, language)
+        yield from self._block(block, first + 1, fence[2].strip())
+
+    def _unquote(self) -> None:
+        """Take the marks of the block quote that begins here away: what is in it is read like all else."""
+        at = self.at
+        while at < len(self.lines) and _QUOTE.match(self.lines[at]):
+            self.lines[at] = _QUOTE.sub("", self.lines[at], count=1)
+            at += 1
+        if at < len(self.lines) and self.lines[at].strip():
+            self.lines.insert(at, "")  # what is after it is no part of it
 
     def _indented(self) -> Iterator[Command | Block]:
         first = self.at
@@ -206,24 +264,19 @@ class _Reader:
     def _block(self, lines: list[str], number: int, language: str) -> Iterator[Command | Block]:
         needs, self.needs = self.needs, ""
         as_text, self.as_text = self.as_text, False
-        kind = "text" if as_text else _kind(lines, language)
+        file, self.file = self.file, ""
+        kind = "text" if as_text else _kind(lines, language) or ("text" if file else "")
         if kind == "session":
             yield from self._session(lines, number, needs)
         elif kind == "commands":
             for at, command in _joined(lines):
                 yield self._command(number + at, command, needs=needs, block=number)
         else:
-            looks = [
-                line
-                for line in lines
-                if kind == "text" and not as_text and line[:1] != " " and program_of(line)
-            ]
-            if looks:
+            if not kind:
                 raise BadPage(
-                    f"{self.page}:{number}: neither commands nor text: {looks[0]!r} (see tests/pages.py)"
+                    f"{self.page}:{number}: neither commands nor data: {lines[:1]} (see tests/pages.py)"
                 )
             text = "\n".join(lines) + "\n"
-            file, self.file = self.file, ""
             if file:
                 writing = f"cat >{file} <<'END-OF-FILE'\n{text}END-OF-FILE"
                 yield Command(self.page, number, writing, shown=False, section=self.section, scene=self.scene)
@@ -252,8 +305,15 @@ class _Reader:
                 needs = found[1].partition(":")[0].strip()
         if not needs and not program_of(text):
             raise BadPage(f"{self.page}:{number}: this is no command of a known program: {text!r}")
+        self._refuse_hiding(number, text)
         made = Command(self.page, number, text, codes, output, needs)
         return made._replace(section=self.section, scene=self.scene, block=block)
+
+    def _refuse_hiding(self, number: int, text: str) -> None:
+        if _HIDES.search(text.partition("<<")[0]):
+            raise BadPage(
+                f"{self.page}:{number}: it would succeed whatever happens; say its exit code: {text!r}"
+            )
 
     # --- the rest
 
@@ -288,8 +348,10 @@ class _Reader:
     def _inline(self, line: str) -> Iterator[Command]:
         for code in re.finditer(r"(?<!`)`([^`]+)`(?!`)", line):
             text = code[1].replace("\\|", "|")
-            if len(text.split()) < 2 or not program_of(text) or "…" in text:  # a message may begin like one
+            words = len(text.split()) > 1 and (program_of(text, keywords=False) or ";" in text)
+            if not words or not program_of(text) or "…" in text:  # a message may begin like one
                 continue
+            self._refuse_hiding(self.at + 1, text)
             after = line[code.end() :]
             needs = re.match(r" ?(?:<!-- needs: (.*?) -->|\(needs (.*?)\))", after)
             exits = re.match(r" ?(?:<!-- exit code (\d+) -->|\(exit code (\d+)\))", after)
@@ -305,17 +367,30 @@ class _Reader:
 
 
 def _kind(lines: list[str], language: str) -> str:
-    """Return what a block is: session, commands, doctest, python, yaml, json, or text."""
+    """Return what a block is: session, commands, doctest, python, yaml, json, or nothing if it is unclear."""
     if lines and lines[0].startswith("$ "):
         return "session"
-    if any(line.startswith(">>> ") for line in lines):
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    if first.startswith(">>> "):
         return "doctest"
     if language:
-        return {"console": "session", "sh": "commands", "py": "python", "yml": "yaml"}.get(language, language)
-    first = next((line for line in lines if line and not line.startswith("#")), "")
+        return _LANGUAGES.get(language, "")
     if program_of(first):
         return "commands"
-    return "python" if _is_python("\n".join(lines)) else "text"
+    if _is_python("\n".join(lines)):
+        return "python"
+    return _data("\n".join(lines), first)
+
+
+def _data(text: str, first: str) -> str:
+    """Return `yaml` or `json` if a text, whose first line that says something is `first`, is that."""
+    with contextlib.suppress(ValueError):
+        return "json" if isinstance(json.loads(text), dict | list) else ""
+    if re.match(r"(?:- )?[\w./\"'-]+:(?: |$)|- ", first):
+        with contextlib.suppress(yaml.YAMLError):
+            list(yaml.safe_load_all(text))
+            return "yaml"
+    return ""
 
 
 def _is_python(text: str) -> bool:
@@ -340,8 +415,16 @@ def _joined(lines: list[str]) -> Iterator[tuple[int, str]]:
         while lines[at].endswith("\\"):
             at += 1
         at += 1
+        while _depth(lines[start:at]) > 0 and at < len(lines):
+            at += 1
         if lines[start].strip() and not lines[start].lstrip().startswith("#"):
             yield start, "\n".join(lines[start:at])
+
+
+def _depth(lines: list[str]) -> int:
+    """Return how many constructs of the shell (`for`, `if`) are open after these lines."""
+    lines = [line.partition(" # ")[0].strip() for line in lines]
+    return sum(len(_OPENS.findall(line)) - len(_CLOSES.findall(line)) for line in lines)
 
 
 def _in_quotes(text: str, comment: str) -> bool:

@@ -1,4 +1,4 @@
-"""The documentation does what it says: every command of README.md and docs/ is run, in pods of its own.
+"""The documentation does what it says: every command of README.md, docs/ and deploy/ is run, in pods.
 
 tests/pages.py says how a page is written and tests/unit/test_docs.py checks what needs no kernel. What
 a page marks as needing more than a network namespace is not run; the end of the run says how much that is.
@@ -91,7 +91,7 @@ class Scene:
         if not text:
             return []
         assert self._sandbox
-        done = self._sandbox.run(text, self.pod, merged=True)
+        done = self._sandbox.run(f"set -e\n{text}", self.pod, merged=True)  # each of its parts has to succeed
         if done.returncode not in command.codes:
             said = f"exit code {done.returncode}, not {command.codes}:\n{done.stdout}"
         elif command.output is not None and not pages.matches(command.output, done.stdout):
@@ -174,6 +174,13 @@ def _argument_mistakes(document: object) -> list[str]:
     if isinstance(arguments, list) and arguments[:1] == ["istio-iptables"]:
         found += read_flags([str(word) for word in arguments]).mistakes
     return found
+
+
+@pytest.mark.parametrize("text", ["istio-iptables --bogus; echo", "istio-iptables --bogus\ntrue"])
+def test_a_part_of_a_command_that_fails_is_seen(text):
+    with Sandbox() as sandbox, Scene("ipv4", sandbox) as place:
+        (wrong,) = place.failed(Command("page.md", 1, text))
+    assert "exit code 2" in wrong
 
 
 def test_scenes_are_those_that_pages_ask_for():

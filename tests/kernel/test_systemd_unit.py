@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.netns import Pod
+from tests.kernel.netns import ROOT, Pod
 from tests.kernel.sandbox import VENV, Sandbox, why_no_systemd
 
 pytestmark = [
@@ -14,8 +15,11 @@ pytestmark = [
     pytest.mark.xdist_group("systemd"),  # one machine for all
 ]
 
-UNIT = "/etc/systemd/system/istio-iptables.service"
+SYSTEMD = "/etc/systemd/system"
+UNIT = f"{SYSTEMD}/istio-iptables.service"
 CONFIG = "/etc/istio-iptables/config.yaml"
+#: The services of firewalls that the unit knows.
+FIREWALLS = ("nftables", "netfilter-persistent", "iptables", "ip6tables", "firewalld", "ufw")
 
 
 class Machine:
@@ -42,6 +46,14 @@ class Machine:
         self.write(f"/etc/systemd/system/{name}", "\n".join(lines))
         self.run("systemctl daemon-reload")
 
+    def in_place(self) -> None:
+        """Wait until the rules are in place: what one service has another one do is not waited for."""
+        for _ in range(200):
+            if "-j ISTIO_OUTPUT" in self.ours():
+                break
+            self.run("sleep 0.05")
+        self.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+
     def ours(self) -> str:
         """Return everything that the tool could have left."""
         saves = [f"{ip}tables-{variant}-save" for ip in ("ip", "ip6") for variant in ("legacy", "nft")]
@@ -61,7 +73,8 @@ def booted() -> Iterator[Machine]:
 @pytest.fixture
 def machine(booted: Machine) -> Machine:
     """The machine as it is right after the unit has been installed."""
-    booted.run("systemctl stop istio-iptables.service istio.service nftables.service || true")
+    for name in ("istio-iptables", "istio", *FIREWALLS):
+        booted.run(f"systemctl stop {name}.service || true")
     booted.run("rm -rf /log /etc/default/istio-iptables /run/xtables.lock /etc/systemd/system/*")
     booted.run(f"install -D -m 644 deploy/systemd/istio-iptables.service {UNIT}")
     booted.unit("istio-iptables.service.d/log.conf", "[Service]", "StandardError=append:/log")
@@ -141,29 +154,70 @@ def test_the_proxy_starts_when_the_rules_are_there(machine):
     assert "-A OUTPUT -j ISTIO_OUTPUT" in machine.run("cat /seen-by-the-proxy")
 
 
-@pytest.mark.parametrize("verb", ["restart", "reload"])
-def test_rules_that_a_firewall_has_flushed_are_written_again(machine, verb):
+def drop_in(machine: Machine, name: str) -> None:
+    folder = f"{SYSTEMD}/{name}.service.d"
+    machine.run(f"install -D -m 644 deploy/systemd/firewall.conf {folder}/istio-iptables.conf")
+
+
+def firewall(machine: Machine, name: str) -> None:
+    """Install a firewall that flushes everything whenever it can, and start it and the service."""
     machine.configure("force-iptables-binary: nft")
     flush = "nft flush ruleset"
+    drop_in(machine, name)
     machine.unit(
-        "nftables.service",
+        f"{name}.service",
         "[Service]",
         "Type=oneshot",
         "RemainAfterExit=yes",
         f"ExecStart={flush}",
         f"ExecReload={flush}",
+        f"ExecStop={flush}",
     )
-    machine.run("systemctl start nftables istio-iptables")
-    machine.run(f"systemctl {verb} nftables")
-    for _ in range(100):  # what is propagated is not waited for
-        if "ISTIO_OUTPUT" in machine.ours():
-            break
-        machine.run("sleep 0.05")
-    machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+    machine.run(f"systemctl start {name} istio-iptables")
+    machine.in_place()
+
+
+@pytest.mark.parametrize("name", FIREWALLS)
+def test_rules_that_a_firewall_has_flushed_are_written_again(machine, name):
+    firewall(machine, name)
+    since = "systemctl show --property ActiveState,InvocationID istio-iptables"
+    started = machine.run(since)
+    assert "ActiveState=active" in started
+    for verb in ("stop", "start", "restart", "reload"):
+        machine.run(f"systemctl {verb} {name}")
+        machine.in_place()
+        assert machine.run(since) == started  # never stopped in between, which would take the rules away
+
+
+def test_a_service_that_was_stopped_stays_so_whatever_firewalls_do(machine):
+    firewall(machine, "nftables")
+    machine.run("systemctl stop istio-iptables")
+    for verb in ("stop", "start", "restart", "reload"):
+        machine.run(f"systemctl {verb} nftables")
+        machine.run("systemctl is-active istio-iptables", code=3)
+        assert machine.run("systemctl list-jobs --no-legend").strip() in ("", "No jobs running.")
+    assert machine.ours() == ""
+
+
+def test_the_service_and_a_firewall_can_be_stopped_together(machine):
+    firewall(machine, "nftables")
+    machine.run("systemctl stop nftables istio-iptables")
+    machine.run("systemctl is-active istio-iptables", code=3)
+    assert machine.ours() == ""
+
+
+def test_all_firewalls_are_treated_alike():
+    unit = (ROOT / "deploy/systemd/istio-iptables.service").read_text()
+    for key in ("After", "ReloadPropagatedFrom"):
+        values = " ".join(re.findall(rf"^{key}=(.*)", unit, re.MULTILINE)).split()
+        assert set(values) - {"network-online.target"} == {f"{name}.service" for name in FIREWALLS}
+    page = (ROOT / "docs/virtual-machine.md").read_text()
+    assert f"for firewall in {' '.join(FIREWALLS)}; do" in page
 
 
 def test_a_firewall_that_flushes_when_it_starts_comes_first(machine):
     machine.configure("force-iptables-binary: nft")
+    drop_in(machine, "nftables")
     machine.unit(
         "nftables.service", "[Service]", "Type=oneshot", "ExecStart=sh -c 'sleep 0.5; nft flush ruleset'"
     )

@@ -89,11 +89,92 @@ def test_sections_and_scenes_and_listeners():
         "```sh\nistio-iptables diff\n",  # a fence without an end
         "```console\noutput\n```\n",  # output of nothing
         "<!-- need: a cluster -->\n",  # a comment that says nothing
+        "    helm install foo\n",  # a program that nobody knows
+        "```\nwget http://example.com/a: b\n```\n",
+        "```helm\nistio-iptables diff\n```\n",  # a language that nobody knows
+        "    frobnicate\n    >>> 1\n",
+        "    FOO=bar\n",
+        "    Note: some text\n    istio-iptables: more\n    of it\n",  # almost YAML
+        "# Heading\n    helm install foo\n",  # no blank line is needed here
+        "1. Item:\n    ```sh\n    istio-iptables diff\n    ```\n",  # a fence that is no block of its own
+        "\tistio-iptables diff\n",
+        "<pre>istio-iptables diff</pre>\n",
+        ">     helm install foo\n",
+        "> ```\n> helm install foo\n> ```\n",
+        "    istio-iptables --bogus || true\n",
+        "    istio-iptables --bogus ||:   # why\n",
+        "    istio-iptables --bogus; true\n",
+        "    istio-iptables --bogus | true\n",
+        "    istio-iptables --bogus || exit 0\n",
+        "    ! istio-iptables --bogus\n",
+        "    (istio-iptables --bogus || true) | cat\n",
+        "    for i in 1 2; do istio-iptables --bogus || true; done\n",
+        "    $ istio-iptables --bogus || true\n    output\n",
+        "Run `istio-iptables --bogus || true`.\n",
     ],
 )
 def test_a_page_that_would_be_skipped_silently_is_refused(text):
     with pytest.raises(BadPage):
         commands(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "for i in 1 2; do istio-iptables --bogus; done",
+        "for i in 1 2; do\n  if test $i; then\n    istio-iptables diff\n  fi\ndone",
+        "while sleep 1; do\n  istio-iptables diff\ndone",
+        "if istio-iptables diff; then ip rule; fi",
+        "ss -l | while read line; do\n  echo $line\ndone",
+        "cd /tmp",
+        "( ip rule; ip route )",
+    ],
+)
+def test_words_of_the_shell_begin_a_command_that_goes_on_to_their_end(text):
+    block = "".join(f"    {line}\n" for line in [*text.splitlines(), "ip rule"])
+    assert [c.text for c in commands(block)] == [text, "ip rule"]
+
+
+def test_the_programs_of_a_loop_are_known():
+    (command,) = commands("    for i in 1 2; do kubectl get pods; done   # needs a cluster\n")
+    assert command.programs == {"kubectl"}
+
+
+def test_inline_loops_are_commands_and_phrases_are_not():
+    found = commands("A `for i in 1 2; do ip rule; done`, `for example this`, `if needed`.\n")
+    assert [c.text for c in found] == ["for i in 1 2; do ip rule; done"]
+
+
+def test_block_quotes_are_looked_into():
+    text = "Text:\n>     istio-iptables a\n> > `ip b`\n> ```sh\n> nft c\n> ```\n> > $ no\n"
+    text += "more\n\n> Note.\n>\n>     ss d\nText.\n"
+    assert [c.text for c in commands(text)] == ["istio-iptables a", "ip b", "nft c", "ss d"]
+
+
+def test_fences_may_be_indented_or_of_tildes():
+    found = commands("- Item:\n\n  ```sh\n  ip a\n  ```\n\n~~~~sh\nip b\n~~~~\n")
+    assert [c.text.strip() for c in found] == ["ip a", "ip b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("a: b\nc:\n  - d", "yaml"),
+        ("- a\n- b: c", "yaml"),
+        ("# why\nspec: {}\n---\nmore: 1", "yaml"),
+        ('{"a": 1}', "json"),
+        ("[1, 2]", "json"),
+        (">>> 1\n1", "doctest"),
+        ("import re\nre.compile('a')", "python"),
+    ],
+)
+def test_data_and_python_are_known_by_what_they_are(text, kind):
+    block = "".join(f"    {line}\n" for line in text.splitlines())
+    assert [step.kind for step in parse("page.md", block).blocks] == [kind]
+
+
+def test_pages_are_all_that_readers_are_given():
+    assert {"README.md", "docs/README.md", "deploy/kustomize/README.md"} <= set(PAGES)
 
 
 def test_what_is_text_though_it_looks_like_commands_is_marked():
@@ -162,6 +243,22 @@ def anchors(path: Path) -> set[str]:
     """Return the anchors of a page's headings as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_all_pages_say_that_our_image_needs_nothing_for_a_read_only_root():
+    assert "/dev/null /run/xtables.lock" in (ROOT / "Dockerfile").read_text()
+    said = []
+    for name in PAGES:
+        for part in re.split(r"\n\n", (ROOT / name).read_text()):
+            words = " ".join(part.split())
+            if part[:1] != " " and re.search(
+                r"emptyDir` at|read-only root file system\b|root file system is read-only", words
+            ):
+                assert re.search(r"Our image|our image|`make image`", words), f"{name}: {part}"
+                said.append(name)
+    assert {"README.md", "docs/platforms.md", "docs/moving-from-istio.md", "docs/troubleshooting.md"} <= {
+        *said
+    }
 
 
 # --- the table of flags ---------------------------------------------------------------------------
