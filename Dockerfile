@@ -34,7 +34,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY istio_iptables istio_iptables
-# Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards.
+# Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
+# and of programs Python and our own alone: dependencies bring some, and venv what people type into shells.
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
 RUN /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
@@ -43,6 +44,9 @@ RUN /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-d
         --no-cache-dir --no-index --no-deps --no-compile /wheels/*.whl \
  && cd /opt/istio-iptables/lib/python3*/site-packages \
  && rm -rf netaddr/tests netaddr/eui/*.txt netaddr/eui/*.idx \
+ && cd /opt/istio-iptables \
+ && rm -rf include .gitignore \
+ && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
 
 FROM ${BASE}

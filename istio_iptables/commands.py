@@ -5,7 +5,7 @@ The command line, help and docs read this table, as they do that of the settings
 
 from __future__ import annotations
 
-from . import values
+from . import __version__, values
 from .record import Record
 from .settings import option
 
@@ -133,8 +133,9 @@ COMMANDS: tuple[Command, ...] = (
         (
             option(
                 "image",
-                "Image of the container; not given: istio-iptables of this version.",
-                values.anything,
+                "Image of the container.",
+                values.image,
+                default=f"istio-iptables:{__version__}",
                 metavar="IMAGE",
             ),
             _format("yaml", "json", help="yaml (an entry of a list) or json (the container alone)."),

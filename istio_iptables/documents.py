@@ -49,14 +49,14 @@ def is_null(value: object) -> bool:
 
 
 def read(text: str) -> list[Any]:
-    """Return the documents of a text, YAML (any number) or JSON (one). Raises Unreadable.
+    """Return the documents of a text, YAML or JSON, any number of either. Raises Unreadable.
 
     Scalars are texts; of JSON also True, False, None and what Python makes of NaN.
     """
     try:
         if text.lstrip().startswith("{"):
             try:
-                return [_json(text)]
+                return _json(text)
             except Unreadable:
                 raise
             except ValueError:
@@ -66,11 +66,24 @@ def read(text: str) -> list[Any]:
         raise Unreadable("it is nested too deeply") from None
 
 
-def _json(text: str) -> Any:
-    """Parse JSON, which PyYAML would take a hundred times as long for. Raises ValueError."""
+def _json(text: str) -> list[Any]:
+    """Parse JSON, which PyYAML would take a hundred times as long for. Raises ValueError.
+
+    Programs that print several texts of it (`jq`, `kubectl get -o json` again and again) put nothing but
+    space between them.
+    """
     import json
 
-    return json.loads(text, parse_int=Unquoted, parse_float=Unquoted, object_pairs_hook=_once)
+    decoder = json.JSONDecoder(parse_int=Unquoted, parse_float=Unquoted, object_pairs_hook=_once)
+    found: list[Any] = []
+    rest = text.strip()
+    at = 0
+    while at < len(rest):
+        document, at = decoder.raw_decode(rest, at)
+        found.append(document)
+        while rest[at : at + 1].isspace():
+            at += 1
+    return found
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import __version__, output
+from . import output
 from .errors import SettingsError
 from .log import log
 from .pod import pick
-from .pod.container import entry, for_entry, meant
+from .pod.container import entry, for_entry, meant, rights
 from .pod.lint import KINDS, lint
 from .settings import nearest
 from .sources import pod_name, pods_of
@@ -49,8 +49,8 @@ def arguments(run: Run) -> int:
 
 def init_container(run: Run) -> int:
     """pod init-container: print the entry."""
-    found = for_entry(meant(run.given))
-    made = entry(found, run.options["image"] or f"istio-iptables:{__version__}")
+    found = for_entry(meant(run.given), run.operation)
+    made = entry(found, run.options["image"], rights(run.parsed))
     if run.options["format"] == "json":
         _print_json(made)
         return 0

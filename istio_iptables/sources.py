@@ -118,7 +118,7 @@ def _mapping(path: str) -> dict[str, Any]:
     except documents.Unreadable as error:
         raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {error}"]) from error
     if len(found) > 1:
-        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: it is several documents of YAML"])
+        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: it is several documents"])
     values = found[0] if found else None
     if values in (None, ""):
         return {}

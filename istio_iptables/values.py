@@ -103,6 +103,15 @@ def anything(text: str, _: Names) -> str:
     return text
 
 
+def image(text: str, _: Names) -> str:
+    """Accept what may be the name of a container's image: anything but nothing."""
+    if not text.strip():
+        raise BadValue(
+            f"{text!r} is not an image: use a name such as registry.example.com/istio-iptables:0.1.0"
+        )
+    return text
+
+
 def words(text: str, _: Names) -> tuple[str, ...]:
     """Parse a list of any texts."""
     return members(text)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from ..record import Record
 from ..settings import BY_NAME, SETTINGS, Given, shown
-from .annotations import BY_SETTING, INIT
+from .annotations import BY_SETTING, INIT, PROXY_ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
+
+    from ..resolve import Operation, Parsed
 
 #: The first word of the arguments: Istio's image needs it, ours skips it.
 PROGRAM_WORD = "istio-iptables"
@@ -21,7 +23,57 @@ PROGRAM_WORD = "istio-iptables"
 _LONGEST_IN_COMMENT = 60
 
 _CNI_MODE = BY_NAME["cni-mode"]
-_OF_THE_ENTRY = "no lock file is needed: the root file system is read-only, and nobody else's"
+_OF_THE_ENTRY = "the root file system is read-only: an image that has no lock file can make none"
+
+
+class Rights(Record):
+    """What a container may do: the user and group that it runs as, and its capabilities.
+
+    Only root's capabilities count: others lose theirs when a program starts (capabilities(7)), and Kubernetes
+    has no ambient ones.
+    """
+
+    user: int
+    group: int
+    capabilities: tuple[str, ...]
+
+    def security_context(self) -> dict[str, Any]:
+        """Return a container's securityContext that grants this and no more."""
+        added = {"add": list(self.capabilities)} if self.capabilities else {}
+        return {
+            "allowPrivilegeEscalation": False,
+            "privileged": False,
+            "capabilities": {"drop": ["ALL"], **added},
+            "readOnlyRootFilesystem": True,
+            "runAsUser": self.user,
+            "runAsGroup": self.group,
+            "runAsNonRoot": self.user != 0,
+        }
+
+
+def _touches_rules(operation: Operation) -> bool:
+    """Tell whether rules are written; a cleanup looks at them even if it is to write none."""
+    return operation.cleanup_only or not (operation.skip_rule_apply or operation.dry_run)
+
+
+def rights(parsed: Parsed) -> Rights:
+    """Return the least that a container needs for what its settings make it do.
+
+    Where it needs no capability it runs as the proxy, who may validate without any.
+    """
+    operation = parsed.operation()
+    needed: list[str] = []
+    if _touches_rules(operation):
+        needed += ["NET_ADMIN", "NET_RAW"]
+    if operation.network_namespace:
+        needed.append("SYS_ADMIN")  # setns(2)
+    if not needed:
+        users = parsed.values["proxy_uids"] or (int(PROXY_ID),)
+        groups = parsed.values["proxy_gids"] or users
+        return Rights(users[0], groups[0], ())
+    if operation.run_validation and not operation.dry_run and not operation.cleanup_only:
+        needed += ["SETUID", "SETGID"]  # to connect as the proxy, and as somebody else
+    return Rights(0, 0, tuple(needed))
 
 
 class Meant(Record):
@@ -67,30 +119,26 @@ def meant(given: Iterable[Given]) -> Meant:
     return Meant(tuple(strongest[setting.name] for setting in SETTINGS if setting.name in strongest))
 
 
-def for_entry(found: Meant) -> Meant:
-    """Return the settings for the container that `entry` makes, which has a read-only root file system."""
-    if any(given.setting is _CNI_MODE for given in found.settings):
+def for_entry(found: Meant, operation: Operation) -> Meant:
+    """Return the settings for the container that `entry` makes, which has a read-only root file system.
+
+    --cni-mode does no harm there: the lock file would be the container's alone, so that locking it keeps
+    nobody away, while the network namespace is what all containers of the pod share (backends/lock.py).
+    """
+    if not _touches_rules(operation) or any(given.setting is _CNI_MODE for given in found.settings):
         return found
     return meant((*found.settings, Given(_CNI_MODE, "true", _OF_THE_ENTRY)))
 
 
-def entry(found: Meant, image: str) -> dict[str, Any]:
-    """Return a container of initContainers that writes the rules, with the privileges that it takes alone."""
+def entry(found: Meant, image: str, granted: Rights) -> dict[str, Any]:
+    """Return a container of initContainers that has these settings, and these rights alone."""
     variables = [{"name": name, "value": value} for name, value in found.variables().items()]
     return {
         "name": INIT,
         "image": image,
         "args": found.arguments(),
         **({"env": variables} if variables else {}),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "privileged": False,
-            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
-            "readOnlyRootFilesystem": True,
-            "runAsUser": 0,
-            "runAsGroup": 0,
-            "runAsNonRoot": False,
-        },
+        "securityContext": granted.security_context(),
         "resources": {
             "requests": {"cpu": "10m", "memory": "32Mi"},
             "limits": {"cpu": "1", "memory": "256Mi"},

@@ -114,18 +114,22 @@ def pods(text: str, what: str) -> tuple[Pod, ...]:
 
 
 def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
-    """Return the objects of a document: itself, or the items of a list (which holds no lists)."""
-    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
-        return
-    kind = document["kind"]
-    items = document.get("items")
-    if not kind.endswith("List") or not isinstance(items, list):
-        yield document
-        return
-    for item in items:
-        if isinstance(item, dict):
-            own_kind = item.get("kind")
-            yield {**item, "kind": own_kind if isinstance(own_kind, str) else kind.removesuffix("List")}
+    """Return the objects of a document: itself, or those of a list and of the lists in it, in order."""
+    left = [document]
+    while left:
+        thing = left.pop()
+        if not isinstance(thing, dict) or not isinstance(thing.get("kind"), str):
+            continue
+        kind, items = thing["kind"], thing.get("items")
+        if not kind.endswith("List") or not isinstance(items, list):
+            yield thing
+            continue
+        for item in reversed(items):
+            if isinstance(item, dict):
+                own_kind = item.get("kind")
+                left.append(
+                    {**item, "kind": own_kind if isinstance(own_kind, str) else kind.removesuffix("List")}
+                )
 
 
 def _pod(thing: Mapping[str, Any], number: int) -> Pod | None:

@@ -101,16 +101,16 @@ class Subject:
         return given.origin.removeprefix(f"{self.pod.label}: ")
 
     def text(self, setting: str) -> str:
-        """Return what somebody wrote for a setting, without what is there anyway; nothing if nobody did."""
+        """Return what somebody wrote for a setting, without what is there anyway; nothing if nobody did.
+
+        What is there anyway many write too, as Istio's injector does: it means no more and no less.
+        """
         given = self.given.get(setting)
         if given is None:
             return ""
         always = BY_SETTING[setting].always if setting in BY_SETTING else ()
         if not always:
             return given.text
-        annotation = BY_SETTING[setting]
-        if given.origin == f"{self.pod.label}: annotation {annotation.name}":
-            return str(self.pod.annotations[annotation.name])
         return ",".join(member for member in members(given.text) if member not in always)
 
     def spans(self, setting: str) -> list[Span]:

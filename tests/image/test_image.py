@@ -125,6 +125,17 @@ def test_no_compiler_and_no_installer() -> None:
         assert re.search("ensurepip|pip", shell(FIND_TOOLS, image=BASE).out)
 
 
+def test_of_programs_only_python_and_our_own() -> None:
+    """Dependencies bring others (`netaddr`, `typer`), and venv what people type into shells, and headers."""
+    folder, programs = (shell(f"ls -A /opt/istio-iptables/{name}").out.split() for name in ("", "bin"))
+    assert set(folder) <= {"bin", "lib", "lib64", "pyvenv.cfg"}
+    assert {re.sub(r"^python[0-9.]*$", "python", name) for name in programs} == {
+        "python",
+        "istio-iptables",
+        "istio-clean-iptables",
+    }
+
+
 def test_nothing_of_where_it_was_built_is_in_it() -> None:
     """What the build was told in secrets, what it downloaded, and what it wrote down."""
     places = "/etc/apt/apt.conf /etc/pip.conf /run/secrets /root/.cache /tmp /var/tmp /var/lib/apt/lists"

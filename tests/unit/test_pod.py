@@ -156,14 +156,37 @@ def test_annotations_of_the_workload_itself_do_not_count():
 LISTS = [
     {"kind": "List", "items": [manifest(name="a"), {"kind": "Service"}, workload("Job", {})]},
     {"kind": "PodList", "items": [{k: v for k, v in manifest(name="a").items() if k != "kind"}]},
+    {
+        "kind": "List",
+        "items": [
+            {"kind": "List", "items": [manifest(name="a"), {"kind": "List", "items": [manifest(name="b")]}]},
+            {"kind": "PodList", "items": [{"metadata": {"name": "c"}}]},
+            manifest(name="d"),
+        ],
+    },
 ]
 
 
-@pytest.mark.parametrize(("thing", "names"), [*zip(LISTS, [["a", "web"], ["a"]], strict=True)])
+@pytest.mark.parametrize(
+    ("thing", "names"), [*zip(LISTS, [["a", "web"], ["a"], ["a", "b", "c", "d"]], strict=True)]
+)
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_lists(thing: Any, names: list[str], form: str):
     text = json.dumps(thing) if form == "json" else yaml.safe_dump(thing)
     assert [pod.name for pod in pods(text, "manifest")] == names
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("between", ["\n", "", "\n\n  "])
+def test_several_texts_of_json(indent: int | None, between: str):
+    """What `jq` prints, and `kubectl get -o json` several times; it need not be a line each."""
+    things = [manifest({f"{TRAFFIC}includeInboundPorts": 8080}, name="a"), LISTS[0], manifest(name="b")]
+    text = between.join(json.dumps(thing, indent=indent) for thing in things)
+    found = pods(f"\n{text}\n", "manifest")
+    assert [pod.name for pod in found] == ["a", "a", "web", "b"]
+    assert isinstance(found[0].annotations[f"{TRAFFIC}includeInboundPorts"], Unquoted)
+    with pytest.raises(SettingsError, match="m is neither YAML nor JSON"):
+        pods(f"{text}\n{{", "m")
 
 
 def test_several_documents_and_other_objects():
@@ -610,7 +633,8 @@ def test_the_arguments_of_a_pod_mean_what_the_pod_means(thing: dict[str, Any]):
     text = json.dumps(thing)
     wanted = configure(pod_settings(text), environment=FACTS)
     found = meant(read(only(thing)).given)
-    for arguments in (found.arguments(), for_entry(found).arguments()):
+    operation = parse(found.settings, FACTS).operation()
+    for arguments in (found.arguments(), for_entry(found, operation).arguments()):
         invocation = read_arguments(arguments)
         assert invocation.mistakes == ()
         assert configured(*arguments, environ=found.variables()) == wanted

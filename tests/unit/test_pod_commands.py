@@ -17,6 +17,7 @@ from istio_iptables import __version__, usecases
 from istio_iptables.config import Config
 from istio_iptables.goflags import read
 from istio_iptables.pod.annotations import ANNOTATIONS, VARIABLES
+from istio_iptables.pod.container import rights
 from istio_iptables.pod.lint import KINDS
 from istio_iptables.resolve import parse, resolve
 from istio_iptables.sources import collect
@@ -245,20 +246,71 @@ def test_the_container_is_valid_and_means_what_was_given(more: list[str], with_p
     assert configured(*made["args"]) == configured(*flags, *(["--pod", web] if with_pod else []))
 
 
-def test_the_container_has_the_least_privileges(web: str):
-    [made] = yaml.safe_load(deploy.printed("pod", "init-container", web))
+WRITING, BECOMING = ["NET_ADMIN", "NET_RAW"], ["SETUID", "SETGID"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "user", "group", "capabilities"),
+    [
+        ([], 0, 0, WRITING),
+        (["--run-validation"], 0, 0, [*WRITING, *BECOMING]),
+        (["--run-validation", "--skip-rule-apply"], 1337, 1337, []),
+        (["--run-validation", "--skip-rule-apply", "-u", "7,8", "-g", "9"], 7, 9, []),
+        (["--run-validation", "--skip-rule-apply", "-u", "0", "-g", "0"], 0, 0, []),
+        (["--skip-rule-apply"], 1337, 1337, []),
+        (["--dry-run"], 1337, 1337, []),
+        (["--dry-run", "--run-validation"], 1337, 1337, []),
+        # A cleanup looks at the rules and takes them away, and there is nothing to validate.
+        (["--cleanup-only", "--skip-rule-apply", "--run-validation"], 0, 0, WRITING),
+        (["--cleanup-only", "--dry-run"], 0, 0, WRITING),
+    ],
+)
+def test_the_container_has_the_least_privileges(
+    arguments: list[str], user: int, group: int, capabilities: list[str], web: str
+):
+    [made] = yaml.safe_load(deploy.printed("pod", "init-container", web, *arguments))
+    validate(pod_with(made))
+    added = {"add": capabilities} if capabilities else {}
     assert made["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "privileged": False,
-        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
+        "capabilities": {"drop": ["ALL"], **added},
         "readOnlyRootFilesystem": True,
-        "runAsUser": 0,
-        "runAsGroup": 0,
-        "runAsNonRoot": False,
+        "runAsUser": user,
+        "runAsGroup": group,
+        "runAsNonRoot": user != 0,
     }
     assert set(made["resources"]) == {"requests", "limits"}
-    assert made["args"][-1] == "--cni-mode=true"
+    # The lock is that of writers.
+    assert ("--cni-mode=true" in made["args"]) == (capabilities != [])
+
+
+@pytest.mark.parametrize(
+    ("more", "capabilities"),
+    [
+        ([], [*WRITING, "SYS_ADMIN"]),
+        (["--run-validation"], [*WRITING, "SYS_ADMIN", *BECOMING]),
+        (["--run-validation", "--skip-rule-apply"], ["SYS_ADMIN", *BECOMING]),
+        (["--skip-rule-apply"], ["SYS_ADMIN"]),
+    ],
+)
+def test_another_network_namespace_takes_root_and_one_more_capability(
+    more: list[str], capabilities: list[str]
+):
+    """Whoever is not root has no capabilities in a container, whatever is added."""
+    given, mistakes = collect(read(["--network-namespace=x", *more]), {})
+    granted = rights(parse(given, FACTS, mistakes))
+    assert (granted.user, granted.group, granted.capabilities) == (0, 0, tuple(capabilities))
+
+
+def test_a_lock_mode_that_was_given_stays(web: str):
     assert "--cni-mode=false" in deploy.printed("pod", "init-container", web, "--cni-mode=false")
+
+
+@pytest.mark.parametrize("image", ["", " "])
+def test_an_image_without_a_name_is_a_mistake(image: str, web: str):
+    [mistake] = refused("pod", "init-container", web, "--image", image)
+    assert mistake.startswith(f"--image: {image!r} is not an image: use a name such as ")
 
 
 def test_a_container_that_is_not_valid_is_noticed(web: str):
@@ -360,6 +412,20 @@ def test_every_other_command_in_the_docs_is_understood():
         assert read(shlex.split(command)[1:]).mistakes == ()
 
 
+#: The first cells of the table of what an init container may do.
+PRIVILEGES = re.findall(r"(?m)^\| (.*?) \| (?:user|0|the proxy's) \|", DOCS)
+
+
+@pytest.mark.parametrize("name", PRIVILEGES[1:])
+def test_the_privileges_in_the_docs(name: str):
+    [(user, added)] = re.findall(rf"(?m)^\| {re.escape(name)} \| (.*?) \| (.*?) \|$", DOCS)
+    wanted = [*(WRITING if "too" in added else []), *re.findall("[A-Z_]{5,}", added)]
+    for words in re.findall("`(.*?)`", name) or [""]:
+        flags = [f"{word}=x" if word == "--network-namespace" else word for word in words.split()]
+        granted = rights(parse(read(flags).settings, FACTS))
+        assert (granted.user, list(granted.capabilities)) == (0 if user == "0" else 1337, wanted)
+
+
 def test_the_tables_in_the_docs():
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\|.*\|$", DOCS)]
     named = {row[0]: row[1:] for row in rows}
@@ -371,6 +437,8 @@ def test_the_tables_in_the_docs():
         assert named.pop(f"`{variable}`") == [", ".join(f"`{s.flag}`" for s in settings)]
     for kind, about in KINDS.items():
         assert named.pop(f"`{kind}`") == [about]
+    for name in PRIVILEGES:
+        named.pop(name)
     assert set(named) == {"annotation", "variable of `istio-proxy`", "kind", "---"}
 
 

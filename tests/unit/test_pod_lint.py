@@ -22,7 +22,10 @@ from tests.unit.test_pod import TRAFFIC, VALUES, init, manifest, odd_pods, proxy
 MODE = "sidecar.istio.io/interceptionMode"
 REROUTE = "istio.io/reroute-virtual-interfaces"
 DNS = proxy(env=[{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}])
+DUAL_DNS = proxy(env=[{"name": n, "value": "true"} for n in ("ISTIO_META_DNS_CAPTURE", "ISTIO_DUAL_STACK")])
 SERVER: Any = {"dnsConfig": {"nameservers": ["10.96.0.10"]}}
+SIXTH_SERVER: Any = {"dnsConfig": {"nameservers": ["fd00::a"]}}
+BOTH_SERVERS = {"nameservers": ["10.96.0.10", "fd00::a"]}
 ROOT_PROXY = {"runAsUser": 0, "runAsGroup": 1337, "capabilities": {"add": ["NET_ADMIN"]}}
 ALLOWED = {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}}
 
@@ -130,12 +133,6 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     (
         "duplicate",
-        "excludeInboundPorts",
-        "15090 is the sidecar's own",
-        manifest(traffic(excludeInboundPorts="22,15090")),
-    ),
-    (
-        "duplicate",
         "excludeOutboundPorts",
         "25 stands there twice",
         manifest(traffic(excludeOutboundPorts="25,25")),
@@ -178,6 +175,24 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,fd00::/8")),
     ),
     # --- names
+    (
+        "one-family",
+        "excludeOutboundIPRanges",
+        "fd00::/8 has no effect",
+        manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,fd00::/8"), [DNS], **SIXTH_SERVER),
+    ),
+    (
+        "dns",
+        "excludeOutboundIPRanges",
+        "fd00::/8 holds the pod's DNS server fd00::a, but queries go to the agent",
+        manifest(traffic(excludeOutboundIPRanges="fd00::/8"), [DNS], **SIXTH_SERVER),
+    ),
+    (
+        "dns",
+        "excludeOutboundIPRanges",
+        "fd00::/8 holds the pod's DNS server fd00::a, but queries go to the agent",
+        manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,fd00::/8"), [DUAL_DNS], **SIXTH_SERVER),
+    ),
     (
         "unknown",
         "includeInboundPort",
@@ -365,9 +380,9 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     (
         "container-port",
-        "excludeInboundPorts",
-        "container app listens on 8080",
-        manifest(traffic(excludeInboundPorts="22,8080"), [app(8080)]),
+        "container app: containerPort 9000",
+        "reach it past the proxy, since includeInboundPorts does not list it",
+        manifest(traffic(includeInboundPorts="8080"), [app(8080), {**app(9000), "name": "app"}]),
     ),
     (
         "not-tcp",
@@ -522,6 +537,14 @@ def test_every_kind_of_finding_has_a_case():
         ),
         manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), [DNS], **SERVER),
         manifest(traffic(excludeOutboundPorts="53")),
+        manifest(traffic(excludeOutboundIPRanges="fd00::/8"), [DNS], dnsConfig=BOTH_SERVERS),
+        *(manifest(traffic(excludeInboundPorts=text)) for text in ("15020", "15090,15021,15020", "22,15090")),
+        manifest(traffic(includeInboundPorts="8080", excludeInboundPorts="15090,15021,15020")),
+        manifest(traffic(excludeInboundPorts="22,8080"), [app(8080)]),
+        manifest(traffic(includeInboundPorts="8080"), [app(8080), proxy(ports=[{"containerPort": 15099}])]),
+        manifest(traffic(includeInboundPorts="8080"), [app(9000, "UDP")]),
+        manifest(traffic(includeInboundPorts="8080"), inits=[{**app(9000), "name": "migrate"}]),
+        manifest(traffic(includeInboundPorts=""), [app(8080)]),
         manifest(traffic(excludeInboundPorts="22"), [app(8080), proxy(ports=[{"containerPort": 15090}])]),
         manifest(traffic(includeInboundPorts="53"), [app(53), {**app(53, "UDP"), "name": "other"}]),
         manifest({MODE: "TPROXY"}, [proxy(securityContext=ROOT_PROXY)]),
