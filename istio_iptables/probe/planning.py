@@ -244,11 +244,21 @@ class _Planner:
         )
         if self._pick is None or neighbours:
             return [_text(family, target.address)]
-        low = 0xFF if family == IPV4 else 0xFFFF
-        drawn = [target.address & ~low | 1 + self._pick(low - 1) for _ in range(_DRAWS)]
+        first, last = self._around(family, target.address)
+        drawn = [first + self._pick(last - first + 1) for _ in range(_DRAWS)]
         alike = (address for address in drawn if self._is_like(family, target, identity, address))
         found = dict.fromkeys(_text(family, address) for address in islice(alike, _ADDRESSES))
         return [*found] or [_text(family, target.address)]
+
+    def _around(self, family: Family, address: int) -> tuple[int, int]:
+        """Return the first and the last address of the network, or the part of it, that an address is in."""
+        low = 0xFF if family == IPV4 else 0xFFFF
+        first, last = address & ~low | 1, (address | low) - 1
+        for network in self._listed(family):
+            start = network.address >> (network.bits - network.prefix) << (network.bits - network.prefix)
+            if start <= address <= network.last:
+                return max(min(first, address), start), min(max(last, address), network.last)
+        return min(first, address), max(last, address)
 
     def _is_like(self, family: Family, target: _Target, identity: Identity, address: int) -> bool:
         other = target.replace(address=address)

@@ -450,7 +450,8 @@ def test_somebody_elses_rule_in_the_way_of_right_rules(pod: Pod) -> None:
     pod.run(
         [
             "iptables-legacy",
-            *["-t", "nat", "-I", "OUTPUT", "-p", "tcp", "-m", "owner", "--uid-owner", "0", "-j", "REDIRECT", "--to-ports", "9"],
+            *("-t", "nat", "-I", "OUTPUT", "-p", "tcp", "-m", "owner", "--uid-owner", "0"),
+            *("-j", "REDIRECT", "--to-ports", "9"),
         ]
     )
     outcome = pod.tool(*tool, "validate")
