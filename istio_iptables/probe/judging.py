@@ -110,7 +110,7 @@ def _arrived(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
     if listening.taken:
         holder = "a process" if listening.uid is None else f"a process of UID {listening.uid}"
         where = f"arrived at port {probe.watched}, where {holder} listens already"
-        meaning = f"{shown}; the listener alone can read the original destination: {probe.why}"
+        meaning = f"{shown}, to a listener which alone can read the original destination: {probe.why}"
         return "pass", where, meaning, ""
     where = f"arrived at port {probe.watched}"
     if seen.original == (probe.address, probe.port):
