@@ -154,17 +154,21 @@ def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str
     return nft.script(translate(ruleset.replace(tables=tables)), explain=explain)
 
 
-def validate(config: Config, *, port: int = 15002, seconds: float = 5.0) -> tuple[Result, ...]:
+def validate(
+    config: Config, *, port: int = 15002, seconds: float = 5.0, in_place: bool = False
+) -> tuple[Result, ...]:
     """Prove with real connections that redirection works as a Config wants it, in this network namespace.
 
     As root with the capabilities SETUID and SETGID everything is proven; as the proxy's user what it may. No
-    rules are touched. `port` is what is connected to, `seconds` how long all of it may take at most. What the
+    rules are touched. `port` is what is connected to, `seconds` how long all of it may take at most.
+    `in_place` says that the rules are known to be those that the Config means: then what is wrong is
+    something else's doing. What the
     results come to says `probe.succeeded`. Raises KernelError.
     """
     from .backends.probing import probe_all, situation
     from .probe.planning import plan
 
-    return probe_all(plan(config, policy.build(config), situation(), port), seconds)
+    return probe_all(plan(config, policy.build(config), situation(), port), seconds, in_place=in_place)
 
 
 class Prepared:

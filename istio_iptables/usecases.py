@@ -11,6 +11,7 @@ from .api import build, prepare, render
 from .errors import Differs, KernelError, NotValidated, SettingsError
 from .formats import difference
 from .log import log
+from .record import Record
 from .ruleset import FAMILIES, Ruleset
 from .run import Run
 
@@ -156,12 +157,15 @@ def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
     from .probe.judging import coverage
 
     operation = run.operation
-    results = api.validate(config, port=operation.probe_port, seconds=operation.probe_timeout)
+    in_place = _rules_in_place(run, config)
+    results = api.validate(
+        config, port=operation.probe_port, seconds=operation.probe_timeout, in_place=in_place.equal
+    )
     success = succeeded(results)
     broken = any(result.status == "fail" for result in results)
     notes = coverage(config)
-    if broken:
-        notes = (_rules_in_place(run, config), *notes)
+    if broken or in_place.differ:
+        notes = (in_place.said, *notes)
     if as_json:
         output.write(validation.json_text(results, notes, succeeded=success))
     else:
@@ -174,26 +178,36 @@ def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
     return NotValidated.exit_code
 
 
-def _rules_in_place(run: Run, config: Config) -> str:
-    """Return how the rules in place compare with the settings, if this process may look at them."""
+class _InPlace(Record):
+    """How the rules in place compare with the settings; neither `equal` nor `differ`: it cannot be seen."""
+
+    said: str
+    equal: bool = False
+    differ: bool = False
+
+
+def _rules_in_place(run: Run, config: Config) -> _InPlace:
+    """Compare the rules in place with the settings, if this process may look at them."""
     try:
         with run.machine(writing=False) as machine:
             prepared = prepare(machine, build(config))
     except (KernelError, OSError) as error:
         cause = error.cause if isinstance(error, KernelError) else str(error)
-        return f"the rules in place could not be looked at: {cause}"
+        return _InPlace(f"the rules in place could not be looked at: {cause}")
     places = [place for place in ("legacy", "nft") if prepared.live.holds_ours(place)]
     places += ["native nftables"] if prepared.live.native else []
     if not places:
-        return "no rules of ours are in place, in no backend: apply them first"
+        return _InPlace("no rules of ours are in place, in no backend: apply them first", differ=True)
     ports = ", ".join(map(str, prepared.live.redirects_to()))
     where = f"rules of ours are in place ({', '.join(places)}), which redirect to the ports {ports}"
     if prepared.plan.differences:
-        return f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
-    return (
+        differ = f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
+        return _InPlace(differ, differ=True)
+    equal = (
         f"{where}: they are those that the settings mean, so something else keeps them from working, "
         "such as other rules, or a table that is switched off (`nft list ruleset` shows all)"
     )
+    return _InPlace(equal, equal=True)
 
 
 def cleanup(run: Run) -> int:

@@ -23,7 +23,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ..probe import Identity, Probe, State
 
@@ -49,13 +49,14 @@ class Dialling:
     """A context manager: a process that has dialled, and keeps the connection until the block ends.
 
     `done` holds what became of it. The process is gone at the end, whatever happens; so it is soon after
-    `deadline` (time.monotonic()), even if nobody ends it.
+    `deadline` (time.monotonic()), even if nobody ends it. It does not dial from the ports `used`.
     """
 
-    def __init__(self, probe: Probe, own: Identity, deadline: float) -> None:
+    def __init__(self, probe: Probe, own: Identity, deadline: float, used: Collection[int] = ()) -> None:
         self._probe = probe
         self._own = own
         self._deadline = deadline
+        self._used = used
 
     def __enter__(self) -> Dialling:
         self._reading, report = os.pipe()
@@ -65,7 +66,7 @@ class Dialling:
             try:
                 os.close(self._reading)
                 os.close(self._holding)
-                _child(self._probe, self._own, self._deadline, report, wait)
+                _child(self._probe, self._own, self._deadline, self._used, report, wait)
             except Exception as error:
                 words = ("no-dialler", "", " ".join(f"{type(error).__name__}: {error}".split()), "", "0")
                 os.write(report, "\n".join(words).encode())
@@ -109,7 +110,9 @@ def _left(deadline: float) -> float:
 # Nothing is imported here, not even a codec: the user that it becomes may not be allowed to read our Python.
 
 
-def _child(probe: Probe, own: Identity, deadline: float, report: int, wait: int) -> None:
+def _child(
+    probe: Probe, own: Identity, deadline: float, used: Collection[int], report: int, wait: int
+) -> None:
     """Dial, report, and keep the connection until the other end of `wait` is closed."""
     deadline -= _left(deadline) / 5  # so that there is a report before nobody waits for one
     with contextlib.ExitStack() as open_until_then:
@@ -121,7 +124,7 @@ def _child(probe: Probe, own: Identity, deadline: float, report: int, wait: int)
             certain = _pin()
             made = open_until_then.enter_context(socket.socket(_FAMILIES[probe.family]))
             try:
-                done = _dial(made, probe, certain, deadline)
+                done = _dial(made, probe, certain, deadline, used)
             except OSError as error:
                 done = Dialled("error", error.strerror or str(error))
         words = (done.state, "certain" if done.certain else "", done.error, *map(str, done.local))
@@ -151,7 +154,9 @@ def _pin() -> bool:
         return False
 
 
-def _dial(made: socket.socket, probe: Probe, certain: bool, deadline: float) -> Dialled:
+def _dial(
+    made: socket.socket, probe: Probe, certain: bool, deadline: float, used: Collection[int]
+) -> Dialled:
     """Connect, and see what becomes of it. Raises OSError if nothing could be sent."""
     if probe.family == "ipv4":  # whatever is not redirected gets no further than the first router
         made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
@@ -159,7 +164,7 @@ def _dial(made: socket.socket, probe: Probe, certain: bool, deadline: float) -> 
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     # A connection that is refused at once has forgotten where it came from.
-    made.bind((probe.source or _source(probe), 0))
+    _bind(made, probe.source or _source(probe), used)
     local = made.getsockname()[:2]
     made.setblocking(False)
     number = made.connect_ex((probe.address, probe.port))
@@ -174,6 +179,16 @@ def _dial(made: socket.socket, probe: Probe, certain: bool, deadline: float) -> 
     state = _STATES.get(number, "unanswered")
     said = state == "unanswered" and number != errno.EINPROGRESS
     return Dialled(state, os.strerror(number) if said else "", certain, local)
+
+
+def _bind(made: socket.socket, source: str, used: Collection[int]) -> None:
+    """Bind to an address and a free port, none of those used. Raises OSError."""
+    with contextlib.ExitStack() as occupied:
+        for port in used:  # what is occupied the kernel does not give
+            other = occupied.enter_context(socket.socket(made.family))
+            with contextlib.suppress(OSError):
+                other.bind((source, port))
+        made.bind((source, 0))
 
 
 def _source(probe: Probe) -> str:

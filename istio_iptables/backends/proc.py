@@ -36,6 +36,25 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
         ) from error
 
 
+def refusals_sent() -> int:
+    """Return how many connections and datagrams this network namespace has refused: a number that only grows.
+
+    RSTs, and ICMP's and ICMPv6's "unreachable" (proc(5), /proc/net/snmp). 0 where the kernel does not count.
+    """
+    total = 0
+    try:
+        with open("/proc/self/net/snmp", encoding="ascii") as file:
+            lines = [line.split() for line in file]
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            counts = dict(zip(names, values, strict=False))
+            total += sum(int(counts.get(name, 0)) for name in ("OutRsts", "OutDestUnreachs"))
+        with open("/proc/self/net/snmp6", encoding="ascii") as file:
+            total += sum(int(line.split()[1]) for line in file if line.startswith("Icmp6OutDestUnreachs"))
+    except (OSError, ValueError):
+        pass
+    return total
+
+
 def capabilities() -> int:
     """Return the effective capabilities of this process as a bit set (capabilities(7))."""
     with open("/proc/self/status", encoding="utf-8") as file:

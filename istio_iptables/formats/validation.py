@@ -51,6 +51,7 @@ def document(results: Iterable[Result], notes: Sequence[str], *, succeeded: bool
 def _entry(result: Result) -> dict[str, Any]:
     subject = result.subject.as_dict()
     identity = subject.pop("identity", None)
+    subject.pop("others", None)  # not dialled
     return {
         "status": result.status,
         "direction": "inbound" if result.subject.kind == "inbound" else "outbound",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     #: Returns the interface that leads to an address of a family, None if no route does.
     Route: TypeAlias = Callable[[Family, str], str | None]
+    #: Returns a number below the one given, at random.
+    Pick: TypeAlias = Callable[[int], int]
 
 
 class Identity(Record):
@@ -45,7 +47,8 @@ class Probe(Record):
 
     `source` is the address to dial from, empty for whichever the kernel takes. If `arrives`, the connection
     has to arrive at the local port `watched`; otherwise it must not, nor at any other but `elsewhere`, where
-    rules may send it. `why` is the reason of the rule that settles it.
+    rules may send it. `why` is the reason of the rule that settles it. `others` are addresses that would do
+    as well, for dialling again.
     """
 
     kind: Kind
@@ -59,6 +62,7 @@ class Probe(Record):
     arrives: bool
     why: str
     elsewhere: int | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def dialled(self) -> str:
@@ -105,7 +109,8 @@ class Observation(Record):
     it could not even be sent. `cannot-become`: the user could not be had. `no-dialler`: the process that was
     to dial failed. `late`: the time was up. `error` holds the kernel's words. `original` is SO_ORIGINAL_DST.
     `sent_to` is where rules sent it, by the kernel's connection tracking, None if that may not be asked.
-    `address_is_here`: the address that was dialled is one of this network namespace.
+    `address_is_here`: the address that was dialled is one of this network namespace. `refused_here`: this
+    network namespace itself has sent a refusal meanwhile.
     """
 
     state: State
@@ -116,6 +121,7 @@ class Observation(Record):
     original: tuple[str, int] | None = None
     sent_to: tuple[str, int] | None = None
     address_is_here: bool = True
+    refused_here: bool = False
 
 
 class Result(Record):

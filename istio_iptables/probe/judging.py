@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     Verdict = tuple[Status, str, str, str]  # status, where, meaning, remedy
 
 _SLOW = "give it more time with --probe-timeout"
+_DROPPED = (
+    "look for rules of somebody else that drop it (`nft list ruleset` and `iptables-legacy-save` show all); "
+    "only on a machine that is very slow: give it more time with --probe-timeout"
+)
+_OTHERS = (
+    "the rules are in place: look for rules of somebody else that are in the way (`nft list ruleset` and "
+    "`iptables-legacy-save` show all)"
+)
+_LOOK = "look for rules of somebody else (`nft list ruleset` and `iptables-legacy-save` show all)"
 _DIFF = "`istio-iptables diff`, with the same settings, shows whether the rules are in place"
 _LISTEN = "validate as root, or with the capability NET_BIND_SERVICE if the port is below 1024"
 _SETTINGS = "check that --envoy-port and --inbound-capture-port are those that the rules were made with"
@@ -33,11 +42,13 @@ _SUBJECT = {
 }
 
 
-def judge(probe: Probe, seen: Observation, listening: Listening) -> Result:
-    """Return the verdict on a probe."""
+def judge(probe: Probe, seen: Observation, listening: Listening, *, in_place: bool = False) -> Result:
+    """Return the verdict on a probe. `in_place`: the rules are known to be those that the settings mean."""
     verdict = _without_a_connection(probe, seen) or _without_a_listener(probe, listening)
     if verdict is None:
-        verdict = _positive(probe, seen, listening) if probe.arrives else _negative(probe, seen, listening)
+        compare = _OTHERS if in_place else _DIFF
+        of_its_kind = _positive if probe.arrives else _negative
+        verdict = of_its_kind(probe, seen, listening, compare)
     status, where, meaning, remedy = verdict
     return Result(probe, status, where, meaning, remedy, seen)
 
@@ -76,7 +87,7 @@ def _holder_remedy(listening: Listening) -> str:
 # --- what has to arrive ---------------------------------------------------------------------
 
 
-def _positive(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
+def _positive(probe: Probe, seen: Observation, listening: Listening, compare: str) -> Verdict:
     """Judge a connection that has to arrive at the proxy's port."""
     if seen.state == "connected" and seen.arrived == probe.watched:
         return _arrived(probe, seen, listening)
@@ -86,24 +97,27 @@ def _positive(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
     if seen.state == "reset" and listening.taken:
         meaning = "somebody took the connection and broke it off before it could be seen who"
         return "unproven", where, meaning, _holder_remedy(listening)
-    return "fail", where, *_cause(probe, seen)
+    return "fail", where, *_cause(probe, seen, compare)
 
 
 def _arrived(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
-    traffic = "inbound traffic" if probe.kind == "inbound" else "outbound traffic"
+    # What comes from outside goes through other rules than this call: see coverage.
+    shown = (
+        "the proxy's own call to its pod is sent to its inbound port"
+        if probe.kind == "inbound"
+        else "outbound traffic is sent to the proxy"
+    )
     if listening.taken:
         holder = "a process" if listening.uid is None else f"a process of UID {listening.uid}"
         where = f"arrived at port {probe.watched}, where {holder} listens already"
-        meaning = (
-            f"{traffic} is sent to the proxy, which alone can read the original destination: {probe.why}"
-        )
+        meaning = f"{shown}, to a listener which alone can read the original destination: {probe.why}"
         return "pass", where, meaning, ""
     where = f"arrived at port {probe.watched}"
     if seen.original == (probe.address, probe.port):
         return (
             "pass",
             f"{where}, original destination {endpoint(*seen.original)}",
-            f"{traffic} is sent to the proxy: {probe.why}",
+            f"{shown}: {probe.why}",
             "",
         )
     original = "not readable" if seen.original is None else endpoint(*seen.original)
@@ -121,7 +135,7 @@ def _stuck(probe: Probe, listening: Listening) -> Verdict:
     return "unproven", where, meaning, f"see why the process on port {listening.port} accepts nothing"
 
 
-def _cause(probe: Probe, seen: Observation) -> tuple[str, str]:
+def _cause(probe: Probe, seen: Observation, compare: str) -> tuple[str, str]:
     """Return the likely cause of a connection's not arriving, and what to do."""
     if not seen.address_is_here and probe.interface == "lo":
         return (
@@ -141,62 +155,74 @@ def _cause(probe: Probe, seen: Observation) -> tuple[str, str]:
         return (
             f"nobody listens where it went: no rule captures it, or one sends it to a port other than "
             f"{probe.watched}",
-            _DIFF,
+            compare,
         )
     if seen.state == "error":
         return f"{_family(probe)} connections from here cannot be made", "see addresses, routes and firewall"
     if seen.state == "unanswered" and not seen.certain:
-        return "the probe was not answered in time", _SLOW
-    captured = (
-        f"no rule captures {_family(probe)} {'inbound' if probe.kind == 'inbound' else 'outbound'} traffic"
-    )
+        return "the probe was not answered in time: something may drop it", _DROPPED
+    captured = f"{_family(probe)} {'inbound' if probe.kind == 'inbound' else 'outbound'} traffic"
+    if compare == _OTHERS:
+        return f"something keeps the rules from capturing {captured}, or drops it", compare
     if seen.state == "unanswered":
         captured += ", or something drops it"
-    return captured, _DIFF
+    return f"no rule captures {captured}", compare
 
 
 # --- what must not arrive -------------------------------------------------------------------
 
 
-def _negative(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
+def _negative(probe: Probe, seen: Observation, listening: Listening, compare: str) -> Verdict:
     """Judge a connection that must not be redirected."""
     where = _where(probe, seen)
     port = _redirected(probe, seen)
     if port is not None and port != probe.elsewhere:
-        return "fail", where, *_missing(probe, port)
+        return "fail", where, *_missing(probe, port, compare)
     if listening.stuck and seen.state == "unanswered":
         return _stuck(probe, listening)
     if seen.state == "reset" and listening.taken:
         meaning = "somebody took the connection and broke it off before it could be seen who"
         return "unproven", where, meaning, _holder_remedy(listening)
     if seen.state == "unanswered" and not seen.certain and seen.sent_to is None:
-        return "unproven", where, "whether it was redirected cannot be told", _SLOW
+        return "unproven", where, "whether it was redirected cannot be told: something may drop it", _DROPPED
+    if seen.state == "refused" and seen.refused_here and not seen.address_is_here and seen.sent_to is None:
+        where = "was refused by this very machine, although the address is not here"
+        return (
+            "unproven",
+            where,
+            "another rule redirects or rejects it",
+            _OTHERS if compare == _OTHERS else _LOOK,
+        )
     return "pass", where, f"not sent to port {probe.watched}: {probe.why}", ""
 
 
-def _missing(probe: Probe, port: int) -> tuple[str, str]:
+def _missing(probe: Probe, port: int, compare: str) -> tuple[str, str]:
     """Return what it means that a connection was redirected that should have been left alone."""
     who = {"exempt-uid": f"UID {probe.identity.uid}", "exempt-gid": f"GID {probe.identity.gid}"}
     if probe.kind == "outbound":
-        return f"it is sent to port {port}, but the settings leave it alone: {probe.why}", _DIFF
+        return f"it is sent to port {port}, but the settings leave it alone: {probe.why}", compare
     return (
         f"the exemption of the proxy's own traffic ({who.get(probe.kind, str(probe.identity))}) is missing: "
         "the proxy's connections come back to it for ever",
-        f"apply the rules with this user in --proxy-uid and --proxy-gid; {_DIFF}",
+        compare
+        if compare == _OTHERS
+        else f"apply the rules with this user in --proxy-uid and --proxy-gid; {compare}",
     )
 
 
 def coverage(config: Config) -> tuple[str, ...]:
     """Return what the probes do not cover, whatever they find."""
+    dns = ("DNS redirection is not tried: the probes are TCP connections",) if config.redirect_dns else ()
     if not config.captures_inbound:
-        return (
+        inbound = (
             "no inbound port is captured (--istio-inbound-ports is empty): the inbound probe shows only "
-            "that what the proxy sends to its own pod is redirected",
+            "that what the proxy sends to its own pod is redirected"
         )
+        return (inbound, *dns)
     outside = "connections from outside cannot be made from inside the pod, so the rules in PREROUTING"
     which = "which hand them to the proxy (TPROXY)" if config.tproxy else "which redirect them"
     instead = "the inbound probe takes the way of the proxy's own calls to its pod"
-    return (f"{outside}, {which}, are not tried: {instead}",)
+    return (f"{outside}, {which}, are not tried: {instead}", *dns)
 
 
 # --- words ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..ruleset import Family, Ruleset
-    from . import Kind, Route
+    from . import Kind, Pick, Route
     from .fate import Fate
 
 _BECOME = (
@@ -53,6 +53,8 @@ _ANYWHERE = {
 }
 #: The user and the group that have no rights (nobody, nogroup).
 _NOBODY = 65534
+#: How many addresses a probe has, so that it can be dialled again, and how many are drawn to find them.
+_ADDRESSES, _DRAWS = 3, 12
 #: How many members of a list are tried before giving up: each trial goes through all rules.
 _ENOUGH = 8
 
@@ -61,13 +63,15 @@ class Situation(Record):
     """What planning has to know about the process and its network namespace.
 
     `may_become`: whether it can make connections as anybody else. `addresses` are those of its interfaces, as
-    networks that keep their host bits. `route` finds the interface that leads to an address.
+    networks that keep their host bits. `route` finds the interface that leads to an address. `pick`, if
+    given, chooses among addresses that do equally well: connection tracking may still know an earlier probe.
     """
 
     identity: Identity
     may_become: bool
     addresses: tuple[Network, ...]
     route: Route
+    pick: Pick | None = None
 
 
 class _Target(Record):
@@ -101,6 +105,7 @@ class _Planner:
         self._may_become = situation.may_become
         self._addresses = situation.addresses
         self._route = situation.route
+        self._pick = situation.pick
         self._port = port
         self._proxy = Identity(config.proxy_uids[0], config.proxy_gids[0])
 
@@ -171,6 +176,8 @@ class _Planner:
         """Plan a connection of somebody who is not the proxy to a captured address, and such of the proxy."""
         stranger = self._stranger()
         target, straight = self._target(family, stranger)
+        if target is None and straight is None and next(self._destinations(family), None) is None:
+            straight = self._excluded(family, stranger)
         if target is None and straight is None:
             why = "no route leads to an address that the settings capture"
             return [Skipped("outbound", family, why, "", required=False)]
@@ -208,18 +215,60 @@ class _Planner:
 
     def _probe(self, kind: Kind, family: Family, target: _Target, identity: Identity, arrives: bool) -> Probe:
         decided = fate(self._ruleset, self._packet(family, target, identity))
+        address, *others = self._addresses_like(family, target, identity)
         return Probe(
             kind,
             family,
             identity,
             "",
-            _text(family, target.address),
+            address,
             target.port,
             target.interface,
             self._config.outbound_port,
             arrives,
             decided.reason,
             None if arrives else decided.port,
+            tuple(others),
+        )
+
+    def _addresses_like(self, family: Family, target: _Target, identity: Identity) -> list[str]:
+        """Return addresses near a target that do as well, at random; its own alone if none may be chosen.
+
+        The rules do the same with them, and the same interface leads there. Of a network that this pod is in,
+        no other is taken: that could be a neighbour's.
+        """
+        neighbours = any(
+            own.family == family
+            and own.address >> (own.bits - own.prefix) == target.address >> (own.bits - own.prefix)
+            for own in self._addresses
+        )
+        if self._pick is None or neighbours:
+            return [_text(family, target.address)]
+        first, last = self._around(family, target.address)
+        drawn = [first + self._pick(last - first + 1) for _ in range(_DRAWS)]
+        alike = (address for address in drawn if self._is_like(family, target, identity, address))
+        found = dict.fromkeys(_text(family, address) for address in islice(alike, _ADDRESSES))
+        return [*found] or [_text(family, target.address)]
+
+    def _around(self, family: Family, address: int) -> tuple[int, int]:
+        """Return the first and the last address of the network, or the part of it, that an address is in."""
+        low = 0xFF if family == IPV4 else 0xFFFF
+        first, last = address & ~low | 1, (address | low) - 1
+        for network in self._listed(family):
+            start = network.address >> (network.bits - network.prefix) << (network.bits - network.prefix)
+            if start <= address <= network.last:
+                return max(min(first, address), start), min(max(last, address), network.last)
+        return min(first, address), max(last, address)
+
+    def _is_like(self, family: Family, target: _Target, identity: Identity, address: int) -> bool:
+        other = target.replace(address=address)
+        return (
+            all(
+                fate(self._ruleset, self._packet(family, target, who))
+                == fate(self._ruleset, self._packet(family, other, who))
+                for who in (identity, target.identity)
+            )
+            and self._route(family, _text(family, address)) == target.interface
         )
 
     def _packet(self, family: Family, target: _Target, identity: Identity) -> Packet:
@@ -243,6 +292,23 @@ class _Planner:
             if not self._config.outbound_networks and not self._config.outbound_ports:
                 break  # none is captured
         return None, straight
+
+    def _excluded(self, family: Family, stranger: Identity) -> _Target | None:
+        """Return a destination, where the settings exclude all that they would capture."""
+        own = {own.address for own in self._addresses if own.family == family}
+        on_link = [own for own in self._own(family) if own.prefix < own.bits]
+        for network in (*_NOBODYS[family], *on_link[:_ENOUGH]):
+            address = (
+                network.address >> (network.bits - network.prefix) << (network.bits - network.prefix) | 1
+            )
+            interface = self._route(family, _text(family, address))
+            if interface is None or address in own:
+                continue
+            packet = Packet(family, 0, address, self._outbound_ports()[0], interface, stranger)
+            decided = fate(self._ruleset, packet)
+            if decided.port != self._config.outbound_port:
+                return _Target(address, packet.port, interface, stranger, decided)
+        return None
 
     def _destinations(self, family: Family) -> Iterator[int]:
         """Yield addresses that might be captured and are no host's, or at least none of this pod's."""

@@ -95,6 +95,11 @@ def said(outcome: Outcome, subject: str) -> str:
     return next(line.text for line in lines(outcome) if line.subject == subject)
 
 
+def whose(address: str) -> str:
+    """A documentation address without its end, which is drawn at random; any other as it is."""
+    return next((start for start in ("192.0.2.", "2001:db8::") if address.startswith(start)), address)
+
+
 def notes(outcome: Outcome) -> str:
     return "\n".join(line for line in outcome.out.splitlines() if line.startswith("note: "))
 
@@ -143,20 +148,21 @@ def test_what_is_dialled_where_it_arrives_and_that_nothing_is_left_behind(pod: P
     document = json.loads(outcome.out)
     assert document["succeeded"] is True
     assert [
-        (p["kind"], p["uid"], p["gid"], p["address"], p["port"], p["observed"]["arrived"])
+        (p["kind"], p["uid"], p["gid"], whose(p["address"]), p["port"], p["observed"]["arrived"])
         for p in document["probes"]
     ] == [
         ("inbound", 1337, 1337, "127.0.0.6", 17, 15006),
         ("inbound", 1337, 1337, "::6", 17, 15006),
-        ("outbound", 0, 0, "192.0.2.1", 17, 15001),
-        ("exempt-uid", 1337, 0, "192.0.2.1", 17, None),
-        ("exempt-gid", 0, 1337, "192.0.2.1", 17, None),
-        ("outbound", 0, 0, "2001:db8::1", 17, 15001),
-        ("exempt-uid", 1337, 0, "2001:db8::1", 17, None),
-        ("exempt-gid", 0, 1337, "2001:db8::1", 17, None),
+        ("outbound", 0, 0, "192.0.2.", 17, 15001),
+        ("exempt-uid", 1337, 0, "192.0.2.", 17, None),
+        ("exempt-gid", 0, 1337, "192.0.2.", 17, None),
+        ("outbound", 0, 0, "2001:db8::", 17, 15001),
+        ("exempt-uid", 1337, 0, "2001:db8::", 17, None),
+        ("exempt-gid", 0, 1337, "2001:db8::", 17, None),
     ]
-    originals = [p["observed"]["original"] for p in document["probes"] if p["arrives"]]
-    assert originals == [["127.0.0.6", 17], ["::6", 17], ["192.0.2.1", 17], ["2001:db8::1", 17]]
+    arrived = [p for p in document["probes"] if p["arrives"]]
+    assert len(arrived) == 4
+    assert [p["observed"]["original"] for p in arrived] == [[p["address"], 17] for p in arrived]
     # Not even a connection in TIME_WAIT is in the way of the proxy that is to listen here next.
     sockets = pod.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
     assert [line for line in sockets.splitlines() if f":{15001:04X}" in line or f":{15006:04X}" in line] == []
@@ -366,13 +372,103 @@ def test_a_firewall_that_drops_what_was_redirected(pod: Pod) -> None:
 
 def test_a_service_that_answers_outside_is_not_the_proxy(pod: Pod) -> None:
     pod.client.listen("service", tcp=[15002])
-    outcome = pod.tool("-i", "198.18.0.0/15", "validate")
+    outcome = pod.tool("-i", "198.18.0.1/32", "validate")
     assert outcome.code == 126
     for subject in ("outbound, IPv4", "outbound of the proxy's UID, IPv4"):
         assert "198.18.0.1:15002: arrived outside" in said(outcome, subject) or "left by" in said(
             outcome, subject
         )
     assert verdicts(outcome)["outbound, IPv4"] == "FAIL"
+
+
+def test_correct_rules_pass_however_often_they_are_tried(pod: Pod) -> None:
+    """Connection tracking remembers earlier probes, and nat is not asked about what it takes for the same."""
+    pod.sysctl("net/ipv4/ip_local_port_range", "40000 40199")
+    assert pod.tool("--force-iptables-binary", "legacy").code == 0
+    outcomes = [pod.tool("--force-iptables-binary", "legacy", "validate") for _ in range(30)]
+    assert [(outcome.code, verdicts(outcome)) for outcome in outcomes] == [(0, all_pass())] * 30
+
+
+def test_a_redirection_of_somebody_else_is_no_exemption(pod: Pod) -> None:
+    assert pod.tool("--force-iptables-binary", "legacy").code == 0
+    rule = "-t nat -I OUTPUT -p tcp ! -o lo -m owner --uid-owner 1337 -j REDIRECT --to-ports 9999"
+    pod.run(["iptables-legacy", *rule.split()])
+    outcome = pod.tool("--force-iptables-binary", "legacy", "validate")
+    subject = "outbound of the proxy's UID, IPv4"
+    assert (outcome.code, verdicts(outcome)) == (126, {**all_pass(), subject: "UNPROVEN"}), outcome
+    assert "refused by this very machine" in said(outcome, subject)
+    proxy = restricted(pod, "--run-validation", "--skip-rule-apply")
+    assert proxy.code == 126
+    assert verdicts(proxy)["outbound of the proxy, IPv4"] == "UNPROVEN"
+
+
+def test_a_refusal_of_the_first_router_is_no_redirection(pod: Pod) -> None:
+    """It comes back as fast, over a veth, but another machine has sent it."""
+    assert pod.tool().code == 0
+    pod.client.ip("route add local 192.0.2.0/24 dev lo")
+    outcome = pod.tool("validate")
+    assert (outcome.code, verdicts(outcome)) == (0, all_pass()), outcome
+    assert "was refused" in said(outcome, "outbound of the proxy's UID, IPv4")
+
+
+@pytest.mark.parametrize(
+    "settings", [["-x", "0.0.0.0/0"], ["-i", "10.0.0.0/8", "-x", "10.0.0.0/8"]], ids=" ".join
+)
+def test_where_all_is_excluded_nothing_arrives(pod: Pod, settings: list[str]) -> None:
+    applied = pod.tool(*settings, "--run-validation")
+    expected = {"inbound, IPv4": "PASS", "outbound, IPv4": "PASS"}
+    assert (applied.code, verdicts(applied)) == (0, expected), applied
+    assert pod.tool("--reconcile").code == 0
+    still = pod.tool(*settings, "validate")
+    assert (still.code, verdicts(still)["outbound, IPv4"]) == (126, "FAIL")
+
+
+def test_rules_that_cannot_be_tried_are_compared(pod: Pod) -> None:
+    tool = ("--force-iptables-binary", "legacy")
+    assert pod.tool(*tool).code == 0
+    equal = pod.tool(*tool, "validate")
+    assert (equal.code, "rules of ours" in notes(equal)) == (0, False)
+    pod.run(["iptables-legacy", "-t", "nat", "-D", "PREROUTING", "1"])
+    outcome = pod.tool(*tool, "validate")
+    assert (outcome.code, verdicts(outcome)) == (0, all_pass())
+    assert "not those that the settings mean (`diff`" in notes(outcome)
+    assert "the proxy's own call to its pod" in said(outcome, "inbound, IPv4")
+
+
+def test_the_routes_of_tproxy_are_compared(pod: Pod) -> None:
+    assert pod.tool("-m", "TPROXY").code == 0
+    assert "not those" not in notes(pod.tool("-m", "TPROXY", "validate"))
+    pod.ip("route flush table 133")
+    outcome = pod.tool("-m", "TPROXY", "validate")
+    assert outcome.code == 0
+    assert "not those that the settings mean" in notes(outcome)
+
+
+def test_somebody_elses_rule_in_the_way_of_right_rules(pod: Pod) -> None:
+    tool = ("--force-iptables-binary", "legacy")
+    assert pod.tool(*tool).code == 0
+    pod.run(
+        [
+            "iptables-legacy",
+            *("-t", "nat", "-I", "OUTPUT", "-p", "tcp", "-m", "owner", "--uid-owner", "0"),
+            *("-j", "REDIRECT", "--to-ports", "9"),
+        ]
+    )
+    outcome = pod.tool(*tool, "validate")
+    assert (outcome.code, verdicts(outcome)["outbound, IPv4"]) == (126, "FAIL")
+    words = said(outcome, "outbound, IPv4")
+    assert "diff" not in words
+    assert "rules of somebody else" in words
+
+
+def test_a_firewall_that_drops_all_that_is_sent(pod: Pod) -> None:
+    assert pod.tool().code == 0
+    pod.run(["iptables-legacy", "-A", "OUTPUT", "-j", "DROP"])
+    outcome = pod.tool("validate", "--probe-timeout", "1s")
+    assert outcome.code == 126
+    for subject in ("inbound, IPv4", "outbound, IPv4"):
+        assert "drop it" in said(outcome, subject)
+        assert "look for rules of somebody else" in said(outcome, subject)
 
 
 # --- ports that somebody has already ----------------------------------------------------------
@@ -390,10 +486,10 @@ def test_a_proxy_that_is_running_already_is_probed_through(pod: Pod, uid: int) -
         assert f"arrived at port 15006, where a process of UID {uid} listens already" in words
         assert "which alone can read the original destination" in words
     # It has been disturbed by one connection for each probe, and goes on working.
-    arrived = [(arrival.port, arrival.original) for arrival in proxy.arrivals()]
+    arrived = [(a.port, (whose(a.original[0]), a.original[1])) for a in proxy.arrivals() if a.original]
     assert sorted(arrived) == [
-        (15001, ("192.0.2.1", 15002)),
-        (15001, ("2001:db8::1", 15002)),
+        (15001, ("192.0.2.", 15002)),
+        (15001, ("2001:db8::", 15002)),
         (15006, ("127.0.0.6", 15002)),
         (15006, ("::6", 15002)),
     ]
@@ -474,6 +570,18 @@ def test_a_port_that_may_not_be_listened_on(pod: Pod) -> None:
     assert (outcome.code, verdicts(outcome)["inbound, IPv4"]) == (126, "UNPROVEN")
     assert "port 80 cannot be listened on: Permission denied" in said(outcome, "inbound, IPv4")
     assert "NET_BIND_SERVICE" in said(outcome, "inbound, IPv4")
+
+
+def test_several_validations_at_once(pod: Pod) -> None:
+    assert pod.tool().code == 0
+    command = (
+        'for i in 1 2 3 4 5 6; do "$0" -m istio_iptables validate --probe-timeout 60s & p="$p $!"; done; '
+    )
+    command += 'for i in $p; do wait "$i" || echo "ended with $?"; done'
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = pod.run(["sh", "-c", command, sys.executable], check=False, env=environment)
+    assert "ended with" not in done.stdout, done.stdout
+    assert done.stdout.count("PASS") == 24
 
 
 # --- who may not become the proxy -------------------------------------------------------------

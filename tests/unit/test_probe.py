@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -320,6 +321,60 @@ def test_where_nothing_is_captured_nothing_may_arrive(settings: dict[str, Any], 
     assert probe.why == why
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"istio_service_exclude_cidr": "0.0.0.0/0"}, "destination 0.0.0.0/0 is excluded"),
+        ({"istio_service_exclude_cidr": "0.0.0.0/1,128.0.0.0/1"}, "destination 128.0.0.0/1 is excluded"),
+        (
+            {"istio_service_cidr": "10.0.0.0/8", "istio_service_exclude_cidr": "10.0.0.0/8"},
+            "no rule captures it",
+        ),
+    ],
+    ids=str,
+)
+def test_where_all_is_excluded_nothing_may_arrive(settings: dict[str, Any], why: str):
+    [probe] = [item for item in planned(**settings) if item.kind != "inbound"]
+    assert seen_as(probe) == ("outbound", "ipv4", (0, 0), "192.0.2.1 15002", None)
+    assert probe.why == why
+    [unrouted] = [item for item in planned(route=on_link_only, **settings) if item.kind != "inbound"]
+    assert seen_as(unrouted) == ("outbound", "ipv4", (0, 0), "10.88.0.1 15002", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "networks"),
+    [
+        ({"dual_stack": True}, ["192.0.2.0/24", "2001:db8::/112"]),
+        ({"istio_service_cidr": "10.0.0.0/8", "istio_service_exclude_cidr": "10.0.0.8/29"}, ["10.0.0.0/24"]),
+        ({"istio_service_cidr": "192.0.2.8/29,192.0.2.16/29"}, ["192.0.2.8/29"]),
+    ],
+    ids=str,
+)
+def test_destinations_are_varied_within_what_is_captured(settings: dict[str, Any], networks: list[str]):
+    config = config_of(**settings)
+    numbers = itertools.count(3)
+    picked = Situation(ROOT, True, ADDRESSES, to_the_world, lambda below: next(numbers) % below)
+    found = [
+        p for p in plan(config, build(config), picked, 15002) if isinstance(p, Probe) and p.kind != "inbound"
+    ]
+    addresses = [address for probe in found for address in (probe.address, *probe.others)]
+    assert len(set(addresses)) > len(networks) * 2
+    excluded = ipaddress.ip_network(settings.get("istio_service_exclude_cidr", "0.0.0.0/32"))
+    for probe in found:
+        assert probe.others
+        for text in (probe.address, *probe.others):
+            address = ipaddress.ip_address(text)
+            assert any(address in ipaddress.ip_network(network) for network in networks)
+            assert address not in excluded
+
+
+def test_no_neighbour_is_dialled_for_the_sake_of_variety():
+    config = config_of()
+    picked = Situation(ROOT, True, ADDRESSES, on_link_only, lambda below: below - 1)
+    found = [p for p in plan(config, build(config), picked, 15002) if isinstance(p, Probe)]
+    assert {(p.address, p.others) for p in found if p.kind != "inbound"} == {("10.88.0.1", ())}
+
+
 def test_in_a_family_without_captured_destinations_nothing_may_arrive():
     found = planned(dual_stack=True, istio_service_cidr="10.0.0.0/8")
     [probe] = [item for item in found if (item.kind, item.family) == ("outbound", "ipv6")]
@@ -406,7 +461,11 @@ GONE = Observation("unanswered", address_is_here=False)
             Observation("connected", arrived=15006, original=("127.0.0.6", 15002)),
             OWN_Z,
             "pass",
-            ["arrived at port 15006", "original destination 127.0.0.6:15002", "is sent to the proxy"],
+            [
+                "arrived at port 15006",
+                "original destination 127.0.0.6:15002",
+                "the proxy's own call to its pod",
+            ],
         ),
         (OUT, THERE.replace(arrived=15001, original=DIALLED), OWN_P, "pass", ["all other outbound traffic"]),
         (IN, Observation("connected", arrived=15006), TAKEN_Z, "pass", ["UID 1337 listens already"]),
@@ -500,6 +559,20 @@ GONE = Observation("unanswered", address_is_here=False)
         (UID, GONE, OWN_P, "pass", ["left by eth0", "not sent to port 15001", "(UID 1337)"]),
         (GID, THERE, OWN_P, "pass", ["arrived outside", "(GID 1337)"]),
         (UID, Observation("refused", address_is_here=False), OWN_P, "pass", ["was refused"]),
+        (
+            UID,
+            Observation("refused", address_is_here=False, refused_here=True),
+            OWN_P,
+            "unproven",
+            ["refused by this very machine", "another rule redirects or rejects it"],
+        ),
+        (
+            OUT,
+            GONE.replace(certain=False),
+            OWN_P,
+            "fail",
+            ["something may drop it", "rules of somebody else"],
+        ),
         (UID, GONE, TAKEN_P, "pass", []),
         (
             UID,
@@ -548,6 +621,22 @@ def test_what_is_not_captured_and_arrives_all_the_same():
     result = judge(probe, THERE.replace(arrived=15001), OWN_P)
     assert result.status == "fail"
     assert "sent to port 15001, but the settings leave it alone" in result.meaning
+
+
+@pytest.mark.parametrize(
+    ("probe", "seen"),
+    [(IN, Observation("refused")), (OUT, GONE), (UID, THERE.replace(arrived=15001))],
+    ids=str,
+)
+def test_where_the_rules_are_known_to_be_right_nobody_is_sent_to_compare_them(
+    probe: Probe, seen: Observation
+):
+    assert "diff" in judge(probe, seen, OWN_P).remedy
+    result = judge(probe, seen, OWN_P, in_place=True)
+    assert result.status == "fail"
+    assert "diff" not in result.remedy
+    assert "rules of somebody else that are in the way" in result.remedy
+    assert "no rule captures IPv4" not in result.meaning
 
 
 def results(*statuses: str) -> tuple[Result, ...]:
@@ -624,6 +713,7 @@ def test_the_report_for_programs():
         ({}, "PREROUTING, which redirect them, are not tried"),
         ({"istio_inbound_interception_mode": "TPROXY"}, "(TPROXY), are not tried"),
         ({"istio_inbound_ports": ""}, "no inbound port is captured"),
+        ({"redirect_dns": True}, "DNS redirection is not tried"),
     ],
     ids=str,
 )
