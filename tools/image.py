@@ -8,7 +8,7 @@ The environment says how; `make image` and `make image-test` hand their variable
     BASE       the image to build on, instead of the one that the Dockerfile names
     BASE_FROM  debootstrap: make the base out of Debian's packages, where no registry can be reached
     SUITE      the Debian release that such a base is made of (bookworm)
-    MIRROR     where its packages come from (http://deb.debian.org/debian)
+    MIRROR     where its packages come from (debootstrap's own default)
     REQUIRED   not empty: where there is no engine or no base, fail instead of skipping
 
 What this machine's apt and pip are told about their package sources (proxies, an own index, own authorities)
@@ -178,8 +178,8 @@ def bootstrap(engine: Sequence[str], suite: str, name: str) -> None:
     folder = tempfile.mkdtemp(prefix="istio-iptables-base-", dir="/var/tmp")
     try:
         options = ("--variant=minbase", f"--include={BASE_PACKAGES}")
-        mirror = setting("MIRROR", "http://deb.debian.org/debian")
-        made = [*as_root, "debootstrap", *options, suite, folder, mirror]
+        mirror = [setting("MIRROR")] if setting("MIRROR") else []
+        made = [*as_root, "debootstrap", *options, suite, folder, *mirror]
         done = subprocess.run(made, capture_output=True, text=True, check=False, env=with_system_path())
         if done.returncode != 0:
             raise CannotBuild(f"debootstrap failed: {done.stdout.strip().splitlines()[-1:]}")
