@@ -19,7 +19,7 @@ AS_ROOT = $(if $(SUDO),$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1)
 TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
     $(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis-of-root))
 
-# Tests run side by side; those of one xdist_group run one after another.
+# Tests run side by side.
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 

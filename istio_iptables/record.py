@@ -52,12 +52,12 @@ class Record:
         state.update(zip(cls._fields, values, strict=False))
         for name, value in named.items():
             if name not in cls._fields or name in state:
-                raise TypeError(f"{cls.__name__} has no field {name!r} left to set")
+                raise TypeError(f"{cls.__name__} got an unexpected keyword argument {name!r}")
             state[name] = value
         if len(state) < len(cls._fields):
             for name in cls._fields:
                 if name not in state and not hasattr(cls, name):
-                    raise TypeError(f"{cls.__name__} needs a value for {name!r}")
+                    raise TypeError(f"{cls.__name__} is missing 1 required argument: {name!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: use replace({name}=...)")

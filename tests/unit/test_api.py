@@ -158,9 +158,9 @@ def test_a_config_is_immutable():
     assert config.replace(outbound_port=1).outbound_port == 1
     assert config.outbound_port == 15001
     assert hash(config) == hash(config.replace())
-    with pytest.raises(TypeError, match=r"no field|unexpected keyword"):
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'nonsense'"):
         config.replace(nonsense=1)
-    with pytest.raises(TypeError, match=r"needs a value|missing"):
+    with pytest.raises(TypeError, match=r"missing [0-9]+ required .*argument"):
         Config()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="takes 3 values"):
         Table("ipv4", "nat", (), ())  # type: ignore[call-arg]
