@@ -67,8 +67,8 @@ soak: system $(VENV) ## thousands of generated configurations, in the kernel
 	    test_one_verdict.py test_native_formats.py test_compact.py) $(ARGS)
 
 golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; read the difference before you commit it
-	$(VENV)/bin/python -m tests.golden --write
-	$(VENV)/bin/python -m tests.deploy --write
+	$(VENV)/bin/python -m tests.support.golden --write
+	$(VENV)/bin/python -m tests.support.deploy --write
 
 bench: system $(VENV) ## measure runs, long lists, the data path, many pods at once; ARGS="--help" tells more
 	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)

@@ -9,7 +9,7 @@ the plan is applied:
     wanted = build(configure({"istio-inbound-ports": "*"}))
     with Machine() as machine:
         prepared = prepare(machine, wanted)
-        for difference in prepared.plan.differences:
+        for difference in prepared.differences:
             print(difference.title)
         prepared.apply()
 
@@ -20,31 +20,33 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import Prepared, build, configure, lint_pods, pod_settings, prepare, render, validate
-    from .backends.machine import Machine
-    from .backends.namespace import enter as enter_network_namespace
-    from .config import Config
-    from .environment import Facts, ThisMachine
+    from .api import build, configure, lint_pods, pod_settings, prepare, render, validate
+    from .change.plan import Plan
     from .errors import IstioIptablesError, KernelError, SettingsError
-    from .plan import Plan
-    from .ruleset import Ruleset
+    from .kernel.machine import Machine
+    from .kernel.namespace import enter as enter_network_namespace
+    from .kernel.prepared import Prepared
+    from .kernel.this_machine import ThisMachine
+    from .rules.model import Ruleset
+    from .settings.config import Config
+    from .settings.facts import Facts
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Config": "config",
-    "Facts": "environment",
+    "Config": "settings.config",
+    "Facts": "settings.facts",
     "IstioIptablesError": "errors",
     "KernelError": "errors",
-    "Machine": "backends.machine",
-    "Plan": "plan",
-    "Prepared": "api",
-    "Ruleset": "ruleset",
+    "Machine": "kernel.machine",
+    "Plan": "change.plan",
+    "Prepared": "kernel.prepared",
+    "Ruleset": "rules.model",
     "SettingsError": "errors",
-    "ThisMachine": "environment",
+    "ThisMachine": "kernel.this_machine",
     "build": "api",
     "configure": "api",
-    "enter_network_namespace": "backends.namespace",
+    "enter_network_namespace": "kernel.namespace",
     "lint_pods": "api",
     "pod_settings": "api",
     "prepare": "api",

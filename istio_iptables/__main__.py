@@ -11,13 +11,13 @@ import gc
 import os
 import sys
 
-from .goflags import read
+from .settings.go_flags import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .goflags import Invocation
+    from .settings.go_flags import Invocation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     if "_ISTIO_IPTABLES_COMPLETE" in os.environ:
-        from .cli import run as run_application
+        from .cli.help_app import run as run_application
 
         return run_application([])
     return _run(read(arguments))
@@ -64,10 +64,10 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
 
 def _run(invocation: Invocation) -> int:
     if invocation.meta and not invocation.mistakes:
-        from .cli import run as run_application
+        from .cli.help_app import run as run_application
 
         return run_application(invocation.canonical())
-    from .usecases import run
+    from .cli.handlers import run
 
     return run(invocation)
 

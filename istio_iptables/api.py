@@ -9,27 +9,25 @@
 from __future__ import annotations
 
 from . import policy
-from .config import Config
-from .environment import ThisMachine
-from .errors import SettingsError
-from .formats import as_json, commands, restore
-from .plan import execute, make_plan
-from .resolve import parse, resolve
-from .ruleset import FAMILIES, Ruleset
-from .settings import BY_NAME, Given, nearest
-from .sources import as_text
+from .formats import iptables_restore, shell
+from .formats import json as as_json
+from .kernel.this_machine import ThisMachine
+from .rules.model import FAMILIES, Ruleset
+from .settings.config import Config
+from .settings.declared import BY_NAME, Given, as_text, nearest
+from .settings.resolve import parse, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal, TypeAlias
 
-    from .backends.machine import Choice, Machine
-    from .environment import Environment
-    from .plan import Live, Plan
+    from .kernel.machine import Machine
+    from .kernel.prepared import Prepared
     from .pod.lint import Finding
-    from .probe import Result
-    from .ruleset import Family
+    from .rules.model import Family
+    from .settings.facts import Environment
+    from .validation.model import Result
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
 
@@ -130,10 +128,10 @@ def render(
     if style == "json":
         return as_json.text(as_json.document(ruleset, families))
     if style == "commands":
-        return commands.script(ruleset, families, explain=explain)
+        return shell.script(ruleset, families, explain=explain)
     shown = [family for family in families if family in ruleset.families()]
     text = _nft_script(ruleset, shown, explain) if style == "nft" else _restore_scripts(ruleset, shown)
-    return text + "".join(f"# {commands.ip_command(o)}\n" for o in ruleset.network if o.family in families)
+    return text + "".join(f"# {o}\n" for o in ruleset.routing if o.family in families)
 
 
 def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family]) -> str:
@@ -142,13 +140,13 @@ def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family]) -> str:
         if len(shown) > 1:
             command = "iptables-restore" if family == "ipv4" else "ip6tables-restore"
             text += f"# {family}: for {command} --noflush (render --family {family} prints it alone)\n"
-        text += restore.script(ruleset, family)
+        text += iptables_restore.script(ruleset, family)
     return text
 
 
 def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str:
     from .formats import nft
-    from .native import translate
+    from .rules.nftables.translate import translate
 
     tables = tuple(table for table in ruleset.tables if table.family in shown)
     return nft.script(translate(ruleset.replace(tables=tables)), explain=explain)
@@ -165,70 +163,12 @@ def validate(
     something else's doing. What the
     results come to says `probe.succeeded`. Raises KernelError.
     """
-    from .backends.probing import probe_all, situation
-    from .probe.planning import plan
+    from .validation.live.probes import probe_all, situation
+    from .validation.plan import plan
 
     return probe_all(plan(config, policy.build(config), situation(), port), seconds, in_place=in_place)
 
 
-class Prepared:
-    """A plan against a machine, made while its locks are held: look at it, then apply it or not."""
-
-    def __init__(self, machine: Machine, live: Live, wanted: Ruleset, choice: Choice, plan: Plan) -> None:
-        self._machine = machine
-        self.live = live
-        self.wanted = wanted
-        self.choice = choice
-        self.plan = plan
-        self._applied = False
-
-    def settle(self) -> None:
-        """Make the choice of the backend final; `apply` does so first.
-
-        Where neither rules nor tables tell which backend to use, this tries the legacy nat table, which
-        makes it, and plans anew for nftables if there is none.
-        """
-        choice = self._machine.settle(self.choice)
-        if choice.place != self.choice.place:
-            self.plan = make_plan(self.live, self.wanted, choice.place)
-        self.choice = choice
-
-    def require_loadable(self) -> None:
-        """Raise SettingsError if the backend cannot load a rule of the plan; touches nothing."""
-        # What is to be replaced has to be loadable too: it is put back if a later step fails.
-        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
-        refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
-        if refusals:
-            raise SettingsError(
-                f"variable ISTIO_OUTBOUND_OWNER_GROUPS: {text} (backend chosen: {self.choice.why}): list "
-                "fewer groups, or use libiptc or --native-nftables, which have no such limit"
-                for text in refusals
-            )
-
-    def apply(self) -> None:
-        """Do what the plan says, once.
-
-        Raises SettingsError if the backend cannot load it, before anything is touched, and
-        KernelError if the kernel said no, after everything has been put back.
-        """
-        from .backends.signals import Held
-
-        if self._applied:
-            raise RuntimeError("this plan has been applied: prepare another one")
-        self.settle()
-        self.require_loadable()
-        self._applied = True
-        for action in self.plan.actions:
-            self._machine.check(action)
-        with Held() as signals:
-            execute(self.plan, self._machine, interrupted=signals.pending)
-
-
 def prepare(machine: Machine, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:
-    """Read what is in place and plan how to make it `wanted`; an empty Ruleset means cleaning up.
-
-    `machine` must have been entered (`with Machine() as machine:`). Raises KernelError.
-    """
-    live = machine.read(wanted)
-    choice = machine.choose(live) if wanted.tables else machine.nothing_to_choose()
-    return Prepared(machine, live, wanted, choice, make_plan(live, wanted, choice.place, rewrite=rewrite))
+    """Return `machine.plan(wanted)`: read what is in place and plan how to make it `wanted`."""
+    return machine.plan(wanted, rewrite=rewrite)

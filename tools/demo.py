@@ -21,7 +21,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from istio_iptables.settings import SETTINGS
+from istio_iptables.settings.declared import SETTINGS
 
 ARGUMENTS = ("-p", "15001", "-z", "15006", "-u", "1337", "-b", "*")
 OUTBOUND, INBOUND, DIRECT, NOWHERE = "15001", "15006", "direct", "nowhere"

@@ -2,24 +2,107 @@
 
 from __future__ import annotations
 
-from . import as_json
-from .commands import ip_command
-from .words import rule_words
+from ..change.actions import IPTABLES_LOCATIONS, NFTABLES, EditNative, EditTable
+from ..change.plan import native_wanted
+from ..rules.model import (
+    FAMILIES,
+    TABLES,
+    Comment,
+    Destination,
+    InInterface,
+    OutInterface,
+    Source,
+    Table,
+    Transport,
+)
+from ..rules.ownership import owned
+from ..startup.record import Record
+from . import json as as_json
+from .iptables_args import rule_args
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from ..plan import Difference, Live, Plan
+    from ..change.actions import Action, Live
+    from ..change.plan import Plan
+    from ..rules.model import Match, Rule
+    from ..rules.nftables.model import NativeTable
 
 _CONTEXT_LINES = 2
 _COLOURS = {"-": "\x1b[31m", "+": "\x1b[32m", "@": "\x1b[36m"}
 _PLAIN = "\x1b[0m"
 
 
+class Difference(Record):
+    """How one table of ours, or the network beside it, is and how it should be: lines of rules."""
+
+    title: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def differences(plan: Plan) -> tuple[Difference, ...]:
+    """Return what the actions of a plan change: the tables, and the routing beside them, that differ."""
+    live, wanted, location = plan.live, plan.wanted, plan.location
+    edited = {(a.location, a.edit.family, a.edit.table) for a in plan.actions if isinstance(a, EditTable)}
+    found = []
+    for where in IPTABLES_LOCATIONS:
+        for family in FAMILIES:
+            for name in TABLES:
+                if (where, family, name) not in edited:
+                    continue  # to write out a long list takes longer than it took to compare it
+                before = _lines(owned(live.table(where, family, name) or Table(family, name)))
+                after = _lines(wanted.table(family, name)) if where == location else ()
+                found.append(Difference(f"{family} {name} ({where})", before, after))
+    found += _native_differences(live.native, native_wanted(live, wanted) if location == NFTABLES else ())
+    network = tuple(str(item) for item in sorted(live.routing, key=str))
+    wanted_network = tuple(str(item) for item in sorted(wanted.routing, key=str))
+    found.append(Difference("addresses and routes", network, wanted_network))
+    return tuple(difference for difference in found if difference.before != difference.after)
+
+
+def _native_differences(
+    before: tuple[NativeTable, ...], after: tuple[NativeTable, ...]
+) -> Iterable[Difference]:
+    if not before and not after:
+        return
+    from .nft import table_lines
+
+    for name in dict.fromkeys(table.name for table in (*before, *after)):
+        lines = [
+            tuple(line for table in tables if table.name == name for line in table_lines(table))
+            for tables in (before, after)
+        ]
+        yield Difference(f"inet {name} ({NFTABLES})", *lines)
+
+
+def _lines(table: Table) -> tuple[str, ...]:
+    """Return the rules of a table, chains by name, in words that do not depend on who printed them."""
+    return tuple(
+        f"-A {chain.name} {' '.join(_sorted_words(rule))}"
+        for chain in sorted(table.chains, key=lambda chain: chain.name)
+        for rule in chain.in_order
+    )
+
+
+#: The order in which iptables-save prints what every packet has; extensions follow.
+_BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, OutInterface, Transport)
+
+
+def _sorted_words(rule: Rule) -> list[str]:
+    def location(match: Match) -> tuple[int, str]:
+        kind, others = type(match), len(_BASIC_MATCHES)
+        if kind in _BASIC_MATCHES:
+            return _BASIC_MATCHES.index(kind), repr(match)
+        return others + (kind is Comment), repr(match)  # we write the comment last
+
+    return rule_args(rule.replace(matches=tuple(sorted(rule.matches, key=location))))
+
+
 def text(plan: Plan, *, colour: bool = False) -> str:
     """Return a unified diff, one part a table: `-` is in place and not wanted, `+` wanted and missing."""
-    lines = [line for part in plan.differences for line in _part(part)]
+    lines = [line for part in differences(plan) for line in _part(part)]
     if colour:
         lines = [f"{_COLOURS[line[0]]}{line}{_PLAIN}" if line[0] in _COLOURS else line for line in lines]
     return "".join(f"{line}\n" for line in lines)
@@ -52,21 +135,38 @@ def json_text(plan: Plan) -> str:
             "removed": [line[1:] for line in _changes(part) if line[0] == "-"],
             "added": [line[1:] for line in _changes(part) if line[0] == "+"],
         }
-        for part in plan.differences
+        for part in differences(plan)
     ]
     return as_json.text({"differs": bool(parts), "parts": parts})
 
 
 def state_lines(live: Live) -> Iterator[str]:
     """Return what is in place, strangers' rules included, a line a rule."""
-    for place, tables in live.tables.items():
+    for location, tables in live.tables.items():
         for table in tables:
             for chain in table.chains:
                 for rule in chain.rules:
-                    yield f"{place} {table.family} {table.name}: -A {chain.name} {' '.join(rule_words(rule))}"
+                    where = f"{location} {table.family} {table.name}"
+                    yield f"{where}: -A {chain.name} {' '.join(rule_args(rule))}"
     for native in live.native:
         from .nft import table_lines
 
-        yield from (f"native inet {native.name}: {line}" for line in table_lines(native))
-    for item in live.network:
-        yield ip_command(item)
+        yield from (f"{NFTABLES} inet {native.name}: {line}" for line in table_lines(native))
+    for item in live.routing:
+        yield str(item)
+
+
+def script(action: Action) -> str:
+    """Return an action as a script for the tool that could do it, named in a comment."""
+    if isinstance(action, EditTable):
+        from .iptables_restore import edit_script
+
+        variant = action.location.removeprefix("iptables")
+        command = "iptables" if action.edit.family == "ipv4" else "ip6tables"
+        return f"# {action}: for {command}{variant}-restore --noflush\n{edit_script(action.edit)}"
+    if isinstance(action, EditNative):
+        from .nft import edit_scripts
+
+        scripts = edit_scripts(action.before, action.after, sets_first=action.replaces)
+        return f"# {action}: for nft -f -\n" + "".join(scripts)
+    return f"# {action}\n"

@@ -6,20 +6,9 @@ A whole table is written as `nft list table` prints it, so that what is shown is
 from __future__ import annotations
 
 from ..errors import SettingsError
-from ..native import (
-    NATIVE_FAMILY,
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeTable,
-    NetworkFamily,
-    Owners,
-    Ports,
-    set_name,
-    set_of,
-)
-from ..record import Record
-from ..ruleset import (
+from ..rules.istio import NATIVE_FAMILY
+from ..rules.model import (
+    Cidr,
     Comment,
     ConnectionMark,
     ConntrackState,
@@ -29,7 +18,6 @@ from ..ruleset import (
     InInterface,
     Jump,
     Mark,
-    Network,
     OutInterface,
     Redirect,
     RestoreMark,
@@ -38,14 +26,26 @@ from ..ruleset import (
     Transport,
     Verdict,
 )
+from ..rules.nftables.model import (
+    Addresses,
+    FamilyTProxy,
+    Hook,
+    NativeTable,
+    NfProto,
+    Owners,
+    Ports,
+    set_name,
+    set_of,
+)
+from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from ..native.tables import Listing
-    from ..ruleset import Counters, Match, Rule, Target
+    from ..rules.model import Counters, Match, Rule, Target
+    from ..rules.nftables.model import Listing
 
 _SIDE = {"source": "s", "destination": "d"}
 _VERSION = {"ipv4": 4, "ipv6": 6}
@@ -256,9 +256,9 @@ def _address_range(version: int) -> Callable[[int, int], str]:
         size = last - first + 1
         if size & (size - 1) == 0 and first % size == 0:
             prefix = bits - size.bit_length() + 1
-            written = str(Network(version, first, prefix))
+            written = str(Cidr(version, first, prefix))
             return written.partition("/")[0] if prefix == bits else written
-        ends = (str(Network(version, end, bits)).partition("/")[0] for end in (first, last))
+        ends = (str(Cidr(version, end, bits)).partition("/")[0] for end in (first, last))
         return "-".join(ends)
 
     return text
@@ -310,7 +310,7 @@ def _state(match: ConntrackState) -> _Words:
 
 
 _MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
-    NetworkFamily: lambda match: ["meta nfproto", match.family],
+    NfProto: lambda match: ["meta nfproto", match.family],
     Addresses: _addresses,
     Ports: _ports,
     Owners: _owners,

@@ -10,19 +10,8 @@ from __future__ import annotations
 import json
 import socket
 
-from ..lists import union
-from ..native import (
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeChain,
-    NativeTable,
-    NetworkFamily,
-    Owners,
-    Ports,
-    set_name,
-)
-from ..ruleset import (
+from ..rules.lists import union
+from ..rules.model import (
     ACCEPT,
     DROP,
     RETURN,
@@ -44,14 +33,25 @@ from ..ruleset import (
     SetMark,
     Transport,
 )
+from ..rules.nftables.model import (
+    Addresses,
+    FamilyTProxy,
+    Hook,
+    NativeChain,
+    NativeTable,
+    NfProto,
+    Owners,
+    Ports,
+    set_name,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from ..native.tables import Direction, Ranges
-    from ..ruleset import Family, Match, Protocol, Target
+    from ..rules.model import Family, Match, Protocol, Target
+    from ..rules.nftables.model import Direction, Ranges
 
     Object = Mapping[str, Any]
 
@@ -268,7 +268,7 @@ def _states(value: Any) -> frozenset[str]:
 
 
 _MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
-    "meta nfproto": lambda value, _: NetworkFamily(_family(value)),
+    "meta nfproto": lambda value, _: NfProto(_family(value)),
     "meta l4proto": lambda value, negated: Transport(_protocol(value), negated),
     "meta iifname": lambda value, negated: InInterface(_interface(value), negated),
     "meta oifname": lambda value, negated: OutInterface(_interface(value), negated),

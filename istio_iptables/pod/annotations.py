@@ -6,14 +6,15 @@ plugin makes of it.
 
 from __future__ import annotations
 
-from ..record import Record
-from ..settings import BY_NAME
+from ..rules import istio
+from ..settings.declared import BY_NAME
+from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..settings import Setting
+    from ..settings.declared import Setting
 
 
 class Annotation(Record):
@@ -43,7 +44,7 @@ class Annotation(Record):
 TRAFFIC = "traffic.sidecar.istio.io/"
 
 #: The sidecar's own ports, which are never captured: merged metrics, health, Envoy's metrics.
-SIDECAR_PORTS = ("15020", "15021", "15090")
+SIDECAR_PORTS = tuple(map(str, istio.SIDECAR_PORTS))
 
 ANNOTATIONS: tuple[Annotation, ...] = (
     Annotation("sidecar.istio.io/interceptionMode", BY_NAME["istio-inbound-interception-mode"]),
@@ -81,4 +82,4 @@ PROXY = "istio-proxy"
 #: The container that sets up the rules.
 INIT = "istio-init"
 #: The user and group of the proxy, where the pod does not say otherwise.
-PROXY_ID = "1337"
+PROXY_ID = str(istio.PROXY_ID)

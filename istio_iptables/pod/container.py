@@ -5,8 +5,9 @@ What is written here is what pod_commands.py prints and what deploy/ holds.
 
 from __future__ import annotations
 
-from ..record import Record
-from ..settings import BY_NAME, SETTINGS, Given, shown
+from ..rules.istio import PROGRAM
+from ..settings.declared import BY_NAME, SETTINGS, Given, shown
+from ..startup.record import Record
 from .annotations import BY_SETTING, INIT, PROXY_ID
 
 TYPE_CHECKING = False
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from ..resolve import Operation, Parsed
-
-#: The first word of the arguments: Istio's image needs it, ours skips it.
-PROGRAM_WORD = "istio-iptables"
+    from ..settings.resolve import Operation, Parsed
 
 #: More of a value than this does not help in a comment.
 _LONGEST_IN_COMMENT = 60
@@ -88,7 +86,7 @@ class Meant(Record):
     def arguments(self) -> list[str]:
         """Return the settings that have flags as arguments."""
         flags = [f"--{given.setting.name}={given.text}" for given in self.settings if given.setting.has_flag]
-        return [PROGRAM_WORD, *flags]
+        return [PROGRAM, *flags]
 
     def variables(self) -> dict[str, str]:
         """Return the settings that are variables only."""

@@ -7,10 +7,10 @@ scalars are texts. What is not shaped as it should be is a problem of the pod, i
 
 from __future__ import annotations
 
-from .. import documents
 from ..errors import SettingsError
-from ..record import Record
-from ..settings import nearest, shown
+from ..settings import yaml_text
+from ..settings.declared import nearest, shown
+from ..startup.record import Record
 from .view import View
 
 TYPE_CHECKING = False
@@ -103,8 +103,8 @@ def pods(text: str, what: str) -> tuple[Pod, ...]:
     `what` is the manifest in the words of a message. Raises SettingsError if the text is none.
     """
     try:
-        found = documents.read(text)
-    except documents.Unreadable as error:
+        found = yaml_text.read(text)
+    except yaml_text.Unreadable as error:
         raise SettingsError([f"{what} is neither YAML nor JSON: {error}"]) from error
     objects = [thing for document in found for thing in _objects(document)]
     if any(document not in (None, "") for document in found) and not objects:

@@ -7,11 +7,11 @@ pod can get wrong is a mistake here.
 
 from __future__ import annotations
 
-from .. import goflags
-from ..record import Record
-from ..resolve import from_environment
-from ..settings import BY_NAME, Given, shown
-from ..values import members
+from ..settings import go_flags
+from ..settings.declared import BY_NAME, Given, shown
+from ..settings.parsers import members
+from ..settings.resolve import from_environment
+from ..startup.record import Record
 from .annotations import ANNOTATIONS, BY_SETTING, INIT, PROXY, PROXY_ID, VARIABLES
 
 TYPE_CHECKING = False
@@ -150,7 +150,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
         for name, text in container.variables.items()
         if text is None and from_environment({name: ""})
     ]
-    invocation = goflags.read(words)
+    invocation = go_flags.read(words)
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]
     mistakes += [f"{where}: {shown(flag)}: sets up no rules" for flag in invocation.meta]
     mistakes += [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..documents import Unquoted
-from ..settings import shown
+from ..settings.declared import shown
+from ..settings.yaml_text import Unquoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

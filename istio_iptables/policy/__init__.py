@@ -6,15 +6,17 @@ which a packet meets them, each with its reason: reading the function is reading
 
 from __future__ import annotations
 
-from ..ruleset import TABLES, TAG, Chain, Comment, Ruleset, Table
-from . import mangle, nat, network, raw
+from ..rules.istio import TAG
+from ..rules.model import TABLES, Chain, Comment, Ruleset, Table
+from ..rules.ownership import is_owned, is_owned_rule
+from . import mangle, nat, raw, routing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..config import Config
-    from ..ruleset import Family, Rule, TableName
+    from ..rules.model import Family, Rule, TableName
+    from ..settings.config import Config
 
 
 def build(config: Config) -> Ruleset:
@@ -29,7 +31,7 @@ def build(config: Config) -> Ruleset:
         for family in config.families
         for name in TABLES
     ]
-    return Ruleset(tuple(t for t in tables if t.chains), network.objects(config))
+    return Ruleset(tuple(t for t in tables if t.chains), routing.objects(config))
 
 
 _CHAINS: Mapping[TableName, Callable[[Config, Family], tuple[Chain, ...]]] = {
@@ -56,7 +58,7 @@ def _finished(chains: tuple[Chain, ...], config: Config) -> tuple[Chain, ...]:
 
 
 def _commented(rule: Rule, chain: Chain, rule_comments: bool) -> Rule:
-    needs_tag = not chain.is_ours and not rule.is_ours_in_foreign_chain
+    needs_tag = not is_owned(chain) and not is_owned_rule(rule)
     if rule_comments:
         text = f"{TAG}: {rule.reason}" if needs_tag else rule.reason
     elif needs_tag:

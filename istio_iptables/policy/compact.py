@@ -5,16 +5,16 @@ Ports become multiport rules, networks are merged where together they are one.
 
 from __future__ import annotations
 
-from ..lists import join, union
-from ..ruleset import Destination, DestinationPort, DestinationPorts, Network, PortRange, Source
+from ..rules.lists import join, union
+from ..rules.model import Cidr, Destination, DestinationPort, DestinationPorts, PortRange, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Literal, TypeVar
 
-    from ..lists import Join
-    from ..ruleset import Chain, Match
+    from ..rules.lists import Join
+    from ..rules.model import Chain, Match
 
     _Address = TypeVar("_Address", Source, Destination)
 
@@ -48,11 +48,11 @@ def _networks(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match
     def merge(members: Sequence[_Address]) -> list[Match]:
         import netaddr  # only --compact needs it
 
-        networks = [member.network for member in members]
+        networks = [member.cidr for member in members]
         # Numbers, since netaddr takes five times as long to read text; a chain is of one family.
         version: Literal[4, 6] = 4 if networks[0].version == 4 else 6
         given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in networks]
-        return [kind(Network(n.version, n.first, n.prefixlen)) for n in netaddr.cidr_merge(given)]
+        return [kind(Cidr(n.version, n.first, n.prefixlen)) for n in netaddr.cidr_merge(given)]
 
     return merge
 

@@ -7,8 +7,9 @@ too: a mark on the connection brings it back (see the routes in network.py).
 
 from __future__ import annotations
 
-from ..config import Everything
-from ..ruleset import (
+from ..rules import istio
+from ..rules.istio import PROXY_TO_OWN_POD_MARK
+from ..rules.model import (
     ACCEPT,
     DROP,
     RETURN,
@@ -26,11 +27,11 @@ from ..ruleset import (
     Source,
     TProxy,
 )
-from .vocabulary import (
+from ..settings.config import Everything
+from .terms import (
     FROM_LOOPBACK,
     INBOUND_PORTS,
     INBOUND_PORTS_EXCLUDED,
-    PROXY_TO_OWN_POD_MARK,
     TCP,
     TO_LOOPBACK,
     excluded_interfaces_inbound,
@@ -43,8 +44,8 @@ from .vocabulary import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config import Config
-    from ..ruleset import Family
+    from ..rules.model import Family
+    from ..settings.config import Config
 
 _KNOWN_CONNECTION = ConntrackState(frozenset({"RELATED", "ESTABLISHED"}))
 
@@ -68,9 +69,9 @@ def _prerouting(config: Config) -> Chain:
     rules = excluded_interfaces_inbound(config) if config.tproxy else []
     if config.drop_invalid:
         invalid = ConntrackState(frozenset({"INVALID"}))
-        rules.append(Rule((invalid,), Jump("ISTIO_DROP"), "packets of no known connection"))
+        rules.append(Rule((invalid,), Jump(istio.DROP), "packets of no known connection"))
     if config.tproxy and config.captures_inbound:
-        rules.append(Rule((TCP,), Jump("ISTIO_INBOUND"), "TCP that comes in may be for the proxy"))
+        rules.append(Rule((TCP,), Jump(istio.INBOUND), "TCP that comes in may be for the proxy"))
     if config.tproxy:
         rules.append(
             Rule(
@@ -84,13 +85,13 @@ def _prerouting(config: Config) -> Chain:
 
 def _drop() -> Chain:
     rule = Rule((), DROP, "packets that conntrack cannot place would be answered with a reset")
-    return Chain("ISTIO_DROP", (rule,))
+    return Chain(istio.DROP, (rule,))
 
 
 def _inbound(config: Config, family: Family) -> Chain:
     """TCP that comes in, the proxy's own calls to the application first."""
     return Chain(
-        "ISTIO_INBOUND",
+        istio.INBOUND,
         (
             Rule(
                 (TCP, Mark(config.tproxy_mark)),
@@ -113,7 +114,7 @@ def _inbound(config: Config, family: Family) -> Chain:
 
 
 def _inbound_capture(config: Config) -> list[Rule]:
-    known, new = Jump("ISTIO_DIVERT"), Jump("ISTIO_TPROXY")
+    known, new = Jump(istio.DIVERT), Jump(istio.TPROXY)
     rules: list[Rule] = []
     if not isinstance(config.inbound_ports, Everything):
         for ports in config.inbound_ports:
@@ -139,7 +140,7 @@ def _inbound_capture(config: Config) -> list[Rule]:
 def _divert(config: Config) -> Chain:
     """Packets of connections that the proxy already has: to its socket."""
     mark = Rule((), SetMark(config.tproxy_mark), "marked packets are delivered locally")
-    return Chain("ISTIO_DIVERT", (mark, Rule((), ACCEPT, "nothing else is to change them")))
+    return Chain(istio.DIVERT, (mark, Rule((), ACCEPT, "nothing else is to change them")))
 
 
 def _tproxy(config: Config, family: Family) -> Chain:
@@ -149,7 +150,7 @@ def _tproxy(config: Config, family: Family) -> Chain:
         TProxy(config.inbound_port, config.tproxy_mark),
         "to the proxy's inbound listener",
     )
-    return Chain("ISTIO_TPROXY", (rule,))
+    return Chain(istio.TPROXY, (rule,))
 
 
 def _output(config: Config, family: Family) -> Chain:

@@ -6,26 +6,28 @@ this machine makes it; what nat decides then holds for the whole connection.
 
 from __future__ import annotations
 
-from ..config import Everything
-from ..ruleset import (
+from ..rules import istio
+from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
+from ..rules.model import (
     RETURN,
     Chain,
+    Cidr,
     Destination,
     DestinationPort,
     DestinationPorts,
+    GidOwner,
     Jump,
-    Network,
     PortRange,
     Redirect,
     Rule,
     Source,
 )
-from .vocabulary import (
+from ..settings.config import Everything
+from .terms import (
     DESTINATIONS,
     DESTINATIONS_EXCLUDED,
-    DNS_AGENT_PORT,
-    DNS_PORT,
     DNS_SERVERS,
+    GROUPS_EXCLUDED,
     INBOUND_PORTS,
     INBOUND_PORTS_EXCLUDED,
     OUTBOUND_PORTS,
@@ -37,19 +39,18 @@ from .vocabulary import (
     excluded_interfaces_inbound,
     excluded_interfaces_outbound,
     loopback,
-    owner_groups,
     passthrough_source,
     proxy_groups,
     proxy_users,
     received_on,
-    to_network,
+    to_cidr,
     to_port,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config import Config
-    from ..ruleset import Family, GidOwner, Match, UidOwner
+    from ..rules.model import Family, Match, UidOwner
+    from ..settings.config import Config
 
 
 def chains(config: Config, family: Family) -> tuple[Chain, ...]:
@@ -70,8 +71,8 @@ def _prerouting(config: Config, family: Family) -> Chain:
     interfaces = tuple(reversed(config.rerouted_interfaces))
     head = [
         Rule(
-            all_of(received_on(interface), to_network(network)),
-            Jump("ISTIO_REDIRECT"),
+            all_of(received_on(interface), to_cidr(network)),
+            Jump(istio.REDIRECT),
             f"what the virtual machine behind {interface} sends is outbound traffic",
             DESTINATIONS,
         )
@@ -88,7 +89,7 @@ def _prerouting(config: Config, family: Family) -> Chain:
     ]
     rules = excluded_interfaces_inbound(config)
     if config.captures_inbound and not config.tproxy:
-        rules.append(Rule((TCP,), Jump("ISTIO_INBOUND"), "TCP that comes in may be for the proxy"))
+        rules.append(Rule((TCP,), Jump(istio.INBOUND), "TCP that comes in may be for the proxy"))
     return Chain("PREROUTING", tuple(rules), tuple(head))
 
 
@@ -103,11 +104,11 @@ def _inbound(config: Config) -> Chain:
     ]
     if not config.tproxy:
         rules += _inbound_capture(config)
-    return Chain("ISTIO_INBOUND", tuple(rules))
+    return Chain(istio.INBOUND, tuple(rules))
 
 
 def _inbound_capture(config: Config) -> list[Rule]:
-    to_proxy = Jump("ISTIO_IN_REDIRECT")
+    to_proxy = Jump(istio.IN_REDIRECT)
     if not isinstance(config.inbound_ports, Everything):
         return [
             Rule((TCP, DestinationPort(ports)), to_proxy, f"inbound port {ports} is captured", INBOUND_PORTS)
@@ -129,19 +130,19 @@ def _inbound_capture(config: Config) -> list[Rule]:
 def _in_redirect(config: Config) -> Chain:
     """The way to the proxy's inbound listener."""
     target = Redirect(config.inbound_port)
-    return Chain("ISTIO_IN_REDIRECT", (Rule((TCP,), target, "to the proxy's inbound listener"),))
+    return Chain(istio.IN_REDIRECT, (Rule((TCP,), target, "to the proxy's inbound listener"),))
 
 
 def _redirect(config: Config) -> Chain:
     """The way to the proxy's outbound listener."""
     target = Redirect(config.outbound_port)
-    return Chain("ISTIO_REDIRECT", (Rule((TCP,), target, "to the proxy's outbound listener"),))
+    return Chain(istio.REDIRECT, (Rule((TCP,), target, "to the proxy's outbound listener"),))
 
 
 def _output(config: Config) -> Chain:
     """Packets of this machine's own processes."""
     rules = excluded_interfaces_outbound(config)
-    rules.append(Rule((), Jump("ISTIO_OUTPUT"), "what processes here send may be for the proxy"))
+    rules.append(Rule((), Jump(istio.OUTPUT), "what processes here send may be for the proxy"))
     return Chain("OUTPUT", tuple(rules))
 
 
@@ -156,9 +157,9 @@ def _istio_output(config: Config, family: Family) -> Chain:
         )
     )
     rules += _proxy_traffic(config, family)
-    rules += owner_groups(config)
+    rules += _owner_groups(config)
     if config.captures_dns(family):
-        rules.append(Rule((), Jump("ISTIO_OUTPUT_DNS"), "DNS queries are for the agent"))
+        rules.append(Rule((), Jump(istio.OUTPUT_DNS), "DNS queries are for the agent"))
     rules.append(
         Rule(
             (Destination(loopback(config, family)),),
@@ -167,7 +168,7 @@ def _istio_output(config: Config, family: Family) -> Chain:
         )
     )
     rules += _by_destination(config, family)
-    return Chain("ISTIO_OUTPUT", tuple(rules))
+    return Chain(istio.OUTPUT, tuple(rules))
 
 
 def _outbound_ports_excluded(config: Config) -> list[Rule]:
@@ -206,11 +207,11 @@ def _proxy_owner(
     rules = [
         Rule(
             (TO_LOOPBACK, Destination(loopback(config, family), negated=True), TCP, own_calls, owner),
-            Jump("ISTIO_IN_REDIRECT"),
+            Jump(istio.IN_REDIRECT),
             f"the proxy ({words}) calls a service that this pod itself serves: its inbound side",
         )
     ]
-    if not config.outbound_networks_name_loopback:
+    if not config.outbound_cidrs_name_loopback:
         over_dns = (TCP, to_port(DNS_PORT, negated=True)) if config.redirect_dns else ()
         rules.append(
             Rule(
@@ -224,20 +225,20 @@ def _proxy_owner(
 
 
 def _by_destination(config: Config, family: Family) -> list[Rule]:
-    to_proxy = Jump("ISTIO_REDIRECT")
+    to_proxy = Jump(istio.REDIRECT)
     rules = [
-        Rule(to_network(network), RETURN, f"destination {network} is excluded", DESTINATIONS_EXCLUDED)
-        for network in config.outbound_networks_excluded
+        Rule(to_cidr(network), RETURN, f"destination {network} is excluded", DESTINATIONS_EXCLUDED)
+        for network in config.outbound_cidrs_excluded
         if network.family == family
     ]
     rules += [
         Rule((TCP, DestinationPort(ports)), to_proxy, f"outbound port {ports} is captured", OUTBOUND_PORTS)
         for ports in config.outbound_ports
     ]
-    everything = isinstance(config.outbound_networks, Everything)
+    everything = isinstance(config.outbound_cidrs, Everything)
     rules += [
         Rule(
-            to_network(network),
+            to_cidr(network),
             to_proxy,
             "all other outbound traffic is captured" if everything else f"destination {network} is captured",
             None if everything else DESTINATIONS,
@@ -267,14 +268,25 @@ def _output_dns(config: Config, family: Family) -> Chain:
             )
             for server in config.dns_servers_of(family)
         ]
-    return Chain("ISTIO_OUTPUT_DNS", tuple(rules))
+    return Chain(istio.OUTPUT_DNS, tuple(rules))
 
 
-def _captured_networks(config: Config, family: Family) -> tuple[Network, ...]:
-    if isinstance(config.outbound_networks, Everything):
-        return (Network(4 if family == "ipv4" else 6, 0, 0),)
-    return tuple(network for network in config.outbound_networks if network.family == family)
+def _captured_networks(config: Config, family: Family) -> tuple[Cidr, ...]:
+    if isinstance(config.outbound_cidrs, Everything):
+        return (Cidr(4 if family == "ipv4" else 6, 0, 0),)
+    return tuple(network for network in config.outbound_cidrs if network.family == family)
 
 
 def _port(number: int) -> PortRange:
     return PortRange(number, number)
+
+
+def _owner_groups(config: Config) -> list[Rule]:
+    """Return the rules that leave traffic alone by the group of the sending process (nat)."""
+    if isinstance(config.owner_groups, Everything):
+        return [
+            Rule((GidOwner(group),), RETURN, f"group {group} is excluded", GROUPS_EXCLUDED)
+            for group in config.owner_groups_excluded
+        ]
+    outside = tuple(GidOwner(group, negated=True) for group in config.owner_groups)
+    return [Rule(outside, RETURN, "only the listed groups are captured")]

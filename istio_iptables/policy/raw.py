@@ -8,23 +8,15 @@ servers, zone 2 the application with the agent.
 
 from __future__ import annotations
 
-from ..ruleset import Chain, ConntrackZone, Destination, Jump, Rule, Source
-from .vocabulary import (
-    DNS_AGENT_PORT,
-    DNS_PORT,
-    DNS_SERVERS,
-    DNS_SERVERS_ANSWERING,
-    UDP,
-    from_port,
-    proxy_groups,
-    proxy_users,
-    to_port,
-)
+from ..rules import istio
+from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
+from ..rules.model import Chain, ConntrackZone, Destination, Jump, Rule, Source
+from .terms import DNS_SERVERS, DNS_SERVERS_ANSWERING, UDP, from_port, proxy_groups, proxy_users, to_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config import Config
-    from ..ruleset import Family
+    from ..rules.model import Family
+    from ..settings.config import Config
 
 _AGENT_ZONE = ConntrackZone(1)
 _APPLICATION_ZONE = ConntrackZone(2)
@@ -47,7 +39,7 @@ def chains(config: Config, family: Family) -> tuple[Chain, ...]:
 def _prerouting(config: Config, family: Family) -> Chain:
     if not config.captures_dns(family):
         return Chain("PREROUTING")
-    rule = Rule((), Jump("ISTIO_INBOUND"), "answers of DNS servers have a zone of their own")
+    rule = Rule((), Jump(istio.INBOUND), "answers of DNS servers have a zone of their own")
     return Chain("PREROUTING", (rule,))
 
 
@@ -55,9 +47,9 @@ def _inbound(config: Config, family: Family) -> Chain:
     """Answers that come in from DNS servers."""
     if config.captures_dns(family) and config.capture_all_dns:
         rule = Rule(_ANSWER, _AGENT_ZONE, "answers of DNS servers are for the agent")
-        return Chain("ISTIO_INBOUND", (rule,))
+        return Chain(istio.INBOUND, (rule,))
     return Chain(
-        "ISTIO_INBOUND",
+        istio.INBOUND,
         tuple(
             Rule(
                 (*_ANSWER, Source(server)),
@@ -71,7 +63,7 @@ def _inbound(config: Config, family: Family) -> Chain:
 
 
 def _output() -> Chain:
-    return Chain("OUTPUT", (Rule((), Jump("ISTIO_OUTPUT_DNS"), "DNS that processes here send"),))
+    return Chain("OUTPUT", (Rule((), Jump(istio.OUTPUT_DNS), "DNS that processes here send"),))
 
 
 def _output_dns(config: Config, family: Family) -> Chain:
@@ -88,4 +80,4 @@ def _output_dns(config: Config, family: Family) -> Chain:
             Rule((*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}", DNS_SERVERS)
             for server in config.dns_servers_of(family)
         ]
-    return Chain("ISTIO_OUTPUT_DNS", tuple(rules))
+    return Chain(istio.OUTPUT_DNS, tuple(rules))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import skipping
 from tests.e2e import envoy
-from tests.kernel import netns
+from tests.support import netns, skipping
 
 HERE = Path(__file__).parent
 

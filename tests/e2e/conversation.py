@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from tests.kernel.netns import Arrival, Endpoint, Namespace, read_arrival
-from tests.kernel.scratch import entered
+from tests.support.netns import Arrival, Endpoint, Namespace, read_arrival
+from tests.support.scratch import entered
 
 #: How long an answer may take, in seconds, that has to come.
 LIMIT = 30.0

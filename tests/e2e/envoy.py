@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.kernel.netns import COMMAND_LIMIT, Endpoint, Namespace
+from tests.support.netns import COMMAND_LIMIT, Endpoint, Namespace
 
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
 #: So many connections Envoy keeps open to one cluster: a loop comes to its end.

@@ -11,8 +11,8 @@ import pytest
 from tests.e2e import envoy
 from tests.e2e.conversation import LIMIT, Conversation
 from tests.e2e.envoy import Envoy, Identity, Service
-from tests.kernel.netns import Listener, Namespace, Pod
 from tests.kernel.test_traffic import Scenario, apply, resolve
+from tests.support.netns import Listener, Namespace, Pod
 
 REDIRECT, TPROXY = "REDIRECT", "TPROXY"
 MODES = (REDIRECT, TPROXY)

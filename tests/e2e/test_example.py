@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy import BASE
 from tests.e2e import envoy
 from tests.e2e.conversation import Conversation
 from tests.e2e.envoy import Envoy, Identity
 from tests.e2e.mesh import APP
-from tests.kernel.netns import Pod
 from tests.kernel.test_traffic import Scenario, apply, resolve
+from tests.support.deploy import BASE
+from tests.support.netns import Pod
 
 
 def example() -> dict[str, Any]:

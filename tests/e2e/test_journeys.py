@@ -26,7 +26,7 @@ from tests.e2e.journey import (
     miscounted,
 )
 from tests.e2e.mesh import REDIRECT, SERVICE, Mesh, each_backend, each_mode, mesh_of
-from tests.kernel.netns import left_behind
+from tests.support.netns import left_behind
 
 #: More than every buffer on the way.
 LONG = 8 << 20

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.image import podman
-from tests.kernel import netns
+from tests.support import netns
 
 
 @functools.cache
@@ -25,9 +25,9 @@ def why_not() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip every test of this folder if there can be no containers."""
-    ours = [item for item in items if item.path.is_relative_to(podman.HERE)]
-    if ours and why_not():
-        for item in ours:
+    owned = [item for item in items if item.path.is_relative_to(podman.HERE)]
+    if owned and why_not():
+        for item in owned:
             item.add_marker(pytest.mark.skip(reason=f"no containers: {why_not()}"), append=False)
 
 

@@ -14,8 +14,8 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.kernel import netns
-from tests.kernel.netns import Arrival, Outcome
+from tests.support import netns
+from tests.support.netns import Arrival, Outcome
 
 HERE = Path(__file__).parent
 ENGINE = shlex.split(os.environ.get("ENGINE") or "podman")

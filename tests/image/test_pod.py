@@ -9,7 +9,7 @@ import pytest
 
 from tests.image.podman import IMAGE, INIT_CONTAINER, PodmanPod, engine, new_name, run
 from tests.image.test_image import ARGUMENTS
-from tests.kernel.netns import Call, Endpoint
+from tests.support.netns import Call, Endpoint
 
 BACKENDS: dict[str, list[str]] = {
     "libiptc": [],

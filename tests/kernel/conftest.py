@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import skipping
-from tests.kernel import netns
-from tests.kernel.netns import Namespace, Pod
+from tests.support import netns, skipping
+from tests.support.netns import Namespace, Pod
 
 HERE = Path(__file__).parent
 

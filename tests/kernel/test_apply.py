@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle import expected, normalise_save
+from tests.support.oracle import expected, normalise_save
 
-from .scratch import (
+from ..support.scratch import (
+    CHAINS,
     FAMILIES,
     IPV4_ADDRESS,
     IPV6_ADDRESS,
     KERNEL,
-    OUR_CHAINS,
     PACKAGE_FOLDER,
     SETPRIV,
     VARIANTS,
@@ -31,7 +31,7 @@ from .scratch import (
     Variant,
     needs_seccomp,
     not_ours,
-    ours,
+    owned,
     refuse_replacing,
     wait_until,
 )
@@ -111,7 +111,7 @@ def test_the_filter_that_shows_that_nothing_is_written_does_show_it() -> None:
     with Scratch() as scratch:
         for options in ([], ["--force-iptables-binary", "legacy"]):
             assert scratch.tool(*options, preexec_fn=only_writing_fails).returncode == 1
-        assert not ours(scratch.save("legacy", "ipv4"))
+        assert not owned(scratch.save("legacy", "ipv4"))
 
 
 @every_backend
@@ -136,10 +136,10 @@ def test_force_apply_writes_again(backend: str) -> None:
         fresh = scratch.save(variant, "ipv4")
         traffic(scratch)
         generation = scratch.generation()
-        assert any(line.split()[2] in OUR_CHAINS for line in counted(scratch.save(variant, "ipv4", True)))
+        assert any(line.split()[2] in CHAINS for line in counted(scratch.save(variant, "ipv4", True)))
         scratch.apply(*options, *ALL_SORTS, "--force-apply")
         now = counted(scratch.save(variant, "ipv4", True))
-        assert not [line for line in now if line.split()[2] in OUR_CHAINS]
+        assert not [line for line in now if line.split()[2] in CHAINS]
         again = scratch.save(variant, "ipv4")
         assert again == fresh
         if variant == "nft":
@@ -237,7 +237,7 @@ def test_what_was_changed_by_hand_is_found_and_put_right(backend: str, case: str
         scratch.apply(*options, "-c", "eth1", "--reconcile")
         assert scratch.save(variant, "ipv4") == right
         scratch.apply(*options, "cleanup")
-        assert not ours(scratch.save(variant, "ipv4"))
+        assert not owned(scratch.save(variant, "ipv4"))
 
 
 @every_backend
@@ -496,7 +496,7 @@ def test_apply_takes_native_tables_away_and_says_so() -> None:
         shown = scratch.tool()
         assert shown.returncode == 3
         assert "-table inet istio-proxy-nat" in shown.stdout
-        assert not ours(scratch.save("legacy", "ipv4"))
+        assert not owned(scratch.save("legacy", "ipv4"))
         scratch.apply("--reconcile")
         assert scratch.nft("list", "ruleset") == ""
         assert "nothing to do" in scratch.apply().stderr
@@ -629,7 +629,7 @@ def ip_commands(script: str) -> list[str]:
 
 
 def readable_by_nobody() -> bool:
-    command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli"]
+    command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli.help_app"]
     environment = {"PYTHONPATH": str(PACKAGE_FOLDER)}
     return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
@@ -758,7 +758,7 @@ def test_cni_mode_does_not_wait_for_the_hosts_lock() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for options, variant in BACKENDS.values():
             scratch.apply(*options, "--cni-mode")
-            assert ours(scratch.save(variant, "ipv4"))
+            assert owned(scratch.save(variant, "ipv4"))
             scratch.apply(*options, "--cni-mode", "cleanup")
         scratch.apply("--cni-mode", env={"XTABLES_LOCKFILE": "/no/such/directory/lock"})
 
@@ -775,14 +775,14 @@ def test_log_of_an_apply_says_what_and_why() -> None:
             "setting envoy-port = '15009' (variable ENVOY_PORT)",
             "backend libiptc: ",
             "planned: ip rule add fwmark 1337 lookup 133",
-            "planned: ipv4 nat (legacy): write",
+            "planned: ipv4 nat (iptables-legacy): write",
             "--dual-stack captures it",
             "done: ",
         ):
             assert text in done.stderr
         debug = scratch.apply("-b", "81", "--reconcile", "--log_output_level=default:debug").stderr
-        assert "before: legacy ipv4 mangle: -A ISTIO_INBOUND" in debug
-        assert "after: legacy ipv4 nat: -A ISTIO_INBOUND -p tcp -m tcp --dport 81" in debug
+        assert "before: iptables-legacy ipv4 mangle: -A ISTIO_INBOUND" in debug
+        assert "after: iptables-legacy ipv4 nat: -A ISTIO_INBOUND -p tcp -m tcp --dport 81" in debug
 
 
 def test_as_json_is_one_object_a_line() -> None:

@@ -20,15 +20,25 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from istio_iptables import Facts, Ruleset, build, configure, render
-from istio_iptables.backends.libiptc import Libiptc
-from istio_iptables.backends.restore import Restore
-from istio_iptables.edit import apply_to, edit_between
-from istio_iptables.formats.restore import parse
-from istio_iptables.ruleset import TABLES, Table
-from tests.oracle import declared_chains, expected, normalise_save
-from tests.strategies import environments, settings
+from istio_iptables.formats.iptables_restore import parse
+from istio_iptables.kernel.iptables_command import IptablesCommand
+from istio_iptables.kernel.xtables.libiptc import Libiptc
+from istio_iptables.rules.edit import apply_to, edit_between
+from istio_iptables.rules.model import TABLES, Table
+from tests.support.oracle import declared_chains, expected, normalise_save
+from tests.support.strategies import environments, settings
 
-from .scratch import BUILTIN_CHAINS, COMMANDS, FAMILIES, KERNEL, OUR_CHAINS, Family, Scratch, Variant, is_ours
+from ..support.scratch import (
+    BUILTIN_CHAINS,
+    CHAINS,
+    COMMANDS,
+    FAMILIES,
+    KERNEL,
+    Family,
+    Scratch,
+    Variant,
+    is_owned,
+)
 
 pytestmark = KERNEL
 
@@ -48,16 +58,16 @@ def properties(share: float) -> Any:
 
 
 @dataclass
-class Place:
+class Location:
     """A backend in a namespace of its own."""
 
     name: str
-    backend: Libiptc | Restore
+    backend: Libiptc | IptablesCommand
     scratch: Scratch
 
     @property
     def variant(self) -> Variant:
-        return self.backend.variant
+        return "legacy" if self.backend.location == "iptables-legacy" else "nft"
 
     def command(self, family: Family, action: str, *options: str, stdin: str = "") -> str:
         """Run one of iptables' commands in the namespace that this process is in."""
@@ -107,11 +117,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[list[Place]]:
-    backends: list[Libiptc | Restore] = [Libiptc(), Restore("legacy"), Restore("nft")]
+def places() -> Iterator[list[Location]]:
+    backends: list[Libiptc | IptablesCommand] = [
+        Libiptc(),
+        IptablesCommand("iptables-legacy"),
+        IptablesCommand("iptables-nft"),
+    ]
     with Scratch() as one, Scratch() as two, Scratch() as three:
         found = [
-            Place(backend.name, backend, scratch)
+            Location(backend.name, backend, scratch)
             for backend, scratch in zip(backends, (one, two, three), strict=True)
         ]
         yield found
@@ -145,9 +159,7 @@ def of_family(want: Rules, family: Family) -> dict[str, list[str]]:
 
 def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """SPEC section 3: a chain exists only if it has a rule."""
-    found = {
-        table: sorted({line.split()[1] for line in lines} & OUR_CHAINS) for table, lines in tables.items()
-    }
+    found = {table: sorted({line.split()[1] for line in lines} & CHAINS) for table, lines in tables.items()}
     return {table: chains for table, chains in found.items() if chains}
 
 
@@ -170,7 +182,7 @@ def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
     pod=(True, True, []),
 )
 def test_backends_and_oracle_agree_from_nothing_to_one_to_another_to_nothing(
-    places: list[Place], both: tuple[Settings, Settings], pod: Pod
+    places: list[Location], both: tuple[Settings, Settings], pod: Pod
 ) -> None:
     """apply, nothing to do, reconcile = fresh, nothing to do, cleanup = nothing, with every backend."""
     steps = [rules(values, pod) for values in both]
@@ -183,12 +195,12 @@ def test_backends_and_oracle_agree_from_nothing_to_one_to_another_to_nothing(
                 raise
 
 
-def _walk(place: Place, steps: Sequence[tuple[Ruleset, Rules]]) -> None:
+def _walk(place: Location, steps: Sequence[tuple[Ruleset, Rules]]) -> None:
     live: dict[str, Mapping[str, Table]] = {family: {} for family in FAMILIES}
     for number, (wanted, want) in enumerate([*steps, (Ruleset(), {})]):
         for family in FAMILIES:
             here = f"{place.name}, {family}, step {number}"
-            if number == 0 and isinstance(place.backend, Restore):
+            if number == 0 and isinstance(place.backend, IptablesCommand):
                 # What --dry-run shows is what is in place, to the letter: no edit, but the rendered script.
                 place.command(family, "restore", "--noflush", stdin=_script(wanted, family))
             else:
@@ -302,7 +314,7 @@ def foreign_rules(draw: st.DrawFn) -> Foreign:
     return Foreign(family, table, chain, rule, where, packets, size)
 
 
-def insert_foreign(place: Place, family: Family, found: Sequence[Foreign], saved: str) -> None:
+def insert_foreign(place: Location, family: Family, found: Sequence[Foreign], saved: str) -> None:
     """Put rules into chains as they stand, ours included, with counters."""
     lengths = Counter(
         (table, line.split()[1])
@@ -342,7 +354,7 @@ def _lines_by_table(saved: str) -> dict[str, list[str]]:
 def foreign_lines(saved: str) -> dict[str, list[str]]:
     """Return what is not ours, with counters and policies, in order; empty tables left out."""
     tables = {
-        table: [line for line in lines if not is_ours(line)]
+        table: [line for line in lines if not is_owned(line)]
         for table, lines in _lines_by_table(saved).items()
     }
     return {table: lines for table, lines in tables.items() if any("-A " in line for line in lines)}
@@ -354,7 +366,7 @@ def our_rules(saved: str) -> dict[str, list[str]]:
 
 
 def _is_foreign_rule(line: str) -> bool:
-    return "-A " in line and not is_ours(line)
+    return "-A " in line and not is_owned(line)
 
 
 @properties(2)
@@ -365,7 +377,7 @@ def _is_foreign_rule(line: str) -> bool:
     between=st.lists(foreign_rules(), max_size=8),
 )
 def test_foreign_rules_survive_byte_for_byte(
-    places: list[Place],
+    places: list[Location],
     both: tuple[Settings, Settings],
     pod: Pod,
     before: list[Foreign],
@@ -383,7 +395,7 @@ def test_foreign_rules_survive_byte_for_byte(
 
 
 def _among_strangers(
-    place: Place,
+    place: Location,
     family: Family,
     first: tuple[Ruleset, Rules],
     second: tuple[Ruleset, Rules],
@@ -416,10 +428,10 @@ def _among_strangers(
     left = place.save(family)
     assert foreign_lines(left) == foreign_lines(mixed)
     assert our_rules(left) == {}
-    assert not {chain for chains in declared_chains(left).values() for chain in chains} & OUR_CHAINS
+    assert not {chain for chains in declared_chains(left).values() for chain in chains} & CHAINS
 
 
-def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: list[Place]) -> None:
+def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: list[Location]) -> None:
     """A new rule of ours goes next to its neighbours, not to the end behind a stranger's."""
     first, _ = rules({}, (True, False, []))
     second, _ = rules({"istio-exclude-interfaces": "eth7"}, (True, False, []))
@@ -441,7 +453,7 @@ def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: lis
                 place.empty()
 
 
-def test_a_new_rule_goes_to_where_the_last_of_ours_was(places: list[Place]) -> None:
+def test_a_new_rule_goes_to_where_the_last_of_ours_was(places: list[Location]) -> None:
     """Not to where the first was: a RETURN of ours before a stranger's rule would switch that off."""
     first, _ = rules({"kube-virt-interfaces": "vm0"}, (True, False, []))
     second, _ = rules({"istio-inbound-ports": "", "istio-exclude-interfaces": "eth1"}, (True, False, []))
@@ -463,7 +475,7 @@ def test_a_new_rule_goes_to_where_the_last_of_ours_was(places: list[Place]) -> N
 
 @properties(0.3)
 @given(values=settings(), pod=environments())
-def test_rules_with_comments_are_read_back_equal(places: list[Place], values: Settings, pod: Pod) -> None:
+def test_rules_with_comments_are_read_back_equal(places: list[Location], values: Settings, pod: Pod) -> None:
     """--rule-comments: nothing to do the second time, and cleanup leaves nothing."""
     wanted, want = rules(values, pod)
     commented, _ = rules(values, pod)
@@ -490,7 +502,7 @@ def test_rules_with_comments_are_read_back_equal(places: list[Place], values: Se
     assert wanted != commented or not wanted.tables
 
 
-def test_a_chain_that_a_strangers_chain_jumps_to_stays_empty(places: list[Place]) -> None:
+def test_a_chain_that_a_strangers_chain_jumps_to_stays_empty(places: list[Location]) -> None:
     """The kernel would not let the chain go, and the rule is not ours; everything else of ours goes."""
     wanted, _ = rules({}, (True, False, []))
     for place in places:

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 
 from istio_iptables import Facts, Ruleset, build, configure
-from istio_iptables.backends.libiptc import Libiptc
-from istio_iptables.backends.restore import Restore
-from tests.oracle import normalise_save
-from tests.strategies import environments, listed, ports, settings
+from istio_iptables.kernel.iptables_command import IptablesCommand
+from istio_iptables.kernel.xtables.libiptc import Libiptc
+from tests.support.oracle import normalise_save
+from tests.support.strategies import environments, listed, ports, settings
 
-from .scratch import FAMILIES, KERNEL, Scratch, ours
+from ..support.scratch import FAMILIES, KERNEL, Scratch, owned
 from .test_apply import BACKENDS, every_backend, rules_of
-from .test_backends_agree import Place, Pod, Settings, properties
+from .test_backends_agree import Location, Pod, Settings, properties
 
 pytestmark = KERNEL
 
@@ -27,11 +27,15 @@ LISTS = ["-d", "22,23,80-90,15090", "-x", "10.0.0.0/9,10.128.0.0/9,fd00::/9,fd80
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[list[Place]]:
-    backends: list[Libiptc | Restore] = [Libiptc(), Restore("legacy"), Restore("nft")]
+def places() -> Iterator[list[Location]]:
+    backends: list[Libiptc | IptablesCommand] = [
+        Libiptc(),
+        IptablesCommand("iptables-legacy"),
+        IptablesCommand("iptables-nft"),
+    ]
     with Scratch() as one, Scratch() as two, Scratch() as three:
         scratches = (one, two, three)
-        made = [Place(b.name, b, s) for b, s in zip(backends, scratches, strict=True)]
+        made = [Location(b.name, b, s) for b, s in zip(backends, scratches, strict=True)]
         yield made
         for place in made:
             place.backend.close()
@@ -46,7 +50,7 @@ def rules(values: Settings, pod: Pod) -> Ruleset:
 @properties(0.4)
 @given(settings(), listed(ports(), max_size=40), environments())
 def test_every_backend_writes_the_same_and_reads_it_back(
-    places: list[Place], values: Settings, long: str, pod: Pod
+    places: list[Location], values: Settings, long: str, pod: Pod
 ) -> None:
     """Compact from nothing, then plain, then compact again, then nothing."""
     values = {**values, "istio-inbound-ports": long, "istio-outbound-ports": long}
@@ -107,5 +111,5 @@ def test_what_is_rendered_is_what_is_applied(backend: str) -> None:
         for family in FAMILIES:
             script = loaded.apply(*LISTS, "--compact", "--dual-stack", "render", "--family", family).stdout
             loaded.restore(variant, family, script)
-            assert sorted(ours(loaded.save(variant, family))) == sorted(ours(applied.save(variant, family)))
+            assert sorted(owned(loaded.save(variant, family))) == sorted(owned(applied.save(variant, family)))
             assert len(re.findall("--dports", script)) >= 3

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from .scratch import FAMILIES, KERNEL, VARIANTS, Family, Result, Scratch, Variant, not_ours, ours
+from ..support.scratch import FAMILIES, KERNEL, VARIANTS, Family, Result, Scratch, Variant, not_ours, owned
 from .test_apply import ALL_SORTS, rules_of
 
 pytestmark = KERNEL
@@ -41,8 +41,8 @@ def test_forced(variant: Variant) -> None:
         scratch.restore(other, "ipv4", STRANGER.format(table="nat"))
         backend, why = chosen(scratch.apply("--force-iptables-binary", variant))
         assert (backend, why) == (f"iptables-{variant}-restore", "it was asked for")
-        assert ours(scratch.save(variant, "ipv4"))
-        assert not ours(scratch.save(other, "ipv4"))
+        assert owned(scratch.save(variant, "ipv4"))
+        assert not owned(scratch.save(other, "ipv4"))
     with Scratch() as scratch:
         assert (
             chosen(scratch.apply(env={"FORCE_IPTABLES_BINARY": variant}))[0] == f"iptables-{variant}-restore"
@@ -58,7 +58,7 @@ def test_where_our_chains_are(variant: Variant) -> None:
         scratch.restore(other, "ipv4", STRANGER.format(table="nat"))
         for arguments in ([], ["-b", "80", "--reconcile"], ["diff"]):
             assert chosen(scratch.tool(*arguments)) == (COMMAND[variant], "our chains are there already")
-        assert not ours(scratch.save(other, "ipv4"))
+        assert not owned(scratch.save(other, "ipv4"))
         scratch.apply("cleanup")
         assert chosen(scratch.apply())[0] == COMMAND[other]
 
@@ -81,7 +81,7 @@ def test_where_other_rules_are(variant: Variant, family: Family, table: str) -> 
             COMMAND[variant],
             "other rules of this network namespace are there",
         )
-        assert ours(scratch.save(variant, "ipv4"))
+        assert owned(scratch.save(variant, "ipv4"))
         others = not_ours(scratch.save(variant, family))
         (rule,) = [line for line in others if line.startswith("-A")]
         assert rule == "-A OUTPUT -p udp -j ACCEPT"
@@ -215,7 +215,7 @@ def rules_of_ours(scratch: Scratch, variant: Variant) -> dict[str, list[str]]:
             f"{table.split()[0]} {line}"
             for table in tables
             if table
-            for line in sorted(ours(table), key=lambda line: line.split()[1])
+            for line in sorted(owned(table), key=lambda line: line.split()[1])
             if line.startswith("-A")
         ]
     return found
@@ -236,5 +236,5 @@ def test_rules_in_both_places_become_rules_in_one() -> None:
         backend, _ = chosen(scratch.apply("--reconcile"))
         assert backend == "libiptc"
         assert set(rules_of(scratch)) == {("ipv4", "nat")}  # fails if a table is in both places
-        assert not ours(scratch.save("nft", "ipv4"))
+        assert not owned(scratch.save("nft", "ipv4"))
         assert scratch.nft("list", "tables") == ""

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from istio_iptables.goflags import read as read_flags
-from tests import pages
-from tests.kernel.netns import Namespace, Pod
-from tests.kernel.sandbox import SCENES, Sandbox, pod_of, why_no_systemd
-from tests.pages import ROOT, Block, Command, Listen, Page
+from istio_iptables.settings.go_flags import read as read_flags
+from tests.support import pages
+from tests.support.netns import Namespace, Pod
+from tests.support.pages import ROOT, Block, Command, Listen, Page
+from tests.support.sandbox import SCENES, Sandbox, pod_of, why_no_systemd
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 

@@ -22,13 +22,15 @@ from pathlib import Path
 import pytest
 
 from istio_iptables import Facts, KernelError, Machine, Ruleset, build, configure, prepare
-from istio_iptables.backends import lock
-from istio_iptables.edit import apply_to
-from istio_iptables.plan import AddObject, EditTable, Live, RemoveObject, execute, make_plan
-from istio_iptables.ruleset import Table
-from tests.oracle import expected, normalise_save
+from istio_iptables.change.actions import AddObject, EditTable, Live, RemoveObject
+from istio_iptables.change.execute import execute
+from istio_iptables.change.plan import make_plan
+from istio_iptables.kernel import lock
+from istio_iptables.rules.edit import apply_to
+from istio_iptables.rules.model import Table
+from tests.support.oracle import expected, normalise_save
 
-from .scratch import (
+from ..support.scratch import (
     FAMILIES,
     KERNEL,
     SETPRIV,
@@ -37,9 +39,9 @@ from .scratch import (
     Result,
     Scratch,
     Variant,
-    is_ours,
+    is_owned,
     needs_seccomp,
-    ours,
+    owned,
     refuse_replacing,
     wait_until,
 )
@@ -80,7 +82,7 @@ def comparable(state: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = dict(state)
     # ip6tables-nft-restore (1.8.9) takes no counters, so rules of ours come back without theirs.
     saved = state["ipv6 nft"].splitlines()
-    found["ipv6 nft"] = [re.sub(r"^\[.*?\] ", "", line) if is_ours(line) else line for line in saved]
+    found["ipv6 nft"] = [re.sub(r"^\[.*?\] ", "", line) if is_owned(line) else line for line in saved]
     # Chains that were away for a moment come last.
     text = re.sub(r" *packets \d+ bytes \d+ *|^\t?\}?\n", "", state["nft"], flags=re.MULTILINE)
     found["nft"] = [
@@ -100,7 +102,7 @@ def comparable(state: Mapping[str, str]) -> dict[str, object]:
 
 
 @contextmanager
-def owned(scratch: Scratch, table: str) -> Iterator[None]:
+def with_owner(scratch: Scratch, table: str) -> Iterator[None]:
     """An nftables table that another process owns: the kernel lets nobody else change it."""
     owner = scratch.spawn("nft", "-i")
     assert owner.stdin is not None
@@ -114,7 +116,7 @@ def owned(scratch: Scratch, table: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("table", ["ip nat", "ip mangle", "ip6 raw", "ip6 nat"])
 def test_nft_rolls_back_when_a_later_table_cannot_be_written(table: str) -> None:
-    with Scratch(addresses=True) as scratch, owned(scratch, table), everything_stays(scratch):
+    with Scratch(addresses=True) as scratch, with_owner(scratch, table), everything_stays(scratch):
         done = scratch.tool("--force-iptables-binary", "nft", *ALL_SORTS)
         failed(done, "Operation not permitted", table.split()[1])
 
@@ -126,7 +128,7 @@ def test_nft_rolls_back_a_change_with_its_counters(table: str) -> None:
         scratch.restore("nft", "ipv4", strangers("ipv4"), "--counters")
         scratch.apply("--force-iptables-binary", "nft", "-c", "eth1", "-m", "TPROXY")
         traffic(scratch)
-        with owned(scratch, table), everything_stays(scratch):
+        with with_owner(scratch, table), everything_stays(scratch):
             failed(scratch.tool("--force-iptables-binary", "nft", *OTHER, "--reconcile"))
         scratch.apply("--force-iptables-binary", "nft", *OTHER, "--reconcile")
 
@@ -202,7 +204,7 @@ def test_rollback_of_everything_when_the_last_step_fails(backend: str) -> None:
     with Scratch(addresses=True) as scratch:
         for family in FAMILIES:
             scratch.restore(BACKENDS[backend][1], family, strangers(family), "--counters")
-        with owned(scratch, "inet istio-proxy-nat"), everything_stays(scratch):
+        with with_owner(scratch, "inet istio-proxy-nat"), everything_stays(scratch):
             failed(scratch.tool(*options, *ALL_SORTS, "--reconcile"), "istio-proxy-nat")
 
 
@@ -222,7 +224,7 @@ class Broken(Machine):
 
 def wanted(*arguments: str, ipv6: bool = True) -> Ruleset:
     """Return the rules of a command line."""
-    from istio_iptables.goflags import read
+    from istio_iptables.settings.go_flags import read
 
     given = {item.setting.name: item.text for item in read(arguments).settings}
     return build(configure(given, environment=Facts(ipv4=True, ipv6=ipv6)))
@@ -261,7 +263,7 @@ class FakeKernel:
 
     def __init__(self, live: Live, fails_at: int, cannot_undo: bool = False) -> None:
         self.tables = {(p, t.family, t.name): t for p, tables in live.tables.items() for t in tables}
-        self.network = set(live.network)
+        self.routing = set(live.routing)
         self.left = fails_at
         self.cannot_undo = cannot_undo
 
@@ -270,30 +272,34 @@ class FakeKernel:
         if self.left == -1 or (self.cannot_undo and self.left < -1):
             raise KernelError(f"no. {self.left}", "none")
         if isinstance(action, EditTable):
-            key = action.place, action.edit.family, action.edit.table
+            key = action.location, action.edit.family, action.edit.table
             table = apply_to(self.tables.get(key, Table(*key[1:])), action.edit)
             self.tables[key] = table
         elif isinstance(action, AddObject):
-            assert action.item not in self.network
-            self.network.add(action.item)
+            assert action.item not in self.routing
+            self.routing.add(action.item)
         else:
             assert isinstance(action, RemoveObject)
-            self.network.remove(action.item)
+            self.routing.remove(action.item)
 
     def state(self) -> object:
         rules = {(*key, c.name): c.rules for key, t in self.tables.items() for c in t.chains if c.rules}
-        return rules, self.network
+        return rules, self.routing
 
 
 @pytest.mark.parametrize("step", range(12))
 def test_execute_undoes_what_it_did(step: int) -> None:
-    live = Live({"legacy": (), "nft": ()})
+    live = Live({"iptables-legacy": (), "iptables-nft": ()})
     first, second = wanted(*OTHER), wanted(*ALL_SORTS)
     kernel = FakeKernel(live, -2)
-    execute(make_plan(live, first, "legacy"), kernel)
-    live = Live({"legacy": tuple(kernel.tables.values()), "nft": ()}, tuple(kernel.network))
-    for rules, place in ((second, "nft"), (second, "legacy"), (Ruleset(), "legacy")):
-        plan = make_plan(live, rules, place)  # type: ignore[arg-type]
+    execute(make_plan(live, first, "iptables-legacy"), kernel)
+    live = Live({"iptables-legacy": tuple(kernel.tables.values()), "iptables-nft": ()}, tuple(kernel.routing))
+    for rules, location in (
+        (second, "iptables-nft"),
+        (second, "iptables-legacy"),
+        (Ruleset(), "iptables-legacy"),
+    ):
+        plan = make_plan(live, rules, location)  # type: ignore[arg-type]
         fake = FakeKernel(live, step)
         before = fake.state()
         if step >= len(plan.actions):
@@ -305,17 +311,17 @@ def test_execute_undoes_what_it_did(step: int) -> None:
 
 
 def test_what_cannot_be_undone_is_named() -> None:
-    live = Live({"legacy": (), "nft": ()})
+    live = Live({"iptables-legacy": (), "iptables-nft": ()})
     kernel = FakeKernel(live, 2, cannot_undo=True)
     with pytest.raises(KernelError) as caught:
-        execute(make_plan(live, wanted("--dual-stack"), "legacy"), kernel)
-    assert "and this could not be put back: ipv4 nat (legacy)" in str(caught.value)
+        execute(make_plan(live, wanted("--dual-stack"), "iptables-legacy"), kernel)
+    assert "and this could not be put back: ipv4 nat (iptables-legacy)" in str(caught.value)
     assert "::6/128" in str(caught.value)
 
 
 def test_a_worker_that_is_killed_does_not_stop_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     """libiptc's own process dies (as when memory runs out) after some of the steps."""
-    from istio_iptables.backends.libiptc import Libiptc
+    from istio_iptables.kernel.xtables.libiptc import Libiptc
 
     with Scratch(addresses=True) as scratch:
         scratch.apply(*OTHER)
@@ -461,7 +467,7 @@ def test_the_whole_command_killed_at_random_moments(backend: str) -> None:
         scratch.apply(*options, *OTHER, "--reconcile")
         assert tables_of(scratch) == states[1]
         scratch.apply("cleanup")
-        assert not ours(scratch.save(variant, "ipv4"))
+        assert not owned(scratch.save(variant, "ipv4"))
 
 
 # --- several at once ------------------------------------------------------------------------
@@ -649,7 +655,7 @@ def test_net_admin_and_net_raw_are_enough(backend: str) -> None:
 def test_not_root() -> None:
     nobody = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups"]
     with Scratch() as scratch:
-        if scratch.run(*nobody, sys.executable, "-c", "import istio_iptables.usecases").returncode:
+        if scratch.run(*nobody, sys.executable, "-c", "import istio_iptables.cli.handlers").returncode:
             pytest.skip("nobody may not read this checkout")
         for arguments in ([], ["cleanup"], ["diff"]):
             failed(scratch.tool(*arguments, prefix=nobody), "NET_ADMIN and NET_RAW", "run as root")
@@ -768,7 +774,7 @@ def test_64_owner_groups_by_libiptc() -> None:
         scratch.apply("--dual-stack", env=groups(64))
         for family in FAMILIES:
             with scratch.inside(), Machine(writing=False) as machine:
-                tables = machine.read(Ruleset()).tables["legacy"]
+                tables = machine.read(Ruleset()).tables["iptables-legacy"]
             (nat,) = [table for table in tables if (table.family, table.name) == (family, "nat")]
             assert max(len(rule.matches) for rule in nat.chain("ISTIO_OUTPUT").rules) == 64
         assert "nothing to do" in scratch.apply("--dual-stack", env=groups(64)).stderr
@@ -853,7 +859,7 @@ def test_rules_of_ours_that_iptables_can_no_longer_read_are_not_taken_for_none(c
             done = scratch.tool(*arguments)
             assert done.returncode in (1, 3), done.stderr
             assert scratch.nft("list", "ruleset") == before
-            assert not ours(scratch.save("legacy", "ipv4"))
+            assert not owned(scratch.save("legacy", "ipv4"))
         cleaned = scratch.tool("cleanup")
         assert cleaned.returncode == 1 or "ISTIO" not in scratch.nft("list", "ruleset")
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.test_startup import expensive
 
-from .scratch import FAMILIES, KERNEL, Family, Scratch
+from ..support.scratch import FAMILIES, KERNEL, Family, Scratch
 
 pytestmark = KERNEL
 
@@ -47,7 +47,7 @@ def test_no_run_imports_what_is_expensive(scratch: Scratch, arguments: list[str]
     """Not even the one that writes: the library is loaded by another process."""
     for more in ([], [], ["--reconcile", "-o", "123"], ["-o", "123", "diff"], ["cleanup"], ["cleanup"]):
         modules = imported(scratch, RUN, *arguments, *more)
-        assert "istio_iptables.backends.libiptc" in modules
+        assert "istio_iptables.kernel.xtables.libiptc" in modules
         assert expensive(modules) == set()
         assert not any("prob" in module or "validation" in module for module in modules)
 

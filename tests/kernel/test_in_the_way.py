@@ -5,7 +5,7 @@ import json
 import pytest
 
 from istio_iptables import Facts, Machine, build, configure, prepare
-from tests.kernel.scratch import KERNEL, Scratch
+from tests.support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 

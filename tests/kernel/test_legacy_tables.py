@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from istio_iptables.backends import legacy_tables
+from istio_iptables.kernel.xtables import read_tables
 
-from .scratch import FAMILIES, KERNEL, Family, Scratch
+from ..support.scratch import FAMILIES, KERNEL, Family, Scratch
 from .test_apply import ALL_SORTS, traffic
 
 pytestmark = KERNEL
@@ -98,14 +98,14 @@ def scratch() -> Iterator[Scratch]:
         yield made
 
 
-def by_libiptc(scratch: Scratch, family: Family, table: str) -> list[legacy_tables.Chain]:
+def by_libiptc(scratch: Scratch, family: Family, table: str) -> list[read_tables.Chain]:
     done = scratch.python(BY_LIBIPTC, family, table)
     assert done.returncode == 0, done.stderr
-    read: list[legacy_tables.Chain] = ast.literal_eval(done.stdout)
+    read: list[read_tables.Chain] = ast.literal_eval(done.stdout)
     return read
 
 
-def without_remains(chains: list[legacy_tables.Chain], family: Family) -> list[legacy_tables.Chain]:
+def without_remains(chains: list[read_tables.Chain], family: Family) -> list[read_tables.Chain]:
     """Clear what stands behind the names of extensions: the kernel leaves there what is in the reader's
     memory."""
 
@@ -121,12 +121,12 @@ def without_remains(chains: list[legacy_tables.Chain], family: Family) -> list[l
     return [(name, [(cleared(entry), target) for entry, target in rules]) for name, rules in chains]
 
 
-def assert_same(scratch: Scratch, family: Family) -> dict[str, list[legacy_tables.Chain]]:
+def assert_same(scratch: Scratch, family: Family) -> dict[str, list[read_tables.Chain]]:
     found = {}
     for table in TABLES:
         wanted = by_libiptc(scratch, family, table)
         with scratch.inside():
-            found[table] = legacy_tables.read(family, table)  # type: ignore[arg-type]
+            found[table] = read_tables.read(family, table)  # type: ignore[arg-type]
         assert found[table] == without_remains(wanted, family)
     return found
 
@@ -155,8 +155,8 @@ def test_our_tables(scratch: Scratch, arguments: list[str]) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whether_a_table_exists(scratch: Scratch, family: Family) -> None:
     with scratch.inside():
-        assert legacy_tables.exists(family, "raw")
-        assert not legacy_tables.exists(family, "nonesuch")  # type: ignore[arg-type]
+        assert read_tables.exists(family, "raw")
+        assert not read_tables.exists(family, "nonesuch")  # type: ignore[arg-type]
     assert scratch.legacy_tables() == {f"{family}/raw"}
 
 
@@ -165,15 +165,15 @@ class Meddler:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, change: object) -> None:
         self.answers = 0
-        original = legacy_tables._Socket._ask
+        original = read_tables._Socket._ask
 
-        def ask(kernel: legacy_tables._Socket, option: int, request: bytes) -> bytes:
+        def ask(kernel: read_tables._Socket, option: int, request: bytes) -> bytes:
             self.answers += 1
             if self.answers == at or at == 0:
                 change()  # type: ignore[operator]
             return original(kernel, option, request)
 
-        monkeypatch.setattr(legacy_tables._Socket, "_ask", ask)
+        monkeypatch.setattr(read_tables._Socket, "_ask", ask)
 
 
 @pytest.mark.parametrize("at", [2, 3], ids=["another size", "other chains"])
@@ -183,7 +183,7 @@ def test_a_table_that_changes_while_it_is_read_is_read_again(
     scratch.restore("legacy", "ipv4", STRANGE)
     meddler = Meddler(monkeypatch, at, lambda: scratch.check("iptables-legacy", "-I", "INPUT", "-j", "zebra"))
     with scratch.inside():
-        found = dict(legacy_tables.read("ipv4", "filter"))  # type: ignore[arg-type]
+        found = dict(read_tables.read("ipv4", "filter"))  # type: ignore[arg-type]
     assert [name for _, name in found["INPUT"]][:2] == ["zebra", "zebra"]
     assert meddler.answers > 3
 
@@ -193,5 +193,5 @@ def test_a_table_that_never_stops_changing_is_given_up(
 ) -> None:
     Meddler(monkeypatch, 0, lambda: scratch.check("iptables-legacy", "-A", "INPUT", "-j", "ACCEPT"))
     with scratch.inside(), pytest.raises(OSError, match="keeps changing") as caught:
-        legacy_tables.read("ipv4", "filter")  # type: ignore[arg-type]
+        read_tables.read("ipv4", "filter")  # type: ignore[arg-type]
     assert caught.value.errno == errno.EAGAIN

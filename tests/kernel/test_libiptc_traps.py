@@ -22,22 +22,22 @@ from dataclasses import dataclass
 import pytest
 
 from istio_iptables import Facts, KernelError, Machine, Ruleset, build, configure, prepare
-from istio_iptables.backends.libiptc import Libiptc
-from istio_iptables.edit import Insert, TableEdit
-from istio_iptables.goflags import read
-from istio_iptables.ruleset import (
+from istio_iptables.kernel.xtables.libiptc import Libiptc
+from istio_iptables.rules.edit import Insert, TableEdit
+from istio_iptables.rules.model import (
     RETURN,
+    Cidr,
     Destination,
     InInterface,
-    Network,
     OutInterface,
     Redirect,
     Rule,
     Transport,
 )
-from tests.oracle import expected, normalise_save
+from istio_iptables.settings.go_flags import read
+from tests.support.oracle import expected, normalise_save
 
-from .scratch import (
+from ..support.scratch import (
     FAMILIES,
     KERNEL,
     SETPRIV,
@@ -52,7 +52,7 @@ from .test_apply import ALL_SORTS, rules_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from istio_iptables.ruleset import TableName
+    from istio_iptables.rules.model import TableName
 
 pytestmark = KERNEL
 
@@ -287,7 +287,7 @@ def test_refresh_after_every_commit(scratch: Scratch, libiptc: Libiptc) -> None:
             scratch.check(
                 "iptables-legacy", *f"-t nat -A OUTPUT -p udp --dport {number + 1} -j RETURN".split()
             )
-            network = Destination(Network(4, (10 << 24) + number, 32))
+            network = Destination(Cidr(4, (10 << 24) + number, 32))
             libiptc.apply(insert("ipv4", "nat", "OUTPUT", Rule((network,), RETURN)))
         scratch.check(*shlex.split("iptables-legacy -t nat -A OUTPUT -p udp --dport 6 -j RETURN"))
         (table,) = libiptc.read("ipv4")

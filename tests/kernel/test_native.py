@@ -12,9 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle import normalise_save
+from tests.support.oracle import normalise_save
 
-from .scratch import FAMILIES, KERNEL, PACKAGE_FOLDER, SETPRIV, VARIANTS, Result, Scratch, ours, wait_until
+from ..support.scratch import (
+    FAMILIES,
+    KERNEL,
+    PACKAGE_FOLDER,
+    SETPRIV,
+    VARIANTS,
+    Result,
+    Scratch,
+    owned,
+    wait_until,
+)
 from .test_apply import ALL_SORTS, NOBODY, ip_commands, readable_by_nobody, strangers, traffic
 from .test_failures import OTHER, at_once, everything_stays, failed, hidden
 
@@ -47,7 +57,7 @@ def native(scratch: Scratch, *, counters: bool = False) -> dict[str, list[str]]:
 def iptables(scratch: Scratch) -> list[str]:
     """Return all that is ours in the tables of iptables."""
     return [
-        line for variant in VARIANTS for family in FAMILIES for line in ours(scratch.save(variant, family))
+        line for variant in VARIANTS for family in FAMILIES for line in owned(scratch.save(variant, family))
     ]
 
 
@@ -131,7 +141,7 @@ def test_second_run_writes_nothing(arguments: list[str]) -> None:
     """Neither does diff; counters survive, and no transaction is made."""
     with Scratch(addresses=True) as scratch:
         first = scratch.apply(*NATIVE, *arguments)
-        assert "backend nft: native nftables rules were asked for" in first.stderr
+        assert "backend nftables: native nftables rules were asked for" in first.stderr
         assert re.search(r"planned: nftables istio-proxy-\S.*: write \d+ rules", first.stderr)
         traffic(scratch)
         before, generation = scratch.state(counters=True), scratch.generation()
@@ -169,12 +179,12 @@ def test_changed_settings_are_shown_and_change_nothing() -> None:
         assert "--reconcile replaces them" in shown.stderr
         lines = shown.stdout.splitlines()
         for line in (
-            "@ inet istio-proxy-nat (native nftables)",
+            "@ inet istio-proxy-nat (nftables)",
             "-istio-inbound: tcp dport 80 counter jump istio-in-redirect",
             "+istio-inbound: tcp dport 81 counter jump istio-in-redirect",
             "-istio-output: ip daddr 10.0.0.0/8 counter return",
             "+istio-output: ip daddr { 10.0.0.0/8, 192.0.2.1 } counter return",
-            "@ inet istio-proxy-mangle (native nftables)",
+            "@ inet istio-proxy-mangle (nftables)",
             "+table inet istio-proxy-mangle",
         ):
             assert line in lines
@@ -185,8 +195,8 @@ def test_changed_settings_are_shown_and_change_nothing() -> None:
         assert done.returncode == 3
         assert found["differs"]
         assert [part["part"] for part in found["parts"]] == [
-            "inet istio-proxy-nat (native nftables)",
-            "inet istio-proxy-mangle (native nftables)",
+            "inet istio-proxy-nat (nftables)",
+            "inet istio-proxy-mangle (nftables)",
         ]
         assert "istio-inbound: tcp dport 80 counter jump istio-in-redirect" in found["parts"][0]["removed"]
         assert "table inet istio-proxy-mangle" in found["parts"][1]["added"]
@@ -351,8 +361,8 @@ def test_moving_is_a_change_like_any_other(start: str, end: str, sort: list[str]
         for arguments in ([], ["diff"]):
             shown = scratch.tool(*PLACES[end], *sort, *arguments)
             assert shown.returncode == 3
-            assert "@ inet istio-proxy-nat (native nftables)" in shown.stdout
-            assert f"@ ipv6 nat ({end if start == 'native' else start})" in shown.stdout
+            assert "@ inet istio-proxy-nat (nftables)" in shown.stdout
+            assert f"@ ipv6 nat (iptables-{end if start == 'native' else start})" in shown.stdout
         assert (scratch.state(counters=True), scratch.generation()) == (before, generation)
         moved = scratch.apply(*PLACES[end], *sort, "--reconcile")
         planned = [line for line in moved.stderr.splitlines() if "planned: ip " in line]

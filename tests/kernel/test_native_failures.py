@@ -17,9 +17,9 @@ import pytest
 
 from istio_iptables import KernelError, Machine, Ruleset, prepare
 
-from .scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, refuse_replacing
+from ..support.scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, refuse_replacing
 from .test_apply import ALL_SORTS, strangers, traffic
-from .test_failures import OTHER, Broken, everything_stays, failed, owned, wanted
+from .test_failures import OTHER, Broken, everything_stays, failed, wanted, with_owner
 from .test_native import NATIVE, PLACES, STRANGERS, in_place_of_nft, native, network
 
 pytestmark = KERNEL
@@ -48,7 +48,7 @@ def test_what_nft_refuses_is_not_begun(before: str) -> None:
     with Scratch(addresses=True) as scratch:
         if before != "nothing":
             scratch.apply(*PLACES[before], "-m", "TPROXY", "--dual-stack")
-        with owned(scratch, "inet istio-proxy-raw"), everything_stays(scratch):
+        with with_owner(scratch, "inet istio-proxy-raw"), everything_stays(scratch):
             generation = scratch.generation()
             done = scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile")
             failed(done, "program owns the table", "end that program")

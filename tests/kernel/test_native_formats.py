@@ -10,16 +10,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as hypothesis_settings
 
-from istio_iptables import Facts, build, configure, native
-from istio_iptables import ruleset as rules
-from istio_iptables.backends import native as backend
-from istio_iptables.lists import union
-from istio_iptables.native import Addresses, NativeChain, NativeTable, Ports, translate
-from istio_iptables.plan import EditNative
-from istio_iptables.ruleset import ACCEPT, Counters, Rule
-from tests import strategies
+from istio_iptables import Facts, build, configure
+from istio_iptables.change.actions import EditNative
+from istio_iptables.kernel import nft_command
+from istio_iptables.rules import model
+from istio_iptables.rules.lists import union
+from istio_iptables.rules.model import ACCEPT, Counters, Rule
+from istio_iptables.rules.nftables import model as nftables
+from istio_iptables.rules.nftables.model import Addresses, NativeChain, NativeTable, Ports
+from istio_iptables.rules.nftables.translate import translate
+from tests.support import strategies
 
-from .scratch import KERNEL, Scratch
+from ..support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 
@@ -58,7 +60,7 @@ def counted(tables: tuple[NativeTable, ...]) -> dict[tuple[str, str], list[tuple
 
 
 def read() -> tuple[NativeTable, ...]:
-    found = backend.read()
+    found = nft_command.NftCommand().read()
     assert not any(table.text for table in found), "nothing of it is strange"
     return found
 
@@ -73,9 +75,9 @@ def test_rules_for_any_settings_are_read_back_equal(
     with scratch.inside():
         try:
             for wanted in (tables_for({**one, "rule-comments": "true"}, pod), tables_for(other, pod), ()):
-                backend.check(EditNative(live, wanted))
+                nft_command.NftCommand().check(EditNative(live, wanted))
                 assert set(read()) == set(live), "--check changes nothing"
-                backend.apply(EditNative(live, wanted))
+                nft_command.NftCommand().do(EditNative(live, wanted))
                 live = read()
                 assert set(live) == set(wanted)
         finally:
@@ -94,15 +96,15 @@ def table_of(*written: Rule) -> NativeTable:
 )
 @example(
     table_of(Rule((Ports("source", "udp", ((0, 65535),), negated=True),), ACCEPT)),
-    table_of(Rule((native.Owners("user", ((0, 2**32 - 2),)),), ACCEPT)),
+    table_of(Rule((nftables.Owners("user", ((0, 2**32 - 2),)),), ACCEPT)),
 )
 @example(
     table_of(Rule((Addresses("source", "ipv4", ((1, 7), (9, 9), (2**32 - 2, 2**32 - 1))),), ACCEPT)),
     table_of(Rule((Addresses("source", "ipv6", ((0, 0), (2**128 - 7, 2**128 - 1))),), ACCEPT)),
 )
 @example(
-    table_of(Rule((rules.ConntrackState(frozenset({"INVALID", "UNTRACKED", "NEW"})),), rules.RestoreMark())),
-    table_of(Rule((), rules.ConntrackZone(65535), counters=Counters(1, 2))),
+    table_of(Rule((model.ConntrackState(frozenset({"INVALID", "UNTRACKED", "NEW"})),), model.RestoreMark())),
+    table_of(Rule((), model.ConntrackZone(65535), counters=Counters(1, 2))),
 )
 def test_rules_of_any_kind_are_read_back_equal_with_their_counters(
     scratch: Scratch, one: NativeTable, other: NativeTable
@@ -111,7 +113,7 @@ def test_rules_of_any_kind_are_read_back_equal_with_their_counters(
         try:
             live: tuple[NativeTable, ...] = ()
             for wanted in ((one,), (other,), ()):
-                backend.apply(EditNative(live, wanted))
+                nft_command.NftCommand().do(EditNative(live, wanted))
                 live = read()
                 assert counted(live) == counted(wanted)
                 assert live == wanted
@@ -120,16 +122,16 @@ def test_rules_of_any_kind_are_read_back_equal_with_their_counters(
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_twenty_thousand_networks_and_some_ranges(scratch: Scratch, family: rules.Family) -> None:
+def test_twenty_thousand_networks_and_some_ranges(scratch: Scratch, family: model.Family) -> None:
     """Sets this long are written and printed in many lines."""
     start = 10 << 24 if family == "ipv4" else 0xFD << 120
     networks = [(start + number * 512, start + number * 512 + 200 + number % 100) for number in range(20_000)]
     wanted = (table_of(Rule((Addresses("destination", family, union(networks)),), ACCEPT)),)
     with scratch.inside():
-        backend.check(EditNative((), wanted))
-        backend.apply(EditNative((), wanted))
+        nft_command.NftCommand().check(EditNative((), wanted))
+        nft_command.NftCommand().do(EditNative((), wanted))
         assert read() == wanted
-        backend.apply(EditNative(wanted, ()))
+        nft_command.NftCommand().do(EditNative(wanted, ()))
         assert read() == ()
 
 

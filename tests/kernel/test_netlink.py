@@ -23,8 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from istio_iptables import lean, netlink
-from istio_iptables.netlink import Address, NetlinkError, PolicyRule, Route, messages
+from istio_iptables.kernel.netlink import messages, nftables, routing
+from istio_iptables.kernel.netlink.routing import Address, NetlinkError, PolicyRule, Route
+from istio_iptables.startup import c_modules
 
 pytestmark = [
     pytest.mark.kernel,
@@ -179,7 +180,7 @@ def test_addresses_are_those_that_ip_shows(wired):
         "::6/128 dev lo",
     ):
         wired.ip(f"address add {words}")
-    found = wired.call(netlink.addresses)
+    found = wired.call(routing.addresses)
     assert len(found) == len(set(found))
     assert set(found) == seen_addresses(wired)
     index = int(wired.run("cat", "/sys/class/net/d0/ifindex").stdout)
@@ -193,7 +194,7 @@ def test_addresses_are_those_that_ip_shows(wired):
 )
 def test_of_a_point_to_point_link_the_own_address_counts(wired, words, own):
     wired.ip(f"address add {words} dev d0")
-    found = wired.call(netlink.addresses)
+    found = wired.call(routing.addresses)
     assert own in [a.address for a in found]
     assert set(found) == seen_addresses(wired)
 
@@ -201,13 +202,13 @@ def test_of_a_point_to_point_link_the_own_address_counts(wired, words, own):
 def test_interfaces_that_are_down_count_too(space):
     space.ip("link add d0 type veth peer name d1")
     space.ip("address add 10.1.2.3/24 dev d0")
-    assert "d0" in [a.interface for a in space.call(netlink.addresses)]
+    assert "d0" in [a.interface for a in space.call(routing.addresses)]
 
 
 def test_two_hundred_addresses_come_whole_and_ipv4_first(wired):
     wired.ip_batch(f"address add 10.0.{n}.1/24 dev d0" for n in range(200))
     wired.ip_batch((f"address add 2001:db8:{n:x}::1/64 dev d0" for n in range(200)), "-6")
-    found = wired.call(netlink.addresses)
+    found = wired.call(routing.addresses)
     assert len(found) == len(set(found)) > 400
     assert set(found) == seen_addresses(wired)
     families = [a.family for a in found]
@@ -218,33 +219,33 @@ def test_two_hundred_addresses_come_whole_and_ipv4_first(wired):
 def test_with_ipv6_off_there_are_only_ipv4_addresses(wired):
     wired.ip("address add 10.1.2.3/24 dev d0")
     switch_ipv6_off(wired)
-    found = wired.call(netlink.addresses)
+    found = wired.call(routing.addresses)
     assert [a.address for a in found] == ["127.0.0.1", "10.1.2.3"]
     assert set(found) == seen_addresses(wired)
 
 
 def test_a_namespace_without_addresses(space):
     space.ip("address flush dev lo")
-    assert space.call(netlink.addresses) == ()
+    assert space.call(routing.addresses) == ()
 
 
 def test_an_interface_that_goes_away_meanwhile_takes_its_addresses_along(wired):
     wired.ip("address add 10.1.2.3/24 dev d0")
 
     def read():
-        dump = netlink.dump
+        dump = messages.dump
 
         def dump_and_lose_d0(*arguments):
             payloads = dump(*arguments)
             wired.ip("link delete d0")
             return payloads
 
-        netlink.dump = dump_and_lose_d0
-        return netlink.addresses()
+        messages.dump = dump_and_lose_d0
+        return routing.addresses()
 
     found = wired.call(read)
     assert [a.interface for a in found] == ["lo", "lo"]
-    assert wired.call(netlink.addresses) == found
+    assert wired.call(routing.addresses) == found
 
 
 def seen_settled(space):
@@ -275,13 +276,13 @@ def test_an_added_address_is_the_one_that_ip_adds(wired, family, address, prefix
     wired.ip(f"address delete {words}")
     assert seen_settled(wired) == before
 
-    wired.call(netlink.add_address, family, address, prefix, interface, nodad=nodad and family == "ipv6")
+    wired.call(routing.add_address, family, address, prefix, interface, nodad=nodad and family == "ipv6")
     assert seen_settled(wired) == theirs
     assert (family, address, prefix, interface) in [
-        (a.family, a.address, a.prefix, a.interface) for a in wired.call(netlink.addresses)
+        (a.family, a.address, a.prefix, a.interface) for a in wired.call(routing.addresses)
     ]
 
-    wired.call(netlink.delete_address, family, address, prefix, interface)
+    wired.call(routing.delete_address, family, address, prefix, interface)
     assert seen_settled(wired) == before
 
 
@@ -289,29 +290,29 @@ def test_an_added_address_is_the_one_that_ip_adds(wired, family, address, prefix
 def test_addresses_made_by_ip_can_be_deleted_and_the_other_way_round(space, family, address, prefix, _nodad):
     before = space.see("address show")
     space.ip(f"address add {address}/{prefix} dev lo")
-    space.call(netlink.delete_address, family, address, prefix, "lo")
+    space.call(routing.delete_address, family, address, prefix, "lo")
     assert space.see("address show") == before
-    space.call(netlink.add_address, family, address, prefix, "lo")
+    space.call(routing.add_address, family, address, prefix, "lo")
     space.ip(f"address delete {address}/{prefix} dev lo")
     assert space.see("address show") == before
 
 
 @pytest.mark.parametrize(("family", "address", "prefix"), [("ipv4", "10.1.2.3", 24), ("ipv6", "::6", 128)])
 def test_an_address_twice_and_none_say_why_as_ip_does(space, family, address, prefix):
-    space.call(netlink.add_address, family, address, prefix, "lo")
-    error = refused(space, netlink.add_address, family, address, prefix, "lo")
+    space.call(routing.add_address, family, address, prefix, "lo")
+    error = refused(space, routing.add_address, family, address, prefix, "lo")
     assert error.errno == errno.EEXIST
     assert f"add address {address}/{prefix} to lo: File exists" in str(error)
     assert explained(error) == space.refusal(f"address add {address}/{prefix} dev lo")
 
-    error = refused(space, netlink.delete_address, family, address, prefix - 1, "lo")
+    error = refused(space, routing.delete_address, family, address, prefix - 1, "lo")
     assert error.errno == errno.EADDRNOTAVAIL
     assert f"delete address {address}/{prefix - 1} from lo" in str(error)
     assert explained(error) == space.refusal(f"address delete {address}/{prefix - 1} dev lo")
-    assert address in [a.address for a in space.call(netlink.addresses)]
+    assert address in [a.address for a in space.call(routing.addresses)]
 
 
-@pytest.mark.parametrize("function", [netlink.add_address, netlink.delete_address])
+@pytest.mark.parametrize("function", [routing.add_address, routing.delete_address])
 def test_what_is_no_address_or_no_interface(space, function):
     for family, address in (("ipv4", "::6"), ("ipv6", "10.0.0.1"), ("ipv4", "10.0.0.1; reboot")):
         error = refused(space, function, family, address, 32, "lo")
@@ -326,7 +327,7 @@ def test_what_is_no_address_or_no_interface(space, function):
 
 def test_an_ipv6_address_where_ipv6_is_off_says_why(space):
     switch_ipv6_off(space)
-    error = refused(space, netlink.add_address, "ipv6", "::6", 128, "lo", nodad=True)
+    error = refused(space, routing.add_address, "ipv6", "::6", 128, "lo", nodad=True)
     assert error.errno == errno.EACCES
     assert explained(error) == space.refusal("-6 address add ::6/128 dev lo nodad")
 
@@ -340,13 +341,13 @@ def seen_rules(space, family):
 
 def our_rules(space, family):
     """Return the rules that are not the kernel's own."""
-    found = space.call(netlink.policy_rules, family)
+    found = space.call(routing.policy_rules, family)
     return [rule for rule in found if rule.priority not in (0, 32766, 32767)]
 
 
 @each_family
 def test_a_fresh_namespace_has_the_kernels_rules(space, family):
-    found = space.call(netlink.policy_rules, family)
+    found = space.call(routing.policy_rules, family)
     tables = {"local": 255, "main": 254, "default": 253}
     assert [(r.priority, r.table) for r in found] == [
         (r["priority"], tables[r["table"]]) for r in seen_rules(space, family)
@@ -365,14 +366,14 @@ def test_an_added_rule_is_the_one_that_ip_adds(space, family, table, mark):
     text = space.ip(f"{FLAG[family]} rule show")
     space.ip(f"{FLAG[family]} rule delete fwmark {mark} lookup {table}")
 
-    space.call(netlink.add_policy_rule, family, mark, table)
+    space.call(routing.add_policy_rule, family, mark, table)
     assert seen_rules(space, family) == theirs
     assert space.ip(f"{FLAG[family]} rule show") == text
     assert seen_rules(space, OTHER[family]) == others
 
     rule = PolicyRule(family, mark, ALL_ONES, table, 32765, True)
     assert our_rules(space, family) == [rule]
-    space.call(netlink.delete_policy_rule, rule)
+    space.call(routing.delete_policy_rule, rule)
     assert seen_rules(space, family) == before
 
 
@@ -383,9 +384,9 @@ def test_rules_made_by_ip_can_be_deleted_and_the_other_way_round(space, family, 
     before = seen_rules(space, family)
     space.ip(f"{FLAG[family]} rule add fwmark {mark} lookup {table}")
     [rule] = our_rules(space, family)
-    space.call(netlink.delete_policy_rule, rule)
+    space.call(routing.delete_policy_rule, rule)
     assert seen_rules(space, family) == before
-    space.call(netlink.add_policy_rule, family, mark, table)
+    space.call(routing.add_policy_rule, family, mark, table)
     space.ip(f"{FLAG[family]} rule delete fwmark {mark} lookup {table}")
     assert seen_rules(space, family) == before
 
@@ -397,17 +398,17 @@ def test_the_priority_is_chosen_as_for_ip(space, family, earlier):
     space.ip(f"{FLAG[family]} rule add fwmark 1337 lookup 133")
     theirs = seen_rules(space, family)
     space.ip(f"{FLAG[family]} rule delete fwmark 1337 lookup 133")
-    space.call(netlink.add_policy_rule, family, 1337, 133)
+    space.call(routing.add_policy_rule, family, 1337, 133)
     assert seen_rules(space, family) == theirs
 
 
 @each_family
 def test_the_kernel_takes_a_second_rule_for_another_one_as_with_ip(space, family):
-    space.call(netlink.add_policy_rule, family, 1337, 133)
-    space.call(netlink.add_policy_rule, family, 1337, 133)
+    space.call(routing.add_policy_rule, family, 1337, 133)
+    space.call(routing.add_policy_rule, family, 1337, 133)
     first, second = our_rules(space, family)
     assert (first.priority, second.priority) == (32764, 32765)
-    space.call(netlink.delete_policy_rule, second)
+    space.call(routing.delete_policy_rule, second)
     assert our_rules(space, family) == [first]
 
 
@@ -417,8 +418,8 @@ def test_a_rule_for_mark_zero_is_the_one_that_ip_adds(space, family):
     theirs = seen_rules(space, family)
     [rule] = our_rules(space, family)
     assert rule == PolicyRule(family, 0, 0, 133, 32765, True)
-    space.call(netlink.delete_policy_rule, rule)
-    space.call(netlink.add_policy_rule, family, 0, 133)
+    space.call(routing.delete_policy_rule, rule)
+    space.call(routing.add_policy_rule, family, 0, 133)
     assert seen_rules(space, family) == theirs
 
 
@@ -427,7 +428,7 @@ def test_a_mask_and_a_priority_leave_a_rule_plain(space, family):
     space.ip(f"{FLAG[family]} rule add fwmark 0x10/0xf0 lookup 4000 priority 4294967295")
     rule = our_rules(space, family)[-1]
     assert rule == PolicyRule(family, 0x10, 0xF0, 4000, 4294967295, True)
-    space.call(netlink.delete_policy_rule, rule)
+    space.call(routing.delete_policy_rule, rule)
     assert our_rules(space, family) == []
 
 
@@ -467,7 +468,7 @@ def test_a_rule_with_anything_more_is_not_plain(space, family, words):
     [rule] = our_rules(space, family)
     assert (rule.mark, rule.mask, rule.priority, rule.plain) == (1337, ALL_ONES, 100, False)
     with pytest.raises(ValueError, match="priority=100"):
-        space.call(netlink.delete_policy_rule, rule)
+        space.call(routing.delete_policy_rule, rule)
     assert seen_rules(space, family) == before
 
 
@@ -476,14 +477,14 @@ def test_a_foreign_rule_with_more_selectors_is_never_deleted_instead(space, fami
     space.ip(f"{FLAG[family]} rule add fwmark 1337 lookup 133 iif lo priority 100")
     before = seen_rules(space, family)
     wanted = PolicyRule(family, 1337, ALL_ONES, 133, 100, True)
-    error = refused(space, netlink.delete_policy_rule, wanted)
+    error = refused(space, routing.delete_policy_rule, wanted)
     assert error.errno == errno.ENOTUNIQ
     assert "plain=False" in str(error)
     assert seen_rules(space, family) == before
 
     # The kernel would take the first one, which is still the foreign one.
     space.ip(f"{FLAG[family]} rule add fwmark 1337 lookup 133 priority 100")
-    assert refused(space, netlink.delete_policy_rule, wanted).errno == errno.ENOTUNIQ
+    assert refused(space, routing.delete_policy_rule, wanted).errno == errno.ENOTUNIQ
     assert len(our_rules(space, family)) == 2
 
 
@@ -495,8 +496,8 @@ def test_foreign_rules_of_the_same_priority_are_left_alone(space, family, mark):
     space.ip(f"{FLAG[family]} rule add fwmark 7 lookup 133 priority 100")
     space.ip(f"{FLAG[family]} rule add {selector}lookup 133 iif lo priority 100")
     space.ip(f"{FLAG[family]} rule add {selector}lookup 134 priority 100")
-    ours, *foreign = our_rules(space, family)
-    space.call(netlink.delete_policy_rule, ours)
+    owned, *foreign = our_rules(space, family)
+    space.call(routing.delete_policy_rule, owned)
     assert our_rules(space, family) == foreign
 
 
@@ -504,7 +505,7 @@ def test_foreign_rules_of_the_same_priority_are_left_alone(space, family, mark):
 def test_mark_zero_is_no_wildcard_when_a_rule_is_deleted(space, family):
     space.ip(f"{FLAG[family]} rule add fwmark 7 lookup 133 priority 100")
     before = seen_rules(space, family)
-    error = refused(space, netlink.delete_policy_rule, PolicyRule(family, 0, 0, 133, 100, True))
+    error = refused(space, routing.delete_policy_rule, PolicyRule(family, 0, 0, 133, 100, True))
     assert error.errno == errno.ENOTUNIQ
     assert seen_rules(space, family) == before
 
@@ -517,7 +518,7 @@ def test_a_rule_that_differs_in_one_part_is_another_rule(space, family, part, va
     space.ip(f"{FLAG[family]} rule add fwmark 1337 lookup 133 priority 100")
     before = seen_rules(space, family)
     [rule] = our_rules(space, family)
-    error = refused(space, netlink.delete_policy_rule, rule.replace(**{part: value}))
+    error = refused(space, routing.delete_policy_rule, rule.replace(**{part: value}))
     assert error.errno == errno.ENOENT
     assert f"delete {family} policy rule fwmark" in str(error)
     assert seen_rules(space, family) == before
@@ -525,7 +526,7 @@ def test_a_rule_that_differs_in_one_part_is_another_rule(space, family, part, va
 
 def test_rules_stay_readable_and_can_be_made_with_ipv6_off(space):
     switch_ipv6_off(space)
-    space.call(netlink.add_policy_rule, "ipv6", 1337, 133)
+    space.call(routing.add_policy_rule, "ipv6", 1337, 133)
     assert our_rules(space, "ipv6") == [PolicyRule("ipv6", 1337, ALL_ONES, 133, 32765, True)]
 
 
@@ -554,18 +555,18 @@ def seen_routes(space, family, table):
 @each_table
 def test_an_added_route_is_the_one_that_ip_adds(space, family, table):
     before = space.see(f"{FLAG[family]} route show table all")
-    assert space.call(netlink.routes, family, table) == ()
+    assert space.call(routing.routes, family, table) == ()
     space.ip(f"{FLAG[family]} route add local default dev lo table {table}")
     theirs = seen_routes(space, family, table)
     assert theirs[0]
     space.ip(f"{FLAG[family]} route delete local default dev lo table {table}")
 
-    space.call(netlink.add_local_default_route, family, table)
+    space.call(routing.add_local_default_route, family, table)
     assert seen_routes(space, family, table) == theirs
-    assert space.call(netlink.routes, family, table) == (Route(family, table, 2, None, 0, "lo", True),)
-    assert space.call(netlink.routes, OTHER[family], table) == ()
+    assert space.call(routing.routes, family, table) == (Route(family, table, 2, None, 0, "lo", True),)
+    assert space.call(routing.routes, OTHER[family], table) == ()
 
-    space.call(netlink.delete_local_default_route, family, table)
+    space.call(routing.delete_local_default_route, family, table)
     assert space.see(f"{FLAG[family]} route show table all") == before
 
 
@@ -574,10 +575,10 @@ def test_an_added_route_is_the_one_that_ip_adds(space, family, table):
 def test_routes_made_by_ip_can_be_deleted_and_the_other_way_round(space, family, table):
     before = space.see(f"{FLAG[family]} route show table all")
     space.ip(f"{FLAG[family]} route add local default dev lo table {table}")
-    assert space.call(netlink.routes, family, table) == (Route(family, table, 2, None, 0, "lo", True),)
-    space.call(netlink.delete_local_default_route, family, table)
+    assert space.call(routing.routes, family, table) == (Route(family, table, 2, None, 0, "lo", True),)
+    space.call(routing.delete_local_default_route, family, table)
     assert space.see(f"{FLAG[family]} route show table all") == before
-    space.call(netlink.add_local_default_route, family, table)
+    space.call(routing.add_local_default_route, family, table)
     space.ip(f"{FLAG[family]} route delete local default dev lo table {table}")
     assert space.see(f"{FLAG[family]} route show table all") == before
 
@@ -585,14 +586,14 @@ def test_routes_made_by_ip_can_be_deleted_and_the_other_way_round(space, family,
 @each_family
 @each_table
 def test_a_route_twice_and_none(space, family, table):
-    space.call(netlink.add_local_default_route, family, table)
-    error = refused(space, netlink.add_local_default_route, family, table)
+    space.call(routing.add_local_default_route, family, table)
+    error = refused(space, routing.add_local_default_route, family, table)
     assert error.errno == errno.EEXIST
     assert f"add {family} route local default dev lo to table {table}: File exists" in str(error)
-    assert len(space.call(netlink.routes, family, table)) == 1
+    assert len(space.call(routing.routes, family, table)) == 1
 
-    space.call(netlink.delete_local_default_route, family, table)
-    error = refused(space, netlink.delete_local_default_route, family, table)
+    space.call(routing.delete_local_default_route, family, table)
+    error = refused(space, routing.delete_local_default_route, family, table)
     assert error.errno == errno.ESRCH
     assert f"delete {family} route local default dev lo from table {table}" in str(error)
 
@@ -600,11 +601,11 @@ def test_a_route_twice_and_none(space, family, table):
 @each_family
 def test_other_tables_are_neither_shown_nor_touched(space, family):
     for table in (1, 133, 4000, 4001):
-        space.call(netlink.add_local_default_route, family, table)
-    space.call(netlink.delete_local_default_route, family, 133)
-    assert space.call(netlink.routes, family, 133) == ()
+        space.call(routing.add_local_default_route, family, table)
+    space.call(routing.delete_local_default_route, family, 133)
+    assert space.call(routing.routes, family, 133) == ()
     for table in (1, 4000, 4001):
-        assert [r.table for r in space.call(netlink.routes, family, table)] == [table]
+        assert [r.table for r in space.call(routing.routes, family, table)] == [table]
 
 
 NOT_PLAIN_ROUTES = [
@@ -649,11 +650,11 @@ def test_a_route_with_anything_more_is_not_plain_and_never_deleted(wired, family
     assert done.returncode == 0, done.stderr
     before, _ = seen_routes(wired, family, 133)
     assert before
-    found = wired.call(netlink.routes, family, 133)
+    found = wired.call(routing.routes, family, 133)
     assert found
     assert not any(route.plain for route in found)
     to_lo = [route for route in found if route.destination is None and route.interface == "lo"]
-    error = refused(wired, netlink.delete_local_default_route, family, 133)
+    error = refused(wired, routing.delete_local_default_route, family, 133)
     assert error.errno == (errno.ENOTUNIQ if to_lo else errno.ESRCH)
     after, _ = seen_routes(wired, family, 133)
     assert [without_expiry(route) for route in after] == [without_expiry(route) for route in before]
@@ -667,32 +668,32 @@ def without_expiry(route):
 def test_a_table_that_has_another_default_route_gets_no_second_one(space, family):
     space.ip(f"{FLAG[family]} route add unreachable default table 133")
     before = seen_routes(space, family, 133)
-    assert refused(space, netlink.add_local_default_route, family, 133).errno == errno.EEXIST
+    assert refused(space, routing.add_local_default_route, family, 133).errno == errno.EEXIST
     assert seen_routes(space, family, 133) == before
 
 
 def test_a_plain_route_on_another_interface_is_plain_there(wired):
     wired.ip("route add local default dev d0 table 133")
-    assert wired.call(netlink.routes, "ipv4", 133) == (Route("ipv4", 133, 2, None, 0, "d0", True),)
-    assert refused(wired, netlink.delete_local_default_route, "ipv4", 133).errno == errno.ESRCH
+    assert wired.call(routing.routes, "ipv4", 133) == (Route("ipv4", 133, 2, None, 0, "d0", True),)
+    assert refused(wired, routing.delete_local_default_route, "ipv4", 133).errno == errno.ESRCH
 
 
 def test_a_foreign_route_that_the_kernel_meets_first_is_not_deleted_instead(space):
-    space.call(netlink.add_local_default_route, "ipv4", 133)
+    space.call(routing.add_local_default_route, "ipv4", 133)
     space.ip("route prepend local default dev lo src 127.0.0.1 table 133")
-    foreign, ours = space.call(netlink.routes, "ipv4", 133)
-    assert (foreign.plain, ours.plain) == (False, True)
-    error = refused(space, netlink.delete_local_default_route, "ipv4", 133)
+    foreign, owned = space.call(routing.routes, "ipv4", 133)
+    assert (foreign.plain, owned.plain) == (False, True)
+    error = refused(space, routing.delete_local_default_route, "ipv4", 133)
     assert error.errno == errno.ENOTUNIQ
-    assert space.call(netlink.routes, "ipv4", 133) == (foreign, ours)
+    assert space.call(routing.routes, "ipv4", 133) == (foreign, owned)
 
 
 @each_family
 def test_a_foreign_route_with_a_higher_metric_stays(space, family):
-    space.call(netlink.add_local_default_route, family, 133)
+    space.call(routing.add_local_default_route, family, 133)
     space.ip(f"{FLAG[family]} route add local default dev lo metric 2000 table 133")
-    space.call(netlink.delete_local_default_route, family, 133)
-    [left] = space.call(netlink.routes, family, 133)
+    space.call(routing.delete_local_default_route, family, 133)
+    [left] = space.call(routing.routes, family, 133)
     assert not left.plain
 
 
@@ -717,7 +718,7 @@ def test_destinations_are_those_that_ip_shows(wired, family, table, name):
             else route.destination + (f"/{route.prefix}" if route.prefix != host else ""),
             route.interface,
         )
-        for route in wired.call(netlink.routes, family, table)
+        for route in wired.call(routing.routes, family, table)
     ]
     assert found == seen
     assert len(found) >= 2
@@ -725,24 +726,24 @@ def test_destinations_are_those_that_ip_shows(wired, family, table, name):
 
 def test_a_table_of_three_thousand_routes_comes_whole(space):
     space.ip_batch(f"route add local 10.{n >> 8}.{n & 255}.0/24 dev lo table 4000" for n in range(3000))
-    found = space.call(netlink.routes, "ipv4", 4000)
+    found = space.call(routing.routes, "ipv4", 4000)
     assert {r.destination for r in found} == {f"10.{n >> 8}.{n & 255}.0" for n in range(3000)}
     assert len(found) == 3000
 
 
 def test_a_route_where_ipv6_is_off_says_why(space):
     switch_ipv6_off(space)
-    error = refused(space, netlink.add_local_default_route, "ipv6", 133)
+    error = refused(space, routing.add_local_default_route, "ipv6", 133)
     assert error.errno == errno.EACCES
     assert explained(error) == space.refusal("-6 route add local default dev lo table 133")
-    assert space.call(netlink.routes, "ipv6", 133) == ()
+    assert space.call(routing.routes, "ipv6", 133) == ()
 
 
 # --- nftables -------------------------------------------------------------------------------
 
 
 def test_a_fresh_namespace_has_no_nftables(space):
-    assert space.call(netlink.nft_tables) == ()
+    assert space.call(nftables.tables) == ()
 
 
 def test_nft_tables_are_those_that_nft_lists(space):
@@ -753,18 +754,18 @@ def test_nft_tables_are_those_that_nft_lists(space):
     space.run("iptables-nft", "-t", "nat", "-N", "ISTIO_OUTPUT")
     listed = json.loads(space.run("nft", "-j", "list", "tables").stdout)["nftables"]
     expected = [(t["table"]["family"], t["table"]["name"]) for t in listed if "table" in t]
-    tables = space.call(netlink.nft_tables)
+    tables = space.call(nftables.tables)
     found = [(table.family, table.name) for table in tables]
     assert found == expected
     assert [table.name for table in tables if table.objects] == ["nat"]
     assert {("inet", "istio-proxy-nat"), ("ip", "nat"), ("netdev", "istio-proxy-nat")} <= set(found)
     space.run("nft", "delete", "table", "inet", "istio-proxy-nat")
-    assert netlink.NftTable("inet", "istio-proxy-nat", 0) not in space.call(netlink.nft_tables)
+    assert nftables.Table("inet", "istio-proxy-nat", 0) not in space.call(nftables.tables)
 
 
 def test_five_hundred_nft_tables_come_whole(space):
     space.run("nft", "-f", "-", stdin="".join(f"add table inet t{n}\n" for n in range(500)))
-    assert set(space.call(netlink.nft_tables)) == {netlink.NftTable("inet", f"t{n}", 0) for n in range(500)}
+    assert set(space.call(nftables.tables)) == {nftables.Table("inet", f"t{n}", 0) for n in range(500)}
 
 
 @pytest.mark.parametrize(("name", "number"), [("_NFT_GETTABLE", 15 << 8 | 1), ("NETLINK_NETFILTER", 31)])
@@ -772,8 +773,8 @@ def test_a_kernel_without_nftables_has_no_tables(space, name, number):
     """15 is no netfilter subsystem and 31 no netlink protocol: the kernel answers as if it lacked ours."""
 
     def without():
-        setattr(netlink, name, number)
-        return netlink.nft_tables()
+        setattr(routing, name, number)
+        return nftables.tables()
 
     space.run("nft", "add", "table", "inet", "x")
     assert space.call(without) == ()
@@ -784,35 +785,35 @@ def test_a_kernel_without_nftables_has_no_tables(space, name, number):
 
 def test_reading_needs_no_privilege(space):
     for family in FAMILIES:
-        space.call(netlink.add_policy_rule, family, 1337, 133)
-        space.call(netlink.add_local_default_route, family, 133)
-        for function, arguments in ((netlink.policy_rules, (family,)), (netlink.routes, (family, 133))):
+        space.call(routing.add_policy_rule, family, 1337, 133)
+        space.call(routing.add_local_default_route, family, 133)
+        for function, arguments in ((routing.policy_rules, (family,)), (routing.routes, (family, 133))):
             found = space.call(function, *arguments, user=NOBODY)
             assert found == space.call(function, *arguments)
             assert found
-    assert space.call(netlink.addresses, user=NOBODY) == space.call(netlink.addresses)
+    assert space.call(routing.addresses, user=NOBODY) == space.call(routing.addresses)
 
 
 @pytest.mark.parametrize(
     ("operation", "function", "arguments"),
     [
-        ("add address ::6/128 to lo", netlink.add_address, ("ipv6", "::6", 128, "lo")),
-        ("delete address 127.0.0.1/8 from lo", netlink.delete_address, ("ipv4", "127.0.0.1", 8, "lo")),
-        ("add ipv4 policy rule fwmark 0x539 lookup 133", netlink.add_policy_rule, ("ipv4", 1337, 133)),
+        ("add address ::6/128 to lo", routing.add_address, ("ipv6", "::6", 128, "lo")),
+        ("delete address 127.0.0.1/8 from lo", routing.delete_address, ("ipv4", "127.0.0.1", 8, "lo")),
+        ("add ipv4 policy rule fwmark 0x539 lookup 133", routing.add_policy_rule, ("ipv4", 1337, 133)),
         (
             "delete ipv4 policy rule fwmark 0x7/0xffffffff lookup 7 priority 32765",
-            netlink.delete_policy_rule,
+            routing.delete_policy_rule,
             (PolicyRule("ipv4", 7, ALL_ONES, 7, 32765, True),),
         ),
-        ("add ipv6 route", netlink.add_local_default_route, ("ipv6", 133)),
-        ("delete ipv6 route", netlink.delete_local_default_route, ("ipv6", 7)),
-        ("list nftables tables", netlink.nft_tables, ()),
+        ("add ipv6 route", routing.add_local_default_route, ("ipv6", 133)),
+        ("delete ipv6 route", routing.delete_local_default_route, ("ipv6", 7)),
+        ("list nftables tables", nftables.tables, ()),
     ],
     ids=lambda value: value.split(":")[0] if isinstance(value, str) else "",
 )
 def test_without_privilege_nothing_is_changed(space, operation, function, arguments):
-    space.call(netlink.add_policy_rule, "ipv4", 7, 7)
-    space.call(netlink.add_local_default_route, "ipv6", 7)
+    space.call(routing.add_policy_rule, "ipv4", 7, 7)
+    space.call(routing.add_local_default_route, "ipv6", 7)
 
     def state():
         return [space.see(words) for words in ("address show", "rule show", "-6 route show table all")]
@@ -834,30 +835,30 @@ def on_an_old_kernel(function):
 @each_family
 def test_an_old_kernel_gives_the_same_answers(space, family):
     for table in (7, 133, 4000):
-        space.call(netlink.add_local_default_route, family, table)
+        space.call(routing.add_local_default_route, family, table)
     for function in (
-        netlink.addresses,
-        lambda: netlink.policy_rules(family),
-        lambda: netlink.routes(family, 133),
-        lambda: netlink.routes(family, 99),
-        netlink.nft_tables,
+        routing.addresses,
+        lambda: routing.policy_rules(family),
+        lambda: routing.routes(family, 133),
+        lambda: routing.routes(family, 99),
+        nftables.tables,
     ):
         assert space.call(on_an_old_kernel, function) == space.call(function)
 
 
 @each_family
 def test_an_old_kernel_gives_the_same_error_numbers(space, family):
-    space.call(netlink.add_local_default_route, family, 133)
-    error = refused(space, on_an_old_kernel, lambda: netlink.add_local_default_route(family, 133))
+    space.call(routing.add_local_default_route, family, 133)
+    error = refused(space, on_an_old_kernel, lambda: routing.add_local_default_route(family, 133))
     assert error.errno == errno.EEXIST
     assert str(error).endswith("File exists")
-    error = refused(space, on_an_old_kernel, lambda: netlink.delete_local_default_route(family, 134))
+    error = refused(space, on_an_old_kernel, lambda: routing.delete_local_default_route(family, 134))
     assert error.errno == errno.ESRCH
 
 
 def test_what_an_old_kernel_repeats_of_the_request_is_no_explanation(space):
-    space.call(netlink.add_address, "ipv4", "10.1.2.3", 0, "lo")
-    error = refused(space, on_an_old_kernel, lambda: netlink.add_address("ipv4", "10.1.2.3", 0, "lo"))
+    space.call(routing.add_address, "ipv4", "10.1.2.3", 0, "lo")
+    error = refused(space, on_an_old_kernel, lambda: routing.add_address("ipv4", "10.1.2.3", 0, "lo"))
     assert error.errno == errno.EEXIST
     assert str(error).endswith("File exists")
 
@@ -865,32 +866,32 @@ def test_what_an_old_kernel_repeats_of_the_request_is_no_explanation(space):
 def test_options_that_the_kernel_does_not_know_are_left_out(space):
     def with_an_unknown_option():
         messages._NETLINK_CAP_ACK = 99
-        return netlink.routes("ipv4", 255)
+        return routing.routes("ipv4", 255)
 
-    assert space.call(with_an_unknown_option) == space.call(netlink.routes, "ipv4", 255) != ()
+    assert space.call(with_an_unknown_option) == space.call(routing.routes, "ipv4", 255) != ()
 
 
 def test_a_kernel_without_ipv6(space):
     """12 was DECnet: no kernel of today has it, and so answers as it would without IPv6."""
 
     def without_ipv6(function):
-        netlink._FAMILIES["ipv6"] = 12
+        messages.ADDRESS_FAMILIES["ipv6"] = 12
         return function()
 
-    assert {a.family for a in space.call(without_ipv6, netlink.addresses)} == {"ipv4"}
-    assert space.call(without_ipv6, lambda: netlink.policy_rules("ipv6")) == ()
+    assert {a.family for a in space.call(without_ipv6, routing.addresses)} == {"ipv4"}
+    assert space.call(without_ipv6, lambda: routing.policy_rules("ipv6")) == ()
     for table in (254, 255, 4000):
-        assert space.call(without_ipv6, lambda table=table: netlink.routes("ipv6", table)) == ()
-    error = refused(space, without_ipv6, lambda: netlink.add_policy_rule("ipv6", 1337, 133))
+        assert space.call(without_ipv6, lambda table=table: routing.routes("ipv6", table)) == ()
+    error = refused(space, without_ipv6, lambda: routing.add_policy_rule("ipv6", 1337, 133))
     assert error.errno == errno.EAFNOSUPPORT
-    error = refused(space, without_ipv6, lambda: netlink.add_local_default_route("ipv6", 133))
+    error = refused(space, without_ipv6, lambda: routing.add_local_default_route("ipv6", 133))
     assert error.errno == errno.EOPNOTSUPP
 
 
 # --- the conversation -----------------------------------------------------------------------
 
 
-class Listener(lean.socket.socket):
+class Listener(c_modules.socket.socket):
     """A socket on which a test does something before a request is sent, or after a part is read."""
 
     before_request = staticmethod(lambda connection: None)
@@ -909,10 +910,10 @@ class Listener(lean.socket.socket):
 def addresses_while(**hooks):
     """List the addresses through a Listener that does the given things meanwhile."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(lean.socket, "socket", Listener)
+    patch.setattr(c_modules.socket, "socket", Listener)
     for name, function in hooks.items():
         patch.setattr(Listener, name, staticmethod(function))
-    return netlink.addresses()
+    return routing.addresses()
 
 
 class Meddler:
@@ -924,7 +925,7 @@ class Meddler:
     def __call__(self):
         if self.left:
             left, self.left = self.left - 1, 0  # the request below comes by here too
-            netlink.add_address("ipv4", f"10.77.{left >> 8}.{left & 255}", 32, "lo")
+            routing.add_address("ipv4", f"10.77.{left >> 8}.{left & 255}", 32, "lo")
             self.left = left
 
 
@@ -958,24 +959,24 @@ def test_only_the_kernel_is_listened_to(space):
         with plain_socket(socket.AF_NETLINK, socket.SOCK_RAW, messages.NETLINK_ROUTE) as intruder:
             intruder.sendto(end_of_list, (connection.getsockname()[0], 0))
 
-    assert space.call(addresses_while, before_request=intrude) == space.call(netlink.addresses) != ()
+    assert space.call(addresses_while, before_request=intrude) == space.call(routing.addresses) != ()
 
 
 def test_an_answer_to_another_request_is_passed_over(space):
-    send = lean.socket.socket.sendto
+    send = c_modules.socket.socket.sendto
 
     def ask_something_else(connection):
         # The kernel knows no such type and says so, under the number of this request.
         send(connection, struct.pack("=IHHII", 16, 9999, messages._NLM_F_REQUEST, 77, 0), (0, 0))
 
     found = space.call(addresses_while, before_request=ask_something_else)
-    assert found == space.call(netlink.addresses) != ()
+    assert found == space.call(routing.addresses) != ()
 
 
 def test_an_answer_that_does_not_fit_is_an_error_and_not_half_a_list(space):
     def read():
         messages._BUFFER = 64
-        return netlink.addresses()
+        return routing.addresses()
 
     error = refused(space, read)
     assert error.errno == errno.EMSGSIZE
@@ -986,14 +987,14 @@ def test_no_socket_stays_open(space):
     def use_everything():
         before = os.listdir("/proc/self/fd")
         for family in FAMILIES:
-            netlink.policy_rules(family)
-            netlink.add_local_default_route(family, 133)
+            routing.policy_rules(family)
+            routing.add_local_default_route(family, 133)
             for _ in range(3):
                 with pytest.raises(NetlinkError):
-                    netlink.add_local_default_route(family, 133)
-            netlink.routes(family, 133)
-        netlink.addresses()
-        netlink.nft_tables()
+                    routing.add_local_default_route(family, 133)
+            routing.routes(family, 133)
+        routing.addresses()
+        nftables.tables()
         return before, os.listdir("/proc/self/fd")
 
     before, after = space.call(use_everything)
@@ -1007,10 +1008,10 @@ def open_no_more_files():
 @pytest.mark.parametrize(
     ("operation", "function", "arguments"),
     [
-        ("list addresses", netlink.addresses, ()),
-        ("list ipv4 policy rules", netlink.policy_rules, ("ipv4",)),
-        ("list ipv6 routes of table 133", netlink.routes, ("ipv6", 133)),
-        ("list nftables tables", netlink.nft_tables, ()),
+        ("list addresses", routing.addresses, ()),
+        ("list ipv4 policy rules", routing.policy_rules, ("ipv4",)),
+        ("list ipv6 routes of table 133", routing.routes, ("ipv6", 133)),
+        ("list nftables tables", nftables.tables, ()),
     ],
 )
 def test_what_cannot_be_read_is_never_taken_for_empty(space, operation, function, arguments):
@@ -1029,8 +1030,8 @@ def test_an_interface_that_cannot_be_named_is_not_taken_for_gone(space):
 
 
 def test_a_list_that_ends_with_an_error_says_why_as_ip_does(space):
-    request = netlink._ROUTE_HEADER.pack(2, 0, 0, 0, 0, 0, 0, 0, 0) + messages.pack_u32(15, 4000)
-    error = refused(space, netlink.dump, "list", messages.NETLINK_ROUTE, netlink._RTM_GETROUTE, request)
+    request = routing._ROUTE_HEADER.pack(2, 0, 0, 0, 0, 0, 0, 0, 0) + messages.pack_u32(15, 4000)
+    error = refused(space, messages.dump, "list", messages.NETLINK_ROUTE, routing._RTM_GETROUTE, request)
     assert error.errno == errno.ENOENT
     assert explained(error) == space.refusal("route show table 4000")
 
@@ -1046,11 +1047,11 @@ def test_attributes_survive_packing(text, length):
 
 def test_importing_stays_light():
     heavy = {"dataclasses", "enum", "logging", "re", "socket", "subprocess", "typing"}
-    root = Path(netlink.__file__).parents[2]
+    root = Path(routing.__file__).parents[2]
     code = (
         f"import sys; sys.path.insert(0, {str(root)!r}); before = set(sys.modules); "
-        "import istio_iptables.netlink; print(*set(sys.modules) - before)"
+        "import istio_iptables.kernel.netlink.routing; print(*set(sys.modules) - before)"
     )
     imported = subprocess.check_output([sys.executable, "-I", "-S", "-c", code], text=True).split()
-    assert "istio_iptables.netlink" in imported
+    assert "istio_iptables.kernel.netlink.routing" in imported
     assert heavy.isdisjoint(imported)

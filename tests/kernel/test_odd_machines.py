@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.scratch import KERNEL, Scratch, end, wait_until
+from tests.support.scratch import KERNEL, Scratch, end, wait_until
 
 pytestmark = KERNEL
 
@@ -66,7 +66,7 @@ def test_a_move_says_which_chain_somebody_else_still_needs() -> None:
         for words in (("-N", "MINE"), ("-A", "MINE", "-j", "ISTIO_REDIRECT")):
             scratch.check("iptables-legacy", "-t", "nat", *words)
         moved = scratch.apply("--native-nftables", "--reconcile")
-        assert "warn\tchain ISTIO_REDIRECT (ipv4 nat, legacy) stays, empty" in moved.stderr
+        assert "warn\tchain ISTIO_REDIRECT (ipv4 nat, iptables-legacy) stays, empty" in moved.stderr
 
 
 def test_a_folder_called_nft_is_not_the_command(tmp_path: Path) -> None:

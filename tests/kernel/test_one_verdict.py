@@ -24,8 +24,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from istio_iptables import Facts, Machine, Ruleset, build, configure, prepare
 
-from .netns import CALL_LIMIT, SIDE_LINK, UPLINK, VM_LINKS, WORLD, Call, Namespace, Pod
-from .scratch import entered
+from ..support.netns import CALL_LIMIT, SIDE_LINK, UPLINK, VM_LINKS, WORLD, Call, Namespace, Pod
+from ..support.scratch import entered
 
 Settings = dict[str, str]
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
-from tests.oracle import by_chain, declared_chains, expected, normalise_save
-from tests.strategies import environments, settings
+from tests.support.oracle import by_chain, declared_chains, expected, normalise_save
+from tests.support.strategies import environments, settings
 
 TOOLS = ("ip", "iptables-legacy", "iptables-nft")
 pytestmark = pytest.mark.skipif(

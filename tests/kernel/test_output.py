@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.kernel.scratch import KERNEL, Scratch
+from tests.support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 

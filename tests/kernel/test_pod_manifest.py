@@ -4,8 +4,8 @@ import shlex
 
 import yaml
 
-from tests.deploy import DEPLOYMENT, printed
-from tests.kernel.netns import UPLINK, Pod
+from tests.support.deploy import DEPLOYMENT, printed
+from tests.support.netns import UPLINK, Pod
 
 #: Addresses beyond the pod; the client answers for them.
 WORLD, METADATA = "198.18.0.1", "198.18.2.1"

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from istio_iptables import Facts
-from istio_iptables.goflags import read
 from istio_iptables.pod.container import rights
-from istio_iptables.resolve import parse
-from tests.kernel.netns import Namespace, Pod
+from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.resolve import parse
+from tests.support.netns import Namespace, Pod
 
 
 def outcome(pod: Namespace, user: int, group: int, capabilities: list[str], *arguments: str) -> int:

@@ -22,7 +22,7 @@ import pytest
 
 from istio_iptables import Facts, Machine, Ruleset, build, configure, prepare
 
-from .scratch import KERNEL, Fork, Scratch, entered, wait_until
+from ..support.scratch import KERNEL, Fork, Scratch, entered, wait_until
 
 pytestmark = KERNEL
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from tests.kernel.scratch import KERNEL, Scratch
+from tests.support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 

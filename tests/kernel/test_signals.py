@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.kernel.scratch import KERNEL, Scratch
+from tests.support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 

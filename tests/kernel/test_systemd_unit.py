@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.netns import ROOT, Pod
-from tests.kernel.sandbox import VENV, Sandbox, why_no_systemd
+from tests.support.netns import ROOT, Pod
+from tests.support.sandbox import VENV, Sandbox, why_no_systemd
 
 pytestmark = [
     pytest.mark.skipif(bool(why_no_systemd()), reason=f"needs systemd: {why_no_systemd()}"),
@@ -49,12 +49,12 @@ class Machine:
     def in_place(self) -> None:
         """Wait until the rules are in place: what one service has another one do is not waited for."""
         for _ in range(200):
-            if "-j ISTIO_OUTPUT" in self.ours():
+            if "-j ISTIO_OUTPUT" in self.owned():
                 break
             self.run("sleep 0.05")
         self.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
 
-    def ours(self) -> str:
+    def owned(self) -> str:
         """Return everything that the tool could have left."""
         saves = [f"{ip}tables-{variant}-save" for ip in ("ip", "ip6") for variant in ("legacy", "nft")]
         network = "ip rule show; ip -6 rule show; ip -6 address show dev lo; ip route show table 133"
@@ -79,7 +79,7 @@ def machine(booted: Machine) -> Machine:
     booted.run(f"install -D -m 644 deploy/systemd/istio-iptables.service {UNIT}")
     booted.unit("istio-iptables.service.d/log.conf", "[Service]", "StandardError=append:/log")
     booted.run("systemctl reset-failed")
-    assert booted.ours() == ""
+    assert booted.owned() == ""
     return booted
 
 
@@ -103,16 +103,16 @@ EVERYTHING = ("istio-inbound-interception-mode: TPROXY", "dual-stack: true", "re
 )
 def test_every_backend_works_in_the_cage(machine, backend, settings):
     machine.configure(*settings)
-    before = machine.ours()
+    before = machine.owned()
     machine.run("systemctl start istio-iptables")
     assert f"backend {backend}: " in machine.log()
-    assert machine.ours() != before
+    assert machine.owned() != before
     machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
     assert machine.run("stat --format %a /run/xtables.lock").strip() == "600"  # or anybody could hold it
     machine.run("systemctl reload istio-iptables")
     assert "the rules are in place already: nothing to do" in machine.log()
     machine.run("systemctl stop istio-iptables")
-    assert machine.ours() == before == ""
+    assert machine.owned() == before == ""
 
 
 def test_changed_settings_replace_the_rules_and_mistakes_change_nothing(machine):
@@ -120,23 +120,23 @@ def test_changed_settings_replace_the_rules_and_mistakes_change_nothing(machine)
     machine.run("systemctl start istio-iptables")
     machine.configure("dual-stack: true", "istio-inbound-ports: 8080")
     machine.run("systemctl reload istio-iptables")
-    changed = machine.ours()
+    changed = machine.owned()
     assert "--dport 8080 -j ISTIO_IN_REDIRECT" in changed
     machine.configure("dual-stack: perhaps")
     machine.run("systemctl reload istio-iptables", code=1)
     assert "config.yaml: dual-stack: 'perhaps' is not a boolean" in machine.log()
-    assert machine.ours() == changed
+    assert machine.owned() == changed
     machine.write("/etc/default/istio-iptables", "ISTIO_INBOUND_PORTS=9090")
     machine.configure("dual-stack: true", "istio-inbound-ports: 8080")
     machine.run("systemctl restart istio-iptables")
-    assert "--dport 9090 -j ISTIO_IN_REDIRECT" in machine.ours()
+    assert "--dport 9090 -j ISTIO_IN_REDIRECT" in machine.owned()
 
 
 def test_a_service_with_bad_settings_does_not_start(machine):
     machine.configure("envoy-prot: 1")
     machine.run("systemctl start istio-iptables", code=1)
     assert machine.run("systemctl show --property ExecMainStatus --value istio-iptables").strip() == "2"
-    assert machine.ours() == ""
+    assert machine.owned() == ""
 
 
 def test_the_proxy_starts_when_the_rules_are_there(machine):
@@ -196,14 +196,14 @@ def test_a_service_that_was_stopped_stays_so_whatever_firewalls_do(machine):
         machine.run(f"systemctl {verb} nftables")
         machine.run("systemctl is-active istio-iptables", code=3)
         assert machine.run("systemctl list-jobs --no-legend").strip() in ("", "No jobs running.")
-    assert machine.ours() == ""
+    assert machine.owned() == ""
 
 
 def test_the_service_and_a_firewall_can_be_stopped_together(machine):
     firewall(machine, "nftables")
     machine.run("systemctl stop nftables istio-iptables")
     machine.run("systemctl is-active istio-iptables", code=3)
-    assert machine.ours() == ""
+    assert machine.owned() == ""
 
 
 def test_all_firewalls_are_treated_alike():

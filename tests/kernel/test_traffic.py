@@ -39,9 +39,9 @@ from typing import Any
 
 import pytest
 
-from istio_iptables.config import Config
-from istio_iptables.settings import SETTINGS
-from tests.kernel.netns import SIDE_LINK, SILENCE_LIMIT, UPLINK, VM_LINKS, Call, Namespace, Pod, left_behind
+from istio_iptables.settings.config import Config
+from istio_iptables.settings.declared import SETTINGS
+from tests.support.netns import SIDE_LINK, SILENCE_LIMIT, UPLINK, VM_LINKS, Call, Namespace, Pod, left_behind
 
 ADDRESSES = {
     "pod": (UPLINK.ipv4[0], UPLINK.ipv6[0]),  # its own address, on eth0
@@ -925,7 +925,7 @@ BACKENDS = {
     "libiptc": ((), "libiptc"),
     "legacy": (("--force-iptables-binary", "legacy"), "iptables-legacy-restore"),
     "nft": (("--force-iptables-binary", "nft"), "iptables-nft-restore"),
-    "native": (("--native-nftables",), "nft"),
+    "native": (("--native-nftables",), "nftables"),
     "compact": (("--compact",), "libiptc"),
 }
 each_backend = pytest.mark.parametrize("backend", BACKENDS)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.netns import Endpoint, Namespace, Pod
 from tests.kernel.test_traffic import ADDRESSES, BACKENDS, OWNERS, Scenario, apply, resolve
+from tests.support.netns import Endpoint, Namespace, Pod
 
 pytestmark = [
     pytest.mark.skipif(

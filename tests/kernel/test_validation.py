@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .netns import ROOT, Namespace, Outcome, Pod
+from ..support.netns import ROOT, Namespace, Outcome, Pod
 
 BACKENDS = {
     "libiptc": [],

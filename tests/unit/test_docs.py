@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from istio_iptables.settings import SETTINGS
-from tests import pages
-from tests.messages import Message, messages
-from tests.pages import NEEDS, PAGES, ROOT, BadPage, Command, Listen, matches, parse, read
+from istio_iptables.settings.declared import SETTINGS
+from tests.support import pages
+from tests.support.messages import Message, messages
+from tests.support.pages import NEEDS, PAGES, ROOT, BadPage, Command, Listen, matches, parse, read
 
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
 
@@ -218,7 +218,7 @@ def test_nothing_is_left_out_without_a_reason_that_holds(name):
 
 def test_what_is_not_run_is_listed():
     listed = (ROOT / "tests/docs-not-run.txt").read_text()
-    assert pages.not_run() == listed, "python -m tests.pages >tests/docs-not-run.txt"
+    assert pages.not_run() == listed, "python -m tests.support.pages >tests/docs-not-run.txt"
 
 
 def test_every_page_is_in_the_index():

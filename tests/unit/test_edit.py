@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.edit import (
+from istio_iptables.rules.edit import (
     CreateChain,
     Delete,
     Insert,
@@ -22,14 +22,13 @@ from istio_iptables.edit import (
     edit_between,
     with_counters,
 )
-from istio_iptables.environment import Facts
-from istio_iptables.ruleset import (
+from istio_iptables.rules.istio import CHAINS, TAG
+from istio_iptables.rules.model import (
     ACCEPT,
     BUILTIN_CHAINS,
-    OUR_CHAINS,
     RETURN,
-    TAG,
     Chain,
+    Cidr,
     Comment,
     ConntrackState,
     Counters,
@@ -40,15 +39,15 @@ from istio_iptables.ruleset import (
     GidOwner,
     InInterface,
     Jump,
-    Network,
     PortRange,
     Redirect,
     Rule,
     Table,
     Transport,
-    ours,
 )
-from tests import strategies
+from istio_iptables.rules.ownership import is_owned, is_owned_rule, owned
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
 
 MANY = settings(max_examples=settings().max_examples * 3 // 2)
 
@@ -84,7 +83,7 @@ STRANGERS = [
 WITHIN = [
     Rule((TCP,), Redirect(15001)),
     Rule((TCP,), Redirect(15006)),
-    Rule((Destination(Network(4, 0x0A000000, 8)),), RETURN),
+    Rule((Destination(Cidr(4, 0x0A000000, 8)),), RETURN),
     Rule((), RETURN),
 ]
 OUR_NAMES = ("ISTIO_INBOUND", "ISTIO_OUTPUT", "ISTIO_REDIRECT", "ISTIO_DROP")
@@ -149,7 +148,7 @@ def live_policy_tables(draw: st.DrawFn) -> Table:
     chains = []
     for chain in draw(policy_tables()).chains:
         rules = list(chain.in_order)
-        if not chain.is_ours:
+        if not is_owned(chain):
             for rule in draw(counted(STRANGERS[:8], 3)):
                 rules.insert(draw(st.integers(0, len(rules))), rule)
         chains.append(Chain(chain.name, tuple(rules)))
@@ -185,10 +184,10 @@ def strangers(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
         chain.name: [
             (rule, rule.counters)
             for rule in chain.rules
-            if chain.name not in BUILTIN_CHAINS or not rule.is_ours_in_foreign_chain
+            if chain.name not in BUILTIN_CHAINS or not is_owned_rule(rule)
         ]
         for chain in table.chains
-        if not chain.is_ours
+        if not is_owned(chain)
     }
 
 
@@ -208,7 +207,7 @@ def after(live: Table, wanted: Table, *, rewrite: bool = False) -> Table:
 @example(MOVED_TO_THE_HEAD, False)
 def test_ours_becomes_what_is_wanted(pair: tuple[Table, Table], rewrite: bool):
     live, wanted = pair
-    assert in_order(ours(after(live, wanted, rewrite=rewrite))) == in_order(wanted)
+    assert in_order(owned(after(live, wanted, rewrite=rewrite))) == in_order(wanted)
 
 
 @MANY
@@ -256,7 +255,7 @@ def test_no_more_is_moved_than_needs_be(pair: tuple[Table, Table]):
     live, wanted = pair
     steps = edit_between(live, wanted).steps
     for name in BUILTIN_CHAINS:
-        mine = [rule for rule in live.chain(name).rules if rule.is_ours_in_foreign_chain]
+        mine = [rule for rule in live.chain(name).rules if is_owned_rule(rule)]
         targets = wanted.chain(name).in_order
         common = longest_common(mine, targets)
         deletes = [step for step in steps if isinstance(step, Delete) and step.chain == name]
@@ -269,7 +268,7 @@ def test_no_more_is_moved_than_needs_be(pair: tuple[Table, Table]):
         if isinstance(step, (Insert, Delete)):
             assert step.chain in BUILTIN_CHAINS
         else:
-            assert step.chain in OUR_CHAINS
+            assert step.chain in CHAINS
 
 
 def longest_common(old: Sequence[Rule], new: Sequence[Rule]) -> int:
@@ -311,13 +310,11 @@ def test_rules_that_are_written_again_keep_their_counters(live: Table, wanted: T
 @given(live_tables())
 def test_cleaning_up_leaves_the_strangers(live: Table):
     clean = after(live, EMPTY)
-    assert ours(clean).is_empty
+    assert owned(clean).is_empty
     assert strangers(clean) == strangers(live)
-    kept = {chain.name for chain in clean.chains if chain.is_ours}
-    outside = [c for c in live.chains if not c.is_ours and c.name not in BUILTIN_CHAINS]
-    assert (
-        kept == {r.target.chain for c in outside for r in c.rules if isinstance(r.target, Jump)} & OUR_CHAINS
-    )
+    kept = {chain.name for chain in clean.chains if is_owned(chain)}
+    outside = [c for c in live.chains if not is_owned(c) and c.name not in BUILTIN_CHAINS]
+    assert kept == {r.target.chain for c in outside for r in c.rules if isinstance(r.target, Jump)} & CHAINS
 
 
 @given(wanted_tables())
@@ -336,7 +333,7 @@ def test_writing_again(wanted: Table):
     assert edit_between(live, wanted).steps == ()
     edit = edit_between(live, wanted, rewrite=True)
     written = {step.chain for step in edit.steps if isinstance(step, ReplaceRules)}
-    assert written == {chain.name for chain in wanted.chains if chain.is_ours}
+    assert written == {chain.name for chain in wanted.chains if is_owned(chain)}
     assert len(written) == len(edit.steps)
     assert not edit.detaches
     assert in_order(apply_to(live, edit)) == in_order(live)
@@ -442,13 +439,13 @@ def test_a_chain_that_a_stranger_jumps_to_stays_empty(goto: bool):
 
 
 def test_a_rule_that_jumps_to_ours_is_ours_in_a_chain_of_the_kernel_only():
-    stranger = jump("ISTIO_OUTPUT", Destination(Network(4, 0x0A000000, 8)))
+    stranger = jump("ISTIO_OUTPUT", Destination(Cidr(4, 0x0A000000, 8)))
     live = table_of(OUTPUT=[stranger], DOCKER=[stranger], ISTIO_OUTPUT=[A])
-    assert in_order(ours(live)) == {"OUTPUT": (stranger,), "ISTIO_OUTPUT": (A,)}
+    assert in_order(owned(live)) == {"OUTPUT": (stranger,), "ISTIO_OUTPUT": (A,)}
 
 
 @pytest.mark.parametrize(
-    ("rule", "is_ours"),
+    ("rule", "expected"),
     [
         (Rule((Comment(TAG),), RETURN), True),
         (Rule((Comment(f"{TAG}: why"),), ACCEPT), True),
@@ -468,9 +465,9 @@ def test_a_rule_that_jumps_to_ours_is_ours_in_a_chain_of_the_kernel_only():
     ],
     ids=str,
 )
-def test_whose_a_rule_in_a_chain_of_the_kernel_is(rule: Rule, is_ours: bool):
-    assert rule.is_ours_in_foreign_chain is is_ours
-    assert bool(in_order(ours(table_of(OUTPUT=[rule])))) is is_ours
+def test_whose_a_rule_in_a_chain_of_the_kernel_is(rule: Rule, expected: bool):
+    assert is_owned_rule(rule) is expected
+    assert bool(in_order(owned(table_of(OUTPUT=[rule])))) is expected
 
 
 def test_the_order_of_matches_makes_no_other_rule_but_their_number_does():
@@ -495,7 +492,7 @@ def test_rules_of_strangers_in_our_chains_are_ours():
 
 def test_empty_chains_of_ours_are_not_ours_to_compare_but_to_remove():
     live = table_of(ISTIO_OUTPUT=[])
-    assert ours(live).is_empty
+    assert owned(live).is_empty
     assert edit_between(live, EMPTY).steps == (RemoveChain("ISTIO_OUTPUT"),)
 
 
@@ -555,7 +552,7 @@ def test_long_lists_are_compared_in_linear_time(change: str, monkeypatch: pytest
         return wrapper
 
     rules = [
-        Rule((InInterface("v1"), Destination(Network(4, n << 8, 24))), Jump("ISTIO_REDIRECT"))
+        Rule((InInterface("v1"), Destination(Cidr(4, n << 8, 24))), Jump("ISTIO_REDIRECT"))
         for n in range(2 * size)
     ]
     old = rules[:size]

@@ -16,14 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.backends.entries import Unsupported, decode, encode
-from istio_iptables.environment import Facts
-from istio_iptables.ruleset import (
+from istio_iptables.kernel.xtables.entries import Unsupported, decode, encode
+from istio_iptables.rules.istio import TAG
+from istio_iptables.rules.model import (
     ACCEPT,
     DROP,
     NO_COUNTERS,
     RETURN,
-    TAG,
+    Cidr,
     Comment,
     ConnectionMark,
     ConntrackState,
@@ -39,7 +39,6 @@ from istio_iptables.ruleset import (
     Jump,
     Mark,
     Match,
-    Network,
     OutInterface,
     PortRange,
     Redirect,
@@ -55,10 +54,12 @@ from istio_iptables.ruleset import (
     UidOwner,
     Verdict,
 )
-from tests import strategies
+from istio_iptables.rules.ownership import is_owned_rule, is_tagged
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
 
 if TYPE_CHECKING:
-    from istio_iptables.ruleset import Family
+    from istio_iptables.rules.model import Family
 
 # --- the kernel's declarations ----------------------------------------------------------------
 
@@ -399,12 +400,12 @@ def test_interface_masks(family: Family, name: str, raw: bytes, ones: int):
 
 
 def test_addresses():
-    ten = Network(4, 0x0A010000, 16)
-    ip = entry_of(Source(ten), Destination(Network(4, 0x7F000001, 32), True)).ip
+    ten = Cidr(4, 0x0A010000, 16)
+    ip = entry_of(Source(ten), Destination(Cidr(4, 0x7F000001, 32), True)).ip
     assert (bytes(ip.src), bytes(ip.smsk)) == (b"\x0a\x01\0\0", b"\xff\xff\0\0")
     assert (bytes(ip.dst), bytes(ip.dmsk)) == (b"\x7f\0\0\x01", b"\xff\xff\xff\xff")
     assert ip.invflags == 0x10
-    ip = entry_of(Source(Network(6, 0xFD << 120, 9), True), Destination(Network(6, 1, 128)), family="ipv6").ip
+    ip = entry_of(Source(Cidr(6, 0xFD << 120, 9), True), Destination(Cidr(6, 1, 128)), family="ipv6").ip
     assert (bytes(ip.src), bytes(ip.smsk)) == (b"\xfd" + bytes(15), b"\xff\x80" + bytes(14))
     assert (bytes(ip.dst), bytes(ip.dmsk)) == (bytes(15) + b"\x01", b"\xff" * 16)
     assert ip.invflags == 0x08
@@ -587,10 +588,10 @@ def port_ranges() -> st.SearchStrategy[PortRange]:
 
 
 @st.composite
-def networks(draw: st.DrawFn, family: Family) -> Network:
+def networks(draw: st.DrawFn, family: Family) -> Cidr:
     bits = 32 if family == "ipv4" else 128
     prefix = draw(st.integers(1, bits))
-    return Network(4 if bits == 32 else 6, draw(st.integers(0, 2**prefix - 1)) << (bits - prefix), prefix)
+    return Cidr(4 if bits == 32 else 6, draw(st.integers(0, 2**prefix - 1)) << (bits - prefix), prefix)
 
 
 @st.composite
@@ -680,7 +681,7 @@ def test_every_rule_of_the_policy_survives(chosen: dict[str, str]):
         names = frozenset(chain.name for chain in table.chains)
         found = decode(encode(rule, table.family), target_name(rule.target), table.family, names)
         assert found == rule
-        assert found.is_ours_in_foreign_chain == rule.is_ours_in_foreign_chain
+        assert is_owned_rule(found) == is_owned_rule(rule)
 
 
 # --- what others wrote ------------------------------------------------------------------------
@@ -709,13 +710,13 @@ HEADER, FIRST = sizeof(XtEntryMatch), sizeof(IptEntry)
     ],
 )
 def test_foreign_matches_are_kept_apart_from_their_comments(at: int, value: bytes):
-    rule = PLAIN.replace(matches=(Destination(Network(4, 0x0A000000, 8)), *PLAIN.matches))
+    rule = PLAIN.replace(matches=(Destination(Cidr(4, 0x0A000000, 8)), *PLAIN.matches))
     entry = patched(rule, at, value)
     found = decode(entry, "RETURN", "ipv4", CHAINS)
     foreign, comment = found.matches
     assert isinstance(foreign, ForeignMatch)
     assert comment == Comment(TAG)
-    assert found.is_tagged
+    assert is_tagged(found)
     assert found.target == RETURN
     assert decode(entry, "RETURN", "ipv4", CHAINS) == found
     assert decode(encode(rule, "ipv4"), "RETURN", "ipv4", CHAINS) != found
@@ -775,7 +776,7 @@ def test_targets_used_as_this_tool_does_not(target: Target, at: int, value: byte
 @pytest.mark.parametrize("target", [ACCEPT, Jump("ISTIO_OUTPUT"), Jump("ISTIO_OUTPUT", goto=True)], ids=str)
 def test_foreign_rules_are_put_back_with_the_name_of_their_target(family: Family, target: Target):
     # What the kernel holds of a verdict or jump has no name, but an offset.
-    rule = Rule((Source(Network(4, 1, 32) if family == "ipv4" else Network(6, 1, 128)), UidOwner(5)), target)
+    rule = Rule((Source(Cidr(4, 1, 32) if family == "ipv4" else Cidr(6, 1, 128)), UidOwner(5)), target)
     written = bytearray(encode(rule, family))
     at = sizeof(ENTRIES[family]) + HEADER + 4  # --uid-owner 5-9
     written[at] = 9

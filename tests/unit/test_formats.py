@@ -12,18 +12,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure, render
-from istio_iptables.edit import TableEdit, apply_to, edit_between
-from istio_iptables.environment import Facts
-from istio_iptables.formats import as_json, commands, difference, restore
-from istio_iptables.formats.words import matches_and_target, rule_words
-from istio_iptables.plan import Live, make_plan
-from istio_iptables.ruleset import (
+from istio_iptables.change.actions import Live
+from istio_iptables.change.plan import make_plan
+from istio_iptables.formats import difference, iptables_restore, shell
+from istio_iptables.formats import json as as_json
+from istio_iptables.formats.iptables_args import matches_and_target, rule_args
+from istio_iptables.rules.edit import TableEdit, apply_to, edit_between
+from istio_iptables.rules.istio import TAG
+from istio_iptables.rules.model import (
     ACCEPT,
     BUILTIN_CHAINS,
     DROP,
     RETURN,
-    TAG,
     Chain,
+    Cidr,
     Comment,
     ConnectionMark,
     ConntrackState,
@@ -42,7 +44,6 @@ from istio_iptables.ruleset import (
     Mark,
     MarkLookup,
     Match,
-    Network,
     OutInterface,
     PortRange,
     Redirect,
@@ -59,8 +60,10 @@ from istio_iptables.ruleset import (
     Transport,
     UidOwner,
 )
-from tests import strategies
-from tests.golden import load
+from istio_iptables.rules.ownership import is_owned, is_tagged
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
+from tests.support.golden import load
 
 BOTH = Facts(True, True, ("10.0.0.1", "fd00::1"))
 TCP = Transport("tcp")
@@ -84,7 +87,7 @@ EVERYTHING = {
 
 
 def read_back(script: str, family: str) -> tuple[Table, ...]:
-    return restore.parse(script, "ipv4" if family == "ipv4" else "ipv6")
+    return iptables_restore.parse(script, "ipv4" if family == "ipv4" else "ipv6")
 
 
 def flattened(table: Table) -> Table:
@@ -105,7 +108,7 @@ def exactly(rules: Sequence[Rule]) -> list[tuple[tuple[Match, ...], Target, Coun
 def test_a_script_is_read_as_the_rules_that_it_was_written_from(chosen: dict[str, str], comments: bool):
     wanted = ruleset_for({**chosen, "rule-comments": str(comments).lower()})
     for family in wanted.families():
-        tables = read_back(restore.script(wanted, family), family)
+        tables = read_back(iptables_restore.script(wanted, family), family)
         expected = [flattened(table) for table in wanted.tables if table.family == family]
         assert [table.name for table in tables] == [table.name for table in expected]
         for table, goal in zip(tables, expected, strict=True):
@@ -118,7 +121,7 @@ def test_a_script_is_read_as_the_rules_that_it_was_written_from(chosen: dict[str
 def test_a_script_declares_our_chains_before_their_rules_and_no_other(chosen: dict[str, str]):
     wanted = ruleset_for(chosen)
     for family in wanted.families():
-        text = restore.script(wanted, family)
+        text = iptables_restore.script(wanted, family)
         assert text.endswith("COMMIT\n")
         for part, table in zip(
             text.split("COMMIT\n")[:-1], [t for t in wanted.tables if t.family == family], strict=True
@@ -126,13 +129,13 @@ def test_a_script_declares_our_chains_before_their_rules_and_no_other(chosen: di
             first, *lines = part.splitlines()
             assert first == f"*{table.name}"
             declared = [line for line in lines if line.startswith(":")]
-            assert declared == [f":{chain.name} - [0:0]" for chain in table.chains if chain.is_ours]
+            assert declared == [f":{chain.name} - [0:0]" for chain in table.chains if is_owned(chain)]
             assert lines[: len(declared)] == declared
             assert all(line.startswith("-A ") for line in lines[len(declared) :])
 
 
 def test_an_empty_ruleset_is_no_script():
-    assert restore.script(Ruleset(), "ipv4") == ""
+    assert iptables_restore.script(Ruleset(), "ipv4") == ""
     assert render(Ruleset()) == ""
 
 
@@ -143,10 +146,10 @@ TYPED: list[tuple[tuple[Match, ...], Target, str]] = [
     ((), RETURN, "-j RETURN"),
     ((InInterface("eth0"),), ACCEPT, "-i eth0 -j ACCEPT"),
     ((OutInterface("eth+", True),), DROP, "! -o eth+ -j DROP"),
-    ((Source(Network(4, 0x0A000000, 8)),), RETURN, "-s 10.0.0.0/8 -j RETURN"),
-    ((Destination(Network(4, 0x7F000001, 32), True),), RETURN, "! -d 127.0.0.1/32 -j RETURN"),
-    ((Destination(Network(6, 1, 128)),), RETURN, "-d ::1/128 -j RETURN"),
-    ((Source(Network(6, 0xFD << 120, 8), True),), RETURN, "! -s fd00::/8 -j RETURN"),
+    ((Source(Cidr(4, 0x0A000000, 8)),), RETURN, "-s 10.0.0.0/8 -j RETURN"),
+    ((Destination(Cidr(4, 0x7F000001, 32), True),), RETURN, "! -d 127.0.0.1/32 -j RETURN"),
+    ((Destination(Cidr(6, 1, 128)),), RETURN, "-d ::1/128 -j RETURN"),
+    ((Source(Cidr(6, 0xFD << 120, 8), True),), RETURN, "! -s fd00::/8 -j RETURN"),
     ((Transport("udp", True),), RETURN, "! -p udp -j RETURN"),
     ((TCP, DestinationPort(PortRange(80, 80))), RETURN, "-p tcp -m tcp --dport 80 -j RETURN"),
     ((TCP, SourcePort(PortRange(1, 9), True)), RETURN, "-p tcp -m tcp ! --sport 1:9 -j RETURN"),
@@ -196,16 +199,16 @@ def test_rules_in_words_and_back(matches: tuple[Match, ...], target: Target, tex
     edit = edit_between(
         Table("ipv4", "nat"), Table("ipv4", "nat", (Chain("ISTIO_OUTPUT", (rule,)), Chain("ISTIO_DROP")))
     )
-    lines = restore.edit_script(edit).splitlines()
+    lines = iptables_restore.edit_script(edit).splitlines()
     assert lines[-2] == f"-A ISTIO_OUTPUT {text}"
-    assert matches_and_target(rule_words(rule), {"ISTIO_OUTPUT"}) == (matches, target)
-    assert matches_and_target(restore.split_words(text), {"ISTIO_OUTPUT"}) == (matches, target)
+    assert matches_and_target(rule_args(rule), {"ISTIO_OUTPUT"}) == (matches, target)
+    assert matches_and_target(iptables_restore.split_words(text), {"ISTIO_OUTPUT"}) == (matches, target)
 
 
 def specification(rule: Rule) -> str:
     """A rule as `load` keeps it."""
     tables: dict[str, dict[str, list[str]]] = {}
-    load(tables, f"*nat\n:X - [0:0]\n-A X {' '.join(map(quoted, rule_words(rule)))}\nCOMMIT\n", "ipv4")
+    load(tables, f"*nat\n:X - [0:0]\n-A X {' '.join(map(quoted, rule_args(rule)))}\nCOMMIT\n", "ipv4")
     return tables["nat"]["X"][0]
 
 
@@ -258,9 +261,9 @@ def test_a_script_does_what_its_edit_says(pair: tuple[Table, Table]):
     live, wanted = pair
     edit = edit_between(live, wanted)
     tables = {"nat": as_loaded(live)}
-    load(tables, restore.edit_script(edit), "ipv4")
+    load(tables, iptables_restore.edit_script(edit), "ipv4")
     assert tables["nat"] == as_loaded(apply_to(live, edit))
-    load(tables, restore.edit_script(edit.inverse()), "ipv4")
+    load(tables, iptables_restore.edit_script(edit.inverse()), "ipv4")
     assert tables["nat"] == as_loaded(live)
 
 
@@ -269,7 +272,7 @@ def test_the_right_one_of_two_equal_rules_is_deleted():
     live = Table("ipv4", "nat", (Chain("OUTPUT", (rule, stranger, rule)),))
     edit = edit_between(live, Table("ipv4", "nat", (Chain("OUTPUT", (rule,)),)))
     tables = {"nat": as_loaded(live)}
-    load(tables, restore.edit_script(edit), "ipv4")
+    load(tables, iptables_restore.edit_script(edit), "ipv4")
     assert tables["nat"] == as_loaded(apply_to(live, edit))
 
 
@@ -277,7 +280,7 @@ def test_counters_are_written_if_a_rule_has_any():
     counted, fresh = Rule((TCP,), RETURN, counters=Counters(3, 180)), Rule((), RETURN)
     live = Table("ipv4", "nat", (Chain("OUTPUT"), Chain("ISTIO_OUTPUT", (counted,))))
     wanted = Table("ipv4", "nat", (Chain("ISTIO_OUTPUT", (counted.replace(counters=Counters()), fresh)),))
-    assert restore.edit_script(edit_between(live, wanted)).splitlines() == [
+    assert iptables_restore.edit_script(edit_between(live, wanted)).splitlines() == [
         "*nat",
         "-F ISTIO_OUTPUT",
         "[3:180] -A ISTIO_OUTPUT -p tcp -j RETURN",
@@ -306,7 +309,7 @@ def test_every_kind_of_step():
             Chain("ISTIO_OUTPUT", (WITHIN[1],)),
         ),
     )
-    assert restore.edit_script(edit_between(live, wanted)).splitlines() == [
+    assert iptables_restore.edit_script(edit_between(live, wanted)).splitlines() == [
         "*nat",
         ":ISTIO_INBOUND - [0:0]",
         "-A ISTIO_INBOUND -p tcp -j REDIRECT --to-ports 2",
@@ -322,7 +325,7 @@ def test_every_kind_of_step():
 
 
 def test_an_edit_of_nothing():
-    assert restore.edit_script(TableEdit("ipv4", "raw", ())) == "*raw\nCOMMIT\n"
+    assert iptables_restore.edit_script(TableEdit("ipv4", "raw", ())) == "*raw\nCOMMIT\n"
 
 
 # --- restore: quoting -------------------------------------------------------------------------
@@ -358,13 +361,15 @@ def one_rule(rule: Rule) -> Table:
 @example("\t")
 def test_comments_survive(text: str):
     wanted = one_rule(Rule((Comment(text),), RETURN))
-    assert read_back(restore.edit_script(edit_between(Table("ipv4", "nat"), wanted)), "ipv4") == (wanted,)
+    assert read_back(iptables_restore.edit_script(edit_between(Table("ipv4", "nat"), wanted)), "ipv4") == (
+        wanted,
+    )
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_nasty_texts_survive(text: str):
     wanted = one_rule(Rule((InInterface(text), Comment(text)), RETURN))
-    script = restore.edit_script(edit_between(Table("ipv4", "nat"), wanted))
+    script = iptables_restore.edit_script(edit_between(Table("ipv4", "nat"), wanted))
     assert read_back(script, "ipv4") == (wanted,)
     tables: dict[str, dict[str, list[str]]] = {}
     load(tables, script, "ipv4")
@@ -383,7 +388,7 @@ def test_nasty_texts_survive(text: str):
     ],
 )
 def test_split_words(line: str, words: list[str]):
-    assert restore.split_words(line) == words
+    assert iptables_restore.split_words(line) == words
 
 
 # --- restore: reading what others wrote -------------------------------------------------------
@@ -429,7 +434,7 @@ def test_reading_what_iptables_save_prints():
                     (
                         Rule(
                             (
-                                Destination(Network(4, 0x7F000000, 8), True),
+                                Destination(Cidr(4, 0x7F000000, 8), True),
                                 TCP,
                                 DestinationPort(PortRange(0, 100)),
                             ),
@@ -443,7 +448,7 @@ def test_reading_what_iptables_save_prints():
                     (
                         Rule(
                             (
-                                Source(Network(4, 0xAC110000, 16)),
+                                Source(Cidr(4, 0xAC110000, 16)),
                                 OutInterface("docker0", True),
                                 Comment('say "hi"'),
                             ),
@@ -514,15 +519,15 @@ FOREIGN = [
 
 @pytest.mark.parametrize("text", FOREIGN)
 def test_foreign_matches_stay_words(text: str):
-    words = restore.split_words(text)
+    words = iptables_restore.split_words(text)
     matches, target = matches_and_target([*words, "-j", "ACCEPT"], ())
     assert matches == (ForeignMatch(tuple(words)),)
     assert target == ACCEPT
-    assert rule_words(Rule(matches, target)) == [*words, "-j", "ACCEPT"]
+    assert rule_args(Rule(matches, target)) == [*words, "-j", "ACCEPT"]
     commented = [*words, "-m", "comment", "--comment", TAG, "-j", "ISTIO_OUTPUT"]
     matches, target = matches_and_target(commented, {"ISTIO_OUTPUT"})
     assert matches == (ForeignMatch(tuple(words)), Comment(TAG))
-    assert Rule(matches, target).is_tagged
+    assert is_tagged(Rule(matches, target))
     assert target == Jump("ISTIO_OUTPUT")
 
 
@@ -557,7 +562,7 @@ def test_foreign_targets_stay_words(text: str):
     matches, target = matches_and_target(text.split(), {"ISTIO_OUTPUT"})
     assert matches == ()
     assert target == ForeignTarget(tuple(text.split()))
-    assert rule_words(Rule(matches, target)) == text.split()
+    assert rule_args(Rule(matches, target)) == text.split()
 
 
 @pytest.mark.parametrize(
@@ -604,7 +609,7 @@ def test_any_words_are_read(words: list[str]):
     assert isinstance(rule.target, Target)
     if any(isinstance(match, ForeignMatch) for match in rule.matches):
         return
-    again = matches_and_target(rule_words(rule), {"x"})
+    again = matches_and_target(rule_args(rule), {"x"})
     assert again == (rule.matches, rule.target)
 
 
@@ -629,7 +634,7 @@ def test_a_stranger_s_comment_is_not_taken_apart(character: str):
 @example(EVERYTHING, True, True)
 def test_shell_commands_make_the_rules(chosen: dict[str, str], comments: bool, explain: bool):
     wanted = ruleset_for({**chosen, "rule-comments": str(comments).lower()})
-    first, second, *lines = commands.script(wanted, explain=explain).splitlines()
+    first, second, *lines = shell.script(wanted, explain=explain).splitlines()
     assert (first, second) == ("#!/bin/sh", "set -e")
     made: dict[tuple[str, str], dict[str, list[list[str]]]] = {}
     network = []
@@ -654,17 +659,17 @@ def test_shell_commands_make_the_rules(chosen: dict[str, str], comments: bool, e
         rules = chains.setdefault(chain, [])
         rules.insert(int(rest.pop(0)) - 1 if how == "-I" else len(rules), rest)
         assert how in ("-I", "-A")
-    assert network == [commands.ip_command(item) for item in wanted.network]
+    assert network == [str(item) for item in wanted.routing]
     assert {key: chains for key, chains in made.items() if chains} == {
         (table.family, table.name): {
-            chain.name: [rule_words(rule) for rule in chain.in_order] for chain in table.chains
+            chain.name: [rule_args(rule) for rule in chain.in_order] for chain in table.chains
         }
         for table in wanted.tables
     }
 
 
 def test_head_rules_are_inserted():
-    script = commands.script(ruleset_for({"kube-virt-interfaces": "net1,net2"}))
+    script = shell.script(ruleset_for({"kube-virt-interfaces": "net1,net2"}))
     inserted = [line for line in script.splitlines() if " -I " in line]
     assert [line.split()[5] for line in inserted] == ["1", "2", "3", "4"]
     assert " -A PREROUTING -p tcp -j ISTIO_INBOUND" in script
@@ -676,8 +681,8 @@ def test_head_rules_are_inserted():
 def test_explain_puts_the_reason_above_every_rule(chosen: dict[str, str]):
     wanted = ruleset_for(chosen)
     plain, explained = (
-        commands.script(wanted).splitlines(),
-        commands.script(wanted, explain=True).splitlines(),
+        shell.script(wanted).splitlines(),
+        shell.script(wanted, explain=True).splitlines(),
     )
     assert [line for line in explained[1:] if not line.startswith("#")] == plain[1:]
     assert not any(line.startswith("#") for line in plain[1:])
@@ -693,7 +698,7 @@ def test_explain_puts_the_reason_above_every_rule(chosen: dict[str, str]):
 
 def test_one_family_only():
     wanted = ruleset_for(EVERYTHING)
-    script = commands.script(wanted, ["ipv6"])
+    script = shell.script(wanted, ["ipv6"])
     assert all(line.startswith(("ip6tables ", "ip -6 ")) for line in script.splitlines()[2:])
     assert render(wanted, families=["ipv6"]).startswith("*raw\n")
     assert "ip -6 addr add ::6/128 dev lo nodad" in render(wanted, families=["ipv6"])
@@ -704,8 +709,8 @@ def test_one_family_only():
 @pytest.mark.parametrize(
     ("item", "command"),
     [
-        (LocalAddress(Network(6, 6, 128)), "ip -6 addr add ::6/128 dev lo nodad"),
-        (LocalAddress(Network(4, 0x7F000006, 32)), "ip addr add 127.0.0.6/32 dev lo nodad"),
+        (LocalAddress(Cidr(6, 6, 128)), "ip -6 addr add ::6/128 dev lo nodad"),
+        (LocalAddress(Cidr(4, 0x7F000006, 32)), "ip addr add 127.0.0.6/32 dev lo nodad"),
         (MarkLookup("ipv4", 1337, 133), "ip rule add fwmark 1337 lookup 133"),
         (MarkLookup("ipv6", 1337, 133), "ip -6 rule add fwmark 1337 lookup 133"),
         (LocalDefaultRoute("ipv4", 133), "ip route add local default dev lo table 133"),
@@ -714,7 +719,7 @@ def test_one_family_only():
     ids=str,
 )
 def test_ip_commands(item: MarkLookup, command: str):
-    assert commands.ip_command(item) == command
+    assert str(item) == command
 
 
 def test_render_shows_scripts_then_ip_commands():
@@ -722,7 +727,7 @@ def test_render_shows_scripts_then_ip_commands():
     text = render(wanted)
     assert text.index("# ipv4: for iptables-restore") < text.index("# ipv6: for ip6tables-restore")
     tail = text.rpartition("COMMIT\n")[2].splitlines()
-    assert tail == [f"# {commands.ip_command(item)}" for item in wanted.network]
+    assert tail == [f"# {item!s}" for item in wanted.routing]
     one = render(ruleset_for({}))
     assert one.startswith("*nat\n")
     assert one.endswith("COMMIT\n")
@@ -745,15 +750,13 @@ def test_json_has_every_rule(chosen: dict[str, str]):
         for rule in chain["rules"]
     ]
     assert found == [
-        (table.family, table.name, chain.name, rule_words(rule), rule.reason, number < len(chain.head))
+        (table.family, table.name, chain.name, rule_args(rule), rule.reason, number < len(chain.head))
         for table in wanted.tables
         for chain in table.chains
         for number, rule in enumerate(chain.in_order)
     ]
-    assert [item["command"] for item in document["network"]] == [
-        commands.ip_command(i) for i in wanted.network
-    ]
-    assert {item["kind"] for item in document["network"]} <= {
+    assert [item["command"] for item in document["routing"]] == [str(i) for i in wanted.routing]
+    assert {item["kind"] for item in document["routing"]} <= {
         "LocalAddress",
         "MarkLookup",
         "LocalDefaultRoute",
@@ -763,16 +766,16 @@ def test_json_has_every_rule(chosen: dict[str, str]):
 def test_json_of_one_rule():
     rule = Rule(
         (
-            Destination(Network(4, 0x7F000001, 32), True),
+            Destination(Cidr(4, 0x7F000001, 32), True),
             DestinationPorts((PortRange(53, 53), PortRange(80, 90))),
         ),
         TProxy(15006, 1337),
         "why",
     )
     assert as_json.rule_values(rule) == {
-        "rule": rule_words(rule),
+        "rule": rule_args(rule),
         "matches": [
-            {"type": "Destination", "network": "127.0.0.1/32", "negated": True},
+            {"type": "Destination", "cidr": "127.0.0.1/32", "negated": True},
             {"type": "DestinationPorts", "ports": ["53", "80:90"], "negated": False},
         ],
         "target": {"type": "TProxy", "port": 15006, "mark": 1337},
@@ -787,7 +790,7 @@ def test_json_of_one_rule():
 def test_json_of_one_family():
     document = as_json.document(ruleset_for(EVERYTHING), ["ipv6"])
     assert {table["family"] for table in document["tables"]} == {"ipv6"}
-    assert {item["family"] for item in document["network"]} == {"ipv6"}
+    assert {item["family"] for item in document["routing"]} == {"ipv6"}
 
 
 # --- difference -------------------------------------------------------------------------------
@@ -795,19 +798,19 @@ def test_json_of_one_family():
 
 def live_after(chosen: Mapping[str, str]) -> Live:
     wanted = ruleset_for(chosen)
-    return Live({"legacy": tuple(map(flattened, wanted.tables)), "nft": ()}, wanted.network)
+    return Live({"iptables-legacy": tuple(map(flattened, wanted.tables)), "iptables-nft": ()}, wanted.routing)
 
 
 PORT = {"envoy-port": "15002"}
 
 
 def test_difference_in_text():
-    plan = make_plan(live_after(PORT), ruleset_for({"drop-invalid": "true"}), "legacy")
+    plan = make_plan(live_after(PORT), ruleset_for({"drop-invalid": "true"}), "iptables-legacy")
     assert difference.text(plan).splitlines() == [
-        "@ ipv4 mangle (legacy)",
+        "@ ipv4 mangle (iptables-legacy)",
         "+-A ISTIO_DROP -j DROP",
         "+-A PREROUTING -m conntrack --ctstate INVALID -j ISTIO_DROP",
-        "@ ipv4 nat (legacy)",
+        "@ ipv4 nat (iptables-legacy)",
         "  ...",
         " -A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN",
         " -A ISTIO_OUTPUT -j ISTIO_REDIRECT",
@@ -819,7 +822,7 @@ def test_difference_in_text():
 
 
 def test_difference_in_colour():
-    plan = make_plan(live_after(PORT), ruleset_for({}), "legacy")
+    plan = make_plan(live_after(PORT), ruleset_for({}), "iptables-legacy")
     plain, coloured = difference.text(plan), difference.text(plan, colour=True)
     assert re.sub("\x1b\\[[0-9]*m", "", coloured) == plain
     colours = {"@": "\x1b[36m", "-": "\x1b[31m", "+": "\x1b[32m"}
@@ -829,18 +832,18 @@ def test_difference_in_colour():
 
 
 def test_difference_in_json():
-    plan = make_plan(live_after(PORT), ruleset_for({}), "legacy")
+    plan = make_plan(live_after(PORT), ruleset_for({}), "iptables-legacy")
     document = json.loads(difference.json_text(plan))
     assert document["differs"] is True
     (part,) = document["parts"]
-    assert part["part"] == "ipv4 nat (legacy)"
+    assert part["part"] == "ipv4 nat (iptables-legacy)"
     assert part["removed"] == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15002"]
     assert part["added"] == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001"]
     assert set(part["in_place"]) ^ set(part["wanted"]) == {*part["removed"], *part["added"]}
 
 
 def test_no_difference():
-    plan = make_plan(live_after(PORT), ruleset_for(PORT), "legacy")
+    plan = make_plan(live_after(PORT), ruleset_for(PORT), "iptables-legacy")
     assert difference.text(plan) == difference.text(plan, colour=True) == ""
     assert json.loads(difference.json_text(plan)) == {"differs": False, "parts": []}
 
@@ -848,8 +851,8 @@ def test_no_difference():
 def test_the_state_in_lines():
     live = live_after({"istio-inbound-interception-mode": "TPROXY"})
     lines = list(difference.state_lines(live))
-    assert len(lines) == sum(len(c.rules) for t in live.tables["legacy"] for c in t.chains) + len(
-        live.network
+    assert len(lines) == sum(len(c.rules) for t in live.tables["iptables-legacy"] for c in t.chains) + len(
+        live.routing
     )
-    assert "legacy ipv4 nat: -A OUTPUT -j ISTIO_OUTPUT" in lines
+    assert "iptables-legacy ipv4 nat: -A OUTPUT -j ISTIO_OUTPUT" in lines
     assert lines[-1] == "ip route add local default dev lo table 133"

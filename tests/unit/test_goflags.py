@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from istio_iptables import usecases
-from istio_iptables.cli import make_app
-from istio_iptables.commands import COMMANDS, GROUPS, Command
-from istio_iptables.goflags import META, Invocation, read
-from istio_iptables.settings import SETTINGS, SOURCES, Given, Setting
+from istio_iptables.cli import handlers
+from istio_iptables.cli.help_app import make_app
+from istio_iptables.settings.commands import COMMANDS, GROUPS, Command
+from istio_iptables.settings.declared import SETTINGS, SOURCES, Given, Setting
+from istio_iptables.settings.go_flags import META, Invocation, read
 
 INJECTOR = [
     *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),
@@ -455,7 +455,7 @@ def by_typer() -> Iterator[Callable[[list[str]], Invocation]]:
         return seen[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(usecases, "run", record)
+        patch.setattr(handlers, "run", record)
         yield run
 
 

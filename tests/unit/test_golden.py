@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.golden import DIRECTORY, GOLDEN, Golden, after_loading, by_family, check, main, text_of
+from tests.support.golden import DIRECTORY, GOLDEN, Golden, after_loading, by_family, check, main, text_of
 
 #: Every numbered step of SPEC section 3, and what a golden file that shows it has in it:
 #: (table, pattern of a line as iptables-save prints it).
@@ -161,4 +161,4 @@ def test_the_oracle_catches_a_wrong_script(change: Callable[[str], str]):
 def test_the_checker_says_which_file_is_wrong(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     assert main(["--wrong"]) == 2
-    assert capsys.readouterr().err == "usage: python -m tests.golden [--write]\n"
+    assert capsys.readouterr().err == "usage: python -m tests.support.golden [--write]\n"

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from istio_iptables.backends import legacy_tables
+from istio_iptables.kernel.xtables import read_tables
 
 HEAD = {"ipv4": 112, "ipv6": 168}
 OFFSETS_AT = {"ipv4": 88, "ipv6": 140}
@@ -52,7 +52,7 @@ def test_chains_out_of_order_and_hooks_that_are_not_in_use(family: str) -> None:
     blob.chain(b"ERROR")
     output_and_forward = 1 << 3 | 1 << 2
     info = (output_and_forward, 0, 0, forward, 0, 0, 0, 0, 0, 0, 0, 13, len(blob.data))
-    chains = legacy_tables._chains(blob.data, info, family)  # type: ignore[arg-type]
+    chains = read_tables._chains(blob.data, info, family)  # type: ignore[arg-type]
     assert [(name, [target for _, target in rules]) for name, rules in chains] == [
         ("OUTPUT", []),
         ("FORWARD", ["DROP"]),

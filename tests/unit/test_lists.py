@@ -11,14 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.environment import Facts
-from istio_iptables.lists import join, union
 from istio_iptables.policy.compact import compacted
-from istio_iptables.ruleset import (
+from istio_iptables.rules.lists import join, union
+from istio_iptables.rules.model import (
     DROP,
     RETURN,
     TABLES,
     Chain,
+    Cidr,
     Comment,
     Destination,
     DestinationPort,
@@ -26,14 +26,14 @@ from istio_iptables.ruleset import (
     Jump,
     Listed,
     Match,
-    Network,
     PortRange,
     Rule,
     Ruleset,
     Transport,
 )
-from tests import strategies
-from tests.interpreter import in_iptables, packets
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
+from tests.support.interpreter import in_iptables, packets
 
 Settings = dict[str, str]
 
@@ -135,7 +135,7 @@ def test_compact_rules_have_the_verdicts_of_plain_ones(
     data: st.DataObject, values: Settings, pod: tuple[bool, bool, list[str]]
 ):
     plain, compact = ruleset_for(values, pod), ruleset_for({**values, "compact": "true"}, pod)
-    assert plain.network == compact.network
+    assert plain.routing == compact.routing
     for packet in data.draw(st.lists(packets(plain), min_size=1, max_size=8)):
         for name in TABLES:
             wanted = in_iptables(plain.table(packet.family, name), packet)
@@ -196,15 +196,15 @@ def test_networks_are_merged_within_their_family():
     ruleset = ruleset_for({**values, "compact": "true"})
     found = {
         family: [
-            match.network
+            match.cidr
             for rule in ruleset.table(family, "nat").chain("ISTIO_OUTPUT").rules
             for match in rule.matches
             if isinstance(match, Destination) and not match.negated
         ]
         for family in ("ipv4", "ipv6")
     }
-    assert found["ipv4"][1:] == [Network(4, 10 << 24, 8), Network(4, 0xC0000201, 32)]
-    assert found["ipv6"][1:] == [Network(6, 0xFD << 120, 8)]
+    assert found["ipv4"][1:] == [Cidr(4, 10 << 24, 8), Cidr(4, 0xC0000201, 32)]
+    assert found["ipv6"][1:] == [Cidr(6, 0xFD << 120, 8)]
 
 
 def test_the_default_is_a_rule_for_each_member():
@@ -225,8 +225,8 @@ def test_a_rule_for_a_list_says_so(comments: str):
 
 def test_native_rules_need_no_compact_lists():
     """Lists are sets there; the option is named as without effect, as others are."""
-    from istio_iptables.resolve import parse, resolve
-    from istio_iptables.settings import BY_NAME, Given
+    from istio_iptables.settings.declared import BY_NAME, Given
+    from istio_iptables.settings.resolve import parse, resolve
 
     facts = Facts(ipv4=True, ipv6=False)
     given = [Given(BY_NAME[name], "true", f"--{name}") for name in ("compact", "native-nftables")]

@@ -15,8 +15,8 @@ import pytest
 
 import istio_iptables
 from istio_iptables import __main__
-from istio_iptables.commands import COMMANDS, GROUPS, Command
-from istio_iptables.settings import SETTINGS, SOURCES, Setting
+from istio_iptables.settings.commands import COMMANDS, GROUPS, Command
+from istio_iptables.settings.declared import SETTINGS, SOURCES, Setting
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
@@ -317,7 +317,7 @@ def test_render_as_json():
     assert process.status == 0
     document = json.loads(process.output)
     assert [table["name"] for table in document["tables"]] == ["mangle", "nat"]
-    assert [item["family"] for item in document["network"]] == ["ipv4", "ipv4"]
+    assert [item["family"] for item in document["routing"]] == ["ipv4", "ipv4"]
 
 
 def test_render_of_a_family_that_is_off_is_empty():
@@ -424,7 +424,7 @@ def test_paths_that_no_file_can_have(name: str, tmp_path: Path):
 
 
 def test_what_nobody_has_thought_of_is_one_line_and_a_traceback_only_for_debugging():
-    code = "import istio_iptables.usecases as module\n"
+    code = "import istio_iptables.cli.handlers as module\n"
     code += "def build(_): raise RuntimeError('two\\nlines')\nmodule.build = build\n"
     process = run("-n", code=code + MAIN)
     assert (process.status, process.output) == (1, "")

@@ -9,21 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.backends import native as backend
-from istio_iptables.environment import Facts
-from istio_iptables.native import (
-    NATIVE_FAMILY,
-    NATIVE_TABLES,
-    Addresses,
-    FamilyTProxy,
-    NativeChain,
-    NativeTable,
-    NetworkFamily,
-    Owners,
-    Ports,
-    translate,
-)
-from istio_iptables.ruleset import (
+from istio_iptables.rules.istio import NATIVE_TABLES
+from istio_iptables.rules.model import (
     DROP,
     FAMILIES,
     IPV4,
@@ -43,8 +30,19 @@ from istio_iptables.ruleset import (
     Transport,
     UidOwner,
 )
-from tests import strategies
-from tests.interpreter import in_iptables, in_nftables, packets
+from istio_iptables.rules.nftables.model import (
+    Addresses,
+    FamilyTProxy,
+    NativeChain,
+    NativeTable,
+    NfProto,
+    Owners,
+    Ports,
+)
+from istio_iptables.rules.nftables.translate import translate
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
+from tests.support.interpreter import in_iptables, in_nftables, packets
 
 Settings = dict[str, str]
 
@@ -90,11 +88,6 @@ def test_every_packet_comes_to_the_same_as_with_iptables(
         for name in TABLES:
             wanted = in_iptables(ruleset.table(packet.family, name), packet)
             assert in_nftables(native.get(NATIVE_TABLES[name]), packet) == wanted
-
-
-def test_tables_are_those_that_the_backend_reads():
-    """It names them itself, so that a run without any need not import what they are made with."""
-    assert (backend._FAMILY, set(backend._TABLES)) == (NATIVE_FAMILY, set(NATIVE_TABLES.values()))
 
 
 def test_hooks_are_where_iptables_has_its_built_in_chains():
@@ -153,7 +146,7 @@ def test_if_one_family_is_off_the_rules_of_base_chains_are_for_the_other(on: str
         for chain in table.chains:
             for rule in chain.rules:
                 by_address = [m.family for m in rule.matches if isinstance(m, Addresses)]
-                by_itself = [m.family for m in rule.matches if isinstance(m, NetworkFamily)]
+                by_itself = [m.family for m in rule.matches if isinstance(m, NfProto)]
                 assert by_itself == ([on] if chain.hook and not by_address else [])
                 assert by_address in ([], [on])
 
@@ -168,7 +161,7 @@ def test_the_order_of_either_family_is_kept_where_the_other_has_other_rules():
         )
     )
     [chain] = translate(ruleset)[0].chains
-    only = {family: NetworkFamily(family) for family in FAMILIES}
+    only = {family: NfProto(family) for family in FAMILIES}
     assert chain.rules == (
         a,
         x.replace(matches=(only[IPV4], *x.matches)),
@@ -184,7 +177,7 @@ def test_a_chain_that_one_family_has_alone():
     for rule in rules_in(raw, "raw", "istio-inbound"):
         assert any(isinstance(match, Addresses) and match.family == IPV4 for match in rule.matches)
     [to_inbound] = rules_in(raw, "raw", "prerouting")
-    assert to_inbound.matches == (NetworkFamily(IPV4),)
+    assert to_inbound.matches == (NfProto(IPV4),)
 
 
 # --- lists are sets ---------------------------------------------------------------------------

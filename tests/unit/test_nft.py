@@ -11,23 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure, render
-from istio_iptables.environment import Facts
 from istio_iptables.errors import SettingsError
 from istio_iptables.formats.nft import edit_scripts, rule_lines, script, table_lines
 from istio_iptables.formats.nft_json import is_foreign, parse
-from istio_iptables.native import (
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeChain,
-    NativeTable,
-    NetworkFamily,
-    Owners,
-    Ports,
-    set_name,
-    translate,
-)
-from istio_iptables.ruleset import (
+from istio_iptables.rules.model import (
     ACCEPT,
     DROP,
     RETURN,
@@ -51,7 +38,20 @@ from istio_iptables.ruleset import (
     Target,
     Transport,
 )
-from tests import strategies
+from istio_iptables.rules.nftables.model import (
+    Addresses,
+    FamilyTProxy,
+    Hook,
+    NativeChain,
+    NativeTable,
+    NfProto,
+    Owners,
+    Ports,
+    set_name,
+)
+from istio_iptables.rules.nftables.translate import translate
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
 
 Settings = dict[str, str]
 
@@ -82,8 +82,8 @@ def prefix(address: str, length: int) -> dict[str, Any]:
 
 #: A match, its words, and what nft 1.0.6 prints about it.
 MATCHES: list[tuple[Match, str, dict[str, Any]]] = [
-    (NetworkFamily("ipv6"), "meta nfproto ipv6", match(key("meta", "nfproto"), "ipv6")),
-    (NetworkFamily("ipv4"), "meta nfproto ipv4", match(key("meta", "nfproto"), 2)),
+    (NfProto("ipv6"), "meta nfproto ipv6", match(key("meta", "nfproto"), "ipv6")),
+    (NfProto("ipv4"), "meta nfproto ipv4", match(key("meta", "nfproto"), 2)),
     (Transport("tcp"), "meta l4proto tcp", TCP),
     (Transport("udp", True), "meta l4proto != udp", match(key("meta", "l4proto"), 17, "!=")),
     (

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from istio_iptables.formats.nft import edit_scripts, script, table_lines
-from istio_iptables.lists import union
-from istio_iptables.native import Addresses, NativeChain, NativeTable, Owners, Ports, set_name
-from istio_iptables.ruleset import RETURN, Rule
+from istio_iptables.rules.lists import union
+from istio_iptables.rules.model import RETURN, Rule
+from istio_iptables.rules.nftables.model import Addresses, NativeChain, NativeTable, Owners, Ports, set_name
 
 ranges = st.lists(
     st.tuples(st.integers(1, 9), st.integers(0, 3)).map(lambda p: (p[0] * 10, p[0] * 10 + p[1]))

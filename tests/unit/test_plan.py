@@ -10,25 +10,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.edit import RemoveChain, TableEdit, apply_to
-from istio_iptables.environment import Facts
+from istio_iptables.change.actions import AddObject, EditNative, EditTable, Live, RemoveObject
+from istio_iptables.change.execute import execute
+from istio_iptables.change.plan import Plan, make_plan
 from istio_iptables.errors import KernelError
-from istio_iptables.native import NATIVE_TABLES, FamilyTProxy, NativeChain, NativeTable, translate
-from istio_iptables.plan import (
-    AddObject,
-    EditNative,
-    EditTable,
-    Live,
-    Plan,
-    RemoveObject,
-    execute,
-    make_plan,
-)
-from istio_iptables.ruleset import (
+from istio_iptables.formats.difference import differences
+from istio_iptables.rules.edit import RemoveChain, TableEdit, apply_to
+from istio_iptables.rules.istio import NATIVE_TABLES
+from istio_iptables.rules.model import (
     ACCEPT,
     BUILTIN_CHAINS,
     TABLES,
     Chain,
+    Cidr,
     Comment,
     Counters,
     DestinationPort,
@@ -39,22 +33,24 @@ from istio_iptables.ruleset import (
     LocalAddress,
     LocalDefaultRoute,
     MarkLookup,
-    Network,
     PortRange,
     Redirect,
     Rule,
     Ruleset,
     Table,
     Transport,
-    ours,
 )
-from tests import strategies
+from istio_iptables.rules.nftables.model import FamilyTProxy, NativeChain, NativeTable
+from istio_iptables.rules.nftables.translate import translate
+from istio_iptables.rules.ownership import is_owned, is_owned_rule, owned
+from istio_iptables.settings.facts import Facts
+from tests.support import strategies
 
 if TYPE_CHECKING:
-    from istio_iptables.plan import Action, Place
-    from istio_iptables.ruleset import NetworkObject
+    from istio_iptables.change.actions import Action, Location
+    from istio_iptables.rules.model import RoutingObject
 
-PLACES: tuple[Place, ...] = ("legacy", "nft")  # of iptables
+PLACES: tuple[Location, ...] = ("iptables-legacy", "iptables-nft")  # of iptables
 NATIVE = tuple(
     NativeTable(name, (NativeChain("istio-output", None, (Rule((), ACCEPT, counters=Counters(1, 2)),)),))
     for name in ("istio-proxy-nat", "istio-proxy-raw")
@@ -69,8 +65,8 @@ class FakeKernel:
     """Tables of both places, network objects and native tables; every action completely or not at all."""
 
     def __init__(self) -> None:
-        self.tables: dict[tuple[Place, str, str], Table] = {}
-        self.network: list[NetworkObject] = []
+        self.tables: dict[tuple[Location, str, str], Table] = {}
+        self.routing: list[RoutingObject] = []
         self.native: tuple[NativeTable, ...] = ()
         self.done: list[Action] = []
         self.fails_at: frozenset[int] = frozenset()
@@ -81,17 +77,17 @@ class FakeKernel:
         if len(self.done) in self.fails_at:
             raise self.error
         if isinstance(action, EditTable):
-            key = (action.place, action.edit.family, action.edit.table)
+            key = (action.location, action.edit.family, action.edit.table)
             before = self.tables.get(key, Table(action.edit.family, action.edit.table))
             after = apply_to(before, action.edit)
             assert (rules_of(action.before), rules_of(action.after)) == (rules_of(before), rules_of(after))
             assert set(action.emptied) == without_rules(after, action.edit)
             self.tables[key] = after
         elif isinstance(action, AddObject):
-            assert action.item not in self.network
-            self.network.append(action.item)
+            assert action.item not in self.routing
+            self.routing.append(action.item)
         elif isinstance(action, RemoveObject):
-            self.network.remove(action.item)
+            self.routing.remove(action.item)
         else:
             assert isinstance(action, EditNative)
             assert set(action.before) <= set(self.native)
@@ -101,10 +97,10 @@ class FakeKernel:
 
     def live(self) -> Live:
         tables = {
-            place: tuple(table for (where, *_), table in self.tables.items() if where == place)
-            for place in PLACES
+            location: tuple(table for (where, *_), table in self.tables.items() if where == location)
+            for location in PLACES
         }
-        return Live(tables, tuple(self.network), self.native)
+        return Live(tables, tuple(self.routing), self.native)
 
     def state(self) -> object:
         """All there is, counters included, in an order that does not matter."""
@@ -114,11 +110,11 @@ class FakeKernel:
             for table in self.native
             for chain in table.chains
         }
-        return tables, set(self.network), set(self.native), native
+        return tables, set(self.routing), set(self.native), native
 
-    def put(self, wanted: Ruleset, place: Place) -> None:
+    def put(self, wanted: Ruleset, location: Location) -> None:
         """Put rules into place."""
-        execute(make_plan(self.live(), wanted, place), self)
+        execute(make_plan(self.live(), wanted, location), self)
         self.done.clear()
 
 
@@ -169,13 +165,13 @@ def kernels(draw: st.DrawFn) -> FakeKernel:
     """A kernel with rules of ours, strangers' rules among them and, at times, native tables."""
     kernel = FakeKernel()
     if draw(st.integers(0, 3)):
-        kernel.put(wanted_for(draw(strategies.settings())), draw(places()))
+        kernel.put(wanted_for(draw(strategies.settings())), draw(locations()))
     for key, table in list(kernel.tables.items()):
         if draw(st.booleans()):
             kernel.tables[key] = table.replace(chains=tuple(draw(disturbed(chain)) for chain in table.chains))
     if draw(st.integers(0, 3)) == 0:
         strange = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS), Chain("KUBE", STRANGERS[:1])))
-        kernel.tables.setdefault(("nft", "ipv4", "nat"), strange)
+        kernel.tables.setdefault(("iptables-nft", "ipv4", "nat"), strange)
     if draw(st.integers(0, 3)) == 0:
         kernel.native = NATIVE
     return kernel
@@ -185,7 +181,7 @@ def kernels(draw: st.DrawFn) -> FakeKernel:
 def disturbed(draw: st.DrawFn, chain: Chain) -> Chain:
     """A chain with strangers' rules, or, if it is ours, with one rule less."""
     rules = list(chain.rules)
-    if chain.is_ours:
+    if is_owned(chain):
         del rules[: draw(st.integers(0, 1))]
     else:
         for rule in draw(st.lists(st.sampled_from(STRANGERS), max_size=2)):
@@ -197,38 +193,40 @@ def wanted_rulesets() -> st.SearchStrategy[Ruleset]:
     return strategies.settings().map(wanted_for) | st.just(NOTHING)
 
 
-def places() -> st.SearchStrategy[Place]:
-    return st.sampled_from([*PLACES, "native"])
+def locations() -> st.SearchStrategy[Location]:
+    return st.sampled_from([*PLACES, "nftables"])
 
 
 # --- what is done -----------------------------------------------------------------------------
 
 
-@given(kernels(), wanted_rulesets(), places(), st.booleans())
-def test_afterwards_everything_is_as_wanted(kernel: FakeKernel, wanted: Ruleset, place: Place, rewrite: bool):
-    execute(make_plan(kernel.live(), wanted, place, rewrite=rewrite), kernel)
+@given(kernels(), wanted_rulesets(), locations(), st.booleans())
+def test_afterwards_everything_is_as_wanted(
+    kernel: FakeKernel, wanted: Ruleset, location: Location, rewrite: bool
+):
+    execute(make_plan(kernel.live(), wanted, location, rewrite=rewrite), kernel)
     live = kernel.live()
     for (where, family, name), table in kernel.tables.items():
-        goal = [t for t in wanted.tables if (place, t.family, t.name) == (where, family, name)]
+        goal = [t for t in wanted.tables if (location, t.family, t.name) == (where, family, name)]
         expected = {chain.name: chain.in_order for t in goal for chain in t.chains}
-        assert {chain.name: chain.rules for chain in ours(table).chains} == expected
-    if place != "native":
-        assert {(place, table.family, table.name) for table in wanted.tables} <= set(kernel.tables)
-    assert set(live.network) == set(wanted.network)
-    assert set(live.native) == set(translate(wanted) if place == "native" else ())
-    again = make_plan(live, wanted, place)
+        assert {chain.name: chain.rules for chain in owned(table).chains} == expected
+    if location != "nftables":
+        assert {(location, table.family, table.name) for table in wanted.tables} <= set(kernel.tables)
+    assert set(live.routing) == set(wanted.routing)
+    assert set(live.native) == set(translate(wanted) if location == "nftables" else ())
+    again = make_plan(live, wanted, location)
     assert again.actions == ()
-    assert again.differences == ()
+    assert differences(again) == ()
     assert again.replaces == bool(wanted.tables)
 
 
 @settings(max_examples=settings().max_examples // 2)
-@given(kernels(), wanted_rulesets(), places(), st.booleans())
+@given(kernels(), wanted_rulesets(), locations(), st.booleans())
 def test_a_failure_at_any_action_leaves_everything_as_before(
-    kernel: FakeKernel, wanted: Ruleset, place: Place, rewrite: bool
+    kernel: FakeKernel, wanted: Ruleset, location: Location, rewrite: bool
 ):
     before = kernel.state()
-    plan = make_plan(kernel.live(), wanted, place, rewrite=rewrite)
+    plan = make_plan(kernel.live(), wanted, location, rewrite=rewrite)
     for number in range(1, len(plan.actions) + 1):
         kernel.done.clear()
         kernel.fails_at = frozenset({number})
@@ -246,18 +244,18 @@ def test_a_failure_at_any_action_leaves_everything_as_before(
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")], ids=repr)
 def test_any_other_exception_rolls_back_too(error: BaseException):
     kernel = FakeKernel()
-    kernel.put(wanted_for(), "legacy")
+    kernel.put(wanted_for(), "iptables-legacy")
     before = kernel.state()
     kernel.fails_at, kernel.error = frozenset({3}), error
     with pytest.raises(type(error)) as caught:
-        execute(make_plan(kernel.live(), wanted_for(EVERYTHING), "nft"), kernel)
+        execute(make_plan(kernel.live(), wanted_for(EVERYTHING), "iptables-nft"), kernel)
     assert caught.value is error
     assert kernel.state() == before
 
 
 def test_a_signal_between_two_actions_rolls_back():
     kernel = FakeKernel()
-    plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "legacy")
+    plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "iptables-legacy")
     for number in range(len(plan.actions)):
         kernel.done.clear()
         before = kernel.state()
@@ -271,7 +269,7 @@ def test_a_signal_between_two_actions_rolls_back():
 
 def test_a_rollback_that_fails_is_reported_and_goes_on():
     kernel = FakeKernel()
-    plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "legacy")
+    plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "iptables-legacy")
     kernel.fails_at = frozenset({4, 6})  # the fourth action; and undoing the second
     with pytest.raises(KernelError) as caught:
         execute(plan, kernel)
@@ -281,12 +279,12 @@ def test_a_rollback_that_fails_is_reported_and_goes_on():
     assert caught.value.remedy == "ask it again"
     assert isinstance(caught.value.__cause__, KernelError)
     assert kernel.done[4:] == [action.inverse() for action in reversed(plan.actions[:3])]
-    assert [AddObject(item) for item in kernel.network] == [plan.actions[1]]
+    assert [AddObject(item) for item in kernel.routing] == [plan.actions[1]]
 
 
-@given(kernels(), wanted_rulesets(), places())
-def test_inverses(kernel: FakeKernel, wanted: Ruleset, place: Place):
-    for action in make_plan(kernel.live(), wanted, place).actions:
+@given(kernels(), wanted_rulesets(), locations())
+def test_inverses(kernel: FakeKernel, wanted: Ruleset, location: Location):
+    for action in make_plan(kernel.live(), wanted, location).actions:
         assert action.inverse().inverse() == action
         assert action.inverse() != action
         assert str(action).isprintable()
@@ -301,7 +299,7 @@ def in_words(plan: Plan) -> list[str]:
     for action in plan.actions:
         if isinstance(action, EditTable):
             sign = "-" if action.edit.detaches else "+"
-            words.append(f"{sign}{action.place} {action.edit.family} {action.edit.table}")
+            words.append(f"{sign}{action.location} {action.edit.family} {action.edit.table}")
         elif isinstance(action, (AddObject, RemoveObject)):
             sign = "+" if isinstance(action, AddObject) else "-"
             words.append(f"{sign}{action.item.family} {type(action.item).__name__}")
@@ -311,26 +309,26 @@ def in_words(plan: Plan) -> list[str]:
 
 
 def test_the_order_of_the_first_time():
-    assert in_words(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "legacy")) == [
+    assert in_words(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "iptables-legacy")) == [
         "+ipv6 LocalAddress",
         "+ipv4 LocalDefaultRoute",
         "+ipv6 LocalDefaultRoute",
         "+ipv4 MarkLookup",  # after the route that it leads to
         "+ipv6 MarkLookup",
-        "+legacy ipv4 raw",
-        "+legacy ipv4 mangle",
-        "+legacy ipv4 nat",
-        "+legacy ipv6 raw",
-        "+legacy ipv6 mangle",
-        "+legacy ipv6 nat",
+        "+iptables-legacy ipv4 raw",
+        "+iptables-legacy ipv4 mangle",
+        "+iptables-legacy ipv4 nat",
+        "+iptables-legacy ipv6 raw",
+        "+iptables-legacy ipv6 mangle",
+        "+iptables-legacy ipv6 nat",
     ]
 
 
 def test_the_order_of_cleaning_up():
     kernel = FakeKernel()
-    kernel.put(wanted_for(EVERYTHING), "nft")
+    kernel.put(wanted_for(EVERYTHING), "iptables-nft")
     kernel.native = NATIVE[:1]
-    words = in_words(make_plan(kernel.live(), NOTHING, "legacy"))
+    words = in_words(make_plan(kernel.live(), NOTHING, "iptables-legacy"))
     assert words[:5] == [
         "-ipv6 MarkLookup",
         "-ipv4 MarkLookup",
@@ -339,7 +337,7 @@ def test_the_order_of_cleaning_up():
         "-ipv6 LocalAddress",
     ]
     for family in ("ipv4", "ipv6"):
-        tables = [word.rpartition(" ")[2] for word in words if word.startswith(f"-nft {family} ")]
+        tables = [word.rpartition(" ")[2] for word in words if word.startswith(f"-iptables-nft {family} ")]
         assert tables == ["nat", "mangle", "raw"]
     assert len(words) == 12
     assert words[-1] == "EditNative"
@@ -347,13 +345,20 @@ def test_the_order_of_cleaning_up():
 
 def test_adding_comes_before_detaching():
     kernel = FakeKernel()
-    kernel.put(wanted_for(EVERYTHING), "legacy")
+    kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
     kernel.native = NATIVE[:1]
     wanted = wanted_for({"dual-stack": "true", "redirect-dns": "true"})
-    words = in_words(make_plan(kernel.live(), wanted, "nft"))
-    assert words[:4] == ["+nft ipv4 raw", "+nft ipv4 nat", "+nft ipv6 raw", "+nft ipv6 nat"]
+    words = in_words(make_plan(kernel.live(), wanted, "iptables-nft"))
+    assert words[:4] == [
+        "+iptables-nft ipv4 raw",
+        "+iptables-nft ipv4 nat",
+        "+iptables-nft ipv6 raw",
+        "+iptables-nft ipv6 nat",
+    ]
     for family in ("ipv4", "ipv6"):
-        tables = [word.rpartition(" ")[2] for word in words[4:10] if word.startswith(f"-legacy {family} ")]
+        tables = [
+            word.rpartition(" ")[2] for word in words[4:10] if word.startswith(f"-iptables-legacy {family} ")
+        ]
         assert tables == ["nat", "mangle", "raw"]
     assert words[10:] == [
         "EditNative",
@@ -364,26 +369,26 @@ def test_adding_comes_before_detaching():
     ]
 
 
-@given(kernels(), wanted_rulesets(), places())
-def test_order(kernel: FakeKernel, wanted: Ruleset, place: Place):
+@given(kernels(), wanted_rulesets(), locations())
+def test_order(kernel: FakeKernel, wanted: Ruleset, location: Location):
     live = kernel.live()
-    actions = make_plan(live, wanted, place).actions
+    actions = make_plan(live, wanted, location).actions
     added = [number for number, action in enumerate(actions) if isinstance(action, AddObject)]
     removed = [number for number, action in enumerate(actions) if isinstance(action, RemoveObject)]
     assert added == list(range(len(added))), "what rules rely on comes first"
     first_removed = len(actions) - len(removed) if wanted.tables else 0
     assert removed == list(range(first_removed, first_removed + len(removed)))
     obsolete = {action.item for action in actions if isinstance(action, RemoveObject)}
-    assert obsolete == {item for item in live.network if item not in wanted.network}
+    assert obsolete == {item for item in live.routing if item not in wanted.routing}
 
     edits = [action for action in actions if isinstance(action, EditTable)]
-    assert len({(a.place, a.edit.family, a.edit.table) for a in edits}) == len(edits), "one edit a table"
+    assert len({(a.location, a.edit.family, a.edit.table) for a in edits}) == len(edits), "one edit a table"
     taking_away = [action.takes_away for action in edits]
     assert taking_away == sorted(taking_away), "adding comes before taking away"
     assert all(action.edit.detaches for action in edits if action.takes_away)
     for family in ("ipv4", "ipv6"):
         for where in PLACES:
-            mine = [action for action in edits if (action.place, action.edit.family) == (where, family)]
+            mine = [action for action in edits if (action.location, action.edit.family) == (where, family)]
             added_to = [TABLES.index(action.edit.table) for action in mine if not action.takes_away]
             assert added_to == sorted(added_to), "raw before nat"
             taken_from = [action.edit.table for action in mine if action.takes_away]
@@ -413,7 +418,7 @@ def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
     direction: tuple[dict[str, str], dict[str, str]],
 ):
     kernel = FakeKernel()
-    kernel.put(wanted_for(direction[0]), "legacy")
+    kernel.put(wanted_for(direction[0]), "iptables-legacy")
 
     def captures() -> bool:
         return any(
@@ -421,7 +426,7 @@ def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
             for table in kernel.tables.values()
         )
 
-    for action in make_plan(kernel.live(), wanted_for(direction[1]), "legacy").actions:
+    for action in make_plan(kernel.live(), wanted_for(direction[1]), "iptables-legacy").actions:
         assert captures()
         kernel.do(action)
     assert captures()
@@ -433,9 +438,9 @@ def test_no_packet_between_two_hooks_of_native_tables_is_missed(
 ):
     """It has met the old rules of the first tables on its way and meets the new rules of the others."""
     kernel = FakeKernel()
-    kernel.put(wanted_for(direction[0]), "native")
+    kernel.put(wanted_for(direction[0]), "nftables")
     before = {table.name: table for table in kernel.native}
-    plan = make_plan(kernel.live(), wanted_for(direction[1]), "native")
+    plan = make_plan(kernel.live(), wanted_for(direction[1]), "nftables")
     edits = [action for action in plan.actions if isinstance(action, EditNative)]
     assert len(edits) == (2 if direction[1] is TPROXY else 1)  # else it is one transaction
     for action in plan.actions:
@@ -461,17 +466,17 @@ def captures_inbound(table: NativeTable) -> bool:
 
 def test_no_table_is_without_rules_while_they_are_replaced():
     kernel = FakeKernel()
-    kernel.put(wanted_for(EVERYTHING), "legacy")
+    kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
     wanted = wanted_for({**EVERYTHING, "istio-inbound-ports": "80", "envoy-port": "1"})
-    plan = make_plan(kernel.live(), wanted, "legacy")
+    plan = make_plan(kernel.live(), wanted, "iptables-legacy")
     assert len(plan.actions) == 4  # raw does not change
     for action in plan.actions:
         kernel.do(action)
         for family in ("ipv4", "ipv6"):
             for name in TABLES:
-                table = kernel.tables["legacy", family, name]
+                table = kernel.tables["iptables-legacy", family, name]
                 assert table.chain("ISTIO_INBOUND").rules
-                assert any(rule.is_ours_in_foreign_chain for rule in table.chain("OUTPUT").rules)
+                assert any(is_owned_rule(rule) for rule in table.chain("OUTPUT").rules)
 
 
 # --- what it says -----------------------------------------------------------------------------
@@ -480,58 +485,58 @@ def test_no_table_is_without_rules_while_they_are_replaced():
 def test_replaces():
     kernel = FakeKernel()
 
-    def replaces(chosen: Mapping[str, str] | None = None, place: Place = "nft") -> bool:
-        return make_plan(kernel.live(), wanted_for(chosen), place).replaces
+    def replaces(chosen: Mapping[str, str] | None = None, location: Location = "iptables-nft") -> bool:
+        return make_plan(kernel.live(), wanted_for(chosen), location).replaces
 
     assert not replaces()
-    kernel.tables["nft", "ipv4", "nat"] = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS),))
+    kernel.tables["iptables-nft", "ipv4", "nat"] = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS),))
     assert not replaces()
     kernel.native = NATIVE[:1]
     assert replaces()
     kernel.native = ()
-    kernel.network = [LocalDefaultRoute("ipv4", 133)]
+    kernel.routing = [LocalDefaultRoute("ipv4", 133)]
     assert replaces()
     assert not replaces(TPROXY)
-    kernel.network = []
-    kernel.put(wanted_for(), "nft")
+    kernel.routing = []
+    kernel.put(wanted_for(), "iptables-nft")
     assert replaces()
-    assert replaces(place="legacy")
+    assert replaces(location="iptables-legacy")
 
 
 def test_differences():
     kernel = FakeKernel()
-    kernel.put(wanted_for({"envoy-port": "1"}), "legacy")
+    kernel.put(wanted_for({"envoy-port": "1"}), "iptables-legacy")
     kernel.native = NATIVE
-    plan = make_plan(kernel.live(), wanted_for({"dual-stack": "true"}), "legacy")
-    parts = {difference.title: difference for difference in plan.differences}
+    plan = make_plan(kernel.live(), wanted_for({"dual-stack": "true"}), "iptables-legacy")
+    parts = {difference.title: difference for difference in differences(plan)}
     assert list(parts) == [
-        "ipv4 nat (legacy)",
-        "ipv6 nat (legacy)",
-        "inet istio-proxy-nat (native nftables)",
-        "inet istio-proxy-raw (native nftables)",
+        "ipv4 nat (iptables-legacy)",
+        "ipv6 nat (iptables-legacy)",
+        "inet istio-proxy-nat (nftables)",
+        "inet istio-proxy-raw (nftables)",
         "addresses and routes",
     ]
-    nat = parts["ipv4 nat (legacy)"]
+    nat = parts["ipv4 nat (iptables-legacy)"]
     removed = [line for line in nat.before if line not in nat.after]
     assert removed == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1"]
     added = [line for line in nat.after if line not in nat.before]
     assert added == ["-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001"]
-    assert parts["ipv6 nat (legacy)"].before == ()
-    native = parts["inet istio-proxy-nat (native nftables)"]
+    assert parts["ipv6 nat (iptables-legacy)"].before == ()
+    native = parts["inet istio-proxy-nat (nftables)"]
     assert native.before == ("table inet istio-proxy-nat", "istio-output: counter accept")
     assert native.after == ()
     assert parts["addresses and routes"].before == ()
     assert parts["addresses and routes"].after == ("ip -6 addr add ::6/128 dev lo nodad",)
 
 
-@given(kernels(), wanted_rulesets(), places())
+@given(kernels(), wanted_rulesets(), locations())
 def test_there_is_a_difference_where_something_of_ours_changes(
-    kernel: FakeKernel, wanted: Ruleset, place: Place
+    kernel: FakeKernel, wanted: Ruleset, location: Location
 ):
-    plan = make_plan(kernel.live(), wanted, place)
-    if plan.differences:
+    plan = make_plan(kernel.live(), wanted, location)
+    if differences(plan):
         assert plan.actions
-    for action in () if plan.differences else plan.actions:
+    for action in () if differences(plan) else plan.actions:
         # all that is left to do is taking chains of ours away that have no rules
         assert isinstance(action, EditTable)
         assert all(isinstance(step, RemoveChain) for step in action.edit.steps)
@@ -539,45 +544,45 @@ def test_there_is_a_difference_where_something_of_ours_changes(
 
 def test_which_match_stands_there_twice_is_a_difference():
     kernel = FakeKernel()
-    kernel.put(wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,1,2"}), "nft")
-    plan = make_plan(kernel.live(), wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,2,2"}), "nft")
-    assert bool(plan.actions) == bool(plan.differences)
+    kernel.put(wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,1,2"}), "iptables-nft")
+    plan = make_plan(kernel.live(), wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,2,2"}), "iptables-nft")
+    assert bool(plan.actions) == bool(differences(plan))
 
 
 def test_strangers_rules_are_no_difference():
     kernel = FakeKernel()
-    kernel.put(wanted_for(), "legacy")
+    kernel.put(wanted_for(), "iptables-legacy")
     for key, table in kernel.tables.items():
         chains = [
-            chain if chain.is_ours else Chain(chain.name, (*STRANGERS, *chain.rules))
+            chain if is_owned(chain) else Chain(chain.name, (*STRANGERS, *chain.rules))
             for chain in table.chains
         ]
         kernel.tables[key] = table.replace(chains=tuple(chains))
-    plan = make_plan(kernel.live(), wanted_for(), "legacy")
-    assert plan.differences == ()
+    plan = make_plan(kernel.live(), wanted_for(), "iptables-legacy")
+    assert differences(plan) == ()
     assert plan.actions == ()
 
 
 @pytest.mark.parametrize("chosen", [{}, TPROXY], ids=["REDIRECT", "TPROXY"])
 def test_the_order_of_matches_is_no_difference(chosen: dict[str, str]):
     kernel = FakeKernel()
-    kernel.put(wanted_for(chosen), "legacy")
+    kernel.put(wanted_for(chosen), "iptables-legacy")
     for key, table in kernel.tables.items():
         chains = [
             chain.replace(rules=tuple(rule.replace(matches=rule.matches[::-1]) for rule in chain.rules))
             for chain in table.chains
         ]
         kernel.tables[key] = table.replace(chains=tuple(chains))
-    plan = make_plan(kernel.live(), wanted_for(chosen), "legacy")
+    plan = make_plan(kernel.live(), wanted_for(chosen), "iptables-legacy")
     assert [action for action in plan.actions if isinstance(action, EditTable)] == []
-    assert [part for part in plan.differences if part.title != "addresses and routes"] == []
+    assert [part for part in differences(plan) if part.title != "addresses and routes"] == []
 
 
 @pytest.mark.parametrize(
     ("action", "text"),
     [
-        (AddObject(LocalAddress(Network(6, 6, 128))), "ip -6 addr add ::6/128 dev lo nodad"),
-        (RemoveObject(LocalAddress(Network(6, 6, 128))), "ip -6 addr del ::6/128 dev lo"),
+        (AddObject(LocalAddress(Cidr(6, 6, 128))), "ip -6 addr add ::6/128 dev lo nodad"),
+        (RemoveObject(LocalAddress(Cidr(6, 6, 128))), "ip -6 addr del ::6/128 dev lo"),
         (AddObject(MarkLookup("ipv4", 1337, 133)), "ip rule add fwmark 1337 lookup 133"),
         (RemoveObject(MarkLookup("ipv6", 1337, 133)), "ip -6 rule del fwmark 1337 lookup 133"),
         (AddObject(LocalDefaultRoute("ipv6", 5)), "ip -6 route add local default dev lo table 5"),
@@ -593,9 +598,9 @@ def test_actions_in_words(action: Action, text: str):
 
 def test_edits_in_words():
     wanted = wanted_for()
-    (action,) = make_plan(FakeKernel().live(), wanted, "nft").actions
-    assert str(action) == f"ipv4 nat (nft): write {sum(1 for _ in wanted.rules())} rules"
-    assert str(action.inverse()) == "ipv4 nat (nft): remove rules"
+    (action,) = make_plan(FakeKernel().live(), wanted, "iptables-nft").actions
+    assert str(action) == f"ipv4 nat (iptables-nft): write {sum(1 for _ in wanted.rules())} rules"
+    assert str(action.inverse()) == "ipv4 nat (iptables-nft): remove rules"
 
 
 # --- what is live -----------------------------------------------------------------------------
@@ -605,16 +610,16 @@ def test_edits_in_words():
 @example(FakeKernel())
 def test_live(kernel: FakeKernel):
     live = kernel.live()
-    for place in PLACES:
-        held = [table for table in live.tables[place] if not ours(table).is_empty]
-        assert live.holds_ours(place) == bool(held)
-        for table in live.tables[place]:
-            assert live.table(place, table.family, table.name) is table
-    assert live.table("nft", "ipv6", "filter") is None
+    for location in PLACES:
+        held = [table for table in live.tables[location] if not owned(table).is_empty]
+        assert live.holds_owned(location) == bool(held)
+        for table in live.tables[location]:
+            assert live.table(location, table.family, table.name) is table
+    assert live.table("iptables-nft", "ipv6", "filter") is None
 
 
 def test_marks_of_live_rules_tell_which_routes_are_ours():
     kernel = FakeKernel()
     assert kernel.live().marks() == frozenset()
-    kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "nft")
+    kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "iptables-nft")
     assert kernel.live().marks() == {7}

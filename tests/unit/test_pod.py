@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from istio_iptables import Facts, SettingsError, configure, pod_settings
-from istio_iptables.config import Config
-from istio_iptables.documents import Unquoted, Unreadable
-from istio_iptables.documents import read as read_documents
-from istio_iptables.goflags import read as read_arguments
+from istio_iptables.cli.collect import collect
 from istio_iptables.pod import Pod, pick, pods, read
 from istio_iptables.pod.annotations import ANNOTATIONS, NAMES, VARIABLES
 from istio_iptables.pod.container import for_entry, meant
-from istio_iptables.resolve import parse, resolve
-from istio_iptables.settings import BY_NAME
-from istio_iptables.sources import collect
-from tests import strategies
+from istio_iptables.settings.config import Config
+from istio_iptables.settings.declared import BY_NAME
+from istio_iptables.settings.go_flags import read as read_arguments
+from istio_iptables.settings.resolve import parse, resolve
+from istio_iptables.settings.yaml_text import Unquoted, Unreadable
+from istio_iptables.settings.yaml_text import read as read_documents
+from tests.support import strategies
 
 FACTS = Facts(ipv4=True)
 TRAFFIC = "traffic.sidecar.istio.io/"
@@ -355,7 +355,7 @@ def test_the_ports_of_the_sidecar_are_not_listed_twice():
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("includeInboundPorts", "inbound_ports"), ("includeOutboundIPRanges", "outbound_networks")],
+    [("includeInboundPorts", "inbound_ports"), ("includeOutboundIPRanges", "outbound_cidrs")],
 )
 def test_an_empty_annotation_captures_nothing(name: str, field: str):
     settings = pod_settings(json.dumps(manifest({f"{TRAFFIC}{name}": ""})))

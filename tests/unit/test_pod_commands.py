@@ -13,15 +13,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from istio_iptables import __version__, usecases
-from istio_iptables.config import Config
-from istio_iptables.goflags import read
+from istio_iptables import __version__
+from istio_iptables.cli import handlers
+from istio_iptables.cli.collect import collect
 from istio_iptables.pod.annotations import ANNOTATIONS, VARIABLES
 from istio_iptables.pod.container import rights
 from istio_iptables.pod.lint import KINDS
-from istio_iptables.resolve import parse, resolve
-from istio_iptables.sources import collect
-from tests import deploy
+from istio_iptables.settings.config import Config
+from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.resolve import parse, resolve
+from tests.support import deploy
 from tests.unit.test_main import MAIN, ROOT, assert_refused, run
 from tests.unit.test_pod import FACTS, TRAFFIC, manifest, proxy, workload
 from tests.unit.test_pod_lint import MODE, traffic
@@ -448,8 +449,8 @@ def test_the_python_in_the_docs():
 
 
 def test_every_command_about_pods_has_its_function():
-    from istio_iptables import pod_commands
-    from istio_iptables.commands import COMMANDS
+    from istio_iptables.cli import pod_handlers
+    from istio_iptables.settings.commands import COMMANDS
 
-    assert set(usecases._POD_COMMANDS) == {c.name for c in COMMANDS if c.words[0] == "pod"}
-    assert all(hasattr(pod_commands, name) for name in usecases._POD_COMMANDS.values())
+    assert set(handlers._POD_COMMANDS) == {c.name for c in COMMANDS if c.words[0] == "pod"}
+    assert all(hasattr(pod_handlers, name) for name in handlers._POD_COMMANDS.values())

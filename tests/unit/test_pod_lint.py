@@ -15,8 +15,8 @@ from istio_iptables import Facts, SettingsError, lint_pods
 from istio_iptables.pod import pods
 from istio_iptables.pod.annotations import NAMES
 from istio_iptables.pod.lint import KINDS, Finding, lint
-from istio_iptables.pod.spans import Span, Spans
-from istio_iptables.settings import BY_NAME, Given
+from istio_iptables.pod.lint.intervals import Interval, Intervals
+from istio_iptables.settings.declared import BY_NAME, Given
 from tests.unit.test_pod import TRAFFIC, VALUES, init, manifest, odd_pods, proxy, valid_pods, workload
 
 MODE = "sidecar.istio.io/interceptionMode"
@@ -679,18 +679,18 @@ def test_long_lists_are_not_looked_at_in_pairs():
 
 
 def test_spans_of_one_version_do_not_meet_those_of_another():
-    spans = Spans([Span("a", 4, 1, 5), Span("b", 6, 1, 5), Span("c", 4, 7, 9)])
+    spans = Intervals([Interval("a", 4, 1, 5), Interval("b", 6, 1, 5), Interval("c", 4, 7, 9)])
     assert spans.repeated == []
-    assert [getattr(spans.meeting(Span("x", 4, n, n)), "text", "") for n in (0, 1, 5, 6, 7, 9, 10)] == [
+    assert [getattr(spans.meeting(Interval("x", 4, n, n)), "text", "") for n in (0, 1, 5, 6, 7, 9, 10)] == [
         *("", "a", "a", "", "c", "c", "")
     ]
-    assert spans.covering(Span("x", 4, 4, 6)) is None
-    assert spans.meeting(Span("x", 0, 1, 5)) is None
+    assert spans.covering(Interval("x", 4, 4, 6)) is None
+    assert spans.meeting(Interval("x", 0, 1, 5)) is None
 
 
 numbers = st.integers(0, 30)
 some_spans = st.builds(
-    lambda version, first, length: Span(f"{first}+{length}", version, first, first + length),
+    lambda version, first, length: Interval(f"{first}+{length}", version, first, first + length),
     st.sampled_from([0, 4]),
     numbers,
     st.integers(0, 9),
@@ -698,11 +698,11 @@ some_spans = st.builds(
 
 
 @given(st.lists(some_spans, max_size=8), some_spans)
-@example([Span("0+9", 0, 0, 9), Span("1+1", 0, 1, 2)], Span("5+0", 0, 5, 5))
-def test_spans_that_meet_are_found(members: list[Span], other: Span):
-    spans = Spans(members)
+@example([Interval("0+9", 0, 0, 9), Interval("1+1", 0, 1, 2)], Interval("5+0", 0, 5, 5))
+def test_spans_that_meet_are_found(members: list[Interval], other: Interval):
+    spans = Intervals(members)
 
-    def meet(one: Span) -> bool:
+    def meet(one: Interval) -> bool:
         return one.version == other.version and one.first <= other.last and other.first <= one.last
 
     met = spans.meeting(other)

@@ -9,29 +9,28 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure, render
-from istio_iptables.config import Config
-from istio_iptables.environment import Facts
-from istio_iptables.formats import restore
-from istio_iptables.ruleset import (
-    OUR_CHAINS,
+from istio_iptables.formats import iptables_restore
+from istio_iptables.rules.istio import CHAINS, TAG
+from istio_iptables.rules.model import (
     TABLES,
-    TAG,
     Chain,
+    Cidr,
     Comment,
     InInterface,
     Jump,
     LocalAddress,
     LocalDefaultRoute,
     MarkLookup,
-    Network,
     OutInterface,
     Rule,
     Ruleset,
     Table,
-    ours,
 )
-from tests import oracle, strategies
-from tests.golden import after_loading, by_family, without_comments
+from istio_iptables.rules.ownership import is_owned, is_owned_rule, is_tagged, owned
+from istio_iptables.settings.config import Config
+from istio_iptables.settings.facts import Facts
+from tests.support import oracle, strategies
+from tests.support.golden import after_loading, by_family, without_comments
 
 Environment = tuple[bool, bool, list[str]]
 MANY = settings(max_examples=settings().max_examples * 2)
@@ -102,10 +101,10 @@ def test_the_typed_rules_are_those_of_the_oracle(chosen: dict[str, str], environ
     assert {(table.family, table.name) for table in wanted.tables} == set(expected)
     for table in wanted.tables:
         chains = oracle.by_chain(expected[table.family, table.name])
-        declared = [f":{chain} -" for chain in {*chains, *OUR_CHAINS}]
+        declared = [f":{chain} -" for chain in {*chains, *CHAINS}]
         rules = [line for lines in chains.values() for line in lines]
         lines = [f"*{table.name}", *declared, *rules, "COMMIT"]
-        (there,) = restore.parse("\n".join(lines), table.family)
+        (there,) = iptables_restore.parse("\n".join(lines), table.family)
         assert {chain.name: chain.in_order for chain in table.chains} == {
             chain.name: chain.rules for chain in there.chains if chain.rules
         }
@@ -129,7 +128,7 @@ def test_every_rule_says_why_it_is_there(chosen: dict[str, str], environment: En
 def test_comments_stand_where_they_are_needed(chosen: dict[str, str], environment: Environment):
     for _, chain, rule in ruleset_for(chosen, environment).rules():
         jumps_to_ours = isinstance(rule.target, Jump) and rule.target.chain.startswith("ISTIO_")
-        needed = chain.name not in OUR_CHAINS and not jumps_to_ours
+        needed = chain.name not in CHAINS and not jumps_to_ours
         comments = [match for match in rule.matches if isinstance(match, Comment)]
         assert comments == ([Comment(TAG)] if needed else [])
         if comments:
@@ -147,10 +146,10 @@ def test_rule_comments(chosen: dict[str, str], environment: Environment):
     ]
     for (_, chain, rule), (_, _, before) in zip(commented, plain, strict=True):
         (comment,) = (match for match in rule.matches if isinstance(match, Comment))
-        assert comment.text == (f"{TAG}: {rule.reason}" if before.is_tagged else rule.reason)
+        assert comment.text == (f"{TAG}: {rule.reason}" if is_tagged(before) else rule.reason)
         assert len(comment.text.encode()) <= 255
-        assert rule.is_tagged == before.is_tagged
-        assert chain.is_ours or rule.is_ours_in_foreign_chain
+        assert is_tagged(rule) == is_tagged(before)
+        assert is_owned(chain) or is_owned_rule(rule)
 
 
 @given(strategies.settings(), strategies.environments(), st.booleans())
@@ -159,7 +158,7 @@ def test_everything_is_found_again_as_ours(chosen: dict[str, str], environment: 
     wanted = ruleset_for({**chosen, "rule-comments": str(comments).lower()}, environment)
     for table in wanted.tables:
         live = table.replace(chains=tuple(Chain(chain.name, chain.in_order) for chain in table.chains))
-        assert ours(live) == live
+        assert owned(live) == live
 
 
 @pytest.mark.parametrize("comments", ["true", "false"])
@@ -187,8 +186,8 @@ def test_chains_and_tables(chosen: dict[str, str], environment: Environment):
         assert len(names) == len(set(names))
         for chain in table.chains:
             assert chain.in_order, "a chain is there only if it has a rule"
-            assert chain.is_ours or chain.name in ("PREROUTING", "OUTPUT")
-            assert not (chain.is_ours and chain.head)
+            assert is_owned(chain) or chain.name in ("PREROUTING", "OUTPUT")
+            assert not (is_owned(chain) and chain.head)
             for rule in chain.in_order:
                 if isinstance(rule.target, Jump):
                     assert rule.target.chain in names, "a jump leads to a chain that is there"
@@ -204,7 +203,7 @@ def test_chains_and_tables(chosen: dict[str, str], environment: Environment):
 def test_addresses_are_of_the_family_of_their_table(chosen: dict[str, str], environment: Environment):
     for table, _, rule in ruleset_for(chosen, environment).rules():
         for match in rule.matches:
-            network = getattr(match, "network", None)
+            network = getattr(match, "cidr", None)
             assert network is None or network.family == table.family
             assert network is None or network.prefix > 0, "/0 is no match"
             assert not isinstance(match, (InInterface, OutInterface)) or match.name != "+", "+ is no match"
@@ -229,7 +228,7 @@ def test_rules_of_virtual_machines_are_at_the_head():
 def test_ipv6_is_left_alone_when_it_is_off():
     wanted = ruleset_for({**EVERYTHING, "dual-stack": "false"}, BOTH)
     assert wanted.families() == ("ipv4",)
-    assert all(item.family == "ipv4" for item in wanted.network)
+    assert all(item.family == "ipv4" for item in wanted.routing)
 
 
 def test_ipv4_is_always_on():
@@ -239,7 +238,7 @@ def test_ipv4_is_always_on():
 
 # --- beside the rules -------------------------------------------------------------------------
 
-PASSTHROUGH = LocalAddress(Network(6, 6, 128))
+PASSTHROUGH = LocalAddress(Cidr(6, 6, 128))
 
 
 @pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
@@ -252,7 +251,7 @@ def test_network(mode: str, ports: str, ipv6: bool):
         "istio-inbound-tproxy-mark": "7",
         "istio-inbound-tproxy-route-table": "8",
     }
-    found = list(ruleset_for(chosen, (not ipv6, ipv6, [])).network)
+    found = list(ruleset_for(chosen, (not ipv6, ipv6, [])).routing)
     expected: list[object] = [PASSTHROUGH] if ipv6 else []
     if mode == "TPROXY" and ports:
         expected += [MarkLookup("ipv4", 7, 8), LocalDefaultRoute("ipv4", 8)]

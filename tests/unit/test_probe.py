@@ -13,17 +13,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from istio_iptables import Config, Facts, build, configure
-from istio_iptables.formats import validation
-from istio_iptables.probe import Identity, Listening, Observation, Probe, Result, Skipped, succeeded
-from istio_iptables.probe.fate import Fate, Packet, fate
-from istio_iptables.probe.judging import coverage, judge, skipped
-from istio_iptables.probe.planning import Situation, plan
-from istio_iptables.ruleset import Chain, ForeignMatch, ForeignTarget, Network, Rule, Ruleset, SetMark, Table
-from tests import strategies
+from istio_iptables.rules.model import (
+    Chain,
+    Cidr,
+    ForeignMatch,
+    ForeignTarget,
+    Rule,
+    Ruleset,
+    SetMark,
+    Table,
+)
+from istio_iptables.validation import report as validation
+from istio_iptables.validation.model import (
+    Identity,
+    Listening,
+    Observation,
+    Probe,
+    Result,
+    Skipped,
+    succeeded,
+)
+from istio_iptables.validation.plan import Situation, plan
+from istio_iptables.validation.trace import Outcome, Packet, trace
+from istio_iptables.validation.verdict import coverage, judge, skipped
+from tests.support import strategies
 
 ROOT, PROXY = Identity(0, 0), Identity(1337, 1337)
 ADDRESSES = tuple(
-    Network(version, int(ipaddress.ip_address(address)), prefix)
+    Cidr(version, int(ipaddress.ip_address(address)), prefix)
     for version, address, prefix in (
         (4, "127.0.0.1", 8),
         (4, "10.88.0.2", 24),
@@ -128,15 +145,15 @@ APP = Identity(1000, 1000)
     ids=str,
 )
 def test_where_the_rules_send_a_connection(settings: dict[str, Any], sent: Packet, port: int | None):
-    assert fate(build(config_of(**settings)), sent).port == port
+    assert trace(build(config_of(**settings)), sent).port == port
 
 
 def test_the_reason_is_that_of_the_rule_that_decides():
     ruleset = build(config_of(istio_service_exclude_cidr="1.2.0.0/16"))
-    assert fate(ruleset, packet("1.2.3.4", APP)) == Fate(None, "destination 1.2.0.0/16 is excluded")
-    captured = fate(ruleset, packet("8.8.8.8", APP))
-    assert captured == Fate(15001, "all other outbound traffic is captured")
-    assert fate(Ruleset(), packet("8.8.8.8", APP)) == Fate(None, "no rule captures it")
+    assert trace(ruleset, packet("1.2.3.4", APP)) == Outcome(None, "destination 1.2.0.0/16 is excluded")
+    captured = trace(ruleset, packet("8.8.8.8", APP))
+    assert captured == Outcome(15001, "all other outbound traffic is captured")
+    assert trace(Ruleset(), packet("8.8.8.8", APP)) == Outcome(None, "no rule captures it")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +166,7 @@ def test_the_reason_is_that_of_the_rule_that_decides():
 def test_what_has_no_place_in_nat_is_not_passed_over(rule: Rule):
     ruleset = Ruleset((Table("ipv4", "nat", (Chain("OUTPUT", (rule,)),)),))
     with pytest.raises(ValueError, match="nat"):
-        fate(ruleset, packet("1.2.3.4", APP))
+        trace(ruleset, packet("1.2.3.4", APP))
 
 
 # --- planning ---------------------------------------------------------------------------------

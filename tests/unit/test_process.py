@@ -16,7 +16,7 @@ from istio_iptables.errors import KernelError
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
 if sys.platform == "linux":
-    from istio_iptables.backends.process import run, which
+    from istio_iptables.kernel.process import run, which
 
 
 def sh(script: str, text: str = "", **options: bool) -> tuple[int, str, str]:
@@ -87,7 +87,7 @@ def test_no_files_stay_open():
 
 def test_standard_files_that_are_closed():
     code = (
-        "from istio_iptables.backends.process import run; r = run(('/bin/cat',), 'x'); assert r.output == 'x'"
+        "from istio_iptables.kernel.process import run; r = run(('/bin/cat',), 'x'); assert r.output == 'x'"
     )
     command = f'"$0" -c "{code}" <&- >&- 2>&-'
     done = subprocess.run(["/bin/sh", "-c", command, sys.executable], cwd=ROOT, check=False)
@@ -97,7 +97,7 @@ def test_standard_files_that_are_closed():
 def test_ctrl_c_ends_the_command_too(tmp_path: Path):
     pid_file = tmp_path / "pid"
     command = ("/bin/sh", "-c", f"echo $$ > {pid_file}; exec sleep 60")
-    code = f"from istio_iptables.backends.process import run; run({command!r})"
+    code = f"from istio_iptables.kernel.process import run; run({command!r})"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while not (pid_file.exists() and pid_file.read_text().endswith("\n")):
             time.sleep(0.01)

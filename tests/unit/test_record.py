@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from istio_iptables import record
-from istio_iptables.record import Record
+from istio_iptables.startup import record
+from istio_iptables.startup.record import Record
 
 
 class Made(Record):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from istio_iptables.resolve import from_environment, service_links
+from istio_iptables.settings.resolve import from_environment, service_links
 
 
 @pytest.mark.parametrize("name", ["ENVOY_PORT", "INBOUND_CAPTURE_PORT", "IPTABLES_PROBE_PORT"])

@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 
-from istio_iptables import environment, values
-from istio_iptables.commands import COMMANDS
-from istio_iptables.config import ALL, Config, Everything
-from istio_iptables.environment import Facts, ThisMachine
+from istio_iptables.cli.collect import collect
 from istio_iptables.errors import SettingsError
-from istio_iptables.goflags import read
-from istio_iptables.resolve import Parsed, parse, parse_options, resolve
-from istio_iptables.ruleset import Network, PortRange
-from istio_iptables.settings import BY_NAME, SETTINGS, SOURCES, Setting
-from istio_iptables.sources import collect
+from istio_iptables.kernel import this_machine
+from istio_iptables.kernel.this_machine import ThisMachine
+from istio_iptables.rules.model import Cidr, PortRange
+from istio_iptables.settings import parsers
+from istio_iptables.settings.commands import COMMANDS
+from istio_iptables.settings.config import ALL, Config, Everything
+from istio_iptables.settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
+from istio_iptables.settings.facts import Facts
+from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.resolve import Parsed, parse, parse_options, resolve
 
 FACTS = Facts(
     users={"istio-proxy": 1337, "envoy": 101, "postgres": 70},
@@ -152,9 +154,9 @@ def test_what_the_defaults_come_to():
         inbound_ports=ALL,
         inbound_ports_excluded=(),
         interfaces_excluded=(),
-        outbound_networks=ALL,
-        outbound_networks_name_loopback=False,
-        outbound_networks_excluded=(),
+        outbound_cidrs=ALL,
+        outbound_cidrs_name_loopback=False,
+        outbound_cidrs_excluded=(),
         outbound_ports=(),
         outbound_ports_excluded=(),
         rerouted_interfaces=(),
@@ -166,7 +168,7 @@ def test_what_the_defaults_come_to():
         drop_invalid=False,
         owner_groups=ALL,
         owner_groups_excluded=(),
-        ipv4_loopback=Network(4, 0x7F000001, 32),
+        ipv4_loopback=Cidr(4, 0x7F000001, 32),
         ipv6=False,
         rule_comments=False,
         compact=False,
@@ -214,9 +216,9 @@ def test_what_every_flag_comes_to():
         inbound_ports=(PortRange(80, 80), PortRange(90, 99)),
         inbound_ports_excluded=(PortRange(22, 22),),
         interfaces_excluded=("eth1", "net+"),
-        outbound_networks=(Network(4, 0x0A000000, 8), Network(6, 1, 128)),
-        outbound_networks_name_loopback=True,
-        outbound_networks_excluded=(Network(4, 0x0A000001, 32),),
+        outbound_cidrs=(Cidr(4, 0x0A000000, 8), Cidr(6, 1, 128)),
+        outbound_cidrs_name_loopback=True,
+        outbound_cidrs_excluded=(Cidr(4, 0x0A000001, 32),),
         outbound_ports=(PortRange(6, 6),),
         outbound_ports_excluded=(PortRange(7, 8),),
         rerouted_interfaces=("net1",),
@@ -228,7 +230,7 @@ def test_what_every_flag_comes_to():
         drop_invalid=True,
         owner_groups=(2000, 11),
         owner_groups_excluded=(12,),
-        ipv4_loopback=Network(4, 0x7F030000, 16),
+        ipv4_loopback=Cidr(4, 0x7F030000, 16),
         ipv6=True,
         rule_comments=True,
         compact=True,
@@ -269,23 +271,23 @@ def test_how_to_run():
 
 #: Two values that no default is, by parser; none of them is an empty text.
 SAMPLES: dict[Any, tuple[str, str]] = {
-    values.port: ("1001", "1002"),
-    values.ports: ("1001", "1002,1003"),
-    values.ports_or_all: ("1001", "1002-1003"),
-    values.users: ("1", "postgres"),
-    values.groups: ("1", "payments"),
-    values.captured_groups: ("1", "payments"),
-    values.excluded_groups: ("1", "payments"),
-    values.interfaces: ("eth1", "eth2,eth+"),
-    values.networks: ("10.0.0.0/8", "fd00::/8"),
-    values.networks_or_all: ("10.0.0.0/8", "fd00::/8"),
-    values.ipv4_loopback: ("127.0.0.0/8", "127.0.0.2"),
-    values.mark: ("1", "0x2"),
-    values.route_table: ("1", "2"),
-    values.duration: ("1s", "2s"),
-    values.boolean: ("true", "false"),
-    values.log_levels: ("debug", "none"),
-    values.anything: ("some", "other"),
+    parsers.port: ("1001", "1002"),
+    parsers.ports: ("1001", "1002,1003"),
+    parsers.ports_or_all: ("1001", "1002-1003"),
+    parsers.users: ("1", "postgres"),
+    parsers.groups: ("1", "payments"),
+    parsers.captured_groups: ("1", "payments"),
+    parsers.excluded_groups: ("1", "payments"),
+    parsers.interfaces: ("eth1", "eth2,eth+"),
+    parsers.cidrs: ("10.0.0.0/8", "fd00::/8"),
+    parsers.cidrs_or_all: ("10.0.0.0/8", "fd00::/8"),
+    parsers.ipv4_loopback: ("127.0.0.0/8", "127.0.0.2"),
+    parsers.mark: ("1", "0x2"),
+    parsers.route_table: ("1", "2"),
+    parsers.duration: ("1s", "2s"),
+    parsers.boolean: ("true", "false"),
+    parsers.log_levels: ("debug", "none"),
+    parsers.anything: ("some", "other"),
 }
 BY_SETTING = {
     "istio-inbound-interception-mode": ("TPROXY", "REDIRECT"),
@@ -429,7 +431,7 @@ def test_dry_run_yes_fails():
 
 @pytest.mark.parametrize(
     ("variable", "field"),
-    [("ISTIO_SERVICE_CIDR", "outbound_networks"), ("ISTIO_INBOUND_PORTS", "inbound_ports")],
+    [("ISTIO_SERVICE_CIDR", "outbound_cidrs"), ("ISTIO_INBOUND_PORTS", "inbound_ports")],
 )
 def test_an_empty_variable_is_set(variable: str, field: str, tmp_path: Path):
     assert isinstance(parsed().values[field], Everything)
@@ -490,7 +492,7 @@ def test_empty_members_and_blanks_are_dropped():
     config = configured("-b", ",80 ,, 443\t,", "-c", " eth1 ,,", "-x", ",", "-u", " 1 ,2,")
     assert config.inbound_ports == (PortRange(80, 80), PortRange(443, 443))
     assert config.interfaces_excluded == ("eth1",)
-    assert config.outbound_networks_excluded == ()
+    assert config.outbound_cidrs_excluded == ()
     assert config.proxy_uids == (1, 2)
 
 
@@ -526,7 +528,7 @@ BAD = {
 
 
 def test_every_setting_that_is_not_any_text_has_a_bad_value():
-    assert set(BAD) == {setting.name for setting in SETTINGS if setting.parse is not values.anything}
+    assert set(BAD) == {setting.name for setting in SETTINGS if setting.parse is not parsers.anything}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -644,7 +646,7 @@ def test_config_file(text: str, tmp_path: Path):
         "outbound_port": 15002,
         "inbound_ports": (PortRange(80, 80), PortRange(443, 443), PortRange(8000, 8100)),
         "inbound_ports_excluded": (PortRange(22, 23),),
-        "outbound_networks_excluded": (Network(4, 0x0A600000, 12), Network(4, 0x0A010203, 32)),
+        "outbound_cidrs_excluded": (Cidr(4, 0x0A600000, 12), Cidr(4, 0x0A010203, 32)),
         "outbound_ports": (PortRange(9000, 9100),),
         "tproxy_mark": 31,
         "proxy_uids": (10,),
@@ -656,7 +658,7 @@ def test_config_file(text: str, tmp_path: Path):
         "owner_groups": (2000, 12),
     }
     assert {field: found[field] for field in expected} == expected
-    assert [str(network) for network in found["outbound_networks"]] == ["10.0.0.0/8", "fd00::/8"]
+    assert [str(network) for network in found["outbound_cidrs"]] == ["10.0.0.0/8", "fd00::/8"]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}", " {}\n"])
@@ -757,7 +759,7 @@ def test_twenty_thousand_networks_from_a_file(kind: str, tmp_path: Path):
     }
     file = tmp_path / "settings"
     file.write_text(texts[kind])
-    found = configured("--config", str(file)).outbound_networks_excluded
+    found = configured("--config", str(file)).outbound_cidrs_excluded
     assert [str(network) for network in found] == networks
 
 
@@ -861,7 +863,7 @@ def test_ipv6_decision(ipv4: bool, ipv6: bool, dual_stack: bool, captured: bool,
     ],
 )
 def test_addresses_that_are_of_no_use(family: str, address: str, local: bool):
-    assert environment._is_local(family, address) is local
+    assert this_machine._is_local(family, address) is local
 
 
 # --- DNS servers ------------------------------------------------------------------------------

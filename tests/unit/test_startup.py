@@ -71,40 +71,55 @@ def test_a_dry_run(extra: str):
     modules = imported(f"{MAIN}\nassert main([*{POD_SPEC}, *{extra}, '-n']) == 0")
     assert "istio_iptables.policy.nat" in modules
     assert expensive(modules) == set()
-    assert not {"istio_iptables.cli", "istio_iptables.pod", "istio_iptables.documents", "ctypes"} & modules
-    assert not any(module.startswith("istio_iptables.backends") for module in modules)
+    assert (
+        not {
+            "istio_iptables.cli.help_app",
+            "istio_iptables.pod",
+            "istio_iptables.settings.yaml_text",
+            "ctypes",
+        }
+        & modules
+    )
+    assert {module for module in modules if module.startswith("istio_iptables.kernel")} == {
+        "istio_iptables.kernel",
+        "istio_iptables.kernel.netlink",
+        "istio_iptables.kernel.netlink.messages",
+        "istio_iptables.kernel.netlink.routing",
+        "istio_iptables.kernel.this_machine",
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the backends are those of Linux")
 def test_applying():
     modules = imported(
         f"""{MAIN}
-import istio_iptables.usecases
+import istio_iptables.cli.handlers
 from istio_iptables.api import build, configure
-from istio_iptables.backends.entries import encode
-from istio_iptables.backends.machine import Machine
-from istio_iptables.environment import Facts
-from istio_iptables.plan import Live, make_plan
+from istio_iptables.kernel.xtables.entries import encode
+from istio_iptables.kernel.machine import Machine
+from istio_iptables.settings.facts import Facts
+from istio_iptables.change.actions import Live
+from istio_iptables.change.plan import make_plan
 Machine(writing=False)
-nothing = Live({{"legacy": (), "nft": ()}})
-plan = make_plan(nothing, build(configure(environment=Facts())), "legacy")
+nothing = Live({{"iptables-legacy": (), "iptables-nft": ()}})
+plan = make_plan(nothing, build(configure(environment=Facts())), "iptables-legacy")
 assert plan.actions
 for _, _, rule in plan.wanted.rules():
     encode(rule, "ipv4")"""
     )
-    assert "istio_iptables.backends.libiptc" in modules
+    assert "istio_iptables.kernel.xtables.libiptc" in modules
     assert expensive(modules) == set()
     assert not any("prob" in module or "validation" in module for module in modules)
-    assert "istio_iptables.cli" not in modules
+    assert "istio_iptables.cli.help_app" not in modules
 
 
 def test_ipv6_networks_as_text():
     modules = imported(
-        """from istio_iptables.ruleset import Destination, Network
-from istio_iptables.formats.words import matches_and_target
-assert str(Network(6, 1 << 127, 16)) == "8000::/16"
+        """from istio_iptables.rules.model import Destination, Cidr
+from istio_iptables.formats.iptables_args import matches_and_target
+assert str(Cidr(6, 1 << 127, 16)) == "8000::/16"
 matches, _ = matches_and_target(["-d", "8000::/16", "-j", "ACCEPT"], ())
-assert matches == (Destination(Network(6, 1 << 127, 16)),)"""
+assert matches == (Destination(Cidr(6, 1 << 127, 16)),)"""
     )
     assert expensive(modules) == set()
 
@@ -134,9 +149,12 @@ def test_who_needs_more_imports_more(arguments: str, needed: set[str]):
 def test_the_library_imports_what_it_is_asked_for():
     modules = imported("from istio_iptables import Facts, SettingsError, Ruleset")
     assert {m for m in modules if m.startswith("istio_iptables.")} == {
-        "istio_iptables.environment",
+        "istio_iptables.rules",
+        "istio_iptables.settings",
+        "istio_iptables.startup",
+        "istio_iptables.settings.facts",
         "istio_iptables.errors",
-        "istio_iptables.record",
-        "istio_iptables.ruleset",
+        "istio_iptables.startup.record",
+        "istio_iptables.rules.model",
     }
     assert expensive(modules) == set()

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from istio_iptables import values
 from istio_iptables.api import build, configure, render
-from istio_iptables.config import ALL, Config
-from istio_iptables.environment import Facts
 from istio_iptables.errors import SettingsError
-from istio_iptables.ruleset import Network, PortRange
-from istio_iptables.settings import BY_NAME, SETTINGS, Setting
-from istio_iptables.values import BadValue
-from tests.golden import after_loading, by_family
+from istio_iptables.rules.model import Cidr, PortRange
+from istio_iptables.settings import parsers
+from istio_iptables.settings.config import ALL, Config
+from istio_iptables.settings.declared import BY_NAME, SETTINGS, Setting
+from istio_iptables.settings.facts import Facts
+from istio_iptables.settings.parsers import BadValue
+from tests.support.golden import after_loading, by_family
 
 FACTS = Facts(users={"envoy": 101}, groups={"payments": 2000})
 
@@ -36,7 +36,7 @@ def problems(parse: Callable[[str, Facts], object], text: str) -> tuple[str, ...
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("65535", 65535), ("080", 80), ("0000443", 443)])
 def test_port(text: str, number: int):
-    assert values.port(text, FACTS) == number
+    assert parsers.port(text, FACTS) == number
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_port(text: str, number: int):
     ],
 )
 def test_no_port(text: str):
-    assert len(problems(values.port, text)) == 1
-    assert repr(text) in problems(values.port, text)[0]
+    assert len(problems(parsers.port, text)) == 1
+    assert repr(text) in problems(parsers.port, text)[0]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_no_port(text: str):
 )
 def test_ports(text: str, ranges: list[tuple[int, int]]):
     expected = tuple(PortRange(*pair) for pair in ranges)
-    assert values.ports(text, FACTS) == expected
-    assert values.ports_or_all(text, FACTS) == expected
+    assert parsers.ports(text, FACTS) == expected
+    assert parsers.ports_or_all(text, FACTS) == expected
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ def test_ports(text: str, ranges: list[tuple[int, int]]):
     ],
 )
 def test_no_ports(text: str):
-    assert len(problems(values.ports_or_all, text)) == 1
-    assert len(problems(values.ports, text)) == 1
+    assert len(problems(parsers.ports_or_all, text)) == 1
+    assert len(problems(parsers.ports, text)) == 1
 
 
 def test_the_wildcard_of_ports():
-    assert values.ports_or_all("*", FACTS) is ALL
-    assert values.ports_or_all(" *,", FACTS) is ALL
-    assert "'*'" in problems(values.ports, "*")[0]
-    assert "mixed" in problems(values.ports_or_all, "*,80")[0]
-    assert len(problems(values.ports_or_all, "*,*")) == 2
+    assert parsers.ports_or_all("*", FACTS) is ALL
+    assert parsers.ports_or_all(" *,", FACTS) is ALL
+    assert "'*'" in problems(parsers.ports, "*")[0]
+    assert "mixed" in problems(parsers.ports_or_all, "*,80")[0]
+    assert len(problems(parsers.ports_or_all, "*,*")) == 2
 
 
 def test_every_bad_member_is_named():
-    found = problems(values.ports, "80,a,90-80,443,0")
+    found = problems(parsers.ports, "80,a,90-80,443,0")
     assert [problem.partition(" is ")[0] for problem in found] == ["'a'", "'90-80'", "'0'"]
 
 
@@ -124,11 +124,11 @@ def test_every_bad_member_is_named():
     ],
 )
 def test_network(text: str, network: str):
-    assert [str(found) for found in values.networks(text, FACTS)] == [network]
-    found = values.networks_or_all(text, FACTS)
+    assert [str(found) for found in parsers.cidrs(text, FACTS)] == [network]
+    found = parsers.cidrs_or_all(text, FACTS)
     assert isinstance(found, tuple)
     assert [str(member) for member in found] == [network]
-    assert type(values.networks(text, FACTS)[0]) is Network
+    assert type(parsers.cidrs(text, FACTS)[0]) is Cidr
 
 
 @pytest.mark.parametrize(
@@ -142,15 +142,15 @@ def test_network(text: str, network: str):
     ],
 )
 def test_no_network(text: str):
-    assert len(problems(values.networks, text)) == 1
-    assert problems(values.networks, f"10.0.0.0/8,{text},fd00::") == problems(values.networks_or_all, text)
+    assert len(problems(parsers.cidrs, text)) == 1
+    assert problems(parsers.cidrs, f"10.0.0.0/8,{text},fd00::") == problems(parsers.cidrs_or_all, text)
 
 
 def test_the_wildcard_of_networks():
-    assert values.networks_or_all("*", FACTS) is ALL
-    assert "mixed" in problems(values.networks_or_all, "*,10.0.0.0/8")[0]
-    assert "'*'" in problems(values.networks, "*")[0]
-    assert values.networks("", FACTS) == values.networks_or_all("", FACTS) == ()
+    assert parsers.cidrs_or_all("*", FACTS) is ALL
+    assert "mixed" in problems(parsers.cidrs_or_all, "*,10.0.0.0/8")[0]
+    assert "'*'" in problems(parsers.cidrs, "*")[0]
+    assert parsers.cidrs("", FACTS) == parsers.cidrs_or_all("", FACTS) == ()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_the_wildcard_of_networks():
     ],
 )
 def test_whether_a_list_names_a_loopback_address(text: str, named: bool):
-    assert configure({"istio-service-cidr": text}, environment=FACTS).outbound_networks_name_loopback is named
+    assert configure({"istio-service-cidr": text}, environment=FACTS).outbound_cidrs_name_loopback is named
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_whether_a_list_names_a_loopback_address(text: str, named: bool):
     ],
 )
 def test_ipv4_loopback(text: str, network: str):
-    assert str(values.ipv4_loopback(text, FACTS)) == network
+    assert str(parsers.ipv4_loopback(text, FACTS)) == network
 
 
 @pytest.mark.parametrize(
     "text", ["", "127.0.0.0/7", "10.0.0.0/8", "::1", "127.0.0.1,127.0.0.2", "*", "lo", "128.0.0.1"]
 )
 def test_no_ipv4_loopback(text: str):
-    assert len(problems(values.ipv4_loopback, text)) == 1
+    assert len(problems(parsers.ipv4_loopback, text)) == 1
 
 
 @given(st.ip_addresses(), st.integers(0, 128))
@@ -201,9 +201,9 @@ def test_networks_agree_with_the_standard_library(address: object, prefix: int):
     try:
         expected = ipaddress.ip_interface(text).network
     except ValueError:
-        assert problems(values.networks, text)
+        assert problems(parsers.cidrs, text)
         return
-    (found,) = values.networks(text, FACTS)
+    (found,) = parsers.cidrs(text, FACTS)
     assert (found.version, found.address, found.prefix) == (
         expected.version,
         int(expected.network_address),
@@ -235,7 +235,7 @@ def test_networks_agree_with_the_standard_library(address: object, prefix: int):
     ],
 )
 def test_interface(text: str):
-    assert values.interfaces(text, FACTS) == (text,)
+    assert parsers.interfaces(text, FACTS) == (text,)
 
 
 @pytest.mark.parametrize(
@@ -268,28 +268,28 @@ def test_interface(text: str):
     ],
 )
 def test_no_interface(text: str):
-    found = problems(values.interfaces, text)
+    found = problems(parsers.interfaces, text)
     assert len(found) == 1
     assert found[0].isprintable()
 
 
 def test_interfaces():
-    assert values.interfaces(" eth0 ,,net+ ,eth0", FACTS) == ("eth0", "net+", "eth0")
-    assert values.interfaces("", FACTS) == ()
-    assert len(problems(values.interfaces, "eth0,a/b,c d")) == 2
+    assert parsers.interfaces(" eth0 ,,net+ ,eth0", FACTS) == ("eth0", "net+", "eth0")
+    assert parsers.interfaces("", FACTS) == ()
+    assert len(problems(parsers.interfaces, "eth0,a/b,c d")) == 2
 
 
 def test_no_interface_of_undecodable_bytes():
-    assert problems(values.interfaces, "eth\udcff")
+    assert problems(parsers.interfaces, "eth\udcff")
 
 
 # --- users and groups -------------------------------------------------------------------------
 
 
 def test_users_and_groups():
-    assert values.users("0, 1337 ,envoy,4294967294,007", FACTS) == (0, 1337, 101, 4294967294, 7)
-    assert values.groups("payments,5", FACTS) == (2000, 5)
-    assert values.users("", FACTS) == ()
+    assert parsers.users("0, 1337 ,envoy,4294967294,007", FACTS) == (0, 1337, 101, 4294967294, 7)
+    assert parsers.groups("payments,5", FACTS) == (2000, 5)
+    assert parsers.users("", FACTS) == ()
 
 
 @pytest.mark.parametrize(
@@ -297,18 +297,18 @@ def test_users_and_groups():
     ["4294967295", "99999999999999999999", "-1", "+1", "1.5", "root!", "payments", "*", "1-2", "²", "0x1"],
 )
 def test_no_users(text: str):
-    assert repr(text) in problems(values.users, text)[0]
+    assert repr(text) in problems(parsers.users, text)[0]
 
 
 def test_no_group():
-    assert "no group 'envoy'" in problems(values.groups, "envoy")[0]
-    assert "no user 'payments'" in problems(values.users, "payments")[0]
+    assert "no group 'envoy'" in problems(parsers.groups, "envoy")[0]
+    assert "no user 'payments'" in problems(parsers.users, "payments")[0]
 
 
 def test_the_wildcard_of_groups():
-    assert values.captured_groups("*", FACTS) is ALL
-    assert "mixed" in problems(values.captured_groups, "*,1")[0]
-    assert "'*'" in problems(values.excluded_groups, "*")[0]
+    assert parsers.captured_groups("*", FACTS) is ALL
+    assert "mixed" in problems(parsers.captured_groups, "*,1")[0]
+    assert "'*'" in problems(parsers.excluded_groups, "*")[0]
 
 
 # --- marks, tables, times, levels, words ------------------------------------------------------
@@ -326,7 +326,7 @@ def test_the_wildcard_of_groups():
     ],
 )
 def test_mark(text: str, number: int):
-    assert values.mark(text, FACTS) == number
+    assert parsers.mark(text, FACTS) == number
 
 
 @pytest.mark.parametrize(
@@ -348,24 +348,24 @@ def test_mark(text: str, number: int):
     ],
 )
 def test_no_mark(text: str):
-    assert len(problems(values.mark, text)) == 1
+    assert len(problems(parsers.mark, text)) == 1
 
 
 @pytest.mark.parametrize("text", ["0x0", "0x100000000"])
 def test_a_bad_mark_is_named_as_it_was_written(text: str):
-    assert repr(text) in problems(values.mark, text)[0]
+    assert repr(text) in problems(parsers.mark, text)[0]
 
 
 @pytest.mark.parametrize(
     ("text", "number"), [("1", 1), ("252", 252), ("256", 256), ("4294967295", 2**32 - 1)]
 )
 def test_route_table(text: str, number: int):
-    assert values.route_table(text, FACTS) == number
+    assert parsers.route_table(text, FACTS) == number
 
 
 @pytest.mark.parametrize("text", ["0", "253", "254", "255", "main", "local", "", "4294967296", "0x10"])
 def test_no_route_table(text: str):
-    assert len(problems(values.route_table, text)) == 1
+    assert len(problems(parsers.route_table, text)) == 1
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_no_route_table(text: str):
     ],
 )
 def test_duration(text: str, seconds: float):
-    assert values.duration(text, FACTS) == pytest.approx(seconds, rel=1e-12)
+    assert parsers.duration(text, FACTS) == pytest.approx(seconds, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_duration(text: str, seconds: float):
     ],
 )
 def test_no_duration(text: str):
-    assert len(problems(values.duration, text)) == 1
+    assert len(problems(parsers.duration, text)) == 1
 
 
 @pytest.mark.parametrize(
@@ -458,14 +458,14 @@ def test_no_duration(text: str):
     ],
 )
 def test_log_levels(text: str, levels: list[tuple[str, str]]):
-    assert values.log_levels(text, FACTS) == tuple(levels)
+    assert parsers.log_levels(text, FACTS) == tuple(levels)
 
 
 @pytest.mark.parametrize(
     "text", ["INFO", "default", "default:", "info:default", "verbose", "default:warning", "a b"]
 )
 def test_no_log_levels(text: str):
-    assert len(problems(values.log_levels, text)) == 1
+    assert len(problems(parsers.log_levels, text)) == 1
 
 
 def test_interception_mode_and_variant():
@@ -482,11 +482,11 @@ def test_interception_mode_and_variant():
 
 
 LONG_NUMBERS = {
-    "port": (values.port, f"{'0' * 5000}80"),
-    "ports": (values.ports, f"80-{'0' * 5000}90"),
-    "users": (values.users, f"{'0' * 5000}1337"),
-    "networks": (values.networks, f"10.0.0.0/{'0' * 5000}8"),
-    "route table": (values.route_table, f"{'0' * 5000}133"),
+    "port": (parsers.port, f"{'0' * 5000}80"),
+    "ports": (parsers.ports, f"80-{'0' * 5000}90"),
+    "users": (parsers.users, f"{'0' * 5000}1337"),
+    "networks": (parsers.cidrs, f"10.0.0.0/{'0' * 5000}8"),
+    "route table": (parsers.route_table, f"{'0' * 5000}133"),
 }
 
 
@@ -647,5 +647,5 @@ def check_script(setting: Setting, text: str, mode: str, comments: str) -> None:
 @example("fe80::1%eth0")
 @example("10.0.0.1/24")
 def test_a_dns_server_is_a_host_or_nothing(text: str):
-    found = values.host_network(text)
+    found = parsers.host_cidr(text)
     assert found is None or found.prefix == found.bits

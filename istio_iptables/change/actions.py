@@ -1,0 +1,179 @@
+"""actions: one step each, whole and undoable, that changes what the kernel has; and what it has, as read.
+
+An action says what is to be done and how it is undone. Who does it is in the package kernel; how it reads
+as a script is in formats/difference.py.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import BUILTIN_CHAINS, Jump, Redirect, Table, TProxy
+from ..rules.ownership import is_owned, owned
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Literal, TypeAlias
+
+    from ..rules.edit import TableEdit
+    from ..rules.model import Chain, RoutingObject, Target
+    from ..rules.nftables.model import NativeChain, NativeTable
+
+    #: Where rules are: the legacy tables of iptables, its tables in nf_tables, or native nftables tables.
+    Location: TypeAlias = Literal["iptables-legacy", "iptables-nft", "nftables"]
+
+IPTABLES_LEGACY: Location = "iptables-legacy"
+IPTABLES_NFT: Location = "iptables-nft"
+NFTABLES: Location = "nftables"
+#: The locations that have rules of iptables.
+IPTABLES_LOCATIONS = (IPTABLES_LEGACY, IPTABLES_NFT)
+
+
+class EditTable(Record):
+    """Edit a table in one transaction.
+
+    `before` and `after` are the whole table, strangers' rules included.
+    """
+
+    location: Location
+    edit: TableEdit
+    before: Table
+    after: Table
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return EditTable(self.location, self.edit.inverse(), self.after, self.before)
+
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        """The built-in chains that it touches and that have no rule afterwards."""
+        touched = dict.fromkeys(step.chain for step in self.edit.steps if step.chain in BUILTIN_CHAINS)
+        return tuple(name for name in touched if not self.after.chain(name).rules)
+
+    @property
+    def takes_away(self) -> bool:
+        """True if it takes something away, and does not take inbound traffic over from another table."""
+        gained = captors(self.after) - captors(self.before)
+        return self.edit.detaches and not gained
+
+    @property
+    def gives_up(self) -> bool:
+        """True if inbound traffic that it captured before is for another table to capture."""
+        return bool(captors(self.before) - captors(self.after))
+
+    def __str__(self) -> str:
+        rules = self.edit.rules_added()
+        what = f"write {rules} rules" if rules else "remove rules"
+        return f"{self.edit.family} {self.edit.table} ({self.location}): {what}"
+
+
+class AddObject(Record):
+    """Make an address, routing rule or route."""
+
+    item: RoutingObject
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return RemoveObject(self.item)
+
+    def __str__(self) -> str:
+        return str(self.item)
+
+
+class RemoveObject(Record):
+    """Remove an address, routing rule or route."""
+
+    item: RoutingObject
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return AddObject(self.item)
+
+    def __str__(self) -> str:
+        return str(self.item).replace(" add ", " del ").removesuffix(" nodad")
+
+
+class EditNative(Record):
+    """Turn native tables into others, in one transaction: all that differ or go away.
+
+    `replaces`: other rules of ours are in force meanwhile, here or elsewhere, so sets come first.
+    """
+
+    before: tuple[NativeTable, ...]
+    after: tuple[NativeTable, ...]
+    replaces: bool = True
+
+    location = NFTABLES
+
+    def inverse(self) -> Action:
+        """Return the action that undoes this one."""
+        return EditNative(self.after, self.before, self.replaces)
+
+    def __str__(self) -> str:
+        rules = sum(len(chain.rules) for table in self.after for chain in table.chains)
+        names = ", ".join(dict.fromkeys(table.name for table in (*self.before, *self.after)))
+        return f"nftables {names}: " + (f"write {rules} rules" if rules else "remove")
+
+
+if TYPE_CHECKING:
+    Action: TypeAlias = EditTable | EditNative | AddObject | RemoveObject
+
+
+class Live(Record):
+    """What is in place: whole tables by place, what is ours of the network, native tables of ours."""
+
+    tables: Mapping[Location, tuple[Table, ...]]
+    routing: tuple[RoutingObject, ...] = ()
+    native: tuple[NativeTable, ...] = ()
+
+    def table(self, location: Location, family: str, name: str) -> Table | None:
+        """Return a table, None if it does not exist."""
+        for table in self.tables.get(location, ()):
+            if table.family == family and table.name == name:
+                return table
+        return None
+
+    def holds_owned(self, location: Location) -> bool:
+        """Tell whether chains or rules of ours are in that place."""
+        return any(not owned(table).is_empty for table in self.tables.get(location, ()))
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """The locations that have rules of ours."""
+        found = [location for location in IPTABLES_LOCATIONS if self.holds_owned(location)]
+        return (*found, NFTABLES) if self.native else tuple(found)
+
+    def marks(self) -> frozenset[int]:
+        """Return the marks of live TPROXY rules of ours: they tell which routes are ours."""
+        return frozenset(target.mark for target in self._targets() if isinstance(target, TProxy))
+
+    def redirects_to(self) -> tuple[int, ...]:
+        """Return the local ports that live rules of ours redirect to."""
+        return tuple(sorted({target.port for target in self._targets() if isinstance(target, Redirect)}))
+
+    def _targets(self) -> Iterator[Target]:
+        chains: list[Chain | NativeChain] = [chain for table in self.native for chain in table.chains]
+        for tables in self.tables.values():
+            chains += [chain for table in tables for chain in table.chains if is_owned(chain)]
+        return (rule.target for chain in chains for rule in chain.rules)
+
+
+def captors(table: Table | NativeTable) -> frozenset[Target]:
+    """Return the targets by which a table of ours sends inbound traffic to the proxy."""
+    if isinstance(table, Table):
+        start, ours_only = "PREROUTING", [c for c in table.chains if is_owned(c) or c.name == "PREROUTING"]
+        rules_of = {chain.name: chain.rules for chain in ours_only}
+    else:
+        start, rules_of = "prerouting", {chain.name: chain.rules for chain in table.chains}
+    found: set[Target] = set()
+    seen: set[str] = set()
+    names = [start]
+    while names:
+        name = names.pop()
+        seen.add(name)
+        for rule in rules_of.get(name, ()):
+            if isinstance(rule.target, Jump) and rule.target.chain in rules_of.keys() - seen:
+                names.append(rule.target.chain)
+            elif isinstance(rule.target, (Redirect, TProxy)) and name != start:
+                found.add(rule.target)
+    return frozenset(found)

@@ -1,0 +1,156 @@
+"""sources: collect what was given for the settings, from pods, files, variables and flags, weakest first."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from ..errors import SettingsError
+from ..settings.commands import COMMAND_BY_NAME
+from ..settings.declared import BY_NAME, SOURCE_BY_NAME, Given, as_text, nearest, shown
+from ..settings.resolve import from_environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..pod import Pod
+    from ..settings.go_flags import Invocation
+
+
+def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Given], list[str]]:
+    """Return everything given, the strongest last, and the mistakes made in giving it.
+
+    A pod is weaker than a file, whichever stands first: the file was written for this tool. Of files the
+    last is the strongest.
+    """
+    given: list[Given] = []
+    mistakes = list(invocation.mistakes)
+    sources = [*invocation.sources, *_operands(invocation)]
+    pods = [source for source in sources if source.setting.name == "pod"]
+    if pods:
+        said, wrong = _from_pod(pods[-1], pod_name(invocation))
+        given += said
+        mistakes += wrong
+    for source in sources:
+        if source.setting.name == "config":
+            try:
+                said, wrong = from_file(source.text)
+            except SettingsError as error:
+                mistakes += error.mistakes
+            else:
+                given += said
+                mistakes += wrong
+        elif source.setting.name == "pod-name" and not pods and not invocation.operands:
+            mistakes.append(f"{source.origin}: there is no manifest to pick a pod from (--pod FILE)")
+    return [*given, *from_environment(environ), *invocation.settings], mistakes
+
+
+def _operands(invocation: Invocation) -> list[Given]:
+    """Return the operands of the command that are sources of settings."""
+    command = COMMAND_BY_NAME.get(invocation.command)
+    if command is None or command.operand is None or not command.operand.source:
+        return []
+    source = SOURCE_BY_NAME[command.operand.source]
+    return [Given(source, operand, command.operand.name) for operand in invocation.operands]
+
+
+def pod_name(invocation: Invocation) -> str:
+    """Return what --pod-name says, or nothing."""
+    return next((s.text for s in reversed(invocation.sources) if s.setting.name == "pod-name"), "")
+
+
+def _from_pod(source: Given, name: str) -> tuple[list[Given], list[str]]:
+    """Return what the manifest of a pod says, and what is wrong with it."""
+    from ..pod import pick, read
+
+    try:
+        said = read(pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}"))
+    except SettingsError as error:
+        return [], list(error.mistakes)
+    return list(said.given), [*said.refusals, *said.mistakes]
+
+
+def pods_of(path: str, origin: str) -> tuple[Pod, ...]:
+    """Return the pods of a manifest, a file or `-` for standard input. Raises SettingsError."""
+    from ..pod import pods
+
+    return pods(_text(path, origin), f"{origin}: {path!r}")
+
+
+def from_file(path: str) -> tuple[list[Given], list[str]]:
+    """Return what a YAML or JSON file says, a mapping of long flag names to values, and its mistakes.
+
+    Raises SettingsError if it is no such file.
+    """
+    from ..settings import yaml_text
+
+    given, mistakes = [], []
+    for name, value in _mapping(path).items():
+        origin = f"{shown(path)}: {shown(name)}"
+        setting = BY_NAME.get(name)
+        if setting is None:
+            mistakes.append(f"{origin}: unknown setting{_nearest(name)}")
+            continue
+        if yaml_text.is_null(value):
+            mistakes.append(f'{origin}: has no value: write "" for an empty one, or leave it out')
+            continue
+        try:
+            given.append(Given(setting, as_text(value), origin))
+        except ValueError as error:
+            mistakes.append(f"{origin}: {error}")
+    return given, mistakes
+
+
+def _nearest(name: str) -> str:
+    """Return a hint at the right name; somebody may have written a flag as its variable is written."""
+    flag = name.lower().replace("_", "-")
+    return f" (did you mean {flag}?)" if flag in BY_NAME else nearest(name, BY_NAME)
+
+
+def _mapping(path: str) -> dict[str, Any]:
+    from ..settings import yaml_text
+
+    try:
+        found = yaml_text.read(_text(path, "--config"))
+    except yaml_text.Unreadable as error:
+        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {error}"]) from error
+    if len(found) > 1:
+        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: it is several documents"])
+    values = found[0] if found else None
+    if values in (None, ""):
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError([f"--config: {path!r} is not a mapping of long flag names to values"])
+    return {str(name): value for name, value in values.items()}
+
+
+def _text(path: str, origin: str) -> str:
+    """Return the text of a file, or of standard input for `-`. Raises SettingsError."""
+    try:
+        if path == "-":
+            return _standard_input()
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            most = f"at most {_LARGEST_FILE >> 20} MiB are read"
+            raise SettingsError([f"{origin}: {path!r} is too large: {most}"])
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise SettingsError([f"{origin}: {path!r} cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError([f"{origin}: {path!r} is not UTF-8 text"]) from error
+    except ValueError as error:  # a path with a NUL in it
+        raise SettingsError([f"{origin}: {path!r} cannot be read: {error}"]) from error
+
+
+#: A million CIDRs fit; an endless file such as /dev/zero does not.
+_LARGEST_FILE = 64 << 20
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:  # closed by the caller (<&-)
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer.read().decode("utf-8-sig")

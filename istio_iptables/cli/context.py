@@ -1,0 +1,113 @@
+"""run: one run of the command: everything that was given, checked, and what use cases need of it."""
+
+from __future__ import annotations
+
+from ..errors import KernelError
+from ..kernel.this_machine import ThisMachine
+from ..settings.resolve import parse, parse_options, resolve, service_links
+from .collect import collect
+from .log import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..api import Style
+    from ..kernel.machine import Machine
+    from ..settings.config import Config
+    from ..settings.declared import Given
+    from ..settings.go_flags import Invocation
+    from ..settings.resolve import Operation
+
+
+class Run:
+    """One run of the command: its word and options, the settings it came to, and how to run."""
+
+    def __init__(self, invocation: Invocation, environ: Mapping[str, str]) -> None:
+        """Check everything that was given. Raises SettingsError with all mistakes."""
+        self._facts = ThisMachine()
+        self._warnings = service_links(environ)
+        self.invocation = invocation
+        self.given, mistakes = collect(invocation, environ)
+        mistakes += _namespace_mistakes(self.given)
+        self.command = invocation.command
+        self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
+        self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
+        self.operation: Operation = self.parsed.operation()
+
+    @property
+    def facts(self) -> ThisMachine:
+        """The machine that the settings are for, which knows names of users and groups."""
+        return self._facts
+
+    def enter_namespace(self) -> None:
+        """Enter the network namespace of the settings; a dry run that may not stays where it is."""
+        namespace = self.operation.network_namespace
+        if not namespace:
+            return
+        from ..kernel.namespace import enter
+
+        origin = next((g.origin for g in self.parsed.changed if g.setting.field == "network_namespace"), "")
+        try:
+            enter(namespace, origin)
+        except KernelError as error:
+            if not self._only_prints():
+                raise
+            log.warn(f"{error.cause}: addresses are those of the present network namespace")
+
+    def _only_prints(self) -> bool:
+        return self.operation.dry_run or self.command in _PRINTING
+
+    def config(self) -> Config:
+        """Settle the Config, and log what an operator will want to know tomorrow."""
+        config, warnings = resolve(self.parsed, self._facts)
+        self.log_settings()
+        for warning in (*self._warnings, *warnings):
+            log.warn(warning)
+        return config
+
+    def log_settings(self) -> None:
+        """Log the settings that differ from their defaults, and where each came from."""
+        for given in self.parsed.changed:
+            log.info(f"setting {given.setting.name} = {_shortened(given.text)} ({given.origin})")
+
+    @property
+    def style(self) -> Style:
+        """The style in which the rules that are applied are printed."""
+        return "nft" if self.operation.native_nftables else "restore"
+
+    def machine(self, *, writing: bool) -> Machine:
+        """Return the kernel, to be entered by the caller."""
+        from ..kernel.machine import Machine
+
+        return Machine(
+            forced_variant=self.operation.forced_variant,
+            native_nftables=self.operation.native_nftables,
+            cni_mode=self.operation.cni_mode,
+            writing=writing,
+        )
+
+
+#: The commands that touch nothing, whatever the settings say.
+_PRINTING = frozenset({"render", "pod args", "pod lint", "pod init-container"})
+
+#: As much of a value as a line of the log shows.
+_MOST_OF_A_VALUE = 200
+
+
+def _shortened(text: str) -> str:
+    """Return a value as the log has it: of a long list only the beginning, and how long it is."""
+    if len(text) <= _MOST_OF_A_VALUE:
+        return repr(text)
+    return f"{text[:_MOST_OF_A_VALUE]!r}... ({text.count(',') + 1} members, {len(text)} characters)"
+
+
+def _namespace_mistakes(given: list[Given]) -> list[str]:
+    """Return what is wrong with the network namespace that was asked for: it is looked at, not entered."""
+    asked = [item for item in given if item.setting.field == "network_namespace" and item.text]
+    if not asked:
+        return []
+    from ..kernel.namespace import mistake
+
+    found = mistake(asked[-1].text, asked[-1].origin)
+    return [found] if found else []

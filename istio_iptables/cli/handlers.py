@@ -1,0 +1,283 @@
+"""usecases: what the commands do, each by the library's own functions. Output goes to standard output,
+log lines to standard error, and what a use case returns is the exit code (SPEC section 6)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..api import build, prepare, render
+from ..errors import Differs, KernelError, NotValidated, SettingsError
+from ..formats import difference
+from ..rules.model import FAMILIES, Ruleset
+from ..startup.record import Record
+from . import streams
+from .context import Run
+from .log import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..kernel.machine import Machine
+    from ..kernel.prepared import Prepared
+    from ..settings.config import Config
+    from ..settings.go_flags import Invocation
+
+
+#: The commands about manifests, which have a module of their own, and their functions there.
+_POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-container": "init_container"}
+
+#: Exit code of a run that Ctrl-C ended, as shells have it.
+_INTERRUPTED = 130
+
+
+def run(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
+    """Do what a command line says and return the exit code; errors are reported here."""
+    try:
+        return _run(invocation, environ)
+    except KeyboardInterrupt:
+        log.error("interrupted: nothing was left half done")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read standard output has seen enough; the interpreter would complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
+    try:
+        started = Run(invocation, environ)
+        log.configure(started.operation.log_levels, as_json=started.operation.log_as_json)
+        started.enter_namespace()
+        return _use_case(started)(started)
+    except BrokenPipeError:
+        raise
+    except SettingsError as error:
+        streams.complain(f"{error}\n")
+        return error.exit_code
+    except (KernelError, Differs) as error:
+        log.error(str(error))
+        return error.exit_code
+    except OSError as error:
+        log.error(str(error))
+        return 1
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Report what nobody has thought of; where it happened is for whoever mends it."""
+    what = " ".join(f"{type(error).__name__} {error}".split())
+    log.error(
+        f"unexpected {what}: this is a mistake in istio-iptables: report it, with what it says "
+        "with --log_output_level=default:debug"
+    )
+    if log.enabled("debug"):
+        import traceback
+
+        log.debug("".join(traceback.format_exception(error)))
+    return 1
+
+
+def _use_case(run: Run) -> Callable[[Run], int]:
+    command = run.command
+    if command in _POD_COMMANDS:
+        from . import pod_handlers
+
+        use_case: Callable[[Run], int] = getattr(pod_handlers, _POD_COMMANDS[command])
+        return use_case
+    if command == "cleanup" or (run.operation.cleanup_only and command in ("", "apply")):
+        return cleanup
+    return {"": apply, "apply": apply, "diff": diff, "render": show, "validate": validate}[command]
+
+
+# --- the commands ---------------------------------------------------------------------------
+
+
+def show(run: Run) -> int:
+    """render: print the rules."""
+    options = run.options
+    families = [family for family in FAMILIES if options["family"] in ("", family)]
+    ruleset = build(run.config())
+    style = options["format"] or run.style
+    streams.write(render(ruleset, style, families, explain=options["explain"]))
+    return 0
+
+
+def apply(run: Run) -> int:
+    """Put the rules in place; with --dry-run print them. With --run-validation prove that they work."""
+    operation = run.operation
+    if operation.skip_rule_apply:
+        log.info("--skip-rule-apply: no rules are touched")
+        return _validate(run, run.config()) if operation.run_validation else 0
+    config = run.config()
+    wanted = build(config)
+    if operation.dry_run:
+        status = _print_script(run, render(wanted, run.style))
+    else:
+        status = _put_in_place(run, wanted)
+    return _validate(run, config) if operation.run_validation else status
+
+
+def _put_in_place(run: Run, wanted: Ruleset) -> int:
+    with run.machine(writing=True) as machine:
+        prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
+        _log_state("before", prepared)
+        if not prepared.plan.actions:
+            _log_choice(prepared)
+            log.info("the rules are in place already: nothing to do")
+            return 0
+        if prepared.plan.replaces and not run.operation.reconcile and prepared.differences:
+            _log_choice(prepared)
+            streams.write(difference.text(prepared.plan, colour=_colour()))
+            raise Differs(
+                "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
+                "nothing was changed; --reconcile replaces them"
+            )
+        prepared.settle()
+        prepared.require_loadable()
+        _log_choice(prepared)
+        _apply(machine, prepared)
+    return 0
+
+
+def validate(run: Run) -> int:
+    """Prove with real connections that redirection works; exit 126 if it does not, or cannot be proven to."""
+    return _validate(run, run.config(), as_json=run.options["json"])
+
+
+def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
+    if run.operation.dry_run:
+        log.info("--dry-run: nothing is validated, since no connections are made")
+        return 0
+    from .. import api
+    from ..validation import report as validation
+    from ..validation.model import succeeded
+    from ..validation.verdict import coverage
+
+    operation = run.operation
+    in_place = _rules_in_place(run, config)
+    results = api.validate(
+        config, port=operation.probe_port, seconds=operation.probe_timeout, in_place=in_place.equal
+    )
+    success = succeeded(results)
+    broken = any(result.status == "fail" for result in results)
+    notes = coverage(config)
+    if broken or in_place.differ:
+        notes = (in_place.said, *notes)
+    if as_json:
+        streams.write(validation.json_text(results, notes, succeeded=success))
+    else:
+        streams.write(validation.text(results, notes, colour=_colour()))
+    if success:
+        log.info("validated: connections are redirected as they should be, as far as that could be tried")
+        return 0
+    said = "redirection does not work" if broken else "redirection could not be proven to work"
+    log.error(f"{said}: the report on standard output says what was tried and what to do")
+    return NotValidated.exit_code
+
+
+class _InPlace(Record):
+    """How the rules in place compare with the settings; neither `equal` nor `differ`: it cannot be seen."""
+
+    said: str
+    equal: bool = False
+    differ: bool = False
+
+
+def _rules_in_place(run: Run, config: Config) -> _InPlace:
+    """Compare the rules in place with the settings, if this process may look at them."""
+    try:
+        with run.machine(writing=False) as machine:
+            prepared = prepare(machine, build(config))
+    except (KernelError, OSError) as error:
+        cause = error.cause if isinstance(error, KernelError) else str(error)
+        return _InPlace(f"the rules in place could not be looked at: {cause}")
+    locations = prepared.live.locations
+    if not locations:
+        return _InPlace("no rules of ours are in place, in no backend: apply them first", differ=True)
+    ports = ", ".join(map(str, prepared.live.redirects_to()))
+    where = f"rules of ours are in place ({', '.join(locations)}), which redirect to the ports {ports}"
+    if prepared.differences:
+        differ = f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
+        return _InPlace(differ, differ=True)
+    equal = (
+        f"{where}: they are those that the settings mean, so something else keeps them from working, "
+        "such as other rules, or a table that is switched off (`nft list ruleset` shows all)"
+    )
+    return _InPlace(equal, equal=True)
+
+
+def cleanup(run: Run) -> int:
+    """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
+    run.log_settings()
+    if run.operation.run_validation:
+        log.warn("--run-validation has no effect: rules are removed, so there is nothing to prove")
+    wanted = Ruleset()
+    with run.machine(writing=not run.operation.dry_run) as machine:
+        prepared = prepare(machine, wanted)
+        _log_state("before", prepared)
+        if run.operation.dry_run:
+            return _print_script(run, "".join(difference.script(action) for action in prepared.plan.actions))
+        if not prepared.plan.actions:
+            log.info("nothing of ours is in place: nothing to do")
+            return 0
+        _apply(machine, prepared)
+    return 0
+
+
+def diff(run: Run) -> int:
+    """Show how what is in place differs from what is wanted; exit 3 if it does."""
+    wanted = build(run.config())
+    with run.machine(writing=False) as machine:
+        prepared = prepare(machine, wanted)
+    _log_choice(prepared)
+    differs = bool(prepared.differences)
+    if run.options["json"]:
+        streams.write(difference.json_text(prepared.plan))
+    elif differs:
+        streams.write(difference.text(prepared.plan, colour=_colour()))
+    else:
+        log.info("the rules are in place: no difference")
+    return Differs.exit_code if differs else 0
+
+
+def _log_choice(prepared: Prepared) -> None:
+    log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
+
+
+def _colour() -> bool:
+    """Tell whether to use colours: on a terminal, unless the user said NO_COLOR (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _apply(machine: Machine, prepared: Prepared) -> None:
+    for action in prepared.plan.actions:
+        log.info(f"planned: {action}")
+    prepared.apply()
+    log.info("done: the rules are as planned")
+    for left in prepared.plan.left_behind:
+        log.warn(left)
+    if log.enabled("debug"):
+        _log_state("after", prepare(machine, prepared.wanted))
+
+
+def _log_state(when: str, prepared: Prepared) -> None:
+    if log.enabled("debug"):
+        for line in difference.state_lines(prepared.live):
+            log.debug(f"{when}: {line}")
+
+
+def _print_script(run: Run, text: str) -> int:
+    """Print what a dry run shows, into DRY_RUN_FILE_PATH too."""
+    streams.write(text)
+    path = run.operation.dry_run_file
+    if path:
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = error.strerror if isinstance(error, OSError) else error
+            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}") from error
+    return 0

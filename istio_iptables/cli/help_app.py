@@ -1,0 +1,257 @@
+"""cli: the Typer application: help, completion, and the commands with options of their own.
+
+Everything it shows is declared in settings.py and commands.py: the options of the application are made
+from these tables, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
+here in the canonical form `--name=value` that goflags makes of Go's dialect.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from .. import __version__
+from ..settings.commands import COMMANDS, GROUPS, Command, Operand
+from ..settings.declared import BY_NAME, SETTINGS, SOURCES, Given, Setting
+from ..settings.go_flags import Invocation
+from . import handlers
+from .streams import complain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_EPILOG = (
+    "Every setting can be given by its flag, by the variable shown, in a --config file, or by a --pod "
+    "manifest; a flag goes before a variable, a variable before a file. Exit codes: 0 done or nothing to do; "
+    "1 failed, everything as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in "
+    "place and --reconcile is not given (diff: a difference; pod lint: findings); 126 redirection does not "
+    "work, or could not be proven to (validate)."
+)
+_COMMAND_EPILOG = "All settings go with this command: `istio-iptables --help` lists them."
+_HELP = (
+    "Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port 15001, "
+    "inbound to port 15006. Envoy's own traffic (UID 1337) is left alone."
+)
+
+
+def _option(setting: Setting, panel: str) -> inspect.Parameter:
+    """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags.
+
+    It may be given several times: each time is checked, and the last one counts (of sources all do).
+    """
+    variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if setting.name in BY_NAME else ""
+    option = typer.Option(
+        f"--{setting.name}",
+        *([f"-{setting.short}"] if setting.short else []),
+        help=f"{_described(setting)}{variables}",
+        metavar=setting.metavar,
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    return inspect.Parameter(
+        _identifier(setting),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[list[str] | None, option],
+    )
+
+
+#: The parameter of a callback that takes the operands, whatever they are called in help.
+_OPERANDS = "operands"
+
+
+def _argument(operand: Operand) -> inspect.Parameter:
+    """Return an operand as a parameter of a Typer callback. How many there are goflags has checked."""
+    argument = typer.Argument(help=operand.help, metavar=operand.words, show_default=False)
+    return inspect.Parameter(
+        _OPERANDS,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if operand.least else None,
+        annotation=Annotated[list[str] if operand.least else list[str] | None, argument],
+    )
+
+
+def _described(setting: Setting) -> str:
+    return f"{setting.help} (default: {setting.default})" if setting.default else setting.help
+
+
+def _identifier(setting: Setting) -> str:
+    return setting.name.lower().replace("-", "_")
+
+
+def _with_signature(
+    function: Callable[..., None], name: str, doc: str, parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a callback the parameters that Typer is to make options of."""
+    function.__name__ = name
+    function.__doc__ = doc
+    function.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
+def _given(settings: Sequence[Setting], values: Mapping[str, Any]) -> tuple[Given, ...]:
+    """Return what was given, in the order of the declarations."""
+    return tuple(
+        Given(setting, text, setting.flag)
+        for setting in settings
+        for text in values.get(_identifier(setting)) or ()
+    )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"istio-iptables {__version__}")
+        raise typer.Exit
+
+
+#: Typer has click inside, under another name in each release; this is its class of mistakes in arguments.
+_ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def _help_by_group(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return the options' help, by group, as pairs of what to write and what it does."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            group = getattr(parameter, "rich_help_panel", None) or "This command"
+            groups.setdefault(group, []).append((record[0].replace(" BOOL", "[=BOOL]"), record[1]))
+    return groups
+
+
+def _write(groups: Mapping[str, Sequence[tuple[str, str]]], formatter: Any) -> None:
+    for title, records in groups.items():
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+class _Settings(typer.core.TyperGroup):
+    """Help with the settings under their groups, in plain text that survives pipes and narrow windows."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the settings by group, those that are variables only too, then the commands."""
+        groups = _help_by_group(self, ctx)
+        for setting in SETTINGS:
+            if not setting.has_flag:
+                words = f"{setting.variable}={setting.metavar}"
+                groups[setting.group].append((words, f"Variable only. {_described(setting)}"))
+        _write(groups, formatter)
+        _write({"Commands": [(command.name, _short(command)) for command in COMMANDS]}, formatter)
+
+
+class _Group(typer.core.TyperGroup):
+    """Help of a group of commands."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the group's commands."""
+        members = [command for command in COMMANDS if command.words[0] == self.name]
+        _write({"Commands": [(command.words[-1], _short(command)) for command in members]}, formatter)
+
+
+class _Command(typer.core.TyperCommand):
+    """The same for a command's own options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options."""
+        _write(_help_by_group(self, ctx), formatter)
+
+
+def make_app() -> typer.Typer:
+    """Make the application from the declarations."""
+    app = typer.Typer(
+        name="istio-iptables",
+        cls=_Settings,
+        help=_HELP,
+        rich_markup_mode=None,
+        epilog=_EPILOG,
+        add_completion=True,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+
+    def settings(context: typer.Context, **values: Any) -> None:
+        context.obj = Invocation(_given(SETTINGS, values), _given(SOURCES, values))
+        if context.invoked_subcommand is None:
+            raise typer.Exit(handlers.run(context.obj))
+
+    app.callback()(
+        _with_signature(
+            settings,
+            "settings",
+            _HELP,
+            [
+                inspect.Parameter(
+                    "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+                ),
+                *(_option(setting, setting.group) for setting in SETTINGS if setting.has_flag),
+                *(_option(source, "Operation") for source in SOURCES),
+                inspect.Parameter(
+                    "version",
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=False,
+                    annotation=Annotated[
+                        bool,
+                        typer.Option(
+                            "--version", help="Print the version.", callback=_version, is_eager=True
+                        ),
+                    ],
+                ),
+            ],
+        )
+    )
+    groups = {group: _group(app, group) for group in GROUPS}
+    for command in COMMANDS:
+        parent = app if len(command.words) == 1 else groups[command.words[0]]
+        parent.command(command.words[-1], cls=_Command, epilog=_COMMAND_EPILOG, short_help=_short(command))(
+            _command(command)
+        )
+    return app
+
+
+def _group(app: typer.Typer, name: str) -> typer.Typer:
+    group = typer.Typer(cls=_Group, help=GROUPS[name], epilog=_COMMAND_EPILOG, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
+
+
+def _short(command: Command) -> str:
+    """Return a command's help as it stands in a list."""
+    return command.help.partition(":")[0].partition(",")[0].partition(" (")[0]
+
+
+def _command(command: Command) -> Callable[..., None]:
+    def callback(context: typer.Context, **values: Any) -> None:
+        invocation: Invocation = context.obj
+        raise typer.Exit(
+            handlers.run(
+                invocation.replace(
+                    command=command.name,
+                    options=_given(command.options, values),
+                    operands=tuple(values.get(_OPERANDS) or ()),
+                )
+            )
+        )
+
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *(_option(option, "Options") for option in command.options)]
+    if command.operand:
+        parameters.append(_argument(command.operand))
+    return _with_signature(callback, command.name, command.help, parameters)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the application and return the exit code; mistakes are one line each, without usage or box."""
+    try:
+        result = make_app()(list(arguments), standalone_mode=False, prog_name="istio-iptables")
+    except _ArgumentError as error:
+        complain(f"{error}\n")
+        return 2
+    except OSError as error:
+        complain(f"standard output cannot be written: {error.strerror}\n")
+        return 1
+    return result if isinstance(result, int) else 0

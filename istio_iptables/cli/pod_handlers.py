@@ -1,0 +1,132 @@
+"""pod_commands: what the commands `pod args`, `pod lint` and `pod init-container` do. They touch nothing."""
+
+from __future__ import annotations
+
+from ..errors import SettingsError
+from ..pod import pick
+from ..pod.container import entry, for_entry, meant, rights
+from ..pod.lint import KINDS, lint
+from ..settings.declared import nearest
+from . import streams
+from .collect import pod_name, pods_of
+from .log import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..pod import Pod
+    from ..pod.lint import Finding
+    from .context import Run
+
+#: Exit code if there are findings: what there is differs from what it says.
+_FINDINGS = 3
+
+
+def arguments(run: Run) -> int:
+    """pod args: print the arguments that a pod means, with where each came from."""
+    found = meant(run.given)
+    words, variables, style = found.arguments(), found.variables(), run.options["format"]
+    if style == "json":
+        origins = [
+            {"setting": given.setting.name, "value": given.text, "origin": given.origin}
+            for given in found.settings
+        ]
+        _print_json({"args": words, "env": variables, "origins": origins})
+        return 0
+    _print_lines(found.comments())
+    if style == "shell":
+        import shlex
+
+        assignments = [f"{name}={shlex.quote(text)}" for name, text in variables.items()]
+        _print_lines([" ".join([*assignments, *map(shlex.quote, words)])])
+        return 0
+    for name, text in variables.items():
+        _print_lines([f"# a variable (env:), since it has no flag: {name}={_yaml_text(text)}"])
+    _print_lines([f"[{', '.join(map(_yaml_text, words))}]"])
+    return 0
+
+
+def init_container(run: Run) -> int:
+    """pod init-container: print the entry."""
+    found = for_entry(meant(run.given), run.operation)
+    made = entry(found, run.options["image"], rights(run.parsed))
+    if run.options["format"] == "json":
+        _print_json(made)
+        return 0
+    import yaml
+
+    _print_lines(found.comments())
+    streams.write(yaml.safe_dump([made], sort_keys=False, width=float("inf")))
+    return 0
+
+
+def findings(run: Run) -> int:
+    """pod lint: print what does not do what it says."""
+    ignored = run.options["ignore"]
+    unknown = [f"--ignore: {kind!r}: unknown kind{_hint(kind)}" for kind in ignored if kind not in KINDS]
+    if unknown:
+        raise SettingsError(unknown)
+    pods = [(file, pod) for file, found in _manifests(run) for pod in found]
+    there = [
+        finding.replace(file=file)
+        for file, pod in pods
+        for finding in lint(pod, run.facts, run.given)
+        if finding.kind not in ignored
+    ]
+    if run.options["json"]:
+        _print_json({"pods": len(pods), "findings": [_as_json(finding) for finding in there]})
+    else:
+        _print_lines([str(finding) for finding in there])
+    if there:
+        return _FINDINGS
+    log.info(f"pods looked at: {len(pods)}, no findings")
+    return 0
+
+
+def _manifests(run: Run) -> list[tuple[str, tuple[Pod, ...]]]:
+    """Return the files and the pods in each. Raises SettingsError with what is wrong with all of them."""
+    name = pod_name(run.invocation)
+    mistakes: list[str] = []
+    read: list[tuple[str, tuple[Pod, ...]]] = []
+    for file in dict.fromkeys(run.invocation.operands):
+        try:
+            found = pods_of(file, "FILE")
+        except SettingsError as error:
+            mistakes += error.mistakes
+            continue
+        if not found:
+            log.warn(f"{file}: no pod, and no workload with a pod template, is in it")
+        read.append((file, found))
+    if name and not mistakes:
+        everything = tuple(pod for _, found in read for pod in found)
+        wanted = pick(everything, name, "FILE") if everything else None
+        read = [(file, tuple(pod for pod in found if pod is wanted)) for file, found in read]
+    if mistakes:
+        raise SettingsError(mistakes)
+    return read
+
+
+def _hint(kind: str) -> str:
+    return nearest(kind, KINDS) or f" (kinds: {', '.join(KINDS)})"
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return {name: str(value) for name, value in finding.as_dict().items()}
+
+
+def _yaml_text(text: str) -> str:
+    """Return a text as a scalar of YAML in double quotes."""
+    import yaml
+
+    return yaml.safe_dump(text, default_style='"', width=float("inf")).rstrip("\n")
+
+
+def _print_json(document: Any) -> None:
+    import json
+
+    _print_lines([json.dumps(document, indent=2)])
+
+
+def _print_lines(lines: list[str]) -> None:
+    streams.write("".join(f"{line}\n" for line in lines))

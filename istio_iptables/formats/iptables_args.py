@@ -1,0 +1,273 @@
+"""words: a typed rule as the options of iptables(8), and those options as a typed rule.
+
+Both the writers of text and the parser of iptables-save go through here, so what one writes
+the other reads. What this tool never writes is kept as the words it came in.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import (
+    Cidr,
+    Comment,
+    ConnectionMark,
+    ConntrackState,
+    ConntrackZone,
+    Destination,
+    DestinationPort,
+    DestinationPorts,
+    ForeignMatch,
+    ForeignTarget,
+    GidOwner,
+    InInterface,
+    Jump,
+    Mark,
+    OutInterface,
+    PortRange,
+    Redirect,
+    RestoreMark,
+    SaveMark,
+    SetMark,
+    Source,
+    SourcePort,
+    TProxy,
+    Transport,
+    UidOwner,
+    Verdict,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping, Sequence
+    from typing import Any
+
+    from ..rules.model import Match, Rule, Target
+
+_FULL_MASK = 0xFFFFFFFF
+#: The order in which iptables-save prints connection states.
+_STATES = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT")
+
+
+# --- rule -> words --------------------------------------------------------------------------
+
+
+def rule_args(rule: Rule) -> list[str]:
+    """Return the rule's matches and target as iptables options, each word one argument."""
+    words: list[str] = []
+    ports_loaded = False
+    protocol = next((m.protocol for m in rule.matches if isinstance(m, Transport)), "")
+    for match in rule.matches:
+        module, negated, options = _MATCH_WORDS[type(match)](match)
+        if module == "protocol":  # one match has source and destination ports; others stand once each
+            module, ports_loaded = "" if ports_loaded else protocol, True
+        if module:
+            words += ["-m", module]
+        words += ["!", *options] if negated else options
+    return words + _TARGET_WORDS[type(rule.target)](rule.target)
+
+
+def _mark_text(value: int, mask: int) -> str:
+    return f"{value:#x}" if mask == _FULL_MASK else f"{value:#x}/{mask:#x}"
+
+
+_Words = tuple[str, bool, list[str]]
+
+#: For each kind of match: the module to load with -m ("protocol" is the tcp or udp match,
+#: "" none), whether it is negated, and its options.
+_MATCH_WORDS: Mapping[type, Callable[[Any], _Words]] = {
+    InInterface: lambda m: ("", m.negated, ["-i", m.name]),
+    OutInterface: lambda m: ("", m.negated, ["-o", m.name]),
+    Source: lambda m: ("", m.negated, ["-s", str(m.cidr)]),
+    Destination: lambda m: ("", m.negated, ["-d", str(m.cidr)]),
+    Transport: lambda m: ("", m.negated, ["-p", m.protocol]),
+    SourcePort: lambda m: ("protocol", m.negated, ["--sport", str(m.ports)]),
+    DestinationPort: lambda m: ("protocol", m.negated, ["--dport", str(m.ports)]),
+    DestinationPorts: lambda m: ("multiport", m.negated, ["--dports", ",".join(map(str, m.ports))]),
+    UidOwner: lambda m: ("owner", m.negated, ["--uid-owner", str(m.uid)]),
+    GidOwner: lambda m: ("owner", m.negated, ["--gid-owner", str(m.gid)]),
+    Mark: lambda m: ("mark", m.negated, ["--mark", _mark_text(m.value, m.mask)]),
+    ConnectionMark: lambda m: ("connmark", m.negated, ["--mark", _mark_text(m.value, m.mask)]),
+    ConntrackState: lambda m: (
+        "conntrack",
+        m.negated,
+        ["--ctstate", ",".join(state for state in _STATES if state in m.states)],
+    ),
+    Comment: lambda m: ("comment", False, ["--comment", m.text]),
+    ForeignMatch: lambda m: ("", False, list(m.words)),
+}
+
+_TARGET_WORDS: Mapping[type, Callable[[Any], list[str]]] = {
+    Jump: lambda t: ["-g" if t.goto else "-j", t.chain],
+    Verdict: lambda t: ["-j", t.name],
+    Redirect: lambda t: ["-j", "REDIRECT", "--to-ports", str(t.port)],
+    SetMark: lambda t: ["-j", "MARK", "--set-xmark", f"{t.value:#x}/{t.mask:#x}"],
+    SaveMark: lambda t: ["-j", "CONNMARK", "--save-mark"],
+    RestoreMark: lambda t: ["-j", "CONNMARK", "--restore-mark"],
+    TProxy: lambda t: [
+        "-j",
+        "TPROXY",
+        "--on-port",
+        str(t.port),
+        "--tproxy-mark",
+        f"{t.mark:#x}/{_FULL_MASK:#x}",
+    ],
+    ConntrackZone: lambda t: ["-j", "CT", "--zone", str(t.zone)],
+    ForeignTarget: lambda t: list(t.words),
+}
+
+
+# --- words -> rule --------------------------------------------------------------------------
+
+
+class _Unknown(Exception):
+    """A word that this tool never writes."""
+
+
+def matches_and_target(words: Sequence[str], chains: Container[str]) -> tuple[tuple[Match, ...], Target]:
+    """Read iptables options, as iptables-save prints them, into matches and a target.
+
+    `chains` are the table's chains, to tell a jump from a target extension. A rule with any option
+    that this tool never writes keeps all its matches as words, but for comments.
+    """
+    at = _target_at(words)
+    target = _target(list(words[at:]), chains)
+    try:
+        return _matches(words[:at]), target
+    except (_Unknown, ValueError, IndexError, OSError):  # OSError: no address, says inet_pton
+        return _foreign_matches(words[:at]), target
+
+
+#: Options whose value may look like an option.
+_TEXT_OPTIONS = ("-i", "-o", "--comment", "--string", "--hex-string", "--log-prefix")
+
+
+def _target_at(words: Sequence[str]) -> int:
+    """Return where the target begins: at -j or -g, or at the end."""
+    at = 0
+    while at < len(words) and words[at] not in ("-j", "-g"):
+        at += 2 if words[at] in _TEXT_OPTIONS else 1
+    return min(at, len(words))
+
+
+def _matches(words: Sequence[str]) -> tuple[Match, ...]:
+    matches: list[Match] = []
+    module, negated, at = "", False, 0
+    while at < len(words):
+        word = words[at]
+        if word == "!":
+            negated, at = True, at + 1
+            continue
+        if at + 1 >= len(words):
+            raise _Unknown(word)
+        if word == "-m":
+            module = words[at + 1]
+        elif module == "connmark" and word == "--mark":
+            value, mask = _value_and_mask(words[at + 1])
+            matches.append(ConnectionMark(value, mask, negated))
+        elif word in _OPTION_MATCHES:
+            matches.append(_OPTION_MATCHES[word](words[at + 1], negated))
+        else:
+            raise _Unknown(word)
+        negated, at = False, at + 2
+    return tuple(matches)
+
+
+def _foreign_matches(words: Sequence[str]) -> tuple[Match, ...]:
+    """Keep matches as words, comments apart: they tell whose a rule is."""
+    rest, comments, at = [], [], 0
+    while at < len(words):
+        if words[at : at + 3] == ["-m", "comment", "--comment"] and at + 3 < len(words):
+            comments.append(Comment(words[at + 3]))
+            at += 4
+        else:
+            rest.append(words[at])
+            at += 1
+    return (ForeignMatch(tuple(rest)), *comments)
+
+
+def _network(text: str) -> Cidr:
+    """Parse an address or network as iptables-save prints it."""
+    address, _, prefix = text.partition("/")
+    if ":" in address:
+        from ..startup.c_modules import socket
+
+        packed, version = socket.inet_pton(socket.AF_INET6, address), 6
+    else:
+        packed, version = bytes(map(int, address.split("."))), 4
+    bits = 8 * len(packed)
+    return Cidr(version, int.from_bytes(packed, "big"), int(prefix) if prefix else bits)
+
+
+def _ports(text: str) -> PortRange:
+    first, colon, last = text.partition(":")
+    if not colon:
+        return PortRange(int(first), int(first))
+    return PortRange(int(first or 0), int(last or 65535))
+
+
+def _value_and_mask(text: str) -> tuple[int, int]:
+    value, _, mask = text.partition("/")
+    return int(value, 0), int(mask, 0) if mask else _FULL_MASK
+
+
+def _protocol(text: str) -> Any:
+    if text not in ("tcp", "udp"):
+        raise _Unknown(text)
+    return text
+
+
+_OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
+    "-i": InInterface,
+    "-o": OutInterface,
+    "-s": lambda text, negated: Source(_network(text), negated),
+    "-d": lambda text, negated: Destination(_network(text), negated),
+    "-p": lambda text, negated: Transport(_protocol(text), negated),
+    "--sport": lambda text, negated: SourcePort(_ports(text), negated),
+    "--dport": lambda text, negated: DestinationPort(_ports(text), negated),
+    "--dports": lambda text, negated: DestinationPorts(tuple(map(_ports, text.split(","))), negated),
+    "--uid-owner": lambda text, negated: UidOwner(int(text), negated),
+    "--gid-owner": lambda text, negated: GidOwner(int(text), negated),
+    "--mark": lambda text, negated: Mark(*_value_and_mask(text), negated),
+    "--ctstate": lambda text, negated: ConntrackState(frozenset(text.split(",")), negated),
+    "--comment": lambda text, _negated: Comment(text),
+}
+
+
+def _target(words: list[str], chains: Container[str]) -> Target:
+    if len(words) < 2:
+        return ForeignTarget(tuple(words))
+    how, name, options = words[0], words[1], words[2:]
+    if name in chains and not options:
+        return Jump(name, how == "-g")
+    if how == "-g":
+        return ForeignTarget(tuple(words))
+    if name in ("ACCEPT", "DROP", "RETURN") and not options:
+        return Verdict(name)  # type: ignore[arg-type]  # one of the three, as just compared
+    try:
+        return _extension(name, options)
+    except (_Unknown, ValueError):
+        return ForeignTarget(tuple(words))
+
+
+def _extension(name: str, options: list[str]) -> Target:
+    """Read a target extension; SaveMark and RestoreMark are printed with their full masks."""
+    if name == "CONNMARK" and options[1:] in (
+        [],
+        ["--nfmask", "0xffffffff", "--ctmask", "0xffffffff"],
+    ):
+        if options[:1] == ["--save-mark"]:
+            return SaveMark()
+        if options[:1] == ["--restore-mark"]:
+            return RestoreMark()
+        raise _Unknown(name)
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    if name == "REDIRECT" and list(given) == ["--to-ports"]:
+        return Redirect(int(given["--to-ports"]))
+    if name == "MARK" and list(given) == ["--set-xmark"]:
+        return SetMark(*_value_and_mask(given["--set-xmark"]))
+    if name == "TPROXY" and given.pop("--on-ip", "0.0.0.0") in ("0.0.0.0", "::"):
+        mark, mask = _value_and_mask(given.pop("--tproxy-mark", ""))
+        if mask == _FULL_MASK and list(given) == ["--on-port"]:
+            return TProxy(int(given["--on-port"]), mark)
+    if name == "CT" and list(given) == ["--zone"]:
+        return ConntrackZone(int(given["--zone"]))
+    raise _Unknown(name)

@@ -1,0 +1,146 @@
+"""restore: the format of iptables-restore(8) and iptables-save(8).
+
+Writing an edit gives a script for `iptables-restore --noflush`; a whole rule set is written as the
+edit from an empty table, so what is shown is what is applied. Reading takes what
+iptables-save prints.
+"""
+
+from __future__ import annotations
+
+from ..rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules, edit_between
+from ..rules.model import TABLES, Chain, Counters, Rule, Table
+from .iptables_args import matches_and_target, rule_args
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..rules.edit import Step, TableEdit
+    from ..rules.model import Family, Ruleset
+
+
+def script(ruleset: Ruleset, family: Family) -> str:
+    """Return the script that puts the rules of one family into a namespace without rules of ours."""
+    return "".join(
+        edit_script(edit_between(Table(family, name), ruleset.table(family, name)))
+        for name in TABLES
+        if not ruleset.table(family, name).is_empty
+    )
+
+
+def edit_script(edit: TableEdit) -> str:
+    """Return the script, for `iptables-restore --noflush --counters`, that makes an edit."""
+    lines = [line for step in edit.steps for line in _lines(step)]
+    return "".join(f"{line}\n" for line in (f"*{edit.table}", *lines, "COMMIT"))
+
+
+def _lines(step: Step) -> Iterator[str]:
+    if isinstance(step, CreateChain):
+        yield f":{step.chain} - [0:0]"
+    elif isinstance(step, RemoveChain):
+        yield f"-X {step.chain}"
+    elif isinstance(step, ReplaceRules):
+        if step.before:
+            yield f"-F {step.chain}"
+        for rule in step.after:
+            yield _counted(rule, f"-A {step.chain} {_specification(rule)}")
+    elif isinstance(step, Insert):
+        where = f"-A {step.chain}" if step.last else f"-I {step.chain} {step.position}"
+        yield _counted(step.rule, f"{where} {_specification(step.rule)}")
+    elif step.first:
+        # By what it is, not by its number: with nft, others may write between reading and this.
+        yield f"-D {step.chain} {_specification(step.rule)}"
+    else:
+        yield f"-D {step.chain} {step.position}"
+
+
+def _counted(rule: Rule, line: str) -> str:
+    if not rule.counters.packets:
+        return line
+    return f"[{rule.counters.packets}:{rule.counters.bytes}] {line}"
+
+
+def _specification(rule: Rule) -> str:
+    return " ".join(_quoted(word) for word in rule_args(rule))
+
+
+#: What needs no quotes in a word of iptables-restore.
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:/+!@%*=")
+
+
+def _quoted(word: str) -> str:
+    """Quote a word as iptables-restore takes it: in double quotes, with a backslash before both."""
+    if word and _PLAIN.issuperset(word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def parse(text: str, family: Family) -> tuple[Table, ...]:
+    """Read what iptables-save prints, with or without counters: the tables that this tool uses.
+
+    Lines that are not rules of these tables are passed over.
+    """
+    tables: dict[str, dict[str, list[str]]] = {}
+    chains: dict[str, list[str]] | None = None
+    for line in text.split("\n"):
+        if line.startswith("*"):
+            chains = tables.setdefault(line[1:].strip(), {})
+        elif chains is None:
+            continue
+        elif line.startswith(":"):
+            chains[line[1:].split(" ", 1)[0]] = []
+        elif line.startswith(("-A ", "[")):
+            name = line[line.index("-A ") + 3 :].split(" ", 1)[0]
+            chains.setdefault(name, []).append(line)
+    return tuple(
+        Table(
+            family,
+            name,
+            tuple(
+                Chain(chain, tuple(_rule(line, tables[name]) for line in lines))
+                for chain, lines in tables[name].items()
+            ),
+        )
+        for name in TABLES
+        if name in tables
+    )
+
+
+def _rule(line: str, chains: dict[str, list[str]]) -> Rule:
+    counters = Counters()
+    if line.startswith("["):
+        packets, _, size = line[1 : line.index("]")].partition(":")
+        counters = Counters(int(packets), int(size))
+        line = line[line.index("]") + 2 :]
+    matches, target = matches_and_target(split_words(line)[2:], chains)
+    return Rule(matches, target, counters=counters)
+
+
+def split_words(line: str) -> list[str]:
+    """Split a line of iptables-save at blanks, but not within words that stand in double quotes."""
+    if '"' not in line:
+        return line.split()
+    words: list[str] = []
+    word: list[str] = []
+    quoted = escaped = started = False
+    for character in line:
+        if escaped:
+            word.append(character)
+            escaped = False
+        elif quoted and character == "\\":
+            escaped = True
+        elif character == '"' and (
+            quoted or not started
+        ):  # inside a word, an interface's name, it is no quote
+            quoted, started = not quoted, True
+        elif character == " " and not quoted:
+            if started:
+                words.append("".join(word))
+            word, started = [], False
+        else:
+            word.append(character)
+            started = True
+    return [*words, "".join(word)] if started else words

@@ -1,0 +1,112 @@
+"""choose: the backends of this machine, and which of them is to hold the rules.
+
+The choice reads and never writes: a probe that made a table would flip the choice on the next start.
+"""
+
+from __future__ import annotations
+
+from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, NFTABLES
+from ..startup.record import Record
+from .iptables_command import IptablesCommand
+from .nft_command import NftCommand
+from .proc import has_legacy
+from .xtables.iptc_loader import installed
+from .xtables.libiptc import Libiptc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..change.actions import Live, Location
+    from .backend import Backend
+
+#: The locations by the values of --force-iptables-binary.
+_VARIANTS: Mapping[str, Location] = {"legacy": IPTABLES_LEGACY, "nft": IPTABLES_NFT}
+
+
+def forced_location(variant: str, native_nftables: bool) -> Location | None:
+    """Return where the rules have to be if somebody asked for it, else None.
+
+    Raises ValueError for a variant that does not exist.
+    """
+    if variant and variant not in _VARIANTS:
+        known = ", ".join(_VARIANTS)
+        raise ValueError(f"forced_variant is {variant!r}: it has to be one of {known}, or empty")
+    return NFTABLES if native_nftables else _VARIANTS.get(variant)
+
+
+def backends(forced: Location | None) -> Mapping[Location, Backend]:
+    """Return the backend for each location that has rules of iptables."""
+    return {IPTABLES_LEGACY: _legacy(forced), IPTABLES_NFT: IptablesCommand(IPTABLES_NFT)}
+
+
+def _legacy(forced: Location | None) -> Backend:
+    """Return what speaks to the legacy tables: libiptc, or the command if forced or all there is."""
+    command = IptablesCommand(IPTABLES_LEGACY)
+    if forced == IPTABLES_LEGACY or (not installed() and command.available()):
+        return command
+    return Libiptc()
+
+
+class Choice(Record):
+    """The backend that is to hold the rules, and why it was chosen.
+
+    `untried`: the legacy nat table, which trying would make, has not been tried.
+    """
+
+    location: Location
+    backend: str
+    why: str
+    untried: bool = False
+
+
+def choose(live: Live, backends: Mapping[Location, Backend], forced: Location | None) -> Choice:
+    """Choose the backend for the rules, as SPEC section 5 has it; nothing is written to find out.
+
+    Raises KernelError if there is none that works.
+    """
+    if forced == NFTABLES:
+        native = NftCommand()
+        native.require()
+        return Choice(NFTABLES, native.name, "native nftables rules were asked for")
+    if forced:
+        return _chosen(backends[forced], "it was asked for")
+    for location in IPTABLES_LOCATIONS:
+        if live.holds_owned(location):
+            return _chosen(backends[location], "our chains are there already")
+    for location in IPTABLES_LOCATIONS:
+        if _holds_others(live, backends[location]):
+            return _chosen(backends[location], "other rules of this network namespace are there")
+    no_rules = "no rules are in place"
+    if live.native:
+        no_rules = "only native nftables rules of ours are in place (see --native-nftables)"
+    if has_legacy("ipv4"):
+        why = f"the kernel has the legacy tables, and {no_rules}"
+        return _chosen(backends[IPTABLES_LEGACY], why).replace(untried=True)
+    return _chosen(backends[IPTABLES_NFT], f"the kernel has no legacy tables, and {no_rules}")
+
+
+def settle(choice: Choice, backends: Mapping[Location, Backend]) -> Choice:
+    """Return the choice when it is about to be written: not legacy, if there is no legacy nat table.
+
+    Trying the table makes it, so only who will write into it may try.
+    """
+    if choice.untried and backends[choice.location].lacks_nat():
+        return _chosen(backends[IPTABLES_NFT], "the kernel has no legacy nat table")
+    return choice.replace(untried=False)
+
+
+def nothing_to_choose() -> Choice:
+    """Return a choice for a plan that makes no rules."""
+    return Choice(IPTABLES_LEGACY, "", "no rules are made")
+
+
+def _chosen(backend: Backend, why: str) -> Choice:
+    backend.require()
+    return Choice(backend.location, backend.name, why)
+
+
+def _holds_others(live: Live, backend: Backend) -> bool:
+    if any(chain.rules for table in live.tables[backend.location] for chain in table.chains):
+        return True
+    return backend.holds_other_rules()

@@ -1,0 +1,214 @@
+"""restore: legacy or nft rules through the commands iptables-save(8) and iptables-restore(8).
+
+One run of iptables-restore --noflush makes one edit: it reads the table, changes it in memory and
+replaces it in the kernel in one go (nft variant: in one transaction).
+"""
+
+from __future__ import annotations
+
+from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT
+from ..errors import KernelError
+from ..formats.iptables_args import rule_args
+from ..formats.iptables_restore import edit_script, parse
+from ..rules.edit import Insert, ReplaceRules
+from ..rules.istio import CHAINS
+from ..rules.model import FAMILIES, TABLES
+from .netlink import nftables
+from .proc import existing_legacy_tables
+from .process import Result, run, which
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..change.actions import EditTable, Location
+    from ..rules.edit import TableEdit
+    from ..rules.model import Family, Rule, Table
+
+_PREFIX = {"ipv4": "iptables", "ipv6": "ip6tables"}
+_NFT_FAMILY = {"ipv4": "ip", "ipv6": "ip6"}
+#: What `iptables --version` says.
+_MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
+#: MAX_ARGC of xshared.h: the parser of iptables-restore gives up at this many words of a rule,
+#: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
+_MOST_WORDS = 254 - 5
+_COUNTER_WORDS = 3
+#: No match has more than six words (`-m connmark ! --mark 1/2` has five), nor has a target.
+_FEW_MATCHES = 40
+
+
+class IptablesCommand:
+    """The Backend that runs iptables-restore of one variant, legacy or nft, which `location` says."""
+
+    def __init__(self, location: Location) -> None:
+        self.location: Location = location
+        self._legacy = location == IPTABLES_LEGACY
+        self._commands: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"{self.location}-restore"
+
+    def available(self) -> bool:
+        """Tell whether the commands of the variant are installed."""
+        try:
+            self.require()
+        except KernelError:
+            return False
+        return True
+
+    def require(self) -> None:
+        """Raise KernelError, which says what is missing, unless the commands are installed."""
+        self._command("ipv4", "restore")
+
+    def _command(self, family: Family, action: str) -> tuple[str, ...]:
+        """Return the command, under the name that it has on this machine."""
+        specific, plain = self._called(family, action), f"{_PREFIX[family]}-{action}"
+        if specific not in self._commands:
+            self._commands[specific] = self._find(specific, plain)
+        return self._commands[specific]
+
+    def _called(self, family: Family, action: str) -> str:
+        """Return the name of a command: ip6tables-nft-save."""
+        return f"{self.location.replace(_PREFIX['ipv4'], _PREFIX[family])}-{action}"
+
+    def _find(self, specific: str, plain: str) -> tuple[str, ...]:
+        path = which(specific)
+        if path:
+            return (path,)
+        multi = which(f"{self.location.replace(_PREFIX['ipv4'], 'xtables')}-multi")
+        if multi:
+            return (multi, plain)
+        path = which(plain)
+        if path and _MARKER[self.location] in run((path, "--version")).output:
+            return (path,)
+        raise KernelError(
+            f"the command {specific} is not installed",
+            "install the package iptables, or choose the other variant with --force-iptables-binary",
+        )
+
+    def exists(self, family: Family) -> bool:
+        """Tell whether any table that the variant could have made exists, without making one."""
+        if self._legacy:
+            return bool(existing_legacy_tables(family))
+        return any(
+            table.family == _NFT_FAMILY[family] and table.name in (*TABLES, "filter", "security")
+            for table in nftables.tables()
+        )
+
+    def save(self, family: Family) -> str:
+        """Return what iptables-save prints, an empty text if there is nothing to print.
+
+        A table that somebody filled with nft, so that iptables cannot read it, is left out if nothing
+        of ours is in it.
+        """
+        if not self.exists(family):
+            return ""
+        result = run((*self._command(family, "save"), "--counters"), private_lock=self._legacy)
+        if result.status != 0:
+            raise self._failed(family, "save", result)
+        if "is incompatible" in result.output:
+            self._check_unreadable(family, result.output)
+        return result.output
+
+    def _check_unreadable(self, family: Family, output: str) -> None:
+        """Raise KernelError if chains of ours are in a table that iptables cannot read."""
+        readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
+        for name in set(TABLES) - readable:
+            table = f"{_NFT_FAMILY[family]} {name}"
+            if not CHAINS.isdisjoint(nftables.chains(_NFT_FAMILY[family], name)):
+                raise KernelError(
+                    f"iptables cannot read the nft table {table}, which has chains of ours: "
+                    "somebody put a rule into it with nft",
+                    f"find the rule with `nft list table {table}` and delete it, then run again",
+                )
+
+    def read(self, family: Family) -> tuple[Table, ...]:
+        """Return the tables of this tool that exist."""
+        return parse(self.save(family), family)
+
+    def holds_other_rules(self) -> bool:
+        """Tell whether a table that this tool does not read has rules."""
+        if not self._legacy:
+            return self.prints_rules()
+        others = [name for family in FAMILIES for name in existing_legacy_tables(family) - set(TABLES)]
+        return bool(others) and self.available() and self.prints_rules()
+
+    def prints_rules(self) -> bool:
+        """Tell whether iptables-save prints a rule, of any table."""
+        return any("-A " in self.save(family) for family in FAMILIES if self.exists(family))
+
+    def lacks_nat(self) -> bool:
+        """Return False: the command finds out for itself, and says so."""
+        return False
+
+    def refusal(self, edit: TableEdit) -> str:
+        """Return why iptables-restore cannot parse an edit: a rule of too many words."""
+        for step in edit.steps:
+            rules: tuple[Rule, ...] = ()
+            if isinstance(step, ReplaceRules):
+                rules = step.after
+            elif isinstance(step, Insert):
+                rules = (step.rule,)
+            for rule in rules:
+                if len(rule.matches) < _FEW_MATCHES:
+                    continue  # a list may have twenty thousand rules
+                words = len(rule_args(rule)) + (_COUNTER_WORDS if rule.counters.packets else 0)
+                if words > _MOST_WORDS:
+                    return (
+                        f"{self.name} cannot load a rule of {len(rule.matches)} matches "
+                        f"({_PREFIX[edit.family]}, {edit.table}, {step.chain})"
+                    )
+        return ""
+
+    def do(self, action: EditTable) -> None:
+        """Make the edit of an action, and in nf_tables leave no table or base chain without a rule."""
+        self.apply(action.edit)
+        if not self._legacy:
+            self.prune(action.edit, action.emptied)
+
+    def apply(self, edit: TableEdit) -> None:
+        """Make an edit by one run of iptables-restore."""
+        command = (*self._command(edit.family, "restore"), "--noflush", "--counters")
+        result = run(command, edit_script(edit), private_lock=self._legacy)
+        if result.status != 0:
+            raise self._failed(edit.family, f"restore of the table {edit.table}", result)
+
+    def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
+        """Take away base chains that an edit has left without a rule, and the table if nothing is left in it.
+
+        That is what nft tables were like before. A chain with another policy than ACCEPT stays (-X
+        refuses it), and what cannot be taken away does no harm. Legacy tables cannot be taken away.
+        """
+        if not self._remove_chains(edit, chains) and len(chains) > 1:
+            for chain in chains:  # as many as can go
+                self._remove_chains(edit, (chain,))
+        family = _NFT_FAMILY[edit.family]
+        if chains and which("nft") and nftables.Table(family, edit.table, 0) in nftables.tables():
+            run((which("nft"), "delete", "table", family, edit.table))
+
+    def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
+        """Take away chains, all or none, and tell whether they have gone."""
+        script = "".join(f"{line}\n" for line in (f"*{edit.table}", *(f"-X {c}" for c in chains), "COMMIT"))
+        return run((*self._command(edit.family, "restore"), "--noflush"), script).status == 0
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _failed(self, family: Family, action: str, result: Result) -> KernelError:
+        errors = result.errors
+        said = "; ".join(line.strip() for line in errors.splitlines() if line and not line.startswith("#"))
+        said = said or result.ended
+        return KernelError(f"{self._called(family, action)} failed: {said}", _remedy(said))
+
+
+def _remedy(said: str) -> str:
+    """Return what to do about what iptables-restore said."""
+    if "Permission denied" in said or "Operation not permitted" in said:
+        return "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+    if "does not exist" in said or "No such file" in said or "not supported" in said:
+        return "the kernel lacks a table, match or target that is named above: load its module on the node"
+    if "incompatible" in said:
+        return "iptables cannot read what was put into this table with nft: move that to a table of its own"
+    if "lock" in said:
+        return "end the program that holds the xtables lock, or use --cni-mode"
+    return "nothing was changed by this step; the message above is the kernel's or iptables' own"

@@ -1,0 +1,141 @@
+"""machine: all backends of this machine together: what is in place, which backend to use, doing it."""
+
+from __future__ import annotations
+
+from ..change.actions import AddObject, EditNative, EditTable, Live
+from ..change.plan import make_plan
+from ..errors import KernelError
+from ..rules.istio import PASSTHROUGH_IPV6
+from ..rules.model import FAMILIES
+from . import routing
+from .choose import backends, choose, forced_location, nothing_to_choose, settle
+from .lock import Locks
+from .nft_command import NftCommand
+from .prepared import Prepared
+from .proc import capabilities
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..change.actions import Action
+    from ..rules.model import Ruleset, Table
+    from .backend import Backend
+    from .choose import Choice
+
+_CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
+
+
+class Machine:
+    """The kernel of this machine, in the network namespace the process is in.
+
+    A context manager. It checks the capabilities, and with `writing` it takes the locks first, so that
+    what is read is still so when it is changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        forced_variant: str = "",
+        native_nftables: bool = False,
+        cni_mode: bool = False,
+        writing: bool = True,
+    ) -> None:
+        self._forced = forced_location(forced_variant, native_nftables)
+        self._locks = Locks(cni_mode=cni_mode) if writing else None
+        self._entered = False
+        self._backends = backends(self._forced)
+        self._nftables = NftCommand()
+
+    def __enter__(self) -> Machine:
+        require_capabilities()
+        if self._locks:
+            self._locks.__enter__()
+        self._entered = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered = False
+        for backend in self._backends.values():
+            backend.close()
+        if self._locks:
+            self._locks.release()
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def read(self, wanted: Ruleset) -> Live:
+        """Return what is in place, strangers' rules included. Creates nothing.
+
+        `wanted` tells which routing rules and routes would be ours. Raises KernelError.
+        """
+        if not self._entered:
+            raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
+        tables = {location: self._tables(backend) for location, backend in self._backends.items()}
+        live = Live(tables, native=self._nftables.read())
+        items = routing.read(PASSTHROUGH_IPV6, live.marks(), _lookups(wanted))
+        return live.replace(routing=items)
+
+    @staticmethod
+    def _tables(backend: Backend) -> tuple[Table, ...]:
+        return tuple(table for family in FAMILIES for table in backend.read(family))
+
+    def plan(self, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:
+        """Read what is in place and plan how to make it `wanted`; an empty Ruleset means cleaning up.
+
+        With `rewrite` rules are written again even if nothing differs. Raises KernelError.
+        """
+        live = self.read(wanted)
+        choice = choose(live, self._backends, self._forced) if wanted.tables else nothing_to_choose()
+        return Prepared(self, live, wanted, choice, make_plan(live, wanted, choice.location, rewrite=rewrite))
+
+    def settle(self, choice: Choice) -> Choice:
+        """Return the choice when it is about to be written: see choose.settle."""
+        return settle(choice, self._backends)
+
+    # --- doing ------------------------------------------------------------------------------
+
+    def refusal(self, action: Action) -> str:
+        """Return why a backend could not do an action, or nothing; asked of all before any is done."""
+        return self._backends[action.location].refusal(action.edit) if isinstance(action, EditTable) else ""
+
+    def check(self, action: Action) -> None:
+        """Have the kernel try an action, where it can without doing it. Raises KernelError if it refuses."""
+        if isinstance(action, EditNative):
+            self._nftables.check(action)
+
+    def do(self, action: Action) -> None:
+        """Do one action completely, or raise KernelError and have done nothing."""
+        if isinstance(action, EditTable):
+            self._backends[action.location].do(action)
+        elif isinstance(action, EditNative):
+            self._nftables.do(action)
+        elif isinstance(action, AddObject):
+            routing.add(action.item)
+        else:
+            routing.remove(action.item)
+
+
+def _lookups(wanted: Ruleset) -> list[tuple[int, int]]:
+    from ..rules.model import MarkLookup
+
+    return [(item.mark, item.table) for item in wanted.routing if isinstance(item, MarkLookup)]
+
+
+def require_capabilities() -> None:
+    """Raise KernelError unless this process may read and write the kernel's rules."""
+    held = capabilities()
+    missing = [
+        name
+        for name, bit in (("NET_ADMIN", _CAP_NET_ADMIN), ("NET_RAW", _CAP_NET_RAW))
+        if not held >> bit & 1
+    ]
+    if missing:
+        raise KernelError(
+            f"the capability {missing[0]} is missing"
+            if len(missing) == 1
+            else f"the capabilities {' and '.join(missing)} are missing",
+            "run as root, or give the container securityContext.capabilities.add: [NET_ADMIN, NET_RAW] "
+            "and runAsUser: 0 (--dry-run needs neither)",
+        )

@@ -1,0 +1,1 @@
+"""netlink(7): messages, addresses, routes, and the list of nftables tables."""

@@ -1,0 +1,75 @@
+"""nftables: which tables and chains nf_tables has, as `nft list tables` shows them. It is only read here.
+
+Layouts and numbers are those of linux/netfilter/nf_tables.h and nfnetlink.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from ...startup.record import Record
+from .messages import NETLINK_NETFILTER, NetlinkError, dump, parse_attributes
+
+# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN
+_GETTABLE = 10 << 8 | 1
+_GETCHAIN = 10 << 8 | 4
+_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
+_NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+
+
+class Table(Record):
+    """An nftables table: family ("ip", "ip6", "inet", ...), name, and how many objects are in it."""
+
+    family: str
+    name: str
+    objects: int
+
+
+def tables() -> tuple[Table, ...]:
+    """Return every nftables table, in the kernel's order.
+
+    A kernel without nftables has none. Like `nft list tables`; NFT_MSG_GETTABLE in
+    linux/netfilter/nf_tables.h. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    return tuple([_table(payload) for payload in _dump("list nftables tables", _GETTABLE)])
+
+
+def chains(family: str, table: str) -> tuple[str, ...]:
+    """Return the names of the chains of one nftables table; `family` as in Table.
+
+    Like `nft list chains`; NFT_MSG_GETCHAIN. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    names = []
+    for payload in _dump("list nftables chains", _GETCHAIN):
+        attributes = parse_attributes(payload[4:])
+        if (_family(payload), _text(attributes[_NFTA_CHAIN_TABLE])) == (family, table):
+            names.append(_text(attributes[_NFTA_CHAIN_NAME]))
+    return tuple(names)
+
+
+def _dump(operation: str, kind: int) -> list[bytes]:
+    header = struct.pack(">BBH", 0, 0, 0)  # struct nfgenmsg: family (any), version, resource
+    try:
+        return dump(operation, NETLINK_NETFILTER, kind, header)
+    except NetlinkError as error:
+        # The kernel has no netfilter sockets, or they do not know nftables.
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL):
+            return []
+        raise
+
+
+def _family(payload: bytes) -> str:
+    return _FAMILIES.get(payload[0], str(payload[0]))
+
+
+def _text(value: bytes) -> str:
+    return os.fsdecode(value.rstrip(b"\0"))
+
+
+def _table(payload: bytes) -> Table:
+    attributes = parse_attributes(payload[4:])
+    (objects,) = struct.unpack(">I", attributes[_NFTA_TABLE_USE])  # nf_tables is big endian throughout
+    return Table(_family(payload), _text(attributes[_NFTA_TABLE_NAME]), objects)

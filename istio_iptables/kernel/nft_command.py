@@ -1,0 +1,145 @@
+"""nft_command: the tables of native nftables, through the command nft(8).
+
+Which tables exist is asked of the kernel directly, so a machine without any starts no process. An edit is
+one transaction, all of it or nothing, and can be tried beforehand with `nft --check`.
+"""
+
+from __future__ import annotations
+
+from ..change.actions import NFTABLES
+from ..errors import KernelError
+from ..rules.istio import NATIVE_FAMILY, NATIVE_TABLES
+from .netlink import nftables
+from .process import run, which
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..change.actions import EditNative, Location
+    from ..rules.nftables.model import NativeTable
+
+
+class NftCommand:
+    """The backend for native nftables."""
+
+    name = NFTABLES
+    location: Location = NFTABLES
+
+    def read(self) -> tuple[NativeTable, ...]:
+        """Return the native tables that exist. Raises KernelError if they cannot be read."""
+        return _read_all()
+
+    def require(self) -> None:
+        """Raise KernelError unless the command nft is installed."""
+        _command()
+
+    def check(self, edit: EditNative) -> None:
+        """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it.
+
+        Also if this nft could not read back what it would write here for the first time.
+        """
+        if not edit.before:
+            _nft("--json", "list", "tables", NATIVE_FAMILY)
+        _nft("--check", "-f", "-", script="".join(_scripts(edit)))
+
+    def do(self, edit: EditNative) -> None:
+        """Turn tables into others in one transaction. Raises KernelError and has done nothing then.
+
+        Sets that the new rules need may be made by another one before it, and do nothing by themselves.
+        """
+        *sets, rules = _scripts(edit)
+        for script in sets:
+            _nft("-f", "-", script=script)
+        try:
+            _nft("-f", "-", script=rules)
+        except KernelError:
+            if sets:
+                _remove_unused([table.name for table in edit.after])
+            raise
+
+
+def _read_all() -> tuple[NativeTable, ...]:
+    existing = {table.name for table in nftables.tables() if table.family == NATIVE_FAMILY}
+    return tuple(_read(name) for name in NATIVE_TABLES.values() if name in existing)
+
+
+def _read(name: str) -> NativeTable:
+    from ..formats.nft_json import is_foreign, parse
+
+    # Numbers: the names would come from files that a small image lacks (/etc/protocols) or an admin writes.
+    printed = _nft("--json", "--numeric", "list", "table", NATIVE_FAMILY, name)
+    try:
+        table = parse(printed)
+    except ValueError as error:
+        raise _unreadable(name, error) from error
+    # What this tool never writes can only be put back in nft's own words.
+    return table.replace(text=_nft("list", "table", NATIVE_FAMILY, name)) if is_foreign(table) else table
+
+
+def _unreadable(name: str, error: ValueError) -> KernelError:
+    """Return what it means that nft printed no JSON; nft 1.0.6 does not of a table with an owner."""
+    if "flags owner" in _nft("list", "table", NATIVE_FAMILY, name):
+        return KernelError(f"another program owns the table {NATIVE_FAMILY} {name}", _END_THE_OWNER)
+    return KernelError(
+        f"nft printed something about the table {NATIVE_FAMILY} {name} that is not its JSON: {error}",
+        "check that the command nft was built with JSON support (`nft --version --verbose`)",
+    )
+
+
+_END_THE_OWNER = (
+    "end that program (`nft list tables` names the tables): only the owner of a table may change it"
+)
+
+
+def _remove_unused(names: Sequence[str]) -> None:
+    """Take away the sets that were made for rules which then were refused; any that is left does no harm."""
+    try:
+        for table in _read_all():
+            if table.name in names and table.is_left_over:
+                _nft("delete", "table", NATIVE_FAMILY, table.name)
+            elif table.name in names:
+                for name in table.unused:
+                    _nft("delete", "set", NATIVE_FAMILY, table.name, name)
+    except KernelError:
+        pass  # why the rules were refused is what the operator has to know
+
+
+def _scripts(edit: EditNative) -> list[str]:
+    from ..formats.nft import edit_scripts
+
+    return edit_scripts(edit.before, edit.after, sets_first=edit.replaces)
+
+
+def _command() -> str:
+    path = which("nft")
+    if not path:
+        raise KernelError(
+            "the command nft is not installed, and native nftables rules are in place or were asked for",
+            "install the package nftables",
+        )
+    return path
+
+
+def _nft(*arguments: str, script: str = "") -> str:
+    result = run((_command(), *arguments), script)
+    if result.status != 0:
+        said = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^~"))
+        said = said or result.ended
+        raise KernelError(f"nft {' '.join(arguments)} failed: {said}", _remedy(said))
+    return result.output
+
+
+def _remedy(said: str) -> str:
+    """Return what to do about what nft said."""
+    if "JSON support not compiled-in" in said:
+        return "install an nft that was built with JSON support, as distributions have it"
+    if "Operation not permitted" in said:
+        return f"run as root with the capability NET_ADMIN; or, if a program owns the table, {_END_THE_OWNER}"
+    if "Operation not supported" in said or "No such file or directory" in said:
+        return (
+            "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
+            "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
+            "or leave --native-nftables out"
+        )
+    return "nothing was changed by this step; the message above is nft's own"

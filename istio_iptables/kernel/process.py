@@ -1,0 +1,99 @@
+"""process: run a command and take what it prints.
+
+Not by the standard module subprocess, whose import takes as long as a command runs. What the command reads
+and what it prints are files in memory, so nobody has to read and write at the same time, and the command
+never gets a part of a script, even if this process is killed: nft would do that part, say `flush table`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import KernelError
+from ..startup.c_modules import signal
+from .signals import DEFERRED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SEARCH_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
+_SIGKILL = 9
+
+
+class Result:
+    """How a command ended (its exit code, or minus the signal that ended it), and what it said."""
+
+    def __init__(self, status: int, output: str, errors: str) -> None:
+        self.status = status
+        self.output = output
+        self.errors = errors
+
+    @property
+    def ended(self) -> str:
+        """How it ended, in words, for a command that said nothing."""
+        return f"a signal ended it ({-self.status})" if self.status < 0 else f"its exit code is {self.status}"
+
+
+def which(name: str) -> str:
+    """Return the path of a command, or nothing; system directories count even if PATH lacks them."""
+    for directory in (*os.environ.get("PATH", "").split(":"), *_SEARCH_PATH.split(":")):
+        path = os.path.join(directory, name)
+        if directory and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return ""
+
+
+def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = False) -> Result:
+    """Run a command, by its path, in the C locale, `script` being its standard input.
+
+    Raises KernelError if it cannot be run.
+
+    With `private_lock` its xtables lock is one that nobody else has: the caller holds the real one over
+    reading, planning and applying.
+    """
+    environment = {**os.environ, "LC_ALL": "C"}
+    files = [os.memfd_create(name) for name in ("input", "output", "errors")]
+    try:
+        with open(files[0], "wb", closefd=False) as standard_input:
+            standard_input.write(script.encode())
+        os.lseek(files[0], 0, os.SEEK_SET)
+        if private_lock:
+            files.append(os.memfd_create("xtables.lock", 0))  # the command inherits it
+            environment["XTABLES_LOCKFILE"] = f"/proc/self/fd/{files[-1]}"
+        status = _run(command, environment, files[:3])
+        return Result(status, *(_content(file) for file in files[1:3]))
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_files: list[int]) -> int:
+    """Start a command and wait for its end. If Ctrl-C comes in between, it does not outlive this."""
+    actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(standard_files)]
+    pid = 0
+    # Held back until it is known which process to end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
+    try:
+        try:
+            pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsigmask=before)
+        except OSError as error:
+            raise KernelError(
+                f"the command {command[0]} cannot be run: {error.strerror}",
+                "install its package anew, or have PATH lead to another one",
+            ) from error
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _, status = os.waitpid(pid, 0)
+    except BaseException:
+        if pid:
+            os.kill(pid, _SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _content(file: int) -> str:
+    size = os.fstat(file).st_size
+    return os.pread(file, size, 0).decode(errors="replace")

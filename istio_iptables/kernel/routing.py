@@ -1,0 +1,147 @@
+"""network: the addresses, routing rules and routes beside the rules, read and made by rtnetlink(7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..errors import KernelError
+from ..rules.istio import TPROXY_MARK, TPROXY_ROUTE_TABLE
+from ..rules.model import FAMILIES, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
+from .netlink import routing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..rules.model import Family, RoutingObject
+
+_FULL_MASK = 0xFFFFFFFF
+#: Errors that say that something is not there, which is what was wanted.
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
+
+#: The mark and the table that this tool uses unless told otherwise.
+DEFAULT_LOOKUP = (TPROXY_MARK, TPROXY_ROUTE_TABLE)
+
+
+def read(
+    passthrough: Cidr, marks: Iterable[int], lookups: Iterable[tuple[int, int]]
+) -> tuple[RoutingObject, ...]:
+    """Return what is there of ours, and nothing that might be a stranger's.
+
+    `passthrough` is the IPv6 address that is ours. A routing rule is ours if its mark and table are one
+    of `lookups` (this run's settings); or if it leads to our usual table, and that delivers locally, by our
+    usual mark or one of live rules of ours (`marks`); or, there being none of these, if it leads from such a
+    mark to a table that only delivers locally. A route is ours if it is such a table's local default route.
+    """
+    found: list[RoutingObject] = []
+    for address in routing.addresses():
+        is_owned = address.family == "ipv6" and (address.prefix, address.interface) == (
+            passthrough.prefix,
+            "lo",
+        )
+        if is_owned and f"{address.address}/{address.prefix}" == str(passthrough):
+            found.append(LocalAddress(passthrough))
+    usual = {DEFAULT_LOOKUP, *((mark, DEFAULT_LOOKUP[1]) for mark in marks)}
+    for family in FAMILIES:
+        found += _lookups(family, frozenset(marks), frozenset(lookups), usual)
+    return tuple(found)
+
+
+def _lookups(
+    family: Family, marks: frozenset[int], wanted: frozenset[tuple[int, int]], usual: set[tuple[int, int]]
+) -> list[RoutingObject]:
+    pairs = dict.fromkeys(
+        (rule.mark, rule.table)
+        for rule in routing.policy_rules(family)
+        if rule.plain and rule.mask == _FULL_MASK
+    )
+    usual_are_ours = _delivers_locally(family, DEFAULT_LOOKUP[1])
+    ours = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_ours)]
+    settled = {mark for mark, _ in ours}
+    ours += [
+        (mark, table)
+        for mark, table in pairs
+        if mark in marks - settled and _delivers_locally(family, table, only=True)
+    ]
+    tables = sorted({table for _, table in (*wanted, *usual, *ours)})
+    return [
+        *(MarkLookup(family, mark, table) for mark, table in ours),
+        *(LocalDefaultRoute(family, table) for table in tables if _delivers_locally(family, table)),
+    ]
+
+
+def _delivers_locally(family: Family, table: int, *, only: bool = False) -> bool:
+    """Tell whether a table has the route `local default dev lo`, and with `only` no other."""
+    routes = routing.routes(family, table)
+    found = any(
+        route.plain
+        and route.kind == routing.RTN_LOCAL
+        and route.destination is None
+        and route.interface == "lo"
+        for route in routes
+    )
+    return found and (len(routes) == 1 or not only)
+
+
+def add(item: RoutingObject) -> None:
+    """Make an address, routing rule or route. Raises KernelError, also if another one is in its place."""
+    try:
+        if isinstance(item, LocalAddress):
+            address, _, _ = str(item.cidr).partition("/")
+            routing.add_address(item.family, address, item.cidr.prefix, "lo", nodad=True)
+        elif isinstance(item, MarkLookup):
+            routing.add_policy_rule(item.family, item.mark, item.table)
+        else:
+            routing.add_local_default_route(item.family, item.table)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            raise _in_the_way(item) from error
+        raise _failed(item, error) from error
+
+
+def _in_the_way(item: RoutingObject) -> KernelError:
+    """Return what it means that something else is where an address or route of ours has to be."""
+    if isinstance(item, LocalAddress):
+        address = str(item.cidr).partition("/")[0]
+        return KernelError(
+            f"the interface lo has the address {address} already, but not as {item.cidr}",
+            "remove it (`ip -6 addr show dev lo` shows it), then run again",
+        )
+    return KernelError(
+        f"the routing table {item.table} ({item.family}) has another default route already",
+        "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
+        f"(`ip route show table {item.table}` shows it)",
+    )
+
+
+def remove(item: RoutingObject) -> None:
+    """Remove an address, every such routing rule, or a route. Raises KernelError."""
+    try:
+        if isinstance(item, LocalAddress):
+            address, _, _ = str(item.cidr).partition("/")
+            routing.delete_address(item.family, address, item.cidr.prefix, "lo")
+        elif isinstance(item, MarkLookup):
+            for rule in routing.policy_rules(item.family):
+                if rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, _FULL_MASK, item.table):
+                    routing.delete_policy_rule(rule)
+        else:
+            routing.delete_local_default_route(item.family, item.table)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise _failed(item, error) from error
+
+
+def _failed(item: RoutingObject, error: OSError) -> KernelError:
+    if error.errno == errno.EPERM:
+        remedy = "run as root with the capability NET_ADMIN (securityContext.capabilities.add)"
+    elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
+        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or leave --dual-stack out"
+    elif item.family == "ipv6" and isinstance(item, LocalAddress):
+        remedy = (
+            "IPv6 is switched off for the loopback interface: set the sysctl net.ipv6.conf.lo.disable_ipv6 "
+            "to 0, or leave --dual-stack out"
+        )
+    else:
+        remedy = ""
+    return KernelError(error.strerror or str(error), remedy)

@@ -1,0 +1,45 @@
+"""signals: hold Ctrl-C and termination back while the kernel's rules are being changed."""
+
+from __future__ import annotations
+
+from ..startup.c_modules import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: What is held back.
+DEFERRED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def ignore() -> None:
+    """Ignore these signals in this process, for good."""
+    for number in DEFERRED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class SignalsDeferred:
+    """A context manager in which these signals wait; processes started in it do not get them either.
+
+    `pending` tells whether one waits. Whoever acts on that has answered it: it is not delivered again
+    at the end. One that nobody asked about is.
+    """
+
+    def __init__(self) -> None:
+        self._answered = False
+
+    def __enter__(self) -> SignalsDeferred:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
+        return self
+
+    def pending(self) -> bool:
+        """Tell whether a signal waits."""
+        self._answered = not DEFERRED.isdisjoint(signal.sigpending())
+        return self._answered
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._answered and signal.sigtimedwait(DEFERRED, 0):
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)

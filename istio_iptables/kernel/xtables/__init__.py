@@ -1,0 +1,1 @@
+"""The legacy tables of iptables through libiptc: entries as bytes, read and written."""

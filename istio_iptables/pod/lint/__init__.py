@@ -1,0 +1,31 @@
+"""Lint: what in a pod's manifest does not do what it says.
+
+Istio takes nearly any annotation and any combination of them without a word. A check looks at one pod and
+yields findings; checks of values are in traffic_checks.py, those of the pod around them in pod_checks.py.
+"""
+
+from __future__ import annotations
+
+from ..reading import captures_nothing
+from . import pod as pod_checks
+from . import traffic as traffic_checks
+from .subject import KINDS, Finding, Subject
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...settings.declared import Given
+    from ...settings.parsers import Names
+    from ..manifest import Pod
+
+__all__ = ["KINDS", "Finding", "lint"]
+
+
+def lint(pod: Pod, names: Names, others: Sequence[Given] = ()) -> list[Finding]:
+    """Return all findings about a pod. `others` are settings that go before its own, all of them valid."""
+    subject = Subject(pod, others, names)
+    checks = pod_checks.CHECKS
+    if not captures_nothing(pod) and not pod.host_network:
+        checks += traffic_checks.CHECKS
+    return list(dict.fromkeys(finding for check in checks for finding in check(subject)))

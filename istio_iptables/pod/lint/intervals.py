@@ -1,0 +1,79 @@
+"""Spans: the members of lists of ports and networks as intervals, and which of them meet.
+
+Lists may have twenty thousand members, so nothing here looks at all pairs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from ...rules.model import Cidr, PortRange
+from ...startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Interval(Record):
+    """A member of a list: its text, and the numbers `first` to `last` that it means.
+
+    `version` is that of a network's IP, 0 for ports: only spans of the same version meet.
+    """
+
+    text: str
+    version: int
+    first: int
+    last: int
+
+    def covers(self, other: Interval) -> bool:
+        """Tell whether the other one lies wholly in this one."""
+        return self.version == other.version and self.first <= other.first and other.last <= self.last
+
+
+def interval(text: str, value: Cidr | PortRange) -> Interval:
+    """Return the span of a member that was written as `text`."""
+    if isinstance(value, PortRange):
+        return Interval(text, 0, value.first, value.last)
+    return Interval(text, value.version, value.address, value.last)
+
+
+class Intervals:
+    """Some spans, of which those that lie in others are set aside.
+
+    >>> texts = {"80": (80, 80), "80-90": (80, 90), "85": (85, 85)}
+    >>> ports = Intervals([Interval(text, 0, *ends) for text, ends in texts.items()])
+    >>> [(one.text, other.text) for one, other in ports.repeated]
+    [('80', '80-90'), ('85', '80-90')]
+    >>> ports.meeting(Interval("70-82", 0, 70, 82)).text
+    '80-90'
+    """
+
+    def __init__(self, spans: Iterable[Interval]) -> None:
+        self._kept: list[Interval] = []
+        #: Pairs: a span that lies in another or overlaps it, and that other.
+        self.repeated: list[tuple[Interval, Interval]] = []
+        for each in sorted(spans, key=lambda s: (s.version, s.first, -s.last)):
+            before = self._kept[-1] if self._kept else None
+            if before and before.version == each.version and each.first <= before.last:
+                self.repeated.append((each, before))
+                if before.covers(each):
+                    continue
+            self._kept.append(each)
+        self._ends = [(s.version, s.last) for s in self._kept]
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def meeting(self, other: Interval) -> Interval | None:
+        """Return the first span that has numbers in common with another one, None if none has."""
+        at = bisect_left(self._ends, (other.version, other.first))
+        if at == len(self._kept):
+            return None
+        found = self._kept[at]
+        return found if found.version == other.version and found.first <= other.last else None
+
+    def covering(self, other: Interval) -> Interval | None:
+        """Return a span in which another one lies wholly, None if there is none."""
+        found = self.meeting(other)
+        return found if found and found.covers(other) else None

@@ -1,0 +1,318 @@
+"""Pod checks: what is wrong with annotations whatever their values are, and with the pod around them."""
+
+from __future__ import annotations
+
+from ...rules import istio
+from ...settings.parsers import BadValue
+from ...settings.yaml_text import Unquoted
+from ..annotations import (
+    ANNOTATIONS,
+    BY_SETTING,
+    INIT,
+    INJECT,
+    NAMES,
+    PROXY,
+    PROXY_CONFIG,
+    TRAFFIC,
+    VARIABLES,
+)
+from ..reading import captures_nothing, origin_of, written
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ...settings.declared import Setting
+    from ..manifest import Container
+    from .subject import Check, Finding, Subject
+
+# --- annotations ----------------------------------------------------------------------------
+
+
+def mistakes(subject: Subject) -> Iterator[Finding]:
+    """What cannot be read."""
+    for mistake in subject.mistakes:
+        where, _, problem = mistake.removeprefix(f"{subject.pod.label}: ").partition(": ")
+        yield subject.finding("invalid", where, problem, "correct it, no rules are made with it")
+
+
+def unquoted(subject: Subject) -> Iterator[Finding]:
+    """Texts that Kubernetes takes for something else."""
+    pod = subject.pod
+    texts: dict[str, str | None] = {
+        f"annotation {name}": pod.annotations[name] for name in (*NAMES, INJECT) if name in pod.annotations
+    }
+    if INJECT in pod.labels:
+        texts[f"label {INJECT}"] = pod.labels[INJECT]
+    for container in pod.containers:
+        if container.name in (PROXY, INIT):
+            where = f"container {container.name}: variable"
+            texts |= {f"{where} {name}": text for name, text in container.variables.items()}
+    for where, text in texts.items():
+        if isinstance(text, Unquoted) and text.read_as:
+            problem = f"{text} without quotes is {text.read_as}, and Kubernetes refuses the pod"
+            yield subject.finding("unquoted", where, problem, f'write "{text}"')
+
+
+#: How like an annotation's last part has to be to be taken for a slip of the pen. Istio has others under the
+#: same prefixes, none of which is that like (tests/unit/test_pod_lint.py has them).
+_LIKE = 0.8
+
+
+def unknown(subject: Subject) -> Iterator[Finding]:
+    """Keys that are no annotation of Istio's and are like one, or stand where only such should."""
+    for key in subject.pod.annotations:
+        prefix = key.rpartition("/")[0].lower()
+        if key in NAMES or (prefix and not prefix.endswith("istio.io")):
+            continue
+        near = _nearest(key)
+        if near:
+            problem = "there is no such annotation, and nothing reads it"
+            yield subject.finding("unknown", f"annotation {key}", problem, f"did you mean {near}?")
+        elif key.lower().startswith(TRAFFIC):
+            problem = "there is no such annotation, and nothing reads it"
+            known = ", ".join(name.removeprefix(TRAFFIC) for name in NAMES if name.startswith(TRAFFIC))
+            yield subject.finding(
+                "unknown", f"annotation {key}", problem, f"leave it out (there are {known})"
+            )
+
+
+def _nearest(key: str) -> str:
+    """Return the annotation that a key was probably meant to be: like one in its last part, in any case."""
+    import difflib
+
+    ends = {name.rpartition("/")[2].lower(): annotation.name for name, annotation in NAMES.items()}
+    close = difflib.get_close_matches(key.rpartition("/")[2].lower(), ends, n=1, cutoff=_LIKE)
+    return ends[close[0]] if close else ""
+
+
+def misplaced(subject: Subject) -> Iterator[Finding]:
+    """Annotations on a workload rather than on its pods, and labels that should be annotations."""
+    pod = subject.pod
+    for name in NAMES:
+        if name in pod.workload_annotations and name not in pod.annotations:
+            where = f"annotation {name} of the {pod.kind} itself"
+            problem = "has no effect there: only the pod's own annotations are read"
+            yield subject.finding(
+                "misplaced", where, problem, "move it to metadata.annotations of the pod template"
+            )
+        if name in pod.labels:
+            problem = "has no effect: Istio reads an annotation of that name, not a label"
+            yield subject.finding("misplaced", f"label {name}", problem, "make it an annotation")
+
+
+def deprecated(subject: Subject) -> Iterator[Finding]:
+    """Old names."""
+    for annotation in ANNOTATIONS:
+        old = annotation.deprecated
+        if not old or old not in subject.pod.annotations:
+            continue
+        if annotation.name in subject.pod.annotations:
+            problem = f"has no effect: {annotation.name} is there too and goes before it"
+            yield subject.finding("deprecated", f"annotation {old}", problem, "leave it out")
+        else:
+            problem = "is the old name of an annotation"
+            yield subject.finding("deprecated", f"annotation {old}", problem, f"call it {annotation.name}")
+
+
+def overridden(subject: Subject) -> Iterator[Finding]:
+    """Annotations that the arguments of an istio-init contradict, which was made before they were changed."""
+    for annotation in ANNOTATIONS:
+        name, given = written(subject.pod, annotation), subject.given.get(annotation.setting.name)
+        if not name or given is None or given.origin == origin_of(subject.pod, name):
+            continue
+        said = ",".join([str(subject.pod.annotations[name]), *annotation.always]).lstrip(",")
+        try:
+            wanted, found = (_comparable(subject, given.setting, text) for text in (said, given.text))
+        except BadValue:
+            continue
+        if wanted != found:
+            problem = f"does not count: {subject.place(given)} says {given.text!r}"
+            remedy = "make the two agree, or have the sidecar injected again"
+            yield subject.finding("overridden", f"annotation {name}", problem, remedy)
+
+
+def _comparable(subject: Subject, setting: Setting, text: str) -> object:
+    value = setting.parse(text, subject.names)
+    return frozenset(value) if isinstance(value, tuple) else value
+
+
+# --- whether there are rules at all ---------------------------------------------------------
+
+
+def host_network(subject: Subject) -> Iterator[Finding]:
+    """Pods in the node's network namespace."""
+    if not subject.pod.host_network:
+        return
+    if subject.annotated or any(c.name in (PROXY, INIT) for c in subject.pod.containers):
+        problem = "its network namespace is the node's own: rules for a sidecar would redirect the whole node"
+        remedy = "take hostNetwork away, or the sidecar and its annotations (Istio injects none)"
+        yield subject.finding("host-network", "spec.hostNetwork", problem, remedy)
+
+
+def no_sidecar(subject: Subject) -> Iterator[Finding]:
+    """Annotations of a pod that gets no sidecar, or captures nothing."""
+    pod = subject.pod
+    label = pod.labels.get(INJECT)
+    inject = pod.annotations.get(INJECT) if label is None else label
+    off = inject is not None and inject.lower() in ("false", "no", "n", "off")
+    mode = BY_SETTING["istio-inbound-interception-mode"].name
+    for name in subject.annotated:
+        if off and pod.container(PROXY) is None:
+            problem = f"has no effect: {INJECT} is {inject!r}, so the pod gets no sidecar"
+            yield subject.finding("no-sidecar", f"annotation {name}", problem, "take one of the two away")
+        elif captures_nothing(pod) and name != mode:
+            problem = f"has no effect: {mode} is 'NONE', so nothing is captured"
+            yield subject.finding("no-sidecar", f"annotation {name}", problem, "take one of the two away")
+
+
+def proxy_config(subject: Subject) -> Iterator[Finding]:
+    """Settings in proxy.istio.io/config, which only the injector turns into the proxy's variables."""
+    text = subject.pod.annotations.get(PROXY_CONFIG, "")
+    if subject.pod.container(PROXY) is not None:
+        return
+    words: Mapping[str, tuple[Setting, ...]] = {
+        **VARIABLES,
+        "interceptionMode": (BY_SETTING["istio-inbound-interception-mode"].setting,),
+    }
+    for word, settings in words.items():
+        if word in text and not any(setting.name in subject.given for setting in settings):
+            problem = f"{word} is not read from there: it is the injector that makes it the proxy's"
+            remedy = f"lint the pod that the injector made, or give {settings[0].flag} too"
+            yield subject.finding("no-sidecar", f"annotation {PROXY_CONFIG}", problem, remedy)
+
+
+# --- users and privileges -------------------------------------------------------------------
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 else None
+
+
+def users(subject: Subject) -> Iterator[Finding]:
+    """Applications that are taken for the proxy, and a proxy that is not."""
+    uids, gids = _proxy_ids(subject)
+    for container in subject.pod.containers:
+        if container.name in (PROXY, INIT) or (container.init and not container.sidecar):
+            continue
+        for field, text, ids in (
+            ("runAsUser", container.identity.user, uids),
+            ("runAsGroup", container.identity.group, gids),
+        ):
+            if _number(text) in ids:
+                where = f"container {container.name}: securityContext.{field}"
+                problem = f"{text} is the proxy's own: nothing that the container sends is captured"
+                yield subject.finding("proxy-user", where, problem, "let it run as another")
+    proxy = subject.pod.container(PROXY)
+    if proxy is None:
+        return
+    user, group = _number(proxy.identity.user), _number(proxy.identity.group)
+    if user is not None and user not in uids and (group or 0) not in gids:
+        where = f"container {PROXY}: securityContext.runAsUser"
+        problem = f"{user} is not exempt, nor is its group: what the proxy sends comes back to it for ever"
+        yield subject.finding(
+            "proxy-user", where, problem, f"set runAsGroup to {gids[0]}, or runAsUser to {uids[0]}"
+        )
+
+
+def _proxy_ids(subject: Subject) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the users and the groups that the rules exempt; without groups they are the users' numbers."""
+    uids = subject.values["proxy_uids"] or (istio.PROXY_ID,)
+    return uids, subject.values["proxy_gids"] or uids
+
+
+def owner_groups(subject: Subject) -> Iterator[Finding]:
+    """Groups that a process has beside its own, by which the kernel's owner match does not know it."""
+    others = {_number(text) for text in subject.pod.other_groups}
+    own = {_number(container.identity.group) for container in subject.pod.containers}
+    for name, field in (
+        ("ISTIO_OUTBOUND_OWNER_GROUPS", "owner_groups"),
+        ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "owner_groups_excluded"),
+    ):
+        groups = subject.values[field]
+        for group in groups if isinstance(groups, tuple) else ():
+            if group in others and group not in own:
+                problem = f"{group} is an fsGroup or a supplemental group: only what a process runs as counts"
+                yield subject.about(name, "owner-group", problem, "name a group of runAsGroup")
+    if isinstance(subject.values["owner_groups"], tuple) and subject.values["owner_groups_excluded"]:
+        problem = "has no effect: ISTIO_OUTBOUND_OWNER_GROUPS lists the groups to capture"
+        yield subject.about("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "no-effect", problem, "leave it out")
+
+
+def tproxy(subject: Subject) -> Iterator[Finding]:
+    """A proxy that may not do what TPROXY takes."""
+    proxy = subject.pod.container(PROXY)
+    if proxy is None or subject.values["interception_mode"] != "TPROXY":
+        return
+    if not _has(proxy, "NET_ADMIN"):
+        where = f"container {PROXY}: securityContext.capabilities"
+        problem = "without NET_ADMIN the proxy cannot take connections to other addresses, as TPROXY wants"
+        yield subject.finding("tproxy", where, problem, "add NET_ADMIN, or use REDIRECT")
+    if _number(proxy.identity.user) != 0:
+        where = f"container {PROXY}: securityContext.runAsUser"
+        runs_as = proxy.identity.user or "its image's user"
+        problem = f"as {runs_as} the proxy's own calls to the application come back to it under TPROXY"
+        yield subject.finding("tproxy", where, problem, "run it as user 0 and group 1337, or use REDIRECT")
+
+
+def _has(container: Container, capability: str) -> bool:
+    named = {name.removeprefix("CAP_") for name in container.capabilities}
+    return container.privileged or bool(named & {capability, "ALL"})
+
+
+def init_privileges(subject: Subject) -> Iterator[Finding]:
+    """An istio-init that may not write rules."""
+    init = subject.pod.container(INIT)
+    if init is None or subject.values["skip_rule_apply"] or subject.values["dry_run"]:
+        return
+    dropped = {name.removeprefix("CAP_") for name in init.dropped}
+    missing = [] if _has(init, "NET_ADMIN") else ["NET_ADMIN"]
+    # Docker's and containerd's default set has NET_RAW, unless it is taken away.
+    if not _has(init, "NET_RAW") and dropped & {"ALL", "NET_RAW"}:
+        missing.append("NET_RAW")
+    for capability in missing:
+        where = f"container {INIT}: securityContext.capabilities"
+        yield subject.finding(
+            "init-privileges", where, f"without {capability} it cannot write rules", f"add {capability}"
+        )
+    if _number(init.identity.user) not in (0, None):
+        where = f"container {INIT}: securityContext.runAsUser"
+        problem = f"as user {init.identity.user} it has no capabilities and cannot write rules"
+        yield subject.finding("init-privileges", where, problem, "run it as user 0")
+
+
+def init_order(subject: Subject) -> Iterator[Finding]:
+    """Init containers that start when traffic is captured already and the proxy is not there yet."""
+    captures = subject.values["outbound_cidrs"] != () or subject.values["outbound_ports"] != ()
+    inits = [container for container in subject.pod.containers if container.init]
+    names = [container.name for container in inits]
+    if INIT not in names or not captures or subject.values["skip_rule_apply"]:
+        return
+    uids, gids = _proxy_ids(subject)
+    for container in inits[names.index(INIT) + 1 :]:
+        if container.name == PROXY and container.sidecar:
+            return
+        if _number(container.identity.user) not in uids and _number(container.identity.group) not in gids:
+            problem = f"starts after {INIT} and before the proxy: connections that it makes are refused"
+            remedy = (
+                f"put it before {INIT}, make {PROXY} a native sidecar before it, or run it as user {uids[0]}"
+            )
+            yield subject.finding("init-order", f"container {container.name}", problem, remedy)
+
+
+CHECKS: tuple[Check, ...] = (
+    mistakes,
+    unquoted,
+    unknown,
+    misplaced,
+    deprecated,
+    overridden,
+    host_network,
+    no_sidecar,
+    proxy_config,
+    users,
+    owner_groups,
+    tproxy,
+    init_privileges,
+    init_order,
+)

@@ -1,0 +1,68 @@
+"""istio: the facts about Istio's sidecar that rules depend on, each of them once.
+
+Ports, marks, the proxy's user, names of chains and tables. Who uses them is elsewhere: the settings take
+their defaults from here, the policy its rules, and the kernel's readers tell by them what is owned.
+"""
+
+from __future__ import annotations
+
+from .model import Cidr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .model import TableName
+
+#: This program's word on a command line.
+PROGRAM = "istio-iptables"
+#: The comment on rules that nothing else tells from foreign ones.
+TAG = PROGRAM
+
+# --- the proxy (istio.io: Ports used by Istio) -----------------------------------------------
+
+#: The user and the group that the sidecar runs as.
+PROXY_ID = 1337
+OUTBOUND_PORT = 15001
+INBOUND_PORT = 15006
+#: HBONE tunnels.
+TUNNEL_PORT = 15008
+#: The agent's DNS server.
+DNS_AGENT_PORT = 15053
+DNS_PORT = 53
+#: The port that the validation connects to, on which nothing listens.
+PROBE_PORT = 15002
+#: Ports on which the sidecar serves telemetry, health checks and metrics; never captured in a pod.
+SIDECAR_PORTS = (15020, 15021, 15090)
+
+#: The addresses that Envoy calls the application from (InboundPassthroughBindIpv4/6).
+PASSTHROUGH_IPV4 = Cidr(4, 0x7F000006, 32)
+PASSTHROUGH_IPV6 = Cidr(6, 6, 128)
+
+# --- TPROXY ----------------------------------------------------------------------------------
+
+TPROXY_MARK = 1337
+TPROXY_ROUTE_TABLE = 133
+#: Mark of packets that Envoy's outbound side sends to an address of its own pod.
+PROXY_TO_OWN_POD_MARK = 1338
+
+# --- chains and tables -----------------------------------------------------------------------
+
+INBOUND = "ISTIO_INBOUND"
+REDIRECT = "ISTIO_REDIRECT"
+IN_REDIRECT = "ISTIO_IN_REDIRECT"
+OUTPUT = "ISTIO_OUTPUT"
+OUTPUT_DNS = "ISTIO_OUTPUT_DNS"
+TPROXY = "ISTIO_TPROXY"
+DIVERT = "ISTIO_DIVERT"
+DROP = "ISTIO_DROP"
+CHAINS = frozenset({INBOUND, REDIRECT, IN_REDIRECT, OUTPUT, OUTPUT_DNS, TPROXY, DIVERT, DROP})
+
+#: The family of the native nftables tables, and their names by those of the iptables tables that they
+#: stand for, in the order in which a packet meets them.
+NATIVE_FAMILY = "inet"
+NATIVE_TABLES: Mapping[TableName, str] = {
+    "raw": "istio-proxy-raw",
+    "mangle": "istio-proxy-mangle",
+    "nat": "istio-proxy-nat",
+}

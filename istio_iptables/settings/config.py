@@ -1,0 +1,92 @@
+"""Config: everything the rules depend on, checked and parsed; what the policy reads.
+
+It holds values (ports, networks, numeric users), never the text a user wrote, and facts about
+the machine (is IPv6 captured, which DNS servers) that were settled when it was made. The
+settings room makes one; nothing further on knows about flags.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import IPV4, IPV6
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    from ..rules.model import Cidr, Family, PortRange
+
+
+class Everything(Record):
+    """The wildcard `*` of a list: whatever there is, as opposed to a tuple of members."""
+
+
+ALL = Everything()
+
+if TYPE_CHECKING:
+    InterceptionMode: TypeAlias = Literal["REDIRECT", "TPROXY"]
+    Ports: TypeAlias = Everything | tuple[PortRange, ...]
+    Cidrs: TypeAlias = Everything | tuple[Cidr, ...]
+    Groups: TypeAlias = Everything | tuple[int, ...]
+
+
+class Config(Record):
+    """What to capture and what to leave alone. Make one with `istio_iptables.configure()`.
+
+    Ports are 1 to 65535, users and groups numeric IDs, networks of both families in one list
+    (each family's rules use their own).
+    """
+
+    outbound_port: int
+    inbound_port: int
+    tunnel_port: int
+    proxy_uids: tuple[int, ...]
+    proxy_gids: tuple[int, ...]
+    interception_mode: InterceptionMode
+    inbound_ports: Ports
+    inbound_ports_excluded: tuple[PortRange, ...]
+    interfaces_excluded: tuple[str, ...]
+    outbound_cidrs: Cidrs
+    #: The list of captured destinations names a loopback address: traffic of the proxy over the
+    #: loopback interface is then wanted at the proxy.
+    outbound_cidrs_name_loopback: bool
+    outbound_cidrs_excluded: tuple[Cidr, ...]
+    outbound_ports: tuple[PortRange, ...]
+    outbound_ports_excluded: tuple[PortRange, ...]
+    rerouted_interfaces: tuple[str, ...]
+    tproxy_mark: int
+    tproxy_route_table: int
+    redirect_dns: bool
+    capture_all_dns: bool
+    dns_servers: tuple[Cidr, ...]
+    drop_invalid: bool
+    owner_groups: Groups
+    owner_groups_excluded: tuple[int, ...]
+    ipv4_loopback: Cidr
+    ipv6: bool
+    rule_comments: bool
+    #: Fewer rules for lists: joined ports and merged networks, the same verdicts.
+    compact: bool
+
+    @property
+    def tproxy(self) -> bool:
+        """True if inbound traffic is captured by TPROXY rather than REDIRECT."""
+        return self.interception_mode == "TPROXY"
+
+    @property
+    def captures_inbound(self) -> bool:
+        """True if any inbound port is to be captured."""
+        return self.inbound_ports != ()
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families that get rules: IPv4 always, IPv6 when it is on."""
+        return (IPV4, IPV6) if self.ipv6 else (IPV4,)
+
+    def captures_dns(self, family: Family) -> bool:
+        """Tell whether DNS queries of that family are sent to the agent."""
+        return self.redirect_dns and (self.capture_all_dns or bool(self.dns_servers_of(family)))
+
+    def dns_servers_of(self, family: Family) -> tuple[Cidr, ...]:
+        """Return the DNS servers of one family as host routes."""
+        return tuple(server for server in self.dns_servers if server.family == family)

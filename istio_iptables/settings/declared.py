@@ -1,0 +1,466 @@
+"""Settings: every setting once. The command line, variables, files, help and docs read this table.
+
+A Setting says what a user may write (flag, short option, variables, default, parser, help) and
+which field of Config or Operation it becomes. Commands are declared in commands.py.
+What was given is collected in sources.py and turned into values in resolve.py.
+"""
+
+from __future__ import annotations
+
+from ..rules import istio
+from ..startup.record import Record
+from . import parsers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Literal, TypeAlias
+
+    Group: TypeAlias = Literal["Inbound", "Outbound", "Proxy", "DNS", "TPROXY", "Operation", "Logging"]
+
+
+class Setting(Record):
+    """One setting.
+
+    `name` is the flag's long name without dashes; of a setting that has no flag it is the variable's
+    name. `default` is text like any other, read by the same parser. `aliases` are variables that
+    go before the setting's own. `field` names what it becomes; settings without one are accepted
+    and change nothing.
+    """
+
+    name: str
+    help: str
+    group: Group
+    parse: Callable[[str, parsers.Names], object]
+    default: str = ""
+    short: str = ""
+    metavar: str = "TEXT"
+    aliases: tuple[str, ...] = ()
+    field: str = ""
+    has_flag: bool = True
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of the setting."""
+        return self.name.upper().replace("-", "_")
+
+    @property
+    def is_boolean(self) -> bool:
+        """True if the flag may stand without a value."""
+        return self.parse is parsers.boolean
+
+    @property
+    def flag(self) -> str:
+        """The setting in the words of a command line."""
+        return f"--{self.name}" if self.has_flag else self.name
+
+
+def _switch(name: str, help: str, group: Group = "Operation", **more: Any) -> Setting:
+    return Setting(name, help, group, parsers.boolean, "false", metavar="BOOL", **more)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    # --- inbound
+    Setting(
+        "istio-inbound-ports",
+        "Inbound ports to send to the proxy: a list (ranges as in 8000-8100), `*` for all, empty for none.",
+        "Inbound",
+        parsers.ports_or_all,
+        "*",
+        "b",
+        "PORTS",
+        field="inbound_ports",
+    ),
+    Setting(
+        "istio-local-exclude-ports",
+        "Inbound ports to leave alone; only counts when all inbound ports are captured.",
+        "Inbound",
+        parsers.ports,
+        "",
+        "d",
+        "PORTS",
+        field="inbound_ports_excluded",
+    ),
+    Setting(
+        "inbound-capture-port",
+        "Port of the proxy that inbound TCP is sent to.",
+        "Inbound",
+        parsers.port,
+        str(istio.INBOUND_PORT),
+        "z",
+        "PORT",
+        field="inbound_port",
+    ),
+    Setting(
+        "inbound-tunnel-port",
+        "Port of the proxy for HBONE tunnels, never redirected.",
+        "Inbound",
+        parsers.port,
+        str(istio.TUNNEL_PORT),
+        "e",
+        "PORT",
+        field="tunnel_port",
+    ),
+    Setting(
+        "istio-inbound-interception-mode",
+        "How inbound TCP is captured: REDIRECT rewrites the destination, TPROXY keeps all addresses.",
+        "Inbound",
+        parsers.one_of("REDIRECT", "TPROXY", empty="REDIRECT"),
+        "REDIRECT",
+        "m",
+        "MODE",
+        field="interception_mode",
+    ),
+    _switch(
+        "drop-invalid",
+        "Drop packets that conntrack calls INVALID, which otherwise reset connections.",
+        "Inbound",
+        aliases=("INVALID_DROP",),
+        field="drop_invalid",
+    ),
+    # --- outbound
+    Setting(
+        "envoy-port",
+        "Port of the proxy that outbound TCP is sent to.",
+        "Outbound",
+        parsers.port,
+        str(istio.OUTBOUND_PORT),
+        "p",
+        "PORT",
+        field="outbound_port",
+    ),
+    Setting(
+        "istio-service-cidr",
+        "Destinations to send to the proxy: a list of CIDRs, `*` for all, empty for none.",
+        "Outbound",
+        parsers.cidrs_or_all,
+        "*",
+        "i",
+        "CIDRS",
+        field="outbound_cidrs",
+    ),
+    Setting(
+        "istio-service-exclude-cidr",
+        "Destinations never captured: a list of CIDRs.",
+        "Outbound",
+        parsers.cidrs,
+        "",
+        "x",
+        "CIDRS",
+        field="outbound_cidrs_excluded",
+    ),
+    Setting(
+        "istio-outbound-ports",
+        "Outbound ports captured whatever the destination.",
+        "Outbound",
+        parsers.ports,
+        "",
+        "q",
+        "PORTS",
+        field="outbound_ports",
+    ),
+    Setting(
+        "istio-local-outbound-ports-exclude",
+        "Outbound ports never captured, TCP and UDP.",
+        "Outbound",
+        parsers.ports,
+        "",
+        "o",
+        "PORTS",
+        field="outbound_ports_excluded",
+    ),
+    Setting(
+        "istio-exclude-interfaces",
+        "Interfaces whose traffic is not captured either way; a trailing `+` is a wildcard.",
+        "Outbound",
+        parsers.interfaces,
+        "",
+        "c",
+        "INTERFACES",
+        field="interfaces_excluded",
+    ),
+    Setting(
+        "kube-virt-interfaces",
+        "Interfaces of virtual machines in the pod: what comes from them is treated as outbound.",
+        "Outbound",
+        parsers.interfaces,
+        "",
+        "k",
+        "INTERFACES",
+        field="rerouted_interfaces",
+    ),
+    Setting(
+        "ISTIO_OUTBOUND_OWNER_GROUPS",
+        "Groups (name or GID, at most 64) whose outbound traffic is captured, `*` for all.",
+        "Outbound",
+        parsers.captured_groups,
+        "*",
+        metavar="GROUPS",
+        field="owner_groups",
+        has_flag=False,
+    ),
+    Setting(
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        "Groups (name or GID, at most 64) whose outbound traffic is left alone, when all are captured.",
+        "Outbound",
+        parsers.excluded_groups,
+        "",
+        metavar="GROUPS",
+        field="owner_groups_excluded",
+        has_flag=False,
+    ),
+    Setting(
+        "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+        "IPv4 loopback network, within 127.0.0.0/8, whose traffic stays local.",
+        "Outbound",
+        parsers.ipv4_loopback,
+        "127.0.0.1/32",
+        metavar="CIDR",
+        field="ipv4_loopback",
+        has_flag=False,
+    ),
+    # --- proxy
+    Setting(
+        "proxy-uid",
+        "Users (name or UID) that the proxy runs as, whose traffic is left alone; "
+        f"without it the user that ENVOY_USER names, else {istio.PROXY_ID}.",
+        "Proxy",
+        parsers.users,
+        "",
+        "u",
+        "USERS",
+        field="proxy_uids",
+    ),
+    Setting(
+        "proxy-gid",
+        "Groups (name or GID) that the proxy runs as; without it the same numbers as --proxy-uid.",
+        "Proxy",
+        parsers.groups,
+        "",
+        "g",
+        "GROUPS",
+        field="proxy_gids",
+    ),
+    Setting(
+        "ENVOY_USER",
+        "User that the proxy runs as when --proxy-uid is not given.",
+        "Proxy",
+        parsers.anything,
+        "istio-proxy",
+        metavar="USER",
+        field="proxy_user",
+        has_flag=False,
+    ),
+    _switch(
+        "dual-stack",
+        "Capture both IPv4 and IPv6.",
+        "Proxy",
+        aliases=("ISTIO_DUAL_STACK",),
+        field="dual_stack",
+    ),
+    # --- DNS
+    _switch(
+        "redirect-dns",
+        f"Send the application's DNS queries to the agent on port {istio.DNS_AGENT_PORT}.",
+        "DNS",
+        aliases=("ISTIO_META_DNS_CAPTURE",),
+        field="redirect_dns",
+    ),
+    _switch(
+        "capture-all-dns",
+        "With --redirect-dns: every query to port 53, not only those to the servers in /etc/resolv.conf.",
+        "DNS",
+        field="capture_all_dns",
+    ),
+    # --- TPROXY
+    Setting(
+        "istio-inbound-tproxy-mark",
+        "Packet mark that TPROXY uses.",
+        "TPROXY",
+        parsers.mark,
+        str(istio.TPROXY_MARK),
+        "t",
+        "MARK",
+        field="tproxy_mark",
+    ),
+    Setting(
+        "istio-inbound-tproxy-route-table",
+        "Routing table that marked packets are looked up in.",
+        "TPROXY",
+        parsers.route_table,
+        str(istio.TPROXY_ROUTE_TABLE),
+        "r",
+        "TABLE",
+        field="tproxy_route_table",
+    ),
+    # --- operation
+    _switch("dry-run", "Print what would be done, change nothing.", short="n", field="dry_run"),
+    Setting(
+        "DRY_RUN_FILE_PATH",
+        "File that --dry-run writes the script to, too.",
+        "Operation",
+        parsers.anything,
+        metavar="FILE",
+        field="dry_run_file",
+        has_flag=False,
+    ),
+    _switch(
+        "reconcile",
+        "Replace rules of ours that are in place but differ, instead of failing.",
+        field="reconcile",
+    ),
+    _switch(
+        "cleanup-only",
+        "Remove everything that this tool ever put there, and nothing else.",
+        field="cleanup_only",
+    ),
+    _switch("force-apply", "Write the rules again even if they are in place already.", field="force_apply"),
+    _switch("skip-rule-apply", "Do not touch any rules.", field="skip_rule_apply"),
+    _switch(
+        "run-validation",
+        "After applying, prove with real connections that redirection works (like `validate`).",
+        field="run_validation",
+    ),
+    Setting(
+        "iptables-probe-port",
+        "Port that the validation connects to.",
+        "Operation",
+        parsers.port,
+        str(istio.PROBE_PORT),
+        metavar="PORT",
+        field="probe_port",
+    ),
+    Setting(
+        "probe-timeout",
+        "Longest time the validation waits, as a Go duration such as 5s.",
+        "Operation",
+        parsers.duration,
+        "5s",
+        metavar="DURATION",
+        field="probe_timeout",
+    ),
+    Setting(
+        "network-namespace",
+        "Network namespace to work in: a path, or a name known to `ip netns`.",
+        "Operation",
+        parsers.anything,
+        metavar="NAMESPACE",
+        field="network_namespace",
+    ),
+    _switch(
+        "cni-mode",
+        "Lock the network namespace instead of the machine's iptables lock file.",
+        field="cni_mode",
+    ),
+    Setting(
+        "force-iptables-binary",
+        "Use this variant of iptables, legacy or nft, whatever is in place.",
+        "Operation",
+        parsers.one_of("legacy", "nft", "", empty=""),
+        metavar="VARIANT",
+        field="forced_variant",
+    ),
+    _switch(
+        "native-nftables",
+        "Write nftables rules (tables inet istio-proxy-*) instead of iptables rules.",
+        field="native_nftables",
+    ),
+    _switch(
+        "compact",
+        "Fewer iptables rules for long lists, with the same verdicts: multiport rules, merged CIDRs.",
+        field="compact",
+    ),
+    _switch("rule-comments", "Give every rule a comment that says why it is there.", field="rule_comments"),
+    # --- logging
+    Setting(
+        "log_output_level",
+        "What to log, as [scope:]level[,...]: debug, info, warn, error, fatal or none.",
+        "Logging",
+        parsers.log_levels,
+        "default:info",
+        metavar="LEVELS",
+        field="log_levels",
+    ),
+    _switch("log_as_json", "Log one JSON object a line.", "Logging", field="log_as_json"),
+    Setting(
+        "log_target",
+        "Accepted for Istio's sake; log lines go to standard error.",
+        "Logging",
+        parsers.anything,
+    ),
+    Setting("log_caller", "Accepted for Istio's sake.", "Logging", parsers.anything),
+    Setting("log_stacktrace_level", "Accepted for Istio's sake.", "Logging", parsers.anything),
+)
+
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+BY_SHORT: Mapping[str, Setting] = {setting.short: setting for setting in SETTINGS if setting.short}
+
+
+def option(name: str, help: str, parse: Callable[[str, parsers.Names], object], **more: Any) -> Setting:
+    """Make an option: declared like a setting, but without a variable and not for files."""
+    return Setting(name, help, "Operation", parse, **more)
+
+
+#: Where settings come from besides flags and variables.
+SOURCES: tuple[Setting, ...] = (
+    option(
+        "config",
+        "YAML or JSON file: a mapping of long flag names to values.",
+        parsers.anything,
+        metavar="FILE",
+    ),
+    option(
+        "pod",
+        "Pod manifest, or a workload's, to take settings from its annotations and containers: YAML or JSON, "
+        "`-` for standard input. A --config file goes before it.",
+        parsers.anything,
+        metavar="FILE",
+    ),
+    option(
+        "pod-name",
+        "Which pod of the manifest, if there are several: NAME, KIND/NAME or NAMESPACE/KIND/NAME.",
+        parsers.anything,
+        metavar="NAME",
+    ),
+)
+SOURCE_BY_NAME: Mapping[str, Setting] = {source.name: source for source in SOURCES}
+
+
+class Given(Record):
+    """The text that somebody gave a setting, and where: the words a mistake is reported in."""
+
+    setting: Setting
+    text: str
+    origin: str
+
+
+def shown(text: str) -> str:
+    """Return text that a user wrote as it can stand in a line of ours."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known word most like `name`, or nothing."""
+    import difflib
+
+    matches = difflib.get_close_matches(name, tuple(known), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def as_text(value: object) -> str:
+    """Return a value as a user would write it on a command line."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return ",".join(_member(member) for member in value)
+    raise ValueError("a value is a text, a number, true, false or a list of such")
+
+
+def _member(value: object) -> str:
+    if isinstance(value, (list, tuple, dict)):
+        raise ValueError("a list cannot hold lists or mappings")
+    return as_text(value)

@@ -1,0 +1,200 @@
+"""goflags: read a command line as Go's pflag does, the dialect that pod specs are written in.
+
+It turns arguments into an Invocation: which settings were given in which words, which command,
+which options and operands of that command. It knows the declarations in settings.py and commands.py
+and nothing of what they mean, and it never stops at the first mistake: all of them are in the Invocation.
+
+The dialect (github.com/spf13/pflag): `--flag value`, `--flag=value`; a boolean takes a value only
+after `=`; `-p 15001`, `-p15001`, `-p=15001`; one-letter booleans may be joined (`-np15001`); a
+flag that needs a value takes the next argument whatever it looks like.
+"""
+
+from __future__ import annotations
+
+from ..rules.istio import PROGRAM
+from ..startup.record import Record
+from .commands import COMMAND_BY_NAME, COMMANDS, GROUPS
+from .declared import BY_NAME, BY_SHORT, SOURCE_BY_NAME, SOURCES, Given, nearest, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .declared import Setting
+
+
+#: Flags of the command line itself; the command line interface answers them.
+HELP = ("--help", "-h")
+META = (*HELP, "--version", "--install-completion", "--show-completion")
+
+#: Words of command names, which are no value of an unknown flag before them.
+_COMMAND_WORDS = frozenset(word for command in COMMANDS for word in command.words)
+
+
+class Invocation(Record):
+    """A command line, taken apart.
+
+    `settings` and `sources` (--config, ...) and `options` (of the command) are in the order given;
+    `command` may be the first word of a group alone, which is a mistake unless help is asked for.
+    `meta` are flags such as --help.
+    """
+
+    settings: tuple[Given, ...] = ()
+    sources: tuple[Given, ...] = ()
+    command: str = ""
+    options: tuple[Given, ...] = ()
+    operands: tuple[str, ...] = ()
+    meta: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+
+    def canonical(self) -> list[str]:
+        """Return the same command line in one form: `--name=value`, settings before the command."""
+
+        def spelled(given: Given) -> str:
+            return f"--{given.setting.name}={given.text}"
+
+        of_command = [flag for flag in self.meta if flag in HELP] if self.command else []
+        words = [flag for flag in self.meta if flag not in of_command]
+        words += [spelled(given) for given in (*self.sources, *self.settings)]
+        if self.command:
+            words += [*self.command.split(), *(spelled(given) for given in self.options)]
+        return [*words, *of_command, *(["--", *self.operands] if self.operands else [])]
+
+
+class _Reader:
+    """The state of reading one command line."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.rest = list(arguments)
+        self.given: list[Given] = []
+        self.meta: list[str] = []
+        self.mistakes: list[str] = []
+        self.command = ""
+        self.operands: list[str] = []
+        #: The second word of a command was none of its group's: what the words after it mean, nobody knows.
+        self.group_is_lost = False
+        self.long: Mapping[str, Setting] = {
+            **{name: setting for name, setting in BY_NAME.items() if setting.has_flag},
+            **SOURCE_BY_NAME,
+        }
+
+    def read(self) -> None:
+        """Read all arguments."""
+        if self.rest and self.rest[0] == PROGRAM:
+            self.rest.pop(0)
+        while self.rest:
+            word = self.rest.pop(0)
+            if word.partition("=")[0] in META:
+                self.meta.append(word)
+            elif word == "--":
+                for rest in self.rest:
+                    self._word(rest)
+                self.rest.clear()
+            elif word.startswith("--"):
+                self._long(word)
+            elif word.startswith("-") and word != "-":
+                self._shorts(word)
+            else:
+                self._word(word)
+        self._complete()
+
+    def _word(self, word: str) -> None:
+        """Take a word that is no flag: of a command's name, or an operand."""
+        command = COMMAND_BY_NAME.get(self.command)
+        if command is None:
+            self._command(word)
+        elif command.operand and (not command.operand.most or len(self.operands) < command.operand.most):
+            self.operands.append(word)
+        else:
+            self.mistakes.append(f"{word!r}: unexpected argument after the command {self.command}")
+
+    def _command(self, word: str) -> None:
+        if self.group_is_lost:
+            return
+        name = f"{self.command} {word}".strip()
+        if name in COMMAND_BY_NAME:
+            self.command = name
+            self.long = {**self.long, **{o.name: o for o in COMMAND_BY_NAME[name].options}}
+        elif name in GROUPS:
+            self.command = name
+        else:
+            known = [command.name for command in COMMANDS if command.name.startswith(self.command)]
+            hint = nearest(name, known) or f" (commands: {', '.join(known)})"
+            self.mistakes.append(f"{name!r}: unknown command{hint}")
+            self.group_is_lost = bool(self.command)
+
+    def _complete(self) -> None:
+        """Find what is missing. Where there are other mistakes it may only have been misread."""
+        command = COMMAND_BY_NAME.get(self.command)
+        if self.mistakes or self.meta:
+            return
+        if command is None and self.command:
+            known = [command.name for command in COMMANDS if command.words[0] == self.command]
+            self.mistakes.append(f"{self.command}: needs another word (commands: {', '.join(known)})")
+        elif command and command.operand and len(self.operands) < command.operand.least:
+            self.mistakes.append(f"{self.command}: needs {command.operand.words} ({command.operand.help})")
+
+    def _long(self, word: str) -> None:
+        name, equals, value = word[2:].partition("=")
+        setting = self.long.get(name)
+        if setting is None:
+            self._unknown(f"--{name}", bool(equals), nearest(f"--{name}", [f"--{n}" for n in self.long]))
+        elif equals:
+            self._take(setting, value, f"--{name}")
+        elif setting.is_boolean:
+            self._take(setting, "true", f"--{name}")
+        else:
+            self._take_next(setting, f"--{name}")
+
+    def _shorts(self, word: str) -> None:
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            setting = BY_SHORT.get(letter)
+            if setting is None:
+                self._unknown(f"-{letter}", bool(letters), "")
+                return
+            origin = f"--{setting.name} (-{letter})"
+            if letters.startswith("="):
+                self._take(setting, letters[1:], origin)
+                return
+            if setting.is_boolean:
+                self._take(setting, "true", origin)
+            elif letters:
+                self._take(setting, letters, origin)
+                return
+            else:
+                self._take_next(setting, origin)
+
+    def _take(self, setting: Setting, value: str, origin: str) -> None:
+        self.given.append(Given(setting, value, origin))
+
+    def _take_next(self, setting: Setting, origin: str) -> None:
+        if self.rest:
+            self._take(setting, self.rest.pop(0), origin)
+        else:
+            self.mistakes.append(f"{origin}: needs a value")
+
+    def _unknown(self, flag: str, has_value: bool, hint: str) -> None:
+        self.mistakes.append(f"{shown(flag)}: unknown flag{hint}")
+        next_is_its_value = self.rest and not self.rest[0].startswith("-")
+        if not has_value and next_is_its_value and self.rest[0] not in _COMMAND_WORDS:
+            self.rest.pop(0)
+
+
+def read(arguments: Sequence[str]) -> Invocation:
+    """Read a command line (without the program's own name)."""
+    reader = _Reader(arguments)
+    reader.read()
+    sources = tuple(given for given in reader.given if given.setting in SOURCES)
+    settings = tuple(given for given in reader.given if given.setting.name in BY_NAME)
+    options = tuple(g for g in reader.given if g not in sources and g not in settings)
+    return Invocation(
+        settings,
+        sources,
+        reader.command,
+        options,
+        tuple(reader.operands),
+        tuple(reader.meta),
+        tuple(reader.mistakes),
+    )

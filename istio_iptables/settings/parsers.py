@@ -1,0 +1,386 @@
+"""Values: how the text of a setting becomes a typed value, or an explanation of what is wrong.
+
+A parser takes the text and the names that the machine knows (users and groups) and returns the
+value, or raises BadValue with a sentence for every bad part. Parsers are strict: what they let
+through is digits, addresses and names, so nothing that a user writes can become another rule
+argument or another line of a script.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import Cidr, PortRange
+from ..startup.c_modules import socket
+from .config import ALL, Everything
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol, TypeVar
+
+    T = TypeVar("T")
+
+    class Names(Protocol):
+        """Users and groups that the machine knows."""
+
+        def user_id(self, name: str) -> int | None:
+            """Return the UID of a user, None if there is none of that name."""
+
+        def group_id(self, name: str) -> int | None:
+            """Return the GID of a group, None if there is none of that name."""
+
+
+#: 2**32 - 1 means "no user" to the kernel (chown(2)).
+_LARGEST_ID = 0xFFFFFFFE
+_LARGEST_WORD = 0xFFFFFFFF
+_LARGEST_PORT = 65535
+#: IFNAMSIZ is 16 with the closing NUL (linux/if.h).
+_LONGEST_INTERFACE_NAME = 15
+
+
+class BadValue(ValueError):
+    """A value that cannot be used; `problems` has one sentence for each bad part of it."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether text is decimal digits and nothing else (int() would take much more)."""
+    return text.isascii() and text.isdigit()
+
+
+#: More digits than any number here has: no more of a text are looked at.
+_ENOUGH_DIGITS = 11
+
+
+def _as_number(text: str, smallest: int, largest: int) -> int | None:
+    """Return the number that decimal digits mean, None if they mean none in the range."""
+    if not _is_number(text):
+        return None
+    number = int(text.lstrip("0")[:_ENOUGH_DIGITS] or "0")
+    return number if smallest <= number <= largest else None
+
+
+def members(text: str) -> tuple[str, ...]:
+    """Split a comma separated list; blanks around members and empty members are dropped."""
+    return tuple(member.strip() for member in text.split(",") if member.strip())
+
+
+def _each(texts: Iterable[str], parse: Callable[[str], T], no_wildcard: str = "") -> tuple[T, ...]:
+    """Parse every member, and report all the bad ones together; `no_wildcard`: why `*` is one of them."""
+    parsed: list[T] = []
+    problems: list[str] = []
+    for text in texts:
+        try:
+            if text == "*" and no_wildcard:
+                raise BadValue(f"'*' cannot be used here: {no_wildcard}")
+            parsed.append(parse(text))
+        except BadValue as bad:
+            problems.extend(bad.problems)
+    if problems:
+        raise BadValue(*problems)
+    return tuple(parsed)
+
+
+# --- booleans, words, times -----------------------------------------------------------------
+
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+def boolean(text: str, _: Names) -> bool:
+    """Parse a boolean as Go's strconv.ParseBool does."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise BadValue(f"{text!r} is not a boolean: use true or false (also 1, t, T, TRUE, 0, f, F, FALSE)")
+
+
+def anything(text: str, _: Names) -> str:
+    """Accept any text."""
+    return text
+
+
+def image(text: str, _: Names) -> str:
+    """Accept what may be the name of a container's image: anything but nothing."""
+    if not text.strip():
+        raise BadValue(
+            f"{text!r} is not an image: use a name such as registry.example.com/istio-iptables:0.1.0"
+        )
+    return text
+
+
+def words(text: str, _: Names) -> tuple[str, ...]:
+    """Parse a list of any texts."""
+    return members(text)
+
+
+def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], str]:
+    """Make a parser for one of some words; `empty` is what the empty string means, if anything."""
+
+    def parse(text: str, _: Names) -> str:
+        if text == "" and empty is not None:
+            return empty
+        if text not in choices:
+            raise BadValue(f"{text!r} is not one of {', '.join(c for c in choices if c)}")
+        return text
+
+    return parse
+
+
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+
+def duration(text: str, _: Names) -> float:
+    """Parse a Go duration (time.ParseDuration) that is more than zero, into seconds."""
+    # By hand: every run parses the default, and importing `re` would cost it five milliseconds.
+    nanoseconds, rest = 0.0, text.removeprefix("+")
+    if rest.startswith("-"):
+        raise BadValue(f"{text!r} is out of range: the duration must be more than zero")
+    while True:
+        after = rest.lstrip("0123456789.")
+        number = rest[: len(rest) - len(after)]
+        unit = next((unit for unit in _NANOSECONDS if after.startswith(unit)), "")
+        if not unit or not number.strip(".") or number.count(".") > 1:
+            raise BadValue(f"{text!r} is not a duration: use numbers with units, as in 5s, 500ms or 1m30s")
+        nanoseconds += float(number) * _NANOSECONDS[unit]
+        rest = after[len(unit) :]
+        if not rest:
+            break
+    seconds = nanoseconds / 10**9
+    if not 0 < seconds < 2**63 / 10**9:
+        raise BadValue(f"{text!r} is out of range: use more than zero, and less than 292 years (as Go does)")
+    return seconds
+
+
+def log_levels(text: str, _: Names) -> tuple[tuple[str, str], ...]:
+    """Parse `[scope:]level[,...]` into pairs of scope and level."""
+
+    def parse(member: str) -> tuple[str, str]:
+        scope, _colon, level = member.rpartition(":")
+        if level not in ("debug", "info", "warn", "error", "fatal", "none"):
+            raise BadValue(
+                f"{member!r} is not a log level: use [scope:]level, the level being debug, info, warn, "
+                "error, fatal or none"
+            )
+        return scope or "default", level
+
+    return _each(members(text), parse)
+
+
+# --- numbers --------------------------------------------------------------------------------
+
+
+def _number(text: str, what: str, smallest: int, largest: int) -> int:
+    number = _as_number(text, smallest, largest)
+    if number is None:
+        raise BadValue(f"{text!r} is not {what}: use a number from {smallest} to {largest}")
+    return number
+
+
+def port(text: str, _: Names) -> int:
+    """Parse one port, 1 to 65535."""
+    return _number(text, "a port", 1, _LARGEST_PORT)
+
+
+def mark(text: str, _: Names) -> int:
+    """Parse a packet mark, decimal or 0x...; 0 is what unmarked packets have, so it cannot be one."""
+    digits = text
+    if text[:2] in ("0x", "0X") and text[2:] and all(c in "0123456789abcdefABCDEF" for c in text[2:]):
+        digits = str(int(text[2:].lstrip("0")[:9] or "0", 16))
+    number = _as_number(digits, 1, _LARGEST_WORD)
+    if number is None:
+        raise BadValue(f"{text!r} is not a mark: use a number from 1 to {_LARGEST_WORD}")
+    return number
+
+
+def route_table(text: str, _: Names) -> int:
+    """Parse a routing table's number; 253 to 255 are the kernel's own (linux/rtnetlink.h)."""
+    number = _number(text, "a routing table", 1, _LARGEST_WORD)
+    if 253 <= number <= 255:
+        raise BadValue(f"{text!r} is one of the kernel's own routing tables: use another, such as 133")
+    return number
+
+
+# --- ports and interfaces -------------------------------------------------------------------
+
+
+def _port_range(text: str) -> PortRange:
+    first, separator, last = text.replace(":", "-", 1).partition("-")
+    try:
+        low = _number(first, "a port", 1, _LARGEST_PORT)
+        high = _number(last, "a port", 1, _LARGEST_PORT) if separator else low
+    except BadValue:
+        raise BadValue(
+            f"{text!r} is not a port: use a number from 1 to {_LARGEST_PORT} or a range as in 8000-8100"
+        ) from None
+    if low > high:
+        raise BadValue(f"{text!r} is an empty range of ports: the smaller one comes first")
+    return PortRange(low, high)
+
+
+def ports(text: str, _: Names) -> tuple[PortRange, ...]:
+    """Parse a list of ports and ranges (`8000-8100` or `8000:8100`)."""
+    return _each(members(text), _port_range, "list the ports")
+
+
+def ports_or_all(text: str, _: Names) -> Everything | tuple[PortRange, ...]:
+    """Parse a list of ports and ranges, or `*`."""
+    if members(text) == ("*",):
+        return ALL
+    return _each(members(text), _port_range, "it cannot be mixed with ports")
+
+
+def _interface(text: str) -> str:
+    if text in (".", ".."):
+        raise BadValue(f"{text!r} is not an interface: no name is '.' or '..'")
+    if not text.isprintable() or any(c in "/:" or c.isspace() for c in text):
+        raise BadValue(
+            f"{text!r} is not an interface: a name has no '/', ':', white space or unprintable character"
+        )
+    if len(text.encode()) > _LONGEST_INTERFACE_NAME:
+        raise BadValue(f"{text!r} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes")
+    if text[0] in "-!":
+        raise BadValue(
+            f"{text!r} is not an interface: a name that begins with {text[0]!r} is taken for an option"
+        )
+    return text
+
+
+def interfaces(text: str, _: Names) -> tuple[str, ...]:
+    """Parse a list of interface names; a trailing `+` is a wildcard (iptables(8), -i)."""
+    return _each(members(text), _interface, "the wildcard of interface names is a trailing '+'")
+
+
+# --- networks -------------------------------------------------------------------------------
+
+
+class WrittenNetwork(Cidr):
+    """A network as a user wrote it: also tells whether the address written is a loopback address."""
+
+    names_loopback: bool = False
+
+    def as_cidr(self) -> Cidr:
+        """Return the network alone."""
+        return Cidr(self.version, self.address, self.prefix)
+
+
+#: By version: the kernel's number of the address family (AF_INET, AF_INET6) and the bits of an address.
+_ADDRESS_FAMILIES = {4: (2, 32), 6: (10, 128)}
+
+
+def _cidr(text: str) -> tuple[int, int, int, int]:
+    """Return the IP version, the address as an integer, and its bits: network, host."""
+    address, slash, prefix = text.partition("/")
+    version = 6 if ":" in address else 4
+    family, bits = _ADDRESS_FAMILIES[version]
+    length = _as_number(prefix, 0, bits) if slash else bits
+    try:
+        # inet_pton(3) takes whole addresses only: no octal numbers, no zone
+        packed = socket.inet_pton(family, address)
+    except (OSError, ValueError):
+        length = None
+    if length is None:
+        raise BadValue(f"{text!r} is not a CIDR: use an address or a network as in 10.0.0.0/8 or fd00::/8")
+    return version, int.from_bytes(packed, "big"), length, bits - length
+
+
+def _network(text: str) -> Cidr:
+    version, address, prefix, host_bits = _cidr(text)
+    return Cidr(version, address >> host_bits << host_bits, prefix)
+
+
+def _written_network(text: str) -> WrittenNetwork:
+    version, address, _, _ = _cidr(text)
+    network = _network(text)
+    is_loopback = address >> 24 == 127 if version == 4 else address == 1
+    return WrittenNetwork(version, network.address, network.prefix, is_loopback)
+
+
+def cidrs(text: str, _: Names) -> tuple[Cidr, ...]:
+    """Parse a list of CIDRs: a bare address is its host route, host bits are cleared."""
+    why = "to exclude every destination, capture none instead"
+    return _each(members(text), _network, why)
+
+
+def cidrs_or_all(text: str, _: Names) -> Everything | tuple[WrittenNetwork, ...]:
+    """Parse a list of CIDRs, or `*`."""
+    if members(text) == ("*",):
+        return ALL
+    return _each(members(text), _written_network, "it cannot be mixed with CIDRs")
+
+
+def ipv4_loopback(text: str, _: Names) -> Cidr:
+    """Parse an IPv4 network within 127.0.0.0/8."""
+    if text == "127.0.0.1/32":
+        return Cidr(4, 0x7F000001, 32)
+    network = _network(text)
+    if network.version != 4 or network.address >> 24 != 127 or network.prefix < 8:
+        raise BadValue(f"{text!r} is not within the IPv4 loopback network 127.0.0.0/8")
+    return network
+
+
+def host_cidr(address: str) -> Cidr | None:
+    """Return the host route of an address (a zone as in fe80::1%eth0 is left out), None if it is none."""
+    try:
+        network = _network(address.partition("%")[0])
+    except BadValue:
+        return None
+    return network if network.prefix == network.bits else None
+
+
+# --- users and groups -----------------------------------------------------------------------
+
+
+def _identity(text: str, lookup: Callable[[str], int | None], kind: str) -> int:
+    if _is_number(text):
+        return _number(text, f"a {kind} ID", 0, _LARGEST_ID)
+    number = lookup(text)
+    if number is None:
+        raise BadValue(
+            f"there is no {kind} {text!r} on this machine: use a name that is known here or a number"
+        )
+    return number
+
+
+def users(text: str, names: Names) -> tuple[int, ...]:
+    """Parse a list of users, by name or UID."""
+    return _each(members(text), lambda member: _identity(member, names.user_id, "user"))
+
+
+def groups(text: str, names: Names, no_wildcard: str = "") -> tuple[int, ...]:
+    """Parse a list of groups, by name or GID."""
+    return _each(members(text), lambda member: _identity(member, names.group_id, "group"), no_wildcard)
+
+
+#: Istio's limit, which spares the kernel a rule of hundreds of matches.
+MOST_OWNER_GROUPS = 64
+
+
+def captured_groups(text: str, names: Names) -> Everything | tuple[int, ...]:
+    """Parse a list of at most 64 groups, or `*`."""
+    if members(text) == ("*",):
+        return ALL
+    return _at_most_64(groups(text, names, "it cannot be mixed with groups"))
+
+
+def excluded_groups(text: str, names: Names) -> tuple[int, ...]:
+    """Parse a list of at most 64 groups."""
+    return _at_most_64(groups(text, names, "to leave every group alone, capture none"))
+
+
+def _at_most_64(parsed: tuple[int, ...]) -> tuple[int, ...]:
+    if len(parsed) > MOST_OWNER_GROUPS:
+        raise BadValue(f"{len(parsed)} groups are too many: at most {MOST_OWNER_GROUPS} can be listed")
+    return parsed

@@ -1,0 +1,217 @@
+"""resolve: from what was given to a Config and an Operation, or every mistake at once.
+
+`parse` looks at texts alone, so it can be done before anything of the machine is read; `resolve`
+then settles what depends on the machine.
+"""
+
+from __future__ import annotations
+
+from ..errors import SettingsError
+from ..rules.istio import PROXY_ID
+from ..startup.record import Record
+from .commands import COMMAND_BY_NAME
+from .config import Config, Everything
+from .declared import SETTINGS, Given
+from .parsers import BadValue, host_cidr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from ..rules.model import Cidr
+    from . import parsers as values
+    from .facts import Environment
+
+
+class Operation(Record):
+    """How to run, as opposed to which rules to make."""
+
+    dry_run: bool
+    dry_run_file: str
+    reconcile: bool
+    cleanup_only: bool
+    force_apply: bool
+    skip_rule_apply: bool
+    run_validation: bool
+    probe_port: int
+    probe_timeout: float
+    network_namespace: str
+    cni_mode: bool
+    forced_variant: str
+    native_nftables: bool
+    log_levels: tuple[tuple[str, str], ...]
+    log_as_json: bool
+
+
+class Parsed(Record):
+    """Every setting's value by field name, and which settings differ from their default and why."""
+
+    values: Mapping[str, Any]
+    changed: tuple[Given, ...]
+
+    def operation(self) -> Operation:
+        """Return the part that says how to run."""
+        return Operation(**{name: self.values[name] for name in Operation._fields})
+
+
+def from_environment(environ: Mapping[str, str]) -> list[Given]:
+    """Return what the variables say, the strongest last."""
+    return [
+        Given(setting, environ[variable], f"variable {variable}")
+        for setting in SETTINGS
+        for variable in (setting.variable, *reversed(setting.aliases))
+        if variable in environ and not _is_service_link(variable, environ[variable])
+    ]
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    """Tell whether Kubernetes set a variable for a Service: ENVOY_PORT=tcp://10.0.0.1:80 for one named envoy.
+
+    It does so in every container of the Service's namespace (enableServiceLinks), so nobody meant it
+    as a setting, and a pod must not fail for it.
+    """
+    return variable.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def service_links(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable that has a setting's name and that Kubernetes set for a Service."""
+    return [
+        f"variable {name} = {environ[name]!r} is what Kubernetes sets for a Service: it is left out"
+        for name in (setting.variable for setting in SETTINGS)
+        if _is_service_link(name, environ.get(name, ""))
+    ]
+
+
+def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] = ()) -> Parsed:
+    """Parse everything given, the strongest last, and return all values.
+
+    A value that cannot be parsed is a mistake even if a stronger one stands above it.
+    Raises SettingsError with `mistakes` and all that is found here.
+    """
+    problems = list(mistakes)
+    parsed: dict[str, Any] = {}
+    strongest: dict[str, Given] = {}
+    for setting in SETTINGS:
+        if setting.field:
+            parsed[setting.field] = setting.parse(setting.default, names)
+    for item in given:
+        try:
+            value = item.setting.parse(item.text, names)
+        except BadValue as bad:
+            problems += [f"{item.origin}: {problem}" for problem in bad.problems]
+            continue
+        strongest[item.setting.name] = item
+        if item.setting.field:
+            parsed[item.setting.field] = value
+    problems += _names_that_nft_cannot_write(parsed, strongest)
+    if problems:
+        raise SettingsError(problems)
+    changed = tuple(
+        strongest[s.name] for s in SETTINGS if s.name in strongest and strongest[s.name].text != s.default
+    )
+    return Parsed(parsed, changed)
+
+
+def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[str, Given]) -> list[str]:
+    """Return what is wrong with interfaces: nft(8) has no way to write a double quote or a backslash."""
+    if not parsed["native_nftables"]:
+        return []
+    return [
+        f"{strongest[setting.name].origin}: {name!r} cannot be written with --native-nftables: "
+        "nft takes no double quote or backslash in a name; iptables does"
+        for setting in SETTINGS
+        if setting.field in ("interfaces_excluded", "rerouted_interfaces")
+        for name in parsed[setting.field]
+        if '"' in name or "\\" in name
+    ]
+
+
+def parse_options(
+    command: str, given: Sequence[Given], names: values.Names
+) -> tuple[dict[str, Any], list[str]]:
+    """Parse the options of a command: all values by name, and the mistakes."""
+    if command not in COMMAND_BY_NAME:
+        return {}, []
+    parsed = {o.name: o.parse(o.default, names) for o in COMMAND_BY_NAME[command].options}
+    mistakes: list[str] = []
+    for item in given:
+        try:
+            parsed[item.setting.name] = item.setting.parse(item.text, names)
+        except BadValue as bad:
+            mistakes += [f"{item.origin}: {problem}" for problem in bad.problems]
+    return parsed, mistakes
+
+
+def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str, ...]]:
+    """Settle what depends on the machine: return the Config and warnings for the operator."""
+    chosen = dict(parsed.values)
+    warnings: list[str] = []
+    chosen["proxy_uids"] = chosen["proxy_uids"] or _default_proxy_users(chosen, environment)
+    chosen["proxy_gids"] = chosen["proxy_gids"] or chosen["proxy_uids"]
+    chosen["ipv6"] = _ipv6(chosen["dual_stack"], environment, warnings)
+    chosen["dns_servers"] = _dns_servers(chosen, environment, warnings)
+    cidrs = chosen["outbound_cidrs"]
+    chosen["outbound_cidrs_name_loopback"] = False
+    if not isinstance(cidrs, Everything):
+        chosen["outbound_cidrs_name_loopback"] = any(n.names_loopback for n in cidrs)
+        chosen["outbound_cidrs"] = tuple(n.as_cidr() for n in cidrs)
+    if chosen["inbound_ports_excluded"] and not isinstance(chosen["inbound_ports"], Everything):
+        warnings.append(
+            "--istio-local-exclude-ports has no effect: --istio-inbound-ports lists the ports to capture"
+        )
+    if chosen["interception_mode"] == "TPROXY" and chosen["rerouted_interfaces"]:
+        warnings.append(
+            "--kube-virt-interfaces has no effect on ports that TPROXY captures, which takes packets first"
+        )
+    if chosen["native_nftables"] and chosen["forced_variant"]:
+        warnings.append("--force-iptables-binary has no effect with --native-nftables")
+    if chosen["native_nftables"] and chosen["compact"]:
+        warnings.append("--compact has no effect with --native-nftables: there every list is a set already")
+        chosen["compact"] = False
+    if chosen["capture_all_dns"] and not chosen["redirect_dns"]:
+        warnings.append("--capture-all-dns has no effect without --redirect-dns")
+    if chosen["owner_groups_excluded"] and not isinstance(chosen["owner_groups"], Everything):
+        warnings.append(
+            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE has no effect: "
+            "ISTIO_OUTBOUND_OWNER_GROUPS lists the groups to capture"
+        )
+    return Config(**{name: chosen[name] for name in Config._fields}), tuple(warnings)
+
+
+def _default_proxy_users(chosen: Mapping[str, Any], environment: Environment) -> tuple[int, ...]:
+    found = environment.user_id(chosen["proxy_user"])
+    return (PROXY_ID,) if found is None else (found,)
+
+
+def _ipv6(dual_stack: bool, environment: Environment, warnings: list[str]) -> bool:
+    """Decide whether IPv6 is on, as Istio does."""
+    ipv4, ipv6 = environment.usable_families()
+    if not ipv4 and not ipv6:
+        warnings.append(
+            "this network namespace has no address but loopback and link-local ones: only IPv4 is captured"
+        )
+    if ipv4 and ipv6 and not dual_stack:
+        warnings.append(
+            "there is an IPv6 address, but IPv6 traffic is not captured: --dual-stack captures it"
+        )
+    return ipv6 and (dual_stack or not ipv4)
+
+
+def _dns_servers(
+    chosen: Mapping[str, Any], environment: Environment, warnings: list[str]
+) -> tuple[Cidr, ...]:
+    if not chosen["redirect_dns"] or chosen["capture_all_dns"]:
+        return ()
+    servers = []
+    for text in environment.dns_servers():
+        server = host_cidr(text)
+        if server is None:
+            warnings.append(f"/etc/resolv.conf: {text!r} is not an address: it is left out")
+        else:
+            servers.append(server)
+    if not servers:
+        warnings.append(
+            "--redirect-dns captures nothing: /etc/resolv.conf names no server (--capture-all-dns needs none)"
+        )
+    return tuple(servers)

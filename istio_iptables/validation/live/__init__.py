@@ -1,0 +1,1 @@
+"""The connections themselves: made, watched and looked up in this network namespace."""

@@ -1,0 +1,229 @@
+"""dialling: make one connection as somebody, in a process of its own, and see at once what becomes of it.
+
+Nothing here waits for a time in which an answer would have come. A connection that is redirected to a
+listener of this machine never leaves the loopback interface, and what one processor sends there is received
+in the order in which it was sent. So a datagram that the process sends itself after the first packet of a
+connection, and receives, tells that the listener has seen that packet; a second and a third one, that its
+answer, and the answer to that, have been seen. If there is no answer then, the connection was not redirected
+to a listener of this machine, however slow the machine is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import time
+
+from ...startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from ..model import Identity, Probe, State
+
+#: Datagrams that have to come back before no answer means that there is none: see above.
+_ROUNDS = 3
+#: Where the kernel says whether what lo receives is spread over processors, which breaks the order.
+_SPREADING = "/sys/class/net/lo/queues/rx-0/rps_cpus"
+#: A connection is closed with a reset: it leaves nothing behind, on either side.
+_RESET_ON_CLOSE = struct.pack("=ii", 1, 0)
+_FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+
+
+class Dialled(Record):
+    """What became of a connection: see probe.Observation. `local` is the near end's address and port."""
+
+    state: State
+    error: str = ""
+    certain: bool = True
+    local: tuple[str, int] = ("", 0)
+
+
+class Dialling:
+    """A context manager: a process that has dialled, and keeps the connection until the block ends.
+
+    `done` holds what became of it. The process is gone at the end, whatever happens; so it is soon after
+    `deadline` (time.monotonic()), even if nobody ends it. It does not dial from the ports `used`.
+    """
+
+    def __init__(self, probe: Probe, own: Identity, deadline: float, used: Collection[int] = ()) -> None:
+        self._probe = probe
+        self._own = own
+        self._deadline = deadline
+        self._used = used
+
+    def __enter__(self) -> Dialling:
+        self._reading, report = os.pipe()
+        wait, self._holding = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            try:
+                os.close(self._reading)
+                os.close(self._holding)
+                _child(self._probe, self._own, self._deadline, self._used, report, wait)
+            except Exception as error:
+                words = ("no-dialler", "", " ".join(f"{type(error).__name__}: {error}".split()), "", "0")
+                os.write(report, "\n".join(words).encode())
+            finally:
+                os._exit(0)
+        os.close(report)
+        os.close(wait)
+        try:
+            self.done = self._report()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _report(self) -> Dialled:
+        if not select.select([self._reading], [], [], _left(self._deadline))[0]:
+            return Dialled("late")
+        report = os.read(self._reading, 4096).decode()
+        if not report:
+            return Dialled("no-dialler", "the process that was to dial has ended")
+        state, certain, error, address, port = report.split("\n")
+        return Dialled(state, error, bool(certain), (address, int(port)))  # type: ignore[arg-type]
+
+    def __exit__(self, *_: object) -> None:
+        # It is another user's, and we may lack the capability KILL: then what follows ends it, or its time.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self._child, signal.SIGKILL)
+        os.close(self._reading)
+        os.close(self._holding)
+        with contextlib.suppress(ChildProcessError):  # who started us ignores SIGCHLD: the kernel has done it
+            os.waitpid(self._child, 0)
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a moment, none if it has passed."""
+    return max(0.0, deadline - time.monotonic())
+
+
+# --- in the process that dials --------------------------------------------------------------
+#
+# Nothing is imported here, not even a codec: the user that it becomes may not be allowed to read our Python.
+
+
+def _child(
+    probe: Probe, own: Identity, deadline: float, used: Collection[int], report: int, wait: int
+) -> None:
+    """Dial, report, and keep the connection until the other end of `wait` is closed."""
+    deadline -= _left(deadline) / 5  # so that there is a report before nobody waits for one
+    with contextlib.ExitStack() as open_until_then:
+        try:
+            _become(probe.identity, own)
+        except OSError as error:
+            done = Dialled("cannot-become", error.strerror or str(error))
+        else:
+            certain = _pin()
+            made = open_until_then.enter_context(socket.socket(_FAMILIES[probe.family]))
+            try:
+                done = _dial(made, probe, certain, deadline, used)
+            except OSError as error:
+                done = Dialled("error", error.strerror or str(error))
+        words = (done.state, "certain" if done.certain else "", done.error, *map(str, done.local))
+        os.write(report, "\n".join(words).encode())
+        select.select([wait], [], [], _left(deadline) + 1)
+
+
+def _become(identity: Identity, own: Identity) -> None:
+    """Become a user and group for good, and in all respects. Raises OSError if that is not allowed."""
+    if identity == own:
+        return
+    uid, gid = identity.uid, identity.gid
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def _pin() -> bool:
+    """Stay on one processor, and tell whether what it sends over lo is thereby received in order."""
+    try:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        with open(_SPREADING, "rb") as file:
+            return not file.read().strip(b"0,\n")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _dial(
+    made: socket.socket, probe: Probe, certain: bool, deadline: float, used: Collection[int]
+) -> Dialled:
+    """Connect, and see what becomes of it. Raises OSError if nothing could be sent."""
+    if probe.family == "ipv4":  # whatever is not redirected gets no further than the first router
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    # A connection that is refused at once has forgotten where it came from.
+    _bind(made, probe.source or _source(probe), used)
+    local = made.getsockname()[:2]
+    made.setblocking(False)
+    number = made.connect_ex((probe.address, probe.port))
+    if number not in (0, errno.EINPROGRESS, errno.ECONNREFUSED, errno.ECONNRESET):
+        raise OSError(number, os.strerror(number))
+    certain = _drained(deadline) and certain
+    if number in (0, errno.EINPROGRESS):
+        number = _outcome(made)
+    if number == errno.EINPROGRESS and not certain:
+        select.select([], [made], [], _left(deadline))
+        number = _outcome(made)
+    state = _STATES.get(number, "unanswered")
+    said = state == "unanswered" and number != errno.EINPROGRESS
+    return Dialled(state, os.strerror(number) if said else "", certain, local)
+
+
+def _bind(made: socket.socket, source: str, used: Collection[int]) -> None:
+    """Bind to an address and a free port, none of those used. Raises OSError."""
+    with contextlib.ExitStack() as occupied:
+        for port in used:  # what is occupied the kernel does not give
+            other = occupied.enter_context(socket.socket(made.family))
+            with contextlib.suppress(OSError):
+                other.bind((source, port))
+        made.bind((source, 0))
+
+
+def _source(probe: Probe) -> str:
+    """Return the address that the kernel would dial from. Raises OSError if it knows no way."""
+    with socket.socket(_FAMILIES[probe.family], socket.SOCK_DGRAM) as asking:
+        asking.connect((probe.address, probe.port))  # sends nothing
+        source: str = asking.getsockname()[0]
+    return source
+
+
+_STATES: Mapping[int, State] = {0: "connected", errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset"}
+
+
+def _outcome(made: socket.socket) -> int:
+    """Return 0 for a connection that has been made, EINPROGRESS for none yet, or the error that ended it."""
+    number: int = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        return number
+    try:
+        made.getpeername()
+    except OSError:
+        return errno.EINPROGRESS
+    return 0
+
+
+def _drained(deadline: float) -> bool:
+    """Wait until what has been sent over lo has been received, and answered, twice; tell whether it has."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.bind(("127.0.0.1", 0))
+            datagrams.connect(datagrams.getsockname())
+            for _ in range(_ROUNDS):
+                datagrams.settimeout(max(_left(deadline), 0.001))
+                datagrams.send(b"?")
+                datagrams.recv(1)
+    except OSError:
+        return False
+    return True

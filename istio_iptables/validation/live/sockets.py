@@ -1,0 +1,115 @@
+"""sockets: the TCP sockets of this network namespace: /proc/net/tcp (proc(5)) and sock_diag(7)."""
+
+from __future__ import annotations
+
+import struct
+import sys
+
+from ...kernel.netlink.messages import ADDRESS_FAMILIES, NetlinkError, dump
+from ...startup.c_modules import socket
+from ...startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FILES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
+# net/tcp_states.h
+LISTEN, _TIME_WAIT = 0x0A, 0x06
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+# sock_diag.h, inet_diag.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_LISTENING = 1 << 10  # TCP_LISTEN (net/tcp_states.h)
+#: struct inet_diag_req_v2: family, protocol, extensions, padding, states, then struct inet_diag_sockid
+_SOCKETS_OF = struct.Struct("=BBBxI48x")
+#: In struct inet_diag_msg: the socket's own port, and how many connections wait and how many may.
+_OWN_PORT_AT = 4
+_QUEUES = struct.Struct("=II")
+_QUEUES_AT = 56
+_TCP = 6
+
+
+class Connection(Record):
+    """A TCP socket: its own end, the other end, its state (net/tcp_states.h) and the user who has it.
+
+    `waiting` is, of a listening socket, how many connections nobody has accepted yet.
+    """
+
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    state: int
+    waiting: int
+    uid: int
+
+
+def connections(port: int) -> Iterator[Connection]:
+    """Yield every TCP socket with a port at either end; IPv4 within IPv6 (`::ffff:…`) is given as IPv4."""
+    mentioned = f":{port:04X} "  # parsing all of a busy machine's sockets would take a while
+    for path in _FILES:
+        try:
+            file = open(path, encoding="ascii")  # noqa: SIM115  # FileNotFoundError: the kernel has no IPv6
+        except FileNotFoundError:
+            continue
+        with file:
+            for line in file:
+                if mentioned in line:
+                    yield _connection(line.split())
+
+
+def _connection(words: list[str]) -> Connection:
+    waiting = words[4].partition(":")[2]
+    return Connection(_end(words[1]), _end(words[2]), int(words[3], 16), int(waiting, 16), int(words[7]))
+
+
+def _end(text: str) -> tuple[str, int]:
+    """Read `0100007F:1F90`: words of 32 bits in the machine's byte order, as hexadecimal numbers."""
+    address, _, port = text.partition(":")
+    words = (int(address[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(address), 8))
+    packed = b"".join(words)
+    if packed.startswith(_MAPPED):
+        packed = packed[len(_MAPPED) :]
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed), int(port, 16)
+
+
+def answering(peer: tuple[str, int]) -> Connection | None:
+    """Return the socket that a connection from `peer` has arrived at, None if there is none here.
+
+    Looked up twice, as sockets that come and go may hide one in a single reading.
+    """
+    for _ in range(2):
+        found = [c for c in connections(peer[1]) if c.remote == peer and c.state != LISTEN]
+        if found:
+            # What an older connection from the same port has left counts only if there is nothing else.
+            return min(found, key=lambda connection: connection.state == _TIME_WAIT)
+    return None
+
+
+def listening(port: int, addresses: tuple[str, ...]) -> Connection | None:
+    """Return the socket that listens on a port of one of these addresses, None if none does."""
+    for connection in connections(port):
+        if connection.state == LISTEN and connection.local[1] == port and connection.local[0] in addresses:
+            return connection
+    return None
+
+
+def room_at(port: int) -> bool | None:
+    """Tell whether every listener on a TCP port can take one more connection, None if that cannot be known.
+
+    A listener's queue is full when more connections wait in it than its backlog says (listen(2)); the first
+    packet of a further one is then dropped. Like `ss -ltn`; needs no privilege.
+    """
+    full: list[bool] = []
+    for family in ADDRESS_FAMILIES.values():
+        question = _SOCKETS_OF.pack(family, _TCP, 0, _LISTENING)
+        try:
+            answers = dump("list listeners", _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, question)
+        except NetlinkError:
+            continue
+        for answer in answers:
+            waiting, limit = _QUEUES.unpack_from(answer, _QUEUES_AT)
+            if int.from_bytes(answer[_OWN_PORT_AT : _OWN_PORT_AT + 2], "big") == port:
+                full.append(waiting > limit)
+    return not any(full) if full else None

@@ -1,0 +1,387 @@
+"""planning: which connections prove what the settings promise, as far as they can be made inside the pod.
+
+Where a connection has to arrive is not decided here: the rules that the settings mean are asked (fate.py),
+and those connections are chosen that they capture. So every setting counts, whichever rule it became.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, count, islice
+
+from ..policy.terms import IPV6_LOOPBACK, passthrough_source
+from ..rules.lists import union
+from ..rules.model import IPV4, Cidr
+from ..settings.config import Everything
+from ..startup.c_modules import socket
+from ..startup.record import Record
+from .model import Identity, Probe, Skipped
+from .trace import Packet, trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..rules.model import Family, Ruleset
+    from ..settings.config import Config
+    from .model import Kind, Pick, Route
+    from .trace import Outcome
+
+_BECOME = (
+    "add the capabilities SETUID and SETGID to the container, or validate as {proxy}, as Istio does "
+    "(--run-validation --skip-rule-apply)"
+)
+#: Networks that no host has (RFC 5737, 2544, 3849, 9637): dialled first, lest a connection reach somebody.
+_NOBODYS = {
+    "ipv4": (
+        Cidr(4, 0xC0000200, 24),  # 192.0.2.0/24
+        Cidr(4, 0xC6336400, 24),  # 198.51.100.0/24
+        Cidr(4, 0xCB007100, 24),  # 203.0.113.0/24
+        Cidr(4, 0xC6120000, 15),  # 198.18.0.0/15
+    ),
+    "ipv6": (Cidr(6, 0x20010DB8 << 96, 32), Cidr(6, 0x3FFF << 112, 20)),
+}
+#: Where an address is looked for in the end, private networks first; the probe does not get beyond one hop.
+_ANYWHERE = {
+    "ipv4": (
+        Cidr(4, 10 << 24, 8),
+        Cidr(4, 0xAC100000, 12),
+        Cidr(4, 0xC0A80000, 16),
+        Cidr(4, 64 << 24, 2),
+        Cidr(4, 128 << 24, 2),
+    ),
+    "ipv6": (Cidr(6, 0xFD << 120, 8), Cidr(6, 0x2000 << 112, 3)),
+}
+#: The user and the group that have no rights (nobody, nogroup).
+_NOBODY = 65534
+#: How many addresses a probe has, so that it can be dialled again, and how many are drawn to find them.
+_ADDRESSES, _DRAWS = 3, 12
+#: How many members of a list are tried before giving up: each trial goes through all rules.
+_ENOUGH = 8
+
+
+class Situation(Record):
+    """What planning has to know about the process and its network namespace.
+
+    `may_become`: whether it can make connections as anybody else. `addresses` are those of its interfaces, as
+    networks that keep their host bits. `route` finds the interface that leads to an address. `pick`, if
+    given, chooses among addresses that do equally well: connection tracking may still know an earlier probe.
+    """
+
+    identity: Identity
+    may_become: bool
+    addresses: tuple[Cidr, ...]
+    route: Route
+    pick: Pick | None = None
+
+
+class _Target(Record):
+    """A destination, the way to it, and what the rules do with a connection to it."""
+
+    address: int
+    port: int
+    interface: str
+    identity: Identity
+    trace: Outcome
+
+
+def plan(config: Config, ruleset: Ruleset, situation: Situation, port: int) -> tuple[Probe | Skipped, ...]:
+    """Return the probes for a Config and the rules that it means, and the proofs that cannot be had.
+
+    `port` is the one to connect to, where the settings let it be captured; otherwise another one is taken.
+    """
+    planner = _Planner(config, ruleset, situation, port)
+    inbound = [item for family in config.families for item in planner.inbound(family)]
+    outbound = [item for family in config.families for item in planner.outbound(family)]
+    return (*inbound, *outbound)
+
+
+class _Planner:
+    """The planning for one Config, in one situation."""
+
+    def __init__(self, config: Config, ruleset: Ruleset, situation: Situation, port: int) -> None:
+        self._config = config
+        self._ruleset = ruleset
+        self._self = situation.identity
+        self._may_become = situation.may_become
+        self._addresses = situation.addresses
+        self._route = situation.route
+        self._pick = situation.pick
+        self._port = port
+        self._proxy = Identity(config.proxy_uids[0], config.proxy_gids[0])
+
+    # --- inbound ----------------------------------------------------------------------------
+
+    def inbound(self, family: Family) -> list[Probe | Skipped]:
+        """Plan connections of the proxy to its own pod, which count as inbound.
+
+        Of several UIDs the rules send those of the first that way; those of the others that they do, too.
+        """
+        proxies = [self._proxy.replace(uid=uid) for uid in self._config.proxy_uids]
+        dialling = proxies if self._may_become else [self._self]
+        found = [self._inbound_of(family, identity) for identity in dialling]
+        probes = [item for item in found if isinstance(item, Probe)]
+        if probes:
+            return list(probes)
+        possible = [self._inbound_of(family, identity) for identity in proxies]
+        if any(isinstance(item, Probe) for item in possible):  # by somebody whom this process is not
+            return [self._cannot_become("inbound", family)]
+        reason = possible[0]
+        return [Skipped("inbound", family, f"the settings leave it alone: {reason}", "", required=False)]
+
+    def _inbound_of(self, family: Family, identity: Identity) -> Probe | str:
+        """Return the inbound probe as somebody, or the reason why the rules do not capture it."""
+        reason = ""
+        passthrough = passthrough_source(family).address
+        # From ::1, not from ::6 itself, which the kernel would take: the rules return what comes from there.
+        ways = [(passthrough, 0x7F000001 if family == IPV4 else IPV6_LOOPBACK.address)]
+        # The pod's own address does as well, where 127.0.0.6 is among the addresses that stay local.
+        ways += [(own.address, own.address) for own in self._own(family)]
+        for address, origin in ways:
+            for port in self._ports():
+                packet = Packet(family, origin, address, port, "lo", identity)
+                decided = trace(self._ruleset, packet)
+                if decided.port == self._config.inbound_port:
+                    return Probe(
+                        "inbound",
+                        family,
+                        identity,
+                        _text(family, origin),
+                        _text(family, address),
+                        port,
+                        "lo",
+                        self._config.inbound_port,
+                        True,
+                        decided.reason,
+                    )
+                reason = reason or decided.reason
+        return reason
+
+    def _own(self, family: Family) -> list[Cidr]:
+        """Return the pod's own addresses beyond the loopback interface's usual ones."""
+        usual = (Cidr(4, 127 << 24, 8), IPV6_LOOPBACK, passthrough_source(family))
+        link_local = Cidr(6, 0xFE80 << 112, 10)  # not to be dialled without a zone
+        return [
+            own
+            for own in self._addresses
+            if own.family == family
+            and not any(
+                network.version == own.version and network.address <= own.address <= network.last
+                for network in (*usual, link_local)
+            )
+        ]
+
+    # --- outbound ---------------------------------------------------------------------------
+
+    def outbound(self, family: Family) -> list[Probe | Skipped]:
+        """Plan a connection of somebody who is not the proxy to a captured address, and such of the proxy."""
+        stranger = self._stranger()
+        target, straight = self._target(family, stranger)
+        if target is None and straight is None and next(self._destinations(family), None) is None:
+            straight = self._excluded(family, stranger)
+        if target is None and straight is None:
+            why = "no route leads to an address that the settings capture"
+            return [Skipped("outbound", family, why, "", required=False)]
+        if target is None:
+            assert straight is not None
+            dialling = stranger if self._may_become else self._self
+            return [self._probe("outbound", family, straight, dialling, False)]
+        if self._may_become:
+            return [
+                self._probe("outbound", family, target, stranger, True),
+                *self._exemptions(family, target),
+            ]
+        if trace(self._ruleset, self._packet(family, target, self._self)).port == self._config.outbound_port:
+            return [
+                self._probe("outbound", family, target, self._self, True),
+                self._cannot_become("exempt", family),
+            ]
+        why = "only root can dial as somebody who is not the proxy"
+        found: list[Probe | Skipped] = [Skipped("outbound", family, why, "", required=False)]
+        if self._self.uid in self._config.proxy_uids or self._self.gid in self._config.proxy_gids:
+            return [*found, self._probe("exempt", family, target, self._self, False)]
+        return [*found, self._cannot_become("exempt", family)]
+
+    def _exemptions(self, family: Family, target: _Target) -> Iterator[Probe]:
+        """Yield a probe for each UID and each GID of the proxy, apart from each other.
+
+        Each goes with the group, or user, of the stranger who is captured: with both of the proxy, a missing
+        exemption of one is hidden by that of the other. With TPROXY, root with the proxy's GID is the proxy.
+        """
+        stranger = target.identity
+        for uid in dict.fromkeys(self._config.proxy_uids):
+            yield self._probe("exempt-uid", family, target, stranger.replace(uid=uid), False)
+        for gid in dict.fromkeys(self._config.proxy_gids):
+            yield self._probe("exempt-gid", family, target, stranger.replace(gid=gid), False)
+
+    def _probe(self, kind: Kind, family: Family, target: _Target, identity: Identity, arrives: bool) -> Probe:
+        decided = trace(self._ruleset, self._packet(family, target, identity))
+        address, *others = self._addresses_like(family, target, identity)
+        return Probe(
+            kind,
+            family,
+            identity,
+            "",
+            address,
+            target.port,
+            target.interface,
+            self._config.outbound_port,
+            arrives,
+            decided.reason,
+            None if arrives else decided.port,
+            tuple(others),
+        )
+
+    def _addresses_like(self, family: Family, target: _Target, identity: Identity) -> list[str]:
+        """Return addresses near a target that do as well, at random; its own alone if none may be chosen.
+
+        The rules do the same with them, and the same interface leads there. Of a network that this pod is in,
+        no other is taken: that could be a neighbour's.
+        """
+        neighbours = any(
+            own.family == family
+            and own.address >> (own.bits - own.prefix) == target.address >> (own.bits - own.prefix)
+            for own in self._addresses
+        )
+        if self._pick is None or neighbours:
+            return [_text(family, target.address)]
+        first, last = self._around(family, target.address)
+        drawn = [first + self._pick(last - first + 1) for _ in range(_DRAWS)]
+        alike = (address for address in drawn if self._is_like(family, target, identity, address))
+        found = dict.fromkeys(_text(family, address) for address in islice(alike, _ADDRESSES))
+        return [*found] or [_text(family, target.address)]
+
+    def _around(self, family: Family, address: int) -> tuple[int, int]:
+        """Return the first and the last address of the network, or the part of it, that an address is in."""
+        low = 0xFF if family == IPV4 else 0xFFFF
+        first, last = address & ~low | 1, (address | low) - 1
+        for network in self._listed(family):
+            start = network.address >> (network.bits - network.prefix) << (network.bits - network.prefix)
+            if start <= address <= network.last:
+                return max(min(first, address), start), min(max(last, address), network.last)
+        return min(first, address), max(last, address)
+
+    def _is_like(self, family: Family, target: _Target, identity: Identity, address: int) -> bool:
+        other = target.replace(address=address)
+        return (
+            all(
+                trace(self._ruleset, self._packet(family, target, who))
+                == trace(self._ruleset, self._packet(family, other, who))
+                for who in (identity, target.identity)
+            )
+            and self._route(family, _text(family, address)) == target.interface
+        )
+
+    def _packet(self, family: Family, target: _Target, identity: Identity) -> Packet:
+        # No rule but that for 127.0.0.6 and ::6 looks at the source, and the kernel takes neither by itself.
+        return Packet(family, 0, target.address, target.port, target.interface, identity)
+
+    def _target(self, family: Family, stranger: Identity) -> tuple[_Target | None, _Target | None]:
+        """Return a destination that is captured, or else the first one that is left alone."""
+        straight: _Target | None = None
+        for address in self._destinations(family):
+            interface = self._route(family, _text(family, address))
+            if interface is None:
+                continue
+            for port in self._outbound_ports():
+                packet = Packet(family, 0, address, port, interface, stranger)
+                decided = trace(self._ruleset, packet)
+                target = _Target(address, port, interface, stranger, decided)
+                if decided.port == self._config.outbound_port:
+                    return target, straight
+                straight = straight or target
+            if not self._config.outbound_cidrs and not self._config.outbound_ports:
+                break  # none is captured
+        return None, straight
+
+    def _excluded(self, family: Family, stranger: Identity) -> _Target | None:
+        """Return a destination, where the settings exclude all that they would capture."""
+        own = {own.address for own in self._addresses if own.family == family}
+        on_link = [own for own in self._own(family) if own.prefix < own.bits]
+        for network in (*_NOBODYS[family], *on_link[:_ENOUGH]):
+            address = (
+                network.address >> (network.bits - network.prefix) << (network.bits - network.prefix) | 1
+            )
+            interface = self._route(family, _text(family, address))
+            if interface is None or address in own:
+                continue
+            packet = Packet(family, 0, address, self._outbound_ports()[0], interface, stranger)
+            decided = trace(self._ruleset, packet)
+            if decided.port != self._config.outbound_port:
+                return _Target(address, packet.port, interface, stranger, decided)
+        return None
+
+    def _destinations(self, family: Family) -> Iterator[int]:
+        """Yield addresses that might be captured and are no host's, or at least none of this pod's."""
+        listed = self._listed(family)
+        yield from self._free_addresses(listed)
+        if not listed or self._config.outbound_ports:
+            on_link = [own for own in self._own(family) if own.prefix < own.bits]
+            yield from self._free_addresses((*_NOBODYS[family], *on_link[:_ENOUGH], *_ANYWHERE[family]))
+
+    def _listed(self, family: Family) -> tuple[Cidr, ...]:
+        """Return the first of the listed destinations of a family, none if all destinations are captured."""
+        networks = self._config.outbound_cidrs
+        if isinstance(networks, Everything):
+            return ()
+        return tuple(islice((network for network in networks if network.family == family), _ENOUGH))
+
+    def _free_addresses(self, networks: Iterable[Cidr]) -> Iterator[int]:
+        """Yield one address of each network that is neither excluded nor this pod's own."""
+        closed = [(n.address, n.last, n.version) for n in self._config.outbound_cidrs_excluded]
+        closed += [(own.address, own.address, own.version) for own in self._addresses]
+        by_version = {v: union((a, b) for a, b, version in closed if version == v) for v in (4, 6)}
+        for network in networks:
+            first = network.address >> (network.bits - network.prefix) << (network.bits - network.prefix)
+            address = first + 1 if network.prefix < network.bits - 1 else first  # .0 is the network itself
+            for low, high in by_version[network.version]:
+                if low <= address <= high:
+                    address = high + 1
+            if address <= first + (1 << (network.bits - network.prefix)) - 1:
+                yield address
+
+    def _stranger(self) -> Identity:
+        """Return somebody who is not the proxy and whose traffic is captured, if anybody's is.
+
+        This process itself, if it is such a one; so the connection is one that could really happen.
+        """
+        groups, exempt = self._config.owner_groups, set(self._config.proxy_gids)
+        candidates: Iterable[int] = chain((self._self.gid, _NOBODY), count(1))
+        if isinstance(groups, Everything):
+            exempt |= set(self._config.owner_groups_excluded)
+        else:
+            candidates = groups
+        users = chain((self._self.uid, _NOBODY), count(1))
+        uid = next(uid for uid in users if uid not in self._config.proxy_uids)
+        gid = next((gid for gid in candidates if gid not in exempt), self._self.gid)
+        return Identity(uid, gid)
+
+    def _cannot_become(self, kind: Kind, family: Family) -> Skipped:
+        why = f"this process ({self._self}) may not become the proxy ({self._proxy})"
+        proxy = f"UID {self._proxy.uid}"
+        return Skipped(kind, family, why, _BECOME.format(proxy=proxy), required=True)
+
+    # --- ports ------------------------------------------------------------------------------
+
+    def _ports(self) -> tuple[int, ...]:
+        """Return the ports to try: the probe port, unless it has another meaning, and one that has none."""
+        special = {self._config.inbound_port, self._config.outbound_port, self._config.tunnel_port, 53}
+        closed = union((ports.first, ports.last) for ports in self._config.outbound_ports_excluded)
+        wanted = () if self._port in special else (self._port,)
+        free = (
+            port
+            for port in chain(range(15002, 65536), range(1, 15002))
+            if port not in special and not any(first <= port <= last for first, last in closed)
+        )
+        return (*wanted, *islice(free, 1))
+
+    def _outbound_ports(self) -> tuple[int, ...]:
+        """Return the ports to try: those above, or where only some ports are captured, these."""
+        if self._config.outbound_cidrs or not self._config.outbound_ports:
+            return self._ports()
+        return tuple(ports.first for ports in self._config.outbound_ports[:_ENOUGH])
+
+
+def _text(family: Family, address: int) -> str:
+    if family == IPV4:
+        return socket.inet_ntop(socket.AF_INET, address.to_bytes(4, "big"))
+    return socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))

@@ -1,0 +1,258 @@
+"""judging: what a connection that was observed means, in words for whoever is to mend it."""
+
+from __future__ import annotations
+
+from .model import Result, endpoint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..settings.config import Config
+    from .model import Listening, Observation, Probe, Skipped, Status
+
+    Verdict = tuple[Status, str, str, str]  # status, where, meaning, remedy
+
+_SLOW = "give it more time with --probe-timeout"
+_DROPPED = (
+    "look for rules of somebody else that drop it (`nft list ruleset` and `iptables-legacy-save` show all); "
+    "only on a machine that is very slow: give it more time with --probe-timeout"
+)
+_OTHERS = (
+    "the rules are in place: look for rules of somebody else that are in the way (`nft list ruleset` and "
+    "`iptables-legacy-save` show all)"
+)
+_LOOK = "look for rules of somebody else (`nft list ruleset` and `iptables-legacy-save` show all)"
+_DIFF = "`istio-iptables diff`, with the same settings, shows whether the rules are in place"
+_LISTEN = "validate as root, or with the capability NET_BIND_SERVICE if the port is below 1024"
+_SETTINGS = "check that --envoy-port and --inbound-capture-port are those that the rules were made with"
+
+
+def skipped(item: Skipped) -> Result:
+    """Return the result of a proof that was not attempted."""
+    status: Status = "unproven" if item.required else "not-probed"
+    meaning = f"{_SUBJECT[item.kind]} is neither proven nor refuted" if item.required else ""
+    return Result(item, status, item.why, meaning, item.remedy)
+
+
+_SUBJECT = {
+    "inbound": "that inbound traffic gets to the proxy",
+    "outbound": "that outbound traffic gets to the proxy",
+    "exempt": "that the proxy's own traffic is left alone",
+    "exempt-uid": "that the proxy's own traffic is left alone",
+    "exempt-gid": "that the proxy's own traffic is left alone",
+}
+
+
+def judge(probe: Probe, seen: Observation, listening: Listening, *, in_place: bool = False) -> Result:
+    """Return the verdict on a probe. `in_place`: the rules are known to be those that the settings mean."""
+    verdict = _without_a_connection(probe, seen) or _without_a_listener(probe, listening)
+    if verdict is None:
+        compare = _OTHERS if in_place else _DIFF
+        of_its_kind = _positive if probe.arrives else _negative
+        verdict = of_its_kind(probe, seen, listening, compare)
+    status, where, meaning, remedy = verdict
+    return Result(probe, status, where, meaning, remedy, seen)
+
+
+def _without_a_connection(probe: Probe, seen: Observation) -> Verdict | None:
+    """Return the verdict if nothing was dialled at all."""
+    if seen.state == "late":
+        return "unproven", "not dialled to the end", "the time was up", _SLOW
+    if seen.state == "cannot-become":
+        return (
+            "unproven",
+            f"not dialled: this process cannot become {probe.identity}: {seen.error}",
+            f"{_SUBJECT[probe.kind]} is neither proven nor refuted",
+            "add the capabilities SETUID and SETGID to the container, or validate as the proxy's user",
+        )
+    if seen.state == "no-dialler":
+        meaning = f"{_SUBJECT[probe.kind]} is neither proven nor refuted"
+        return "unproven", f"not dialled: {seen.error}", meaning, ""
+    if seen.state == "error" and not probe.arrives:
+        return "unproven", f"not dialled: {seen.error}", "nothing was sent, so nothing is shown", ""
+    return None
+
+
+def _without_a_listener(probe: Probe, listening: Listening) -> Verdict | None:
+    if not listening.problem:
+        return None
+    where = f"port {listening.port} cannot be listened on: {listening.problem}"
+    remedy = _holder_remedy(listening) if listening.taken else _LISTEN
+    return "unproven", where, f"{_SUBJECT[probe.kind]} is neither proven nor refuted", remedy
+
+
+def _holder_remedy(listening: Listening) -> str:
+    return f"see who has port {listening.port} (`ss -tanp 'sport = :{listening.port}'`), then run again"
+
+
+# --- what has to arrive ---------------------------------------------------------------------
+
+
+def _positive(probe: Probe, seen: Observation, listening: Listening, compare: str) -> Verdict:
+    """Judge a connection that has to arrive at the proxy's port."""
+    if seen.state == "connected" and seen.arrived == probe.watched:
+        return _arrived(probe, seen, listening)
+    if listening.stuck and seen.state == "unanswered":
+        return _stuck(probe, listening)
+    where = _where(probe, seen)
+    if seen.state == "reset" and listening.taken:
+        meaning = "somebody took the connection and broke it off before it could be seen who"
+        return "unproven", where, meaning, _holder_remedy(listening)
+    return "fail", where, *_cause(probe, seen, compare)
+
+
+def _arrived(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
+    # What comes from outside goes through other rules than this call: see coverage.
+    shown = (
+        "the proxy's own call to its pod is sent to its inbound port"
+        if probe.kind == "inbound"
+        else "outbound traffic is sent to the proxy"
+    )
+    if listening.taken:
+        holder = "a process" if listening.uid is None else f"a process of UID {listening.uid}"
+        where = f"arrived at port {probe.watched}, where {holder} listens already"
+        meaning = f"{shown}, to a listener which alone can read the original destination: {probe.why}"
+        return "pass", where, meaning, ""
+    where = f"arrived at port {probe.watched}"
+    if seen.original == (probe.address, probe.port):
+        return (
+            "pass",
+            f"{where}, original destination {endpoint(*seen.original)}",
+            f"{shown}: {probe.why}",
+            "",
+        )
+    original = "not readable" if seen.original is None else endpoint(*seen.original)
+    return (
+        "fail",
+        f"{where}, original destination {original}",
+        "the proxy does not learn where connections were going (SO_ORIGINAL_DST)",
+        "see whether connection tracking works here, and whether other rules rewrite destinations, too",
+    )
+
+
+def _stuck(probe: Probe, listening: Listening) -> Verdict:
+    where = f"not answered: at port {listening.port} connections wait that who listens there does not accept"
+    meaning = f"{_SUBJECT[probe.kind]} is neither proven nor refuted"
+    return "unproven", where, meaning, f"see why the process on port {listening.port} accepts nothing"
+
+
+def _cause(probe: Probe, seen: Observation, compare: str) -> tuple[str, str]:
+    """Return the likely cause of a connection's not arriving, and what to do."""
+    if not seen.address_is_here and probe.interface == "lo":
+        return (
+            f"the interface lo has no address {probe.address}, so inbound {_family(probe)} traffic cannot be "
+            "handed to the application",
+            f"apply the rules with {_family(probe)} on (--dual-stack), or run "
+            f"`ip -6 addr add {probe.address}/128 dev lo nodad`",
+        )
+    port = _redirected(probe, seen)
+    if port == probe.watched:
+        meaning = "rules send it to the proxy's port, but it does not get there: something drops it"
+        return meaning, "see that lo is up, and look for a firewall that drops what comes in over it"
+    if port is not None:
+        meaning = f"rules send it to port {port}, but the settings say {probe.watched}"
+        return meaning, _SETTINGS
+    if seen.state == "refused" and seen.sent_to is None:
+        return (
+            f"nobody listens where it went: no rule captures it, or one sends it to a port other than "
+            f"{probe.watched}",
+            compare,
+        )
+    if seen.state == "error":
+        return f"{_family(probe)} connections from here cannot be made", "see addresses, routes and firewall"
+    if seen.state == "unanswered" and not seen.certain:
+        return "the probe was not answered in time: something may drop it", _DROPPED
+    captured = f"{_family(probe)} {'inbound' if probe.kind == 'inbound' else 'outbound'} traffic"
+    if compare == _OTHERS:
+        return f"something keeps the rules from capturing {captured}, or drops it", compare
+    if seen.state == "unanswered":
+        captured += ", or something drops it"
+    return f"no rule captures {captured}", compare
+
+
+# --- what must not arrive -------------------------------------------------------------------
+
+
+def _negative(probe: Probe, seen: Observation, listening: Listening, compare: str) -> Verdict:
+    """Judge a connection that must not be redirected."""
+    where = _where(probe, seen)
+    port = _redirected(probe, seen)
+    if port is not None and port != probe.elsewhere:
+        return "fail", where, *_missing(probe, port, compare)
+    if listening.stuck and seen.state == "unanswered":
+        return _stuck(probe, listening)
+    if seen.state == "reset" and listening.taken:
+        meaning = "somebody took the connection and broke it off before it could be seen who"
+        return "unproven", where, meaning, _holder_remedy(listening)
+    if seen.state == "unanswered" and not seen.certain and seen.sent_to is None:
+        return "unproven", where, "whether it was redirected cannot be told: something may drop it", _DROPPED
+    if seen.state == "refused" and seen.refused_here and not seen.address_is_here and seen.sent_to is None:
+        where = "was refused by this very machine, although the address is not here"
+        return (
+            "unproven",
+            where,
+            "another rule redirects or rejects it",
+            _OTHERS if compare == _OTHERS else _LOOK,
+        )
+    return "pass", where, f"not sent to port {probe.watched}: {probe.why}", ""
+
+
+def _missing(probe: Probe, port: int, compare: str) -> tuple[str, str]:
+    """Return what it means that a connection was redirected that should have been left alone."""
+    who = {"exempt-uid": f"UID {probe.identity.uid}", "exempt-gid": f"GID {probe.identity.gid}"}
+    if probe.kind == "outbound":
+        return f"it is sent to port {port}, but the settings leave it alone: {probe.why}", compare
+    return (
+        f"the exemption of the proxy's own traffic ({who.get(probe.kind, str(probe.identity))}) is missing: "
+        "the proxy's connections come back to it for ever",
+        compare
+        if compare == _OTHERS
+        else f"apply the rules with this user in --proxy-uid and --proxy-gid; {compare}",
+    )
+
+
+def coverage(config: Config) -> tuple[str, ...]:
+    """Return what the probes do not cover, whatever they find."""
+    dns = ("DNS redirection is not tried: the probes are TCP connections",) if config.redirect_dns else ()
+    if not config.captures_inbound:
+        inbound = (
+            "no inbound port is captured (--istio-inbound-ports is empty): the inbound probe shows only "
+            "that what the proxy sends to its own pod is redirected"
+        )
+        return (inbound, *dns)
+    outside = "connections from outside cannot be made from inside the pod, so the rules in PREROUTING"
+    which = "which hand them to the proxy (TPROXY)" if config.tproxy else "which redirect them"
+    instead = "the inbound probe takes the way of the proxy's own calls to its pod"
+    return (f"{outside}, {which}, are not tried: {instead}", *dns)
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+def _redirected(probe: Probe, seen: Observation) -> int | None:
+    """Return the local port that rules sent a connection to, None if none did as far as is known."""
+    if seen.sent_to is not None:
+        return None if seen.sent_to == (probe.address, probe.port) else seen.sent_to[1]
+    if seen.arrived == probe.watched or not seen.address_is_here:
+        return seen.arrived
+    return seen.arrived if seen.arrived != probe.port else None
+
+
+def _where(probe: Probe, seen: Observation) -> str:
+    """Return where a connection got to."""
+    if seen.state == "connected" and seen.arrived is not None:
+        whose = "" if seen.listener_uid is None else f", where a process of UID {seen.listener_uid} listens"
+        return f"arrived at port {seen.arrived}{whose}"
+    if seen.sent_to is not None and _redirected(probe, seen):
+        sent = f"was redirected to {endpoint(*seen.sent_to)}"
+        return f"{sent}, where nobody listens" if seen.state == "refused" else sent
+    if seen.state == "connected":
+        return "arrived outside this network namespace"
+    if seen.state == "unanswered":
+        said = f" ({seen.error})" if seen.error else ""
+        return f"left by {probe.interface} and was not answered{said}" if seen.certain else "was not answered"
+    words = {"refused": "was refused", "reset": "was accepted and reset at once"}
+    return words.get(seen.state, f"could not be dialled: {seen.error}")
+
+
+def _family(probe: Probe) -> str:
+    return {"ipv4": "IPv4", "ipv6": "IPv6"}[probe.family]

@@ -1,0 +1,248 @@
+"""Sandbox: a place for the commands of the documentation, which may write files and start services.
+
+Its root is the machine's, below a layer in memory that takes everything that is written (overlayfs), so a
+page may install into /opt and /etc. With `systemd` a real systemd is process 1 in there, which knows nothing
+of the machine's: its processes, mounts, control groups and network are its own. When a sandbox is left,
+however that happens, its processes, mounts and control groups are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Self
+
+from tests.support import netns
+from tests.support.netns import PREFIX, ROOT, Namespace, Pod
+
+SYSTEMD = Path("/lib/systemd/systemd")
+#: Where docs/virtual-machine.md installs.
+VENV = Path("/opt/istio-iptables")
+LIMIT = 60.0
+
+#: Its arguments: a directory, a folder that is shared with the machine, the name of a control group or `-`,
+#: and what becomes the first process.
+_SCRIPT = r"""
+set -e
+directory=$1 shared=$2 group=$3
+shift 3
+mount -t tmpfs tmpfs "$directory"
+mkdir "$directory/upper" "$directory/work" "$directory/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$directory/upper,workdir=$directory/work" "$directory/root"
+cd "$directory/root"
+mount --bind "$shared" ".$shared"
+mount -t tmpfs tmpfs run
+mkdir run/netns
+if [ -d /run/netns ]; then mount --rbind /run/netns run/netns; fi
+if [ "$group" = - ]; then
+    mount --rbind /dev dev
+    mount --rbind /sys sys
+    mount --rbind /proc proc
+else
+    # The kernel's own settings and devices are the machine's: systemd sees none and writes none.
+    mount -t tmpfs tmpfs dev
+    for device in null zero full random urandom tty; do cp -a /dev/$device dev; done
+    ln -s pts/ptmx dev/ptmx
+    mount -t proc proc proc
+    mount --bind proc/sys proc/sys
+    mount -o remount,bind,ro proc/sys
+    mount -t sysfs -o ro sysfs sys
+    mount -t cgroup2 cgroup2 sys/fs/cgroup
+    # Nor does it start the machine's services: the targets that every unit is ordered by are all there is.
+    for folder in etc/systemd/system lib/systemd/system-generators; do mount -t tmpfs tmpfs $folder; done
+    mkdir "$directory/targets"
+    cp -P lib/systemd/system/*.target "$directory/targets"
+    mount --bind "$directory/targets" lib/systemd/system
+    rm -f etc/machine-id etc/fstab
+fi
+pivot_root . mnt
+cd /
+umount -l /mnt
+exec "$@"
+"""
+
+#: What the machine mounts later, such as a new network namespace, is seen; nothing goes the other way.
+_UNSHARE = ("unshare", "--mount", "--propagation=slave")
+#: A control group of its own, before there is a namespace of control groups, whose root it then is.
+_ENTER_GROUP = """
+    mount -t cgroup2 cgroup2 "$0" && mkdir "$0/$1" && echo $$ >"$0/$1/cgroup.procs" && umount "$0"
+    shift && exec "$@"
+"""
+_REMOVE_GROUP = 'mount -t cgroup2 cgroup2 "$0" && cd "$0" && find "$1" -depth -type d -exec rmdir {} +'
+
+
+class Sandbox:
+    """A context manager; commands run by `run`, in the network namespace that each is given."""
+
+    def __init__(self, namespace: Namespace | None = None, *, systemd: bool = False) -> None:
+        """Make one; a systemd needs the `namespace` that is to be its network."""
+        self._namespace = namespace
+        self._systemd = systemd
+        self._group = f"{PREFIX}{uuid.uuid4().hex[:8]}" if systemd else "-"
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
+            if self._systemd:
+                stack.callback(self._remove_group)
+            self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL if self._systemd else subprocess.PIPE,
+                stderr=subprocess.DEVNULL if self._systemd else None,
+                text=True,
+            )
+            stack.callback(self._stop)
+            self._wait()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _command(self) -> list[str]:
+        if not self._systemd:  # `cat` ends when its input does, that is with this process at the latest
+            keep = ["sh", "-c", "echo ready; exec cat"]
+            return [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), "-", *keep]
+        assert self._namespace
+        unshare = [*_UNSHARE, "--fork", "--kill-child", "--pid", "--cgroup", "--uts", "--ipc"]
+        init = ["env", "-i", "container=unshare", f"PATH={_PATH}", str(SYSTEMD), "--unit=multi-user.target"]
+        outside = ["unshare", "--mount", "sh", "-c", _ENTER_GROUP, self.directory, self._group]
+        inside = [*unshare, "sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), self._group, *init]
+        return [*outside, "nsenter", f"--net=/run/netns/{self._namespace.name}", *inside]
+
+    def _wait(self) -> None:
+        """Wait until commands can be run, and learn the process to run them beside."""
+        self._pid = self._process.pid
+        if not self._systemd:
+            assert self._process.stdout
+            assert self._process.stdout.readline() == "ready\n"
+            return
+        deadline = time.monotonic() + LIMIT
+        while True:
+            assert self._process.poll() is None, "systemd does not start"
+            pid = self._process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            if children and _name_of(children[0]) == "systemd":
+                self._pid = int(children[0])
+                if self.run("systemctl is-system-running --wait").stdout.strip() in ("running", "degraded"):
+                    return
+            assert time.monotonic() < deadline, "systemd does not come up"
+            time.sleep(0.05)
+
+    def _stop(self) -> None:
+        if self._systemd:
+            self._process.kill()  # and with it, by --kill-child, all that is in there
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+        self._process.wait(LIMIT)
+
+    def _remove_group(self) -> None:
+        """Remove the control group, once the last process in it has gone."""
+        command = ["unshare", "--mount", "sh", "-c", _REMOVE_GROUP, self.directory, self._group]
+        deadline = time.monotonic() + LIMIT
+        while (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(0.05)
+
+    def run(
+        self, command: str, namespace: Namespace | None = None, *, merged: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell command inside; `merged` writes its errors to its output, as a terminal has them."""
+        words = ["nsenter", f"--target={self._pid}", "--mount", "--root"]
+        words += ["--pid", "--cgroup", "--uts", "--ipc"] if self._systemd else []
+        namespace = namespace or self._namespace
+        words += [f"--net=/run/netns/{namespace.name}"] if namespace else []
+        return subprocess.run(
+            [*words, "env", "--chdir", str(ROOT), "sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+            text=True,
+            timeout=LIMIT,
+            env=self._environment(),
+            check=False,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Return an environment without settings in it, in which `istio-iptables` is the one under test."""
+        return {
+            "PATH": f"{VENV}/bin:{Path(sys.executable).parent}:{_PATH}",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+            "SYSTEMD_COLORS": "0",
+            "SYSTEMD_PAGER": "",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONPYCACHEPREFIX": netns._bytecode(),
+        }
+
+    def install(self) -> None:
+        """Do what the pip commands of docs/virtual-machine.md do, without a package index.
+
+        Copies, since a hardened service sees no home directories, and Python and this one may be in one.
+        """
+        packages = ["istio_iptables", "iptc", "libxtwrapper", "libxtables_exit", "yaml", "_yaml"]
+        sources = [path for name in packages for path in _files_of(name)]
+        words = " ".join(map(str, dict.fromkeys(sources)))
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        packages_folder = f"{VENV}/lib/python{version}/site-packages"
+        script = f"""
+            mkdir -p {VENV}/bin {packages_folder} /opt/python
+            mount --bind {sys.base_prefix} /opt/python
+            echo /opt/python/lib >/etc/ld.so.conf.d/python.conf  # if it was built with --enable-shared
+            ldconfig
+            ln -s /opt/python/bin/python{version} {VENV}/bin/python
+            echo 'home = /opt/python/bin' >{VENV}/pyvenv.cfg
+            cp -a {words} {packages_folder}
+            printf '%s\\n' '#!{VENV}/bin/python' 'import sys' 'from istio_iptables.__main__ import main' \
+                'sys.exit(main())' >{VENV}/bin/istio-iptables
+            chmod 755 {VENV}/bin/istio-iptables
+        """
+        done = self.run(f"{{ set -e; {script}\n}}")
+        assert done.returncode == 0, done.stderr
+
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _name_of(pid: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _files_of(package: str) -> list[Path]:
+    """Return the files or the folder of a package of this environment, nothing if it is not there."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.origin:
+        return []
+    path = Path(spec.origin)
+    return [path.parent if path.name == "__init__.py" else path]
+
+
+@functools.cache
+def why_no_systemd() -> str:
+    """Return why a sandbox cannot have a systemd, or nothing if it can."""
+    if not SYSTEMD.exists():
+        return "systemd is not installed"
+    with Path("/proc/filesystems").open() as file:
+        return "" if "cgroup2" in file.read() else "the kernel has no cgroup2"
+
+
+#: The pods that a page may ask for: whether they have IPv4 and IPv6 addresses.
+SCENES = {"ipv4": (True, False), "ipv6": (False, True), "dual-stack": (True, True), "machine": (True, False)}
+
+
+def pod_of(scene: str) -> Pod:
+    """Make the pod of a scene."""
+    ipv4, ipv6 = SCENES[scene]
+    return Pod(ipv4=ipv4, ipv6=ipv6)
