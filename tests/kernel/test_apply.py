@@ -161,7 +161,7 @@ def test_changed_settings_are_shown_and_change_nothing(backend: str) -> None:
             assert other.returncode == 3, other.stderr
             lines = other.stdout.splitlines()
             for family in FAMILIES:
-                assert f"@ {family} nat ({variant})" in lines
+                assert f"@ {family} nat (iptables-{variant})" in lines
             assert lines.count("--A ISTIO_INBOUND -p tcp -m tcp --dport 80 -j ISTIO_IN_REDIRECT") == 2
             assert lines.count("+-A ISTIO_INBOUND -p tcp -m tcp --dport 81 -j ISTIO_IN_REDIRECT") == 2
             assert scratch.state(counters=True) == before

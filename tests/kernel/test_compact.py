@@ -90,7 +90,7 @@ def test_compact_or_not_is_a_difference_both_ways(backend: str) -> None:
             shown = scratch.tool(*arguments, *other)
             assert shown.returncode == 3
             for family in FAMILIES:
-                assert f"@ {family} nat ({variant})" in shown.stdout
+                assert f"@ {family} nat (iptables-{variant})" in shown.stdout
             multiport = "-A ISTIO_OUTPUT -p tcp -m multiport --dports 1,3,5,7 -j RETURN"
             assert f"{'-' if this else '+'}{multiport}" in shown.stdout.splitlines()
             assert rules_of(scratch) == state

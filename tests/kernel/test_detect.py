@@ -190,8 +190,8 @@ def test_changing_the_variant(start: Variant, sort: list[str]) -> None:
         shown = scratch.tool("--force-iptables-binary", end, *sort)
         assert shown.returncode == 3
         for family in FAMILIES:
-            assert f"@ {family} nat ({start})" in shown.stdout
-            assert f"@ {family} nat ({end})" in shown.stdout
+            assert f"@ {family} nat (iptables-{start})" in shown.stdout
+            assert f"@ {family} nat (iptables-{end})" in shown.stdout
         assert scratch.state(counters=True) == before
         scratch.apply("--force-iptables-binary", end, *sort, "--reconcile")
         assert rules_of_ours(scratch, end) == rules

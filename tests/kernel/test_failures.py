@@ -541,7 +541,7 @@ def test_rules_that_others_add_meanwhile_are_not_lost() -> None:
 #: The tool, waiting for locks half a second instead of ten.
 IMPATIENT = """
 import sys
-from istio_iptables.backends.lock import Locks
+from istio_iptables.kernel.lock import Locks
 Locks.__init__.__kwdefaults__["wait_limit"] = 0.5
 from istio_iptables.__main__ import main
 sys.exit(main())

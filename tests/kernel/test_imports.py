@@ -24,7 +24,7 @@ sys.exit(status)
 LOAD = """
 import sys
 before = set(sys.modules)
-from istio_iptables.backends.iptc_loader import load
+from istio_iptables.kernel.xtables.iptc_loader import load
 load(sys.argv[1])
 print(*sorted(set(sys.modules) - before))
 """

@@ -19,7 +19,7 @@ pytestmark = KERNEL
 #: Read a table by libiptc's own functions and print what legacy_tables.read returns.
 BY_LIBIPTC = """
 import ctypes, struct, sys
-from istio_iptables.backends.iptc_loader import load
+from istio_iptables.kernel.xtables.iptc_loader import load
 family, name = sys.argv[1:]
 table = load(family)(name, autocommit=False)
 calls, handle = table._iptc, table._handle

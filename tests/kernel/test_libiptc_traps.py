@@ -165,7 +165,7 @@ def test_ipv4_and_ipv6_in_one_process_break(scratch: Scratch) -> None:
     assert rules_of(scratch) == expected(wanted, ipv6=True)
     with scratch.inside(), Machine() as machine:
         prepare(machine, rules("--dual-stack")).apply()
-        workers = machine._legacy._workers  # type: ignore[attr-defined]
+        workers = machine._backends["iptables-legacy"]._workers  # type: ignore[attr-defined]
         assert len({os.getpid(), *(worker._pid for worker in workers.values())}) == 3
 
 
@@ -330,7 +330,7 @@ def test_a_bad_value_longjmps_through_python(scratch: Scratch) -> None:
     """No value reaches the C parsers: the library's rules, matches and targets are never made."""
     code = """
 import os, sys
-from istio_iptables.backends import libiptc
+from istio_iptables.kernel.xtables import libiptc
 load = libiptc.load
 def forbidden(*_, **__):
     os.write(2, b"an object of the library was made")
@@ -358,8 +358,8 @@ def test_without_cap_net_admin_it_may_call_exit_from_c(scratch: Scratch) -> None
     scratch.apply("--dual-stack")
     code = """
 from istio_iptables import KernelError
-from istio_iptables.backends.libiptc import Libiptc
-from istio_iptables.edit import TableEdit, CreateChain
+from istio_iptables.kernel.xtables.libiptc import Libiptc
+from istio_iptables.rules.edit import TableEdit, CreateChain
 backend = Libiptc()
 for family in ("ipv4", "ipv6"):
     edit = TableEdit(family, "nat", (CreateChain("X"),))
@@ -438,7 +438,7 @@ def audit(event, arguments):
 for name in ("setuptools", "distutils", "pkg_resources", "_distutils_hack"):
     sys.modules[name] = None  # an import of it fails
 sys.addaudithook(audit)
-from istio_iptables.backends.iptc_loader import load
+from istio_iptables.kernel.xtables.iptc_loader import load
 assert (load("ipv4").__name__, load("ipv6").__name__) == ("Table", "Table6")
 print(started)
 """
@@ -471,7 +471,7 @@ def test_xtables_libdir_is_not_leaked_to_children(scratch: Scratch, given: str) 
     """iptables-restore knows better where its extensions are; what the user has set stays."""
     code = """
 import os, subprocess, sys
-from istio_iptables.backends.iptc_loader import load
+from istio_iptables.kernel.xtables.iptc_loader import load
 load("ipv4")
 print(os.environ.get("XTABLES_LIBDIR", ""))
 sys.stdout.flush()
@@ -489,7 +489,7 @@ def test_a_process_of_ours_that_is_killed_leaves_no_process_behind(scratch: Scra
     def hold() -> int:
         with scratch.inside(), Machine() as machine:
             prepare(machine, rules("--dual-stack")).apply()
-            workers = machine._legacy._workers.values()  # type: ignore[attr-defined]
+            workers = machine._backends["iptables-legacy"]._workers.values()  # type: ignore[attr-defined]
             written.write_text(" ".join(str(worker._pid) for worker in workers))
             os.kill(os.getpid(), 9)
         return 0

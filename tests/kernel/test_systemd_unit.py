@@ -98,7 +98,7 @@ EVERYTHING = ("istio-inbound-interception-mode: TPROXY", "dual-stack: true", "re
         ("libiptc", EVERYTHING),
         ("iptables-legacy-restore", ("force-iptables-binary: legacy", *EVERYTHING)),
         ("iptables-nft-restore", ("force-iptables-binary: nft", *EVERYTHING)),
-        ("nft", ("native-nftables: true", *EVERYTHING)),
+        ("nftables", ("native-nftables: true", *EVERYTHING)),
     ],
 )
 def test_every_backend_works_in_the_cage(machine, backend, settings):

@@ -164,7 +164,7 @@ def test_a_config_is_immutable():
         config.replace(nonsense=1)
     with pytest.raises(TypeError, match=r"missing [0-9]+ required .*argument"):
         Config()  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="takes .*3"):
+    with pytest.raises(TypeError, match=r"takes .*3"):
         Table("ipv4", "nat", (), ())  # type: ignore[call-arg]
 
 
