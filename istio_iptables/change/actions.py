@@ -51,15 +51,15 @@ class EditTable(Record):
         return tuple(name for name in touched if not self.after.chain(name).rules)
 
     @property
-    def takes_away(self) -> bool:
+    def is_removal(self) -> bool:
         """True if it takes something away, and does not take inbound traffic over from another table."""
-        gained = captors(self.after) - captors(self.before)
+        gained = inbound_captures(self.after) - inbound_captures(self.before)
         return self.edit.detaches and not gained
 
     @property
-    def gives_up(self) -> bool:
+    def releases_inbound(self) -> bool:
         """True if inbound traffic that it captured before is for another table to capture."""
-        return bool(captors(self.before) - captors(self.after))
+        return bool(inbound_captures(self.before) - inbound_captures(self.after))
 
     def __str__(self) -> str:
         rules = self.edit.rules_added()
@@ -158,11 +158,11 @@ class Live(Record):
         return (rule.target for chain in chains for rule in chain.rules)
 
 
-def captors(table: Table | NativeTable) -> frozenset[Target]:
+def inbound_captures(table: Table | NativeTable) -> frozenset[Target]:
     """Return the targets by which a table of ours sends inbound traffic to the proxy."""
     if isinstance(table, Table):
-        start, ours_only = "PREROUTING", [c for c in table.chains if is_owned(c) or c.name == "PREROUTING"]
-        rules_of = {chain.name: chain.rules for chain in ours_only}
+        start, chains = "PREROUTING", [c for c in table.chains if is_owned(c) or c.name == "PREROUTING"]
+        rules_of = {chain.name: chain.rules for chain in chains}
     else:
         start, rules_of = "prerouting", {chain.name: chain.rules for chain in table.chains}
     found: set[Target] = set()

@@ -26,7 +26,7 @@ from .actions import (
     EditTable,
     Live,
     RemoveObject,
-    captors,
+    inbound_captures,
 )
 
 TYPE_CHECKING = False
@@ -71,11 +71,15 @@ def make_plan(live: Live, wanted: Ruleset, location: Location, *, rewrite: bool 
         for where in IPTABLES_LOCATIONS
         for action in _table_actions(live, wanted if where == location else Ruleset(), where, rewrite)
     ]
-    adding = [action for action in edits if not action.takes_away]
-    removing = [action for action in edits if action.takes_away]
+    adding = [action for action in edits if not action.is_removal]
+    removing = [action for action in edits if action.is_removal]
     removing.sort(
         # raw last, since nat relies on its zones; a table that gives inbound traffic up after the others
-        key=lambda action: (action.edit.table == "raw", action.gives_up, -TABLES.index(action.edit.table))
+        key=lambda action: (
+            action.edit.table == "raw",
+            action.releases_inbound,
+            -TABLES.index(action.edit.table),
+        )
     )
     # A routing rule comes after the route that it leads to, and goes before it: without the route it might be
     # a stranger's, so a run that is killed in between must not leave it behind.
@@ -108,7 +112,7 @@ def _native_actions(live: Live, wanted: Ruleset, location: Location, rewrite: bo
     same = [] if rewrite else [table for table in live.native if table in after]
     before = tuple(table for table in live.native if table not in same)
     after = tuple(table for table in after if table not in same)
-    late = _giving_up_to_earlier(before, after) if before and after else frozenset()
+    late = _releasing_to_earlier(before, after) if before and after else frozenset()
     parts = [
         EditNative(
             tuple(table for table in before if (table.name in late) == is_late),
@@ -119,11 +123,11 @@ def _native_actions(live: Live, wanted: Ruleset, location: Location, rewrite: bo
     return [part for part in parts if part.before or part.after]
 
 
-def _giving_up_to_earlier(before: Iterable[NativeTable], after: Iterable[NativeTable]) -> frozenset[str]:
+def _releasing_to_earlier(before: Iterable[NativeTable], after: Iterable[NativeTable]) -> frozenset[str]:
     """Return the names of the tables that give inbound traffic up to one that packets meet before them."""
     from ..rules.istio import NATIVE_TABLES
 
-    had, have = ({table.name: captors(table) for table in tables} for tables in (before, after))
+    had, have = ({table.name: inbound_captures(table) for table in tables} for tables in (before, after))
     none: frozenset[Target] = frozenset()
     late = set()
     met_earlier_gains = False

@@ -80,7 +80,7 @@ def _native_differences(
 def _lines(table: Table) -> tuple[str, ...]:
     """Return the rules of a table, chains by name, in words that do not depend on who printed them."""
     return tuple(
-        f"-A {chain.name} {' '.join(_sorted_words(rule))}"
+        f"-A {chain.name} {' '.join(_sorted_args(rule))}"
         for chain in sorted(table.chains, key=lambda chain: chain.name)
         for rule in chain.in_order
     )
@@ -90,14 +90,14 @@ def _lines(table: Table) -> tuple[str, ...]:
 _BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, OutInterface, Transport)
 
 
-def _sorted_words(rule: Rule) -> list[str]:
-    def location(match: Match) -> tuple[int, str]:
+def _sorted_args(rule: Rule) -> list[str]:
+    def order(match: Match) -> tuple[int, str]:
         kind, others = type(match), len(_BASIC_MATCHES)
         if kind in _BASIC_MATCHES:
             return _BASIC_MATCHES.index(kind), repr(match)
         return others + (kind is Comment), repr(match)  # we write the comment last
 
-    return rule_args(rule.replace(matches=tuple(sorted(rule.matches, key=location))))
+    return rule_args(rule.replace(matches=tuple(sorted(rule.matches, key=order))))
 
 
 def text(plan: Plan, *, colour: bool = False) -> str:

@@ -1,7 +1,7 @@
-"""words: a typed rule as the options of iptables(8), and those options as a typed rule.
+"""iptables_args: a typed rule as the options of iptables(8), and those options as a typed rule.
 
 Both the writers of text and the parser of iptables-save go through here, so what one writes
-the other reads. What this tool never writes is kept as the words it came in.
+the other reads. What this tool never writes is kept as the arguments that it was read from.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ _FULL_MASK = 0xFFFFFFFF
 _STATES = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT")
 
 
-# --- rule -> words --------------------------------------------------------------------------
+# --- rule -> arguments ---------------------------------------------------------------------
 
 
 def rule_args(rule: Rule) -> list[str]:
-    """Return the rule's matches and target as iptables options, each word one argument."""
-    words: list[str] = []
+    """Return the rule's matches and target as iptables options, one argument each."""
+    args: list[str] = []
     ports_loaded = False
     protocol = next((m.protocol for m in rule.matches if isinstance(m, Transport)), "")
     for match in rule.matches:
-        module, negated, options = _MATCH_WORDS[type(match)](match)
+        module, negated, options = _MATCH_ARGS[type(match)](match)
         if module == "protocol":  # one match has source and destination ports; others stand once each
             module, ports_loaded = "" if ports_loaded else protocol, True
         if module:
-            words += ["-m", module]
-        words += ["!", *options] if negated else options
-    return words + _TARGET_WORDS[type(rule.target)](rule.target)
+            args += ["-m", module]
+        args += ["!", *options] if negated else options
+    return args + _TARGET_ARGS[type(rule.target)](rule.target)
 
 
 def _mark_text(value: int, mask: int) -> str:
     return f"{value:#x}" if mask == _FULL_MASK else f"{value:#x}/{mask:#x}"
 
 
-_Words = tuple[str, bool, list[str]]
+_MatchArgs = tuple[str, bool, list[str]]
 
 #: For each kind of match: the module to load with -m ("protocol" is the tcp or udp match,
 #: "" none), whether it is negated, and its options.
-_MATCH_WORDS: Mapping[type, Callable[[Any], _Words]] = {
+_MATCH_ARGS: Mapping[type, Callable[[Any], _MatchArgs]] = {
     InInterface: lambda m: ("", m.negated, ["-i", m.name]),
     OutInterface: lambda m: ("", m.negated, ["-o", m.name]),
     Source: lambda m: ("", m.negated, ["-s", str(m.cidr)]),
@@ -92,10 +92,10 @@ _MATCH_WORDS: Mapping[type, Callable[[Any], _Words]] = {
         ["--ctstate", ",".join(state for state in _STATES if state in m.states)],
     ),
     Comment: lambda m: ("comment", False, ["--comment", m.text]),
-    ForeignMatch: lambda m: ("", False, list(m.words)),
+    ForeignMatch: lambda m: ("", False, list(m.args)),
 }
 
-_TARGET_WORDS: Mapping[type, Callable[[Any], list[str]]] = {
+_TARGET_ARGS: Mapping[type, Callable[[Any], list[str]]] = {
     Jump: lambda t: ["-g" if t.goto else "-j", t.chain],
     Verdict: lambda t: ["-j", t.name],
     Redirect: lambda t: ["-j", "REDIRECT", "--to-ports", str(t.port)],
@@ -111,75 +111,75 @@ _TARGET_WORDS: Mapping[type, Callable[[Any], list[str]]] = {
         f"{t.mark:#x}/{_FULL_MASK:#x}",
     ],
     ConntrackZone: lambda t: ["-j", "CT", "--zone", str(t.zone)],
-    ForeignTarget: lambda t: list(t.words),
+    ForeignTarget: lambda t: list(t.args),
 }
 
 
-# --- words -> rule --------------------------------------------------------------------------
+# --- arguments -> rule ---------------------------------------------------------------------
 
 
 class _Unknown(Exception):
-    """A word that this tool never writes."""
+    """An argument that this tool never writes."""
 
 
-def matches_and_target(words: Sequence[str], chains: Container[str]) -> tuple[tuple[Match, ...], Target]:
+def matches_and_target(args: Sequence[str], chains: Container[str]) -> tuple[tuple[Match, ...], Target]:
     """Read iptables options, as iptables-save prints them, into matches and a target.
 
     `chains` are the table's chains, to tell a jump from a target extension. A rule with any option
-    that this tool never writes keeps all its matches as words, but for comments.
+    that this tool never writes keeps all its matches as arguments, but for comments.
     """
-    at = _target_at(words)
-    target = _target(list(words[at:]), chains)
+    at = _target_at(args)
+    target = _target(list(args[at:]), chains)
     try:
-        return _matches(words[:at]), target
+        return _matches(args[:at]), target
     except (_Unknown, ValueError, IndexError, OSError):  # OSError: no address, says inet_pton
-        return _foreign_matches(words[:at]), target
+        return _foreign_matches(args[:at]), target
 
 
 #: Options whose value may look like an option.
 _TEXT_OPTIONS = ("-i", "-o", "--comment", "--string", "--hex-string", "--log-prefix")
 
 
-def _target_at(words: Sequence[str]) -> int:
+def _target_at(args: Sequence[str]) -> int:
     """Return where the target begins: at -j or -g, or at the end."""
     at = 0
-    while at < len(words) and words[at] not in ("-j", "-g"):
-        at += 2 if words[at] in _TEXT_OPTIONS else 1
-    return min(at, len(words))
+    while at < len(args) and args[at] not in ("-j", "-g"):
+        at += 2 if args[at] in _TEXT_OPTIONS else 1
+    return min(at, len(args))
 
 
-def _matches(words: Sequence[str]) -> tuple[Match, ...]:
+def _matches(args: Sequence[str]) -> tuple[Match, ...]:
     matches: list[Match] = []
     module, negated, at = "", False, 0
-    while at < len(words):
-        word = words[at]
-        if word == "!":
+    while at < len(args):
+        arg = args[at]
+        if arg == "!":
             negated, at = True, at + 1
             continue
-        if at + 1 >= len(words):
-            raise _Unknown(word)
-        if word == "-m":
-            module = words[at + 1]
-        elif module == "connmark" and word == "--mark":
-            value, mask = _value_and_mask(words[at + 1])
+        if at + 1 >= len(args):
+            raise _Unknown(arg)
+        if arg == "-m":
+            module = args[at + 1]
+        elif module == "connmark" and arg == "--mark":
+            value, mask = _value_and_mask(args[at + 1])
             matches.append(ConnectionMark(value, mask, negated))
-        elif word in _OPTION_MATCHES:
-            matches.append(_OPTION_MATCHES[word](words[at + 1], negated))
+        elif arg in _OPTION_MATCHES:
+            matches.append(_OPTION_MATCHES[arg](args[at + 1], negated))
         else:
-            raise _Unknown(word)
+            raise _Unknown(arg)
         negated, at = False, at + 2
     return tuple(matches)
 
 
-def _foreign_matches(words: Sequence[str]) -> tuple[Match, ...]:
-    """Keep matches as words, comments apart: they tell whose a rule is."""
+def _foreign_matches(args: Sequence[str]) -> tuple[Match, ...]:
+    """Keep matches as arguments, comments apart: they tell whose a rule is."""
     rest, comments, at = [], [], 0
-    while at < len(words):
-        if words[at : at + 3] == ["-m", "comment", "--comment"] and at + 3 < len(words):
-            comments.append(Comment(words[at + 3]))
+    while at < len(args):
+        if args[at : at + 3] == ["-m", "comment", "--comment"] and at + 3 < len(args):
+            comments.append(Comment(args[at + 3]))
             at += 4
         else:
-            rest.append(words[at])
+            rest.append(args[at])
             at += 1
     return (ForeignMatch(tuple(rest)), *comments)
 
@@ -232,20 +232,20 @@ _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
 }
 
 
-def _target(words: list[str], chains: Container[str]) -> Target:
-    if len(words) < 2:
-        return ForeignTarget(tuple(words))
-    how, name, options = words[0], words[1], words[2:]
+def _target(args: list[str], chains: Container[str]) -> Target:
+    if len(args) < 2:
+        return ForeignTarget(tuple(args))
+    how, name, options = args[0], args[1], args[2:]
     if name in chains and not options:
         return Jump(name, how == "-g")
     if how == "-g":
-        return ForeignTarget(tuple(words))
+        return ForeignTarget(tuple(args))
     if name in ("ACCEPT", "DROP", "RETURN") and not options:
         return Verdict(name)  # type: ignore[arg-type]  # one of the three, as just compared
     try:
         return _extension(name, options)
     except (_Unknown, ValueError):
-        return ForeignTarget(tuple(words))
+        return ForeignTarget(tuple(args))
 
 
 def _extension(name: str, options: list[str]) -> Target:

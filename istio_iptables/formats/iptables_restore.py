@@ -61,18 +61,18 @@ def _counted(rule: Rule, line: str) -> str:
 
 
 def _specification(rule: Rule) -> str:
-    return " ".join(_quoted(word) for word in rule_args(rule))
+    return " ".join(_quoted(arg) for arg in rule_args(rule))
 
 
 #: What needs no quotes in a word of iptables-restore.
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:/+!@%*=")
 
 
-def _quoted(word: str) -> str:
-    """Quote a word as iptables-restore takes it: in double quotes, with a backslash before both."""
-    if word and _PLAIN.issuperset(word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _quoted(arg: str) -> str:
+    """Quote an argument as iptables-restore takes it: in double quotes, with a backslash before both."""
+    if arg and _PLAIN.issuperset(arg):
+        return arg
+    return '"' + arg.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -115,15 +115,15 @@ def _rule(line: str, chains: dict[str, list[str]]) -> Rule:
         packets, _, size = line[1 : line.index("]")].partition(":")
         counters = Counters(int(packets), int(size))
         line = line[line.index("]") + 2 :]
-    matches, target = matches_and_target(split_words(line)[2:], chains)
+    matches, target = matches_and_target(split_args(line)[2:], chains)
     return Rule(matches, target, counters=counters)
 
 
-def split_words(line: str) -> list[str]:
-    """Split a line of iptables-save at blanks, but not within words that stand in double quotes."""
+def split_args(line: str) -> list[str]:
+    """Split a line of iptables-save into arguments at blanks, but not within double quotes."""
     if '"' not in line:
         return line.split()
-    words: list[str] = []
+    args: list[str] = []
     word: list[str] = []
     quoted = escaped = started = False
     for character in line:
@@ -138,9 +138,9 @@ def split_words(line: str) -> list[str]:
             quoted, started = not quoted, True
         elif character == " " and not quoted:
             if started:
-                words.append("".join(word))
+                args.append("".join(word))
             word, started = [], False
         else:
             word.append(character)
             started = True
-    return [*words, "".join(word)] if started else words
+    return [*args, "".join(word)] if started else args

@@ -98,8 +98,8 @@ def _emptied(table: NativeTable, text: _Text) -> list[str]:
     gone = [extra.rpartition(" ")[::2] for extra in table.extras]  # first: a map may lead to chains
     gone += [("chain", chain.name) for chain in table.chains if chain.name not in kept]
     gone += [("set", name) for name in sorted(_own_sets(table) - text.named.keys())]
-    whose = f"{NATIVE_FAMILY} {table.name}"
-    return [f"flush table {whose}", *(f"delete {kind} {whose} {name}" for kind, name in gone)]
+    of_table = f"{NATIVE_FAMILY} {table.name}"
+    return [f"flush table {of_table}", *(f"delete {kind} {of_table} {name}" for kind, name in gone)]
 
 
 #: What somebody may have put into a table that can be taken out by its name (nft(8)).
@@ -122,7 +122,7 @@ class _Text:
         self._chains: list[str] = []
         for number, chain in enumerate(table.chains if not table.text else ()):
             self._chains += [*([""] if number else []), f"\tchain {chain.name} {{"]
-            self._chains += [f"\t\t{hook_words(chain.hook)}"] if chain.hook else []
+            self._chains += [f"\t\t{hook_line(chain.hook)}"] if chain.hook else []
             for rule in chain.rules:
                 self._chains += [f"\t\t# {rule.reason}"] if explain and rule.reason else []
                 self._chains += [f"\t\t{line}" for line in rule_lines(rule, named=self.named)]
@@ -151,7 +151,7 @@ class _Text:
         return "".join(f"{line}\n" for line in whole)
 
 
-def hook_words(hook: Hook) -> str:
+def hook_line(hook: Hook) -> str:
     """Return the line that makes a chain a base chain."""
     return f"type {hook.kind} hook {hook.hook} priority {hook.priority}; policy {hook.policy};"
 
@@ -164,7 +164,7 @@ def table_lines(table: NativeTable) -> Iterator[str]:
     yield from table.extras
     for chain in sorted(table.chains, key=lambda chain: chain.name):
         if chain.hook:
-            yield f"{chain.name}: {hook_words(chain.hook)}"
+            yield f"{chain.name}: {hook_line(chain.hook)}"
         elif not chain.rules:
             yield f"{chain.name}: (no rules)"
         for rule in chain.rules:
@@ -193,27 +193,27 @@ def rule_lines(
 
     With `named`, sets that need a name are put there and stand in the rule by that name.
     """
-    words: _Words = []
-    comments: _Words = []
+    parts: _Parts = []
+    comments: _Parts = []
     for match in rule.matches:
-        (comments if isinstance(match, Comment) else words).extend(_MATCH[type(match)](match))
-    words.append(_counter(rule.counters) if counted else "counter")
-    words += _TARGET[type(rule.target)](rule.target)
+        (comments if isinstance(match, Comment) else parts).extend(_MATCH[type(match)](match))
+    parts.append(_counter(rule.counters) if counted else "counter")
+    parts += _TARGET[type(rule.target)](rule.target)
     if named is not None:
-        named.update((word.name, word) for word in words if isinstance(word, _Set) and word.name)
-        words = [f"@{word.name}" if isinstance(word, _Set) and word.name else word for word in words]
-    return _lines([*words, *comments], members_a_line)
+        named.update((part.name, part) for part in parts if isinstance(part, _Set) and part.name)
+        parts = [f"@{part.name}" if isinstance(part, _Set) and part.name else part for part in parts]
+    return _lines([*parts, *comments], members_a_line)
 
 
-def _lines(words: Iterable[str | _Set], members_a_line: int) -> list[str]:
+def _lines(parts: Iterable[str | _Set], members_a_line: int) -> list[str]:
     """Join words; a set may take several lines."""
     lines = [""]
-    for word in words:
+    for part in parts:
         start = lines[-1] + " " if lines[-1] else ""
-        if isinstance(word, str):
-            lines[-1] = start + word
+        if isinstance(part, str):
+            lines[-1] = start + part
             continue
-        members = word.members
+        members = part.members
         if len(members) <= _MEMBERS_A_LINE:
             lines[-1] = f"{start}{{ {', '.join(members)} }}"
         else:
@@ -230,7 +230,7 @@ def _counter(counters: Counters) -> str:
     return f"counter packets {counters.packets} bytes {counters.bytes}"
 
 
-_Words = list[str | _Set]
+_Parts = list[str | _Set]
 
 
 def _operator(negated: bool) -> list[str]:
@@ -264,26 +264,26 @@ def _address_range(version: int) -> Callable[[int, int], str]:
     return text
 
 
-def _addresses(match: Addresses) -> _Words:
+def _addresses(match: Addresses) -> _Parts:
     values = _values(match, _address_range(_VERSION[match.family]))
     return [_PROTOCOL[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
 
 
-def _ports(match: Ports) -> _Words:
+def _ports(match: Ports) -> _Parts:
     values = _values(match, _number_range)
     return [match.protocol, f"{_SIDE[match.direction]}port", *_operator(match.negated), values]
 
 
-def _owners(match: Owners) -> _Words:
+def _owners(match: Owners) -> _Parts:
     key = "skuid" if match.kind == "user" else "skgid"
     return ["meta", key, *_operator(match.negated), _values(match, _number_range)]
 
 
-def _interface(key: str) -> Callable[[InInterface | OutInterface], _Words]:
-    def words(match: InInterface | OutInterface) -> _Words:
+def _interface(key: str) -> Callable[[InInterface | OutInterface], _Parts]:
+    def parts(match: InInterface | OutInterface) -> _Parts:
         return [key, *_operator(match.negated), _interface_name(match.name)]
 
-    return words
+    return parts
 
 
 def _interface_name(name: str) -> str:
@@ -297,19 +297,19 @@ def _interface_name(name: str) -> str:
     return f'"{name[:-1]}\\*"' if name.endswith("*") else f'"{name}"'
 
 
-def _mark(key: str) -> Callable[[Mark | ConnectionMark], _Words]:
-    def words(match: Mark | ConnectionMark) -> _Words:
+def _mark(key: str) -> Callable[[Mark | ConnectionMark], _Parts]:
+    def parts(match: Mark | ConnectionMark) -> _Parts:
         return [key, *_operator(match.negated), f"{match.value:#x}"]
 
-    return words
+    return parts
 
 
-def _state(match: ConntrackState) -> _Words:
+def _state(match: ConntrackState) -> _Parts:
     states = ",".join(sorted(state.lower() for state in match.states))
     return ["ct state", *_operator(match.negated), states]
 
 
-_MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
+_MATCH: Mapping[type[Match], Callable[[Any], _Parts]] = {
     NfProto: lambda match: ["meta nfproto", match.family],
     Addresses: _addresses,
     Ports: _ports,
@@ -321,15 +321,15 @@ _MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
     ConnectionMark: _mark("ct mark"),
     ConntrackState: _state,
     Comment: lambda match: [f'comment "{match.text}"'],
-    ForeignMatch: lambda match: list(match.words),
+    ForeignMatch: lambda match: list(match.args),
 }
 
 
-def _tproxy(target: FamilyTProxy) -> _Words:
+def _tproxy(target: FamilyTProxy) -> _Parts:
     return [f"tproxy {_PROTOCOL[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
 
 
-_TARGET: Mapping[type[Target], Callable[[Any], _Words]] = {
+_TARGET: Mapping[type[Target], Callable[[Any], _Parts]] = {
     Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
     Verdict: lambda target: [target.name.lower()],
     Redirect: lambda target: [f"redirect to :{target.port}"],
@@ -338,5 +338,5 @@ _TARGET: Mapping[type[Target], Callable[[Any], _Words]] = {
     RestoreMark: lambda _: ["meta mark set ct mark"],
     FamilyTProxy: _tproxy,
     ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
-    ForeignTarget: lambda target: list(target.words),
+    ForeignTarget: lambda target: list(target.args),
 }

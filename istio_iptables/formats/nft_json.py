@@ -73,7 +73,7 @@ def _parse(text: str) -> NativeTable:
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:
         raise ValueError(f"{len(tables)} tables where one was asked for")
-    sets = {value["name"]: value["elem"] for kind, value in objects if kind == "set" and _is_ours(value)}
+    sets = {value["name"]: value["elem"] for kind, value in objects if kind == "set" and _is_owned_set(value)}
     rules: dict[str, list[Rule]] = {}
     for kind, value in objects:
         if kind == "rule":
@@ -98,7 +98,7 @@ def _extras(table: Object, objects: list[tuple[str, Any]], sets: Object) -> Iter
             yield f"{kind} {value.get('name', '')}".strip()
 
 
-def _is_ours(value: Object) -> bool:
+def _is_owned_set(value: Object) -> bool:
     """Tell whether a set is one that this tool makes: its name tells its content."""
     key = _KEYS.get(value["type"]) if isinstance(value["type"], str) else None
     if key is None or set(value) != _SET_PARTS or value["flags"] not in ("interval", ["interval"]):

@@ -41,8 +41,8 @@ def _table_lines(table: Table, explain: bool) -> Iterator[str]:
             yield f"{command} {where} {quoted(rule_args(rule))}"
 
 
-def quoted(words: Sequence[str]) -> str:
-    """Join words so that a POSIX shell takes each as one argument."""
+def quoted(args: Sequence[str]) -> str:
+    """Join arguments so that a POSIX shell takes each as one argument."""
     import shlex
 
-    return shlex.join(words)
+    return shlex.join(args)

@@ -86,7 +86,7 @@ def choose(live: Live, backends: Mapping[Location, Backend], forced: Location | 
     return _chosen(backends[IPTABLES_NFT], f"the kernel has no legacy tables, and {no_rules}")
 
 
-def settle(choice: Choice, backends: Mapping[Location, Backend]) -> Choice:
+def confirm(choice: Choice, backends: Mapping[Location, Backend]) -> Choice:
     """Return the choice when it is about to be written: not legacy, if there is no legacy nat table.
 
     Trying the table makes it, so only who will write into it may try.

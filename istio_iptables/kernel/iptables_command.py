@@ -29,8 +29,8 @@ _NFT_FAMILY = {"ipv4": "ip", "ipv6": "ip6"}
 _MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
 #: MAX_ARGC of xshared.h: the parser of iptables-restore gives up at this many words of a rule,
 #: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
-_MOST_WORDS = 254 - 5
-_COUNTER_WORDS = 3
+_MAX_ARGS = 254 - 5
+_COUNTER_ARGS = 3
 #: No match has more than six words (`-m connmark ! --mark 1/2` has five), nor has a target.
 _FEW_MATCHES = 40
 
@@ -152,8 +152,8 @@ class IptablesCommand:
             for rule in rules:
                 if len(rule.matches) < _FEW_MATCHES:
                     continue  # a list may have twenty thousand rules
-                words = len(rule_args(rule)) + (_COUNTER_WORDS if rule.counters.packets else 0)
-                if words > _MOST_WORDS:
+                args = len(rule_args(rule)) + (_COUNTER_ARGS if rule.counters.packets else 0)
+                if args > _MAX_ARGS:
                     return (
                         f"{self.name} cannot load a rule of {len(rule.matches)} matches "
                         f"({_PREFIX[edit.family]}, {edit.table}, {step.chain})"

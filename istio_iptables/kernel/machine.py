@@ -8,7 +8,7 @@ from ..errors import KernelError
 from ..rules.istio import PASSTHROUGH_IPV6
 from ..rules.model import FAMILIES
 from . import routing
-from .choose import backends, choose, forced_location, nothing_to_choose, settle
+from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
 from .nft_command import NftCommand
 from .prepared import Prepared
@@ -74,7 +74,7 @@ class Machine:
             raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
         tables = {location: self._tables(backend) for location, backend in self._backends.items()}
         live = Live(tables, native=self._nftables.read())
-        items = routing.read(PASSTHROUGH_IPV6, live.marks(), _lookups(wanted))
+        items = routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
 
     @staticmethod
@@ -90,9 +90,9 @@ class Machine:
         choice = choose(live, self._backends, self._forced) if wanted.tables else nothing_to_choose()
         return Prepared(self, live, wanted, choice, make_plan(live, wanted, choice.location, rewrite=rewrite))
 
-    def settle(self, choice: Choice) -> Choice:
-        """Return the choice when it is about to be written: see choose.settle."""
-        return settle(choice, self._backends)
+    def confirm(self, choice: Choice) -> Choice:
+        """Return the choice when it is about to be written: see choose.confirm."""
+        return confirm(choice, self._backends)
 
     # --- doing ------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Machine:
             routing.remove(action.item)
 
 
-def _lookups(wanted: Ruleset) -> list[tuple[int, int]]:
+def _wanted_lookups(wanted: Ruleset) -> list[tuple[int, int]]:
     from ..rules.model import MarkLookup
 
     return [(item.mark, item.table) for item in wanted.routing if isinstance(item, MarkLookup)]

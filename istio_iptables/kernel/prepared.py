@@ -34,13 +34,13 @@ class Prepared:
 
         return differences(self.plan)
 
-    def settle(self) -> None:
+    def confirm_backend(self) -> None:
         """Make the choice of the backend final; `apply` does so first.
 
         Where neither rules nor tables tell which backend to use, this tries the legacy nat table, which
         makes it, and plans anew for nftables if there is none.
         """
-        choice = self._machine.settle(self.choice)
+        choice = self._machine.confirm(self.choice)
         if choice.location != self.choice.location:
             self.plan = make_plan(self.live, self.wanted, choice.location)
         self.choice = choice
@@ -67,7 +67,7 @@ class Prepared:
 
         if self._applied:
             raise RuntimeError("this plan has been applied: prepare another one")
-        self.settle()
+        self.confirm_backend()
         self.require_loadable()
         self._applied = True
         for action in self.plan.actions:

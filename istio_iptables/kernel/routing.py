@@ -27,12 +27,12 @@ DEFAULT_LOOKUP = (TPROXY_MARK, TPROXY_ROUTE_TABLE)
 def read(
     passthrough: Cidr, marks: Iterable[int], lookups: Iterable[tuple[int, int]]
 ) -> tuple[RoutingObject, ...]:
-    """Return what is there of ours, and nothing that might be a stranger's.
+    """Return what is there of this tool, and nothing that may be foreign.
 
-    `passthrough` is the IPv6 address that is ours. A routing rule is ours if its mark and table are one
+    `passthrough` is the IPv6 address of this tool. A routing rule is owned if its mark and table are one
     of `lookups` (this run's settings); or if it leads to our usual table, and that delivers locally, by our
-    usual mark or one of live rules of ours (`marks`); or, there being none of these, if it leads from such a
-    mark to a table that only delivers locally. A route is ours if it is such a table's local default route.
+    usual mark or one of live owned rules (`marks`); or, there being none of these, if it leads from such a
+    mark to a table that only delivers locally. A route is owned if it is such a table's local default route.
     """
     found: list[RoutingObject] = []
     for address in routing.addresses():
@@ -44,11 +44,11 @@ def read(
             found.append(LocalAddress(passthrough))
     usual = {DEFAULT_LOOKUP, *((mark, DEFAULT_LOOKUP[1]) for mark in marks)}
     for family in FAMILIES:
-        found += _lookups(family, frozenset(marks), frozenset(lookups), usual)
+        found += _owned_lookups(family, frozenset(marks), frozenset(lookups), usual)
     return tuple(found)
 
 
-def _lookups(
+def _owned_lookups(
     family: Family, marks: frozenset[int], wanted: frozenset[tuple[int, int]], usual: set[tuple[int, int]]
 ) -> list[RoutingObject]:
     pairs = dict.fromkeys(
@@ -56,17 +56,17 @@ def _lookups(
         for rule in routing.policy_rules(family)
         if rule.plain and rule.mask == _FULL_MASK
     )
-    usual_are_ours = _delivers_locally(family, DEFAULT_LOOKUP[1])
-    ours = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_ours)]
-    settled = {mark for mark, _ in ours}
-    ours += [
+    usual_are_owned = _delivers_locally(family, DEFAULT_LOOKUP[1])
+    owned = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_owned)]
+    known_marks = {mark for mark, _ in owned}
+    owned += [
         (mark, table)
         for mark, table in pairs
-        if mark in marks - settled and _delivers_locally(family, table, only=True)
+        if mark in marks - known_marks and _delivers_locally(family, table, only=True)
     ]
-    tables = sorted({table for _, table in (*wanted, *usual, *ours)})
+    tables = sorted({table for _, table in (*wanted, *usual, *owned)})
     return [
-        *(MarkLookup(family, mark, table) for mark, table in ours),
+        *(MarkLookup(family, mark, table) for mark, table in owned),
         *(LocalDefaultRoute(family, table) for table in tables if _delivers_locally(family, table)),
     ]
 
@@ -101,7 +101,7 @@ def add(item: RoutingObject) -> None:
 
 
 def _in_the_way(item: RoutingObject) -> KernelError:
-    """Return what it means that something else is where an address or route of ours has to be."""
+    """Return what it means that something else is where an owned address or route has to be."""
     if isinstance(item, LocalAddress):
         address = str(item.cidr).partition("/")[0]
         return KernelError(

@@ -167,9 +167,9 @@ def _output(config: Config, family: Family) -> Chain:
         Rule(
             (*to_own_pod, owner),
             SetMark(PROXY_TO_OWN_POD_MARK),
-            f"the proxy ({words}) calls a service that this pod itself serves: its inbound side",
+            f"the proxy ({name}) calls a service that this pod itself serves: its inbound side",
         )
-        for owner, words in (*proxy_users(config), *proxy_groups(config))
+        for owner, name in (*proxy_users(config), *proxy_groups(config))
     ]
     rules.append(
         Rule(

@@ -190,25 +190,25 @@ def _proxy_traffic(config: Config, family: Family) -> list[Rule]:
     Users come before groups: in TPROXY mode the proxy runs as root with the proxy's group.
     """
     rules: list[Rule] = []
-    for user, words in proxy_users(config):
+    for user, name in proxy_users(config):
         not_to = to_port(config.tunnel_port, negated=True)
         without_dns = DestinationPorts((_port(DNS_PORT), _port(config.tunnel_port)), negated=True)
         own_calls = without_dns if config.redirect_dns else not_to
-        rules += _proxy_owner(config, family, user, words, own_calls)
-    for group, words in proxy_groups(config):
+        rules += _proxy_owner(config, family, user, name, own_calls)
+    for group, name in proxy_groups(config):
         not_to = to_port(config.tunnel_port, negated=True)
-        rules += _proxy_owner(config, family, group, words, not_to)
+        rules += _proxy_owner(config, family, group, name, not_to)
     return rules
 
 
 def _proxy_owner(
-    config: Config, family: Family, owner: UidOwner | GidOwner, words: str, own_calls: Match
+    config: Config, family: Family, owner: UidOwner | GidOwner, name: str, own_calls: Match
 ) -> list[Rule]:
     rules = [
         Rule(
             (TO_LOOPBACK, Destination(loopback(config, family), negated=True), TCP, own_calls, owner),
             Jump(istio.IN_REDIRECT),
-            f"the proxy ({words}) calls a service that this pod itself serves: its inbound side",
+            f"the proxy ({name}) calls a service that this pod itself serves: its inbound side",
         )
     ]
     if not config.outbound_cidrs_name_loopback:
@@ -217,10 +217,10 @@ def _proxy_owner(
             Rule(
                 all_of(TO_LOOPBACK, over_dns, owner.replace(negated=True)),
                 RETURN,
-                f"the application (not {words}) calls itself by the pod's own address: stays local",
+                f"the application (not {name}) calls itself by the pod's own address: stays local",
             )
         )
-    rules.append(Rule((owner,), RETURN, f"the proxy's own traffic ({words}): never to itself again"))
+    rules.append(Rule((owner,), RETURN, f"the proxy's own traffic ({name}): never to itself again"))
     return rules
 
 

@@ -69,10 +69,10 @@ def _output() -> Chain:
 def _output_dns(config: Config, family: Family) -> Chain:
     """Queries and answers that processes of this machine send."""
     rules = []
-    for owner, words in (*proxy_users(config), *proxy_groups(config)):
-        rules.append(Rule((*_QUERY, owner), _AGENT_ZONE, f"queries of the agent itself ({words})"))
+    for owner, name in (*proxy_users(config), *proxy_groups(config)):
+        rules.append(Rule((*_QUERY, owner), _AGENT_ZONE, f"queries of the agent itself ({name})"))
         answer = (UDP, from_port(DNS_AGENT_PORT), owner)
-        rules.append(Rule(answer, _APPLICATION_ZONE, f"the agent ({words}) answers the application"))
+        rules.append(Rule(answer, _APPLICATION_ZONE, f"the agent ({name}) answers the application"))
     if config.capture_all_dns:
         rules.append(Rule(_QUERY, _APPLICATION_ZONE, "queries of the application"))
     else:

@@ -81,12 +81,12 @@ def sent_to(interface: str) -> tuple[OutInterface, ...]:
 
 
 def proxy_users(config: Config) -> list[tuple[UidOwner, str]]:
-    """Return a match for each UID of the proxy, with words for it."""
+    """Return a match for each UID of the proxy, with its name."""
     return [(UidOwner(uid), f"UID {uid}") for uid in config.proxy_uids]
 
 
 def proxy_groups(config: Config) -> list[tuple[GidOwner, str]]:
-    """Return a match for each GID of the proxy, with words for it."""
+    """Return a match for each GID of the proxy, with its name."""
     return [(GidOwner(gid), f"GID {gid}") for gid in config.proxy_gids]
 
 

@@ -137,12 +137,12 @@ def _removals(live: Table, wanted: Table) -> list[Step]:
         for chain in live.chains
         if is_owned(chain) and not any(chain.name == kept.name for kept in wanted.chains)
     ]
-    referenced = _jumped_to_by_strangers(live)
+    referenced = _referenced_by_foreign(live)
     emptied: list[Step] = [ReplaceRules(chain.name, chain.rules, ()) for chain in obsolete if chain.rules]
     return [*emptied, *(RemoveChain(chain.name) for chain in obsolete if chain.name not in referenced)]
 
 
-def _jumped_to_by_strangers(live: Table) -> set[str]:
+def _referenced_by_foreign(live: Table) -> set[str]:
     return {
         rule.target.chain
         for chain in live.chains
@@ -188,7 +188,7 @@ def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
         return steps
     gone = frozenset(obsolete)
     left = [index for index in range(len(live.rules)) if index not in gone]
-    kept_at = {stays[index]: place for place, index in enumerate(left) if index in stays}
+    kept_at = {stays[index]: kept for kept, index in enumerate(left) if index in stays}
     # New rules without neighbours go to where the last of ours that goes has been.
     end = obsolete[-1] + 1 - len(obsolete) if obsolete else len(rules)
     return [*steps, *_insertions(live.name, rules, wanted, kept_at, end)]
@@ -212,22 +212,24 @@ def _insertions(
         if number in kept_at:
             before[is_head] = kept_at[number] + inserted
             continue
-        place = _place(is_head, before, first_kept[is_head], inserted, end)
-        first = rule not in present or rule not in rules[:place]
-        yield Insert(chain, place + 1, rule, place == len(rules), first)
-        rules.insert(place, rule)
+        index = _index_of_next(is_head, before, first_kept[is_head], inserted, end)
+        first = rule not in present or rule not in rules[:index]
+        yield Insert(chain, index + 1, rule, index == len(rules), first)
+        rules.insert(index, rule)
         present.add(rule)
-        end += place <= end
+        end += index <= end
         inserted += 1
-        before[is_head] = place
+        before[is_head] = index
 
 
 def _first_kept(kept_at: Mapping[int, int], heads: int, is_head: bool) -> int | None:
     """Return where the first kept rule of the heads, or of the others, is."""
-    return min((place for number, place in kept_at.items() if (number < heads) == is_head), default=None)
+    return min((index for number, index in kept_at.items() if (number < heads) == is_head), default=None)
 
 
-def _place(is_head: bool, before: Mapping[bool, int], first_kept: int | None, inserted: int, end: int) -> int:
+def _index_of_next(
+    is_head: bool, before: Mapping[bool, int], first_kept: int | None, inserted: int, end: int
+) -> int:
     """Return the index at which the next wanted rule goes."""
     if is_head in before:
         return before[is_head] + 1
@@ -249,14 +251,14 @@ def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[i
         return pairs
     from bisect import bisect_left
 
-    places: dict[Rule, list[int]] = {}
+    indexes: dict[Rule, list[int]] = {}
     for j in range(len(new) - 1, start - 1, -1):
-        places.setdefault(new[j], []).append(j)
+        indexes.setdefault(new[j], []).append(j)
     # By length: where in `new` the common subsequence that ends first has its end, and that one, backwards.
     ends: list[int] = []
     chains: list[_Backwards] = []
     for i in range(start, len(old)):
-        for j in places.get(old[i], ()):  # from the last on, so that one rule is not used twice
+        for j in indexes.get(old[i], ()):  # from the last on, so that one rule is not used twice
             length = bisect_left(ends, j)
             chain = (i, j, chains[length - 1] if length else None)
             ends[length : length + 1] = [j]

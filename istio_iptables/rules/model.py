@@ -207,7 +207,7 @@ class Comment(Match):
 class ForeignMatch(Match):
     """A match that this tool never writes, in the words of the tool that printed it."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
 
 
 # --- targets --------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class ConntrackZone(Target):
 class ForeignTarget(Target):
     """A target (with its options, or none) that this tool never writes, as printed."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
 
 
 RETURN = Verdict("RETURN")

@@ -28,7 +28,7 @@ def test_another_default_route_in_the_table_is_an_error_and_stays(arguments):
 
 
 @pytest.mark.parametrize("route", [(), ("unreachable", "default")], ids=["no route", "a dead end"])
-def test_a_strangers_rule_to_our_usual_table_is_not_ours(route):
+def test_a_foreign_rule_to_the_usual_table_is_not_owned(route):
     with Scratch(addresses=True) as scratch:
         scratch.ip("rule", "add", "fwmark", "1337", "lookup", "133", "pref", "50")
         if route:

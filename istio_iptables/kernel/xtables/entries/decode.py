@@ -344,5 +344,5 @@ _DECODE_TARGET: Mapping[tuple[str, int], Callable[[bytes, Layout], Target | None
 def _foreign(extensions: list[tuple[str, int, bytes]]) -> tuple[Match, ...]:
     """Return the names of the extensions as words for people, comments apart: they tell whose a rule is."""
     comments = [match for name, _, data in extensions if name == "comment" for match in _read_comment(data)]
-    names = [word for name, _, _ in extensions if name != "comment" for word in ("-m", name, "...")]
+    names = [arg for name, _, _ in extensions if name != "comment" for arg in ("-m", name, "...")]
     return (ForeignMatch(tuple(names)), *comments)
