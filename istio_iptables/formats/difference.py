@@ -17,6 +17,7 @@ from ..rules.model import (
 )
 from ..rules.ownership import owned
 from ..startup.record import Record
+from . import IPTABLES
 from . import json as as_json
 from .iptables_args import rule_args
 
@@ -162,7 +163,7 @@ def script(action: Action) -> str:
         from .iptables_restore import edit_script
 
         variant = action.location.removeprefix("iptables")
-        command = "iptables" if action.edit.family == "ipv4" else "ip6tables"
+        command = IPTABLES[action.edit.family]
         return f"# {action}: for {command}{variant}-restore --noflush\n{edit_script(action.edit)}"
     if isinstance(action, EditNative):
         from .nft import edit_scripts

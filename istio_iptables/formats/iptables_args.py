@@ -7,6 +7,8 @@ the other reads. What this tool never writes is kept as the arguments that it wa
 from __future__ import annotations
 
 from ..rules.model import (
+    FULL_MASK,
+    PROTOCOL_NUMBERS,
     Cidr,
     Comment,
     ConnectionMark,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 
     from ..rules.model import Match, Rule, Target
 
-_FULL_MASK = 0xFFFFFFFF
 #: The order in which iptables-save prints connection states.
 _STATES = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT")
 
@@ -66,7 +67,7 @@ def rule_args(rule: Rule) -> list[str]:
 
 
 def _mark_text(value: int, mask: int) -> str:
-    return f"{value:#x}" if mask == _FULL_MASK else f"{value:#x}/{mask:#x}"
+    return f"{value:#x}" if mask == FULL_MASK else f"{value:#x}/{mask:#x}"
 
 
 _MatchArgs = tuple[str, bool, list[str]]
@@ -108,7 +109,7 @@ _TARGET_ARGS: Mapping[type, Callable[[Any], list[str]]] = {
         "--on-port",
         str(t.port),
         "--tproxy-mark",
-        f"{t.mark:#x}/{_FULL_MASK:#x}",
+        f"{t.mark:#x}/{FULL_MASK:#x}",
     ],
     ConntrackZone: lambda t: ["-j", "CT", "--zone", str(t.zone)],
     ForeignTarget: lambda t: list(t.args),
@@ -206,11 +207,11 @@ def _ports(text: str) -> PortRange:
 
 def _value_and_mask(text: str) -> tuple[int, int]:
     value, _, mask = text.partition("/")
-    return int(value, 0), int(mask, 0) if mask else _FULL_MASK
+    return int(value, 0), int(mask, 0) if mask else FULL_MASK
 
 
 def _protocol(text: str) -> Any:
-    if text not in ("tcp", "udp"):
+    if text not in PROTOCOL_NUMBERS:
         raise _Unknown(text)
     return text
 
@@ -252,7 +253,7 @@ def _extension(name: str, options: list[str]) -> Target:
     """Read a target extension; SaveMark and RestoreMark are printed with their full masks."""
     if name == "CONNMARK" and options[1:] in (
         [],
-        ["--nfmask", "0xffffffff", "--ctmask", "0xffffffff"],
+        ["--nfmask", f"{FULL_MASK:#x}", "--ctmask", f"{FULL_MASK:#x}"],
     ):
         if options[:1] == ["--save-mark"]:
             return SaveMark()
@@ -266,7 +267,7 @@ def _extension(name: str, options: list[str]) -> Target:
         return SetMark(*_value_and_mask(given["--set-xmark"]))
     if name == "TPROXY" and given.pop("--on-ip", "0.0.0.0") in ("0.0.0.0", "::"):
         mark, mask = _value_and_mask(given.pop("--tproxy-mark", ""))
-        if mask == _FULL_MASK and list(given) == ["--on-port"]:
+        if mask == FULL_MASK and list(given) == ["--on-port"]:
             return TProxy(int(given["--on-port"]), mark)
     if name == "CT" and list(given) == ["--zone"]:
         return ConntrackZone(int(given["--zone"]))

@@ -38,6 +38,7 @@ from ..rules.nftables.model import (
     set_of,
 )
 from ..startup.record import Record
+from . import NFT_FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 _SIDE = {"source": "s", "destination": "d"}
 _VERSION = {"ipv4": 4, "ipv6": 6}
-_PROTOCOL = {"ipv4": "ip", "ipv6": "ip6"}
 #: How many members of a set stand on a line; more than that begin on a line of their own.
 _MEMBERS_A_LINE = 8
 
@@ -266,7 +266,7 @@ def _address_range(version: int) -> Callable[[int, int], str]:
 
 def _addresses(match: Addresses) -> _Parts:
     values = _values(match, _address_range(_VERSION[match.family]))
-    return [_PROTOCOL[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
+    return [NFT_FAMILIES[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
 
 
 def _ports(match: Ports) -> _Parts:
@@ -326,7 +326,7 @@ _MATCH: Mapping[type[Match], Callable[[Any], _Parts]] = {
 
 
 def _tproxy(target: FamilyTProxy) -> _Parts:
-    return [f"tproxy {_PROTOCOL[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
+    return [f"tproxy {NFT_FAMILIES[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
 
 
 _TARGET: Mapping[type[Target], Callable[[Any], _Parts]] = {

@@ -14,6 +14,7 @@ from ..rules.lists import union
 from ..rules.model import (
     ACCEPT,
     DROP,
+    PROTOCOL_NUMBERS,
     RETURN,
     Comment,
     ConnectionMark,
@@ -44,6 +45,7 @@ from ..rules.nftables.model import (
     Ports,
     set_name,
 )
+from . import NFT_FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,7 +258,7 @@ def _name(names: Mapping[Any, str]) -> Callable[[Any], Any]:
 
 #: Numbers of linux/netfilter.h, linux/in.h, and of linux/netfilter/nf_conntrack_common.h, as bits.
 _family = _name({2: "ipv4", 10: "ipv6"})
-_protocol = _name({6: "tcp", 17: "udp"})
+_protocol = _name({number: name for name, number in PROTOCOL_NUMBERS.items()})
 _state = _name({1: "INVALID", 2: "ESTABLISHED", 4: "RELATED", 8: "NEW", 64: "UNTRACKED"})
 
 
@@ -327,7 +329,7 @@ def _mangle(key: str, value: Any) -> Target:
     raise _Unknown
 
 
-_FAMILIES: Mapping[str, Family] = {"ip": "ipv4", "ip6": "ipv6"}
+_FAMILIES: Mapping[str, Family] = {name: family for family, name in NFT_FAMILIES.items()}
 
 
 def _tproxy(value: Object, mangle: Object) -> Target:

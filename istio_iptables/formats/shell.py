@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..rules.model import FAMILIES, TABLES
 from ..rules.ownership import is_owned
+from . import IPTABLES
 from .iptables_args import rule_args
 
 TYPE_CHECKING = False
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..rules.model import Family, Ruleset, Table
-
-_BINARY = {"ipv4": "iptables", "ipv6": "ip6tables"}
 
 
 def script(ruleset: Ruleset, families: Sequence[Family] = FAMILIES, *, explain: bool = False) -> str:
@@ -29,7 +28,7 @@ def script(ruleset: Ruleset, families: Sequence[Family] = FAMILIES, *, explain: 
 
 
 def _table_lines(table: Table, explain: bool) -> Iterator[str]:
-    command = f"{_BINARY[table.family]} -t {table.name}"
+    command = f"{IPTABLES[table.family]} -t {table.name}"
     for chain in table.chains:
         if is_owned(chain):
             yield f"{command} -N {chain.name}"

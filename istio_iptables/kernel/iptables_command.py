@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT
 from ..errors import KernelError
+from ..formats import IPTABLES, NFT_FAMILIES
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import edit_script, parse
 from ..rules.edit import Insert, ReplaceRules
 from ..rules.istio import CHAINS
-from ..rules.model import FAMILIES, TABLES
+from ..rules.model import FAMILIES, IPV4, TABLES
 from .netlink import nftables
-from .proc import existing_legacy_tables
+from .proc import existing_legacy_tables, run_as_root
 from .process import Result, run, which
 
 TYPE_CHECKING = False
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ..rules.edit import TableEdit
     from ..rules.model import Family, Rule, Table
 
-_PREFIX = {"ipv4": "iptables", "ipv6": "ip6tables"}
-_NFT_FAMILY = {"ipv4": "ip", "ipv6": "ip6"}
 #: What `iptables --version` says.
 _MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
 #: MAX_ARGC of xshared.h: the parser of iptables-restore gives up at this many words of a rule,
@@ -62,20 +61,20 @@ class IptablesCommand:
 
     def _command(self, family: Family, action: str) -> tuple[str, ...]:
         """Return the command, under the name that it has on this machine."""
-        specific, plain = self._called(family, action), f"{_PREFIX[family]}-{action}"
+        specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}"
         if specific not in self._commands:
             self._commands[specific] = self._find(specific, plain)
         return self._commands[specific]
 
     def _called(self, family: Family, action: str) -> str:
         """Return the name of a command: ip6tables-nft-save."""
-        return f"{self.location.replace(_PREFIX['ipv4'], _PREFIX[family])}-{action}"
+        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}"
 
     def _find(self, specific: str, plain: str) -> tuple[str, ...]:
         path = which(specific)
         if path:
             return (path,)
-        multi = which(f"{self.location.replace(_PREFIX['ipv4'], 'xtables')}-multi")
+        multi = which(f"{self.location.replace(IPTABLES[IPV4], 'xtables')}-multi")
         if multi:
             return (multi, plain)
         path = which(plain)
@@ -91,7 +90,7 @@ class IptablesCommand:
         if self._legacy:
             return bool(existing_legacy_tables(family))
         return any(
-            table.family == _NFT_FAMILY[family] and table.name in (*TABLES, "filter", "security")
+            table.family == NFT_FAMILIES[family] and table.name in (*TABLES, "filter", "security")
             for table in nftables.tables()
         )
 
@@ -114,8 +113,8 @@ class IptablesCommand:
         """Raise KernelError if chains of ours are in a table that iptables cannot read."""
         readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
         for name in set(TABLES) - readable:
-            table = f"{_NFT_FAMILY[family]} {name}"
-            if not CHAINS.isdisjoint(nftables.chains(_NFT_FAMILY[family], name)):
+            table = f"{NFT_FAMILIES[family]} {name}"
+            if not CHAINS.isdisjoint(nftables.chains(NFT_FAMILIES[family], name)):
                 raise KernelError(
                     f"iptables cannot read the nft table {table}, which has chains of ours: "
                     "somebody put a rule into it with nft",
@@ -156,7 +155,7 @@ class IptablesCommand:
                 if args > _MAX_ARGS:
                     return (
                         f"{self.name} cannot load a rule of {len(rule.matches)} matches "
-                        f"({_PREFIX[edit.family]}, {edit.table}, {step.chain})"
+                        f"({IPTABLES[edit.family]}, {edit.table}, {step.chain})"
                     )
         return ""
 
@@ -182,7 +181,7 @@ class IptablesCommand:
         if not self._remove_chains(edit, chains) and len(chains) > 1:
             for chain in chains:  # as many as can go
                 self._remove_chains(edit, (chain,))
-        family = _NFT_FAMILY[edit.family]
+        family = NFT_FAMILIES[edit.family]
         if chains and which("nft") and nftables.Table(family, edit.table, 0) in nftables.tables():
             run((which("nft"), "delete", "table", family, edit.table))
 
@@ -204,7 +203,7 @@ class IptablesCommand:
 def _remedy(said: str) -> str:
     """Return what to do about what iptables-restore said."""
     if "Permission denied" in said or "Operation not permitted" in said:
-        return "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+        return run_as_root("NET_ADMIN", "NET_RAW")
     if "does not exist" in said or "No such file" in said or "not supported" in said:
         return "the kernel lacks a table, match or target that is named above: load its module on the node"
     if "incompatible" in said:

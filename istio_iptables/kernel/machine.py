@@ -12,7 +12,7 @@ from .choose import backends, choose, confirm, forced_location, nothing_to_choos
 from .lock import Locks
 from .nft_command import NftCommand
 from .prepared import Prepared
-from .proc import capabilities
+from .proc import missing_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..rules.model import Ruleset, Table
     from .backend import Backend
     from .choose import Choice
-
-_CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
 
 
 class Machine:
@@ -125,12 +123,7 @@ def _wanted_lookups(wanted: Ruleset) -> list[tuple[int, int]]:
 
 def require_capabilities() -> None:
     """Raise KernelError unless this process may read and write the kernel's rules."""
-    held = capabilities()
-    missing = [
-        name
-        for name, bit in (("NET_ADMIN", _CAP_NET_ADMIN), ("NET_RAW", _CAP_NET_RAW))
-        if not held >> bit & 1
-    ]
+    missing = missing_capabilities("NET_ADMIN", "NET_RAW")
     if missing:
         raise KernelError(
             f"the capability {missing[0]} is missing"

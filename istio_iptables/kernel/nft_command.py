@@ -10,6 +10,7 @@ from ..change.actions import NFTABLES
 from ..errors import KernelError
 from ..rules.istio import NATIVE_FAMILY, NATIVE_TABLES
 from .netlink import nftables
+from .proc import run_as_root
 from .process import run, which
 
 TYPE_CHECKING = False
@@ -135,7 +136,7 @@ def _remedy(said: str) -> str:
     if "JSON support not compiled-in" in said:
         return "install an nft that was built with JSON support, as distributions have it"
     if "Operation not permitted" in said:
-        return f"run as root with the capability NET_ADMIN; or, if a program owns the table, {_END_THE_OWNER}"
+        return f"{run_as_root('NET_ADMIN')}; or, if a program owns the table, {_END_THE_OWNER}"
     if "Operation not supported" in said or "No such file or directory" in said:
         return (
             "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "

@@ -7,8 +7,9 @@ import os
 
 from ..errors import KernelError
 from ..rules.istio import TPROXY_MARK, TPROXY_ROUTE_TABLE
-from ..rules.model import FAMILIES, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
+from ..rules.model import FAMILIES, FULL_MASK, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
 from .netlink import routing
+from .proc import run_as_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family, RoutingObject
 
-_FULL_MASK = 0xFFFFFFFF
 #: Errors that say that something is not there, which is what was wanted.
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
 
@@ -54,7 +54,7 @@ def _owned_lookups(
     pairs = dict.fromkeys(
         (rule.mark, rule.table)
         for rule in routing.policy_rules(family)
-        if rule.plain and rule.mask == _FULL_MASK
+        if rule.plain and rule.mask == FULL_MASK
     )
     usual_are_owned = _delivers_locally(family, DEFAULT_LOOKUP[1])
     owned = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_owned)]
@@ -123,7 +123,7 @@ def remove(item: RoutingObject) -> None:
             routing.delete_address(item.family, address, item.cidr.prefix, "lo")
         elif isinstance(item, MarkLookup):
             for rule in routing.policy_rules(item.family):
-                if rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, _FULL_MASK, item.table):
+                if rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, FULL_MASK, item.table):
                     routing.delete_policy_rule(rule)
         else:
             routing.delete_local_default_route(item.family, item.table)
@@ -134,7 +134,7 @@ def remove(item: RoutingObject) -> None:
 
 def _failed(item: RoutingObject, error: OSError) -> KernelError:
     if error.errno == errno.EPERM:
-        remedy = "run as root with the capability NET_ADMIN (securityContext.capabilities.add)"
+        remedy = run_as_root("NET_ADMIN")
     elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
         remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or leave --dual-stack out"
     elif item.family == "ipv6" and isinstance(item, LocalAddress):

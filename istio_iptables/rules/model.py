@@ -12,7 +12,7 @@ from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Literal, TypeAlias
 
     Family: TypeAlias = Literal["ipv4", "ipv6"]
@@ -25,6 +25,12 @@ FAMILIES: tuple[Family, ...] = (IPV4, IPV6)
 
 #: The tables that this tool writes, in the order in which a packet meets them.
 TABLES: tuple[TableName, ...] = ("raw", "mangle", "nat")
+
+#: The mask that leaves no bit of a mark out.
+FULL_MASK = 0xFFFFFFFF
+
+#: The numbers of the transport protocols in IP headers (linux/in.h).
+PROTOCOL_NUMBERS: Mapping[Protocol, int] = {"tcp": 6, "udp": 17}
 
 #: The built-in chains of the three tables (iptables(8), TABLES).
 BUILTIN_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
@@ -179,7 +185,7 @@ class Mark(Match):
     """-m mark: the packet's mark, under `mask`."""
 
     value: int
-    mask: int = 0xFFFFFFFF
+    mask: int = FULL_MASK
     negated: bool = False
 
 
@@ -187,7 +193,7 @@ class ConnectionMark(Match):
     """-m connmark: the connection's mark, under `mask`."""
 
     value: int
-    mask: int = 0xFFFFFFFF
+    mask: int = FULL_MASK
     negated: bool = False
 
 
@@ -240,7 +246,7 @@ class SetMark(Target):
     """-j MARK --set-xmark value/mask: zero the bits of `mask`, then XOR `value` in."""
 
     value: int
-    mask: int = 0xFFFFFFFF
+    mask: int = FULL_MASK
 
 
 class SaveMark(Target):

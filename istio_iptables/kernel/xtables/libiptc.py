@@ -15,10 +15,11 @@ import struct
 
 from ...change.actions import IPTABLES_LEGACY
 from ...errors import KernelError
+from ...formats import IPTABLES
 from ...rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ...rules.model import TABLES, Chain, Table
 from ..iptables_command import IptablesCommand
-from ..proc import existing_legacy_tables
+from ..proc import existing_legacy_tables, run_as_root
 from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
@@ -176,7 +177,7 @@ class _Worker:
         except (EOFError, BrokenPipeError):
             raise KernelError(
                 f"libiptc ended its process ({self._family}, exit status {self.wait()})",
-                "run as root with the capabilities NET_ADMIN and NET_RAW",
+                run_as_root("NET_ADMIN", "NET_RAW"),
             ) from None
         if outcome == _MISSING:
             raise KernelError(
@@ -296,14 +297,13 @@ class _Tables:
 
 def explain(family: Family, operation: str, number: int) -> KernelError:
     """Return what a failure of libiptc means to an operator, by its errno."""
-    tables = "iptables" if family == "ipv4" else "ip6tables"
     cause = f"libiptc ({family}) could not {operation}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
-        remedy = "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+        remedy = run_as_root("NET_ADMIN", "NET_RAW")
     elif number in (errno.ENOENT, errno.ENOPROTOOPT):
         remedy = (
-            f"the kernel lacks legacy {tables} or this table or match: load its module on the node "
-            f"({'ip' if family == 'ipv4' else 'ip6'}table_nat, xt_REDIRECT, xt_owner, ...), "
+            f"the kernel lacks legacy {IPTABLES[family]} or this table or match: load its module on the node "
+            f"({IPTABLES[family].removesuffix('s')}_nat, xt_REDIRECT, xt_owner, ...), "
             "or use --force-iptables-binary nft"
         )
     elif number == errno.EAGAIN:

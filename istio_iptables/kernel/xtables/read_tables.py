@@ -12,6 +12,7 @@ import os
 import struct
 
 from ...startup.c_modules import socket
+from ..netlink.messages import ADDRESS_FAMILIES
 from .entries.layout import HEADER, LAYOUTS
 
 TYPE_CHECKING = False
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     #: A chain's name, and each of its rules: the entry's bytes and what libiptc calls its target.
     Chain: TypeAlias = tuple[str, list[tuple[bytes, str]]]
 
-#: The address family of the socket and the level of its options.
-_SOCKETS = {"ipv4": (2, 0), "ipv6": (10, 41)}  # AF_INET, SOL_IP; AF_INET6, SOL_IPV6
+#: The level of the options of a socket: SOL_IP, SOL_IPV6.
+_LEVELS = {"ipv4": 0, "ipv6": 41}
 _RAW, _IPPROTO_RAW = 3, 255
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO and so on
 
@@ -77,8 +78,8 @@ class _Socket:
 
         self._ctypes = ctypes
         self._getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
-        number, self._level = _SOCKETS[family]
-        self._socket = socket.socket(number, _RAW, _IPPROTO_RAW)
+        self._level = _LEVELS[family]
+        self._socket = socket.socket(ADDRESS_FAMILIES[family], _RAW, _IPPROTO_RAW)
 
     def __enter__(self) -> _Socket:
         return self

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 
 from ....rules.model import (
+    FULL_MASK,
+    PROTOCOL_NUMBERS,
     Cidr,
     Comment,
     ConnectionMark,
@@ -37,7 +39,6 @@ from .layout import (
     CONNMARK_RESTORE,
     CONNMARK_SAVE,
     CONNTRACK_STATE,
-    FULL_MASK,
     HEADER,
     INTERFACE_SIZE,
     LAYOUTS,
@@ -49,7 +50,6 @@ from .layout import (
     NOT_SOURCE,
     OWNER_GID,
     OWNER_UID,
-    PROTOCOLS,
     RANGE_HAS_PORTS,
     STATE_BITS,
     VERDICTS,
@@ -177,7 +177,7 @@ def _decode_head(entry: bytes, layout: Layout) -> list[Match]:
         if name:
             matches.append(kind(name, bool(inverted & flag)))
     if protocol:
-        words: dict[int, Any] = {number: name for name, number in PROTOCOLS.items()}
+        words: dict[int, Any] = {number: name for name, number in PROTOCOL_NUMBERS.items()}
         if protocol not in words:
             raise Unsupported("protocol")
         matches.append(Transport(words[protocol], bool(inverted & NOT_PROTOCOL)))

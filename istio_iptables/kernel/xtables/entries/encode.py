@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 
 from ....rules.model import (
+    FULL_MASK,
+    PROTOCOL_NUMBERS,
     Comment,
     ConnectionMark,
     ConntrackState,
@@ -34,7 +36,6 @@ from .layout import (
     CONNMARK_RESTORE,
     CONNMARK_SAVE,
     CONNTRACK_STATE,
-    FULL_MASK,
     INTERFACE_SIZE,
     LAYOUTS,
     MULTIPORT_DESTINATION,
@@ -45,7 +46,6 @@ from .layout import (
     NOT_SOURCE,
     OWNER_GID,
     OWNER_UID,
-    PROTOCOLS,
     RANGE_HAS_PORTS,
     STATE_BITS,
     Layout,
@@ -164,7 +164,7 @@ class _Entry:
         elif isinstance(match, Destination):
             self.inverted |= NOT_DESTINATION if match.negated else 0
         elif isinstance(match, Transport):
-            self.protocol = PROTOCOLS[match.protocol]
+            self.protocol = PROTOCOL_NUMBERS[match.protocol]
             self.flags |= self.layout.protocol_flag
             self.inverted |= NOT_PROTOCOL if match.negated else 0
         elif isinstance(match, (SourcePort, DestinationPort)):
@@ -203,9 +203,9 @@ def _ports_match(protocol: int, matches: Mapping[str, SourcePort | DestinationPo
     inverted = (source is not None and source.negated) | (
         (destination is not None and destination.negated) << 1
     )
-    if protocol == PROTOCOLS["tcp"]:
+    if protocol == PROTOCOL_NUMBERS["tcp"]:
         return extension("tcp", 0, struct.pack("=4H4B", *numbers, 0, 0, 0, inverted))
-    if protocol == PROTOCOLS["udp"]:
+    if protocol == PROTOCOL_NUMBERS["udp"]:
         return extension("udp", 0, struct.pack("=4HBx", *numbers, inverted))
     raise Unsupported("a port match needs -p tcp or -p udp")
 
