@@ -57,9 +57,9 @@ def differences(plan: Plan) -> tuple[Difference, ...]:
                 after = _lines(wanted.table(family, name)) if where == location else ()
                 found.append(Difference(f"{family} {name} ({where})", before, after))
     found += _native_differences(live.native, native_wanted(live, wanted) if location == NFTABLES else ())
-    network = tuple(str(item) for item in sorted(live.routing, key=str))
-    wanted_network = tuple(str(item) for item in sorted(wanted.routing, key=str))
-    found.append(Difference("addresses and routes", network, wanted_network))
+    routing = tuple(str(item) for item in sorted(live.routing, key=str))
+    wanted_routing = tuple(str(item) for item in sorted(wanted.routing, key=str))
+    found.append(Difference("addresses and routes", routing, wanted_routing))
     return tuple(difference for difference in found if difference.before != difference.after)
 
 

@@ -6,37 +6,11 @@ A whole table is written as `nft list table` prints it, so that what is shown is
 from __future__ import annotations
 
 from ..errors import SettingsError
+from ..rules import model
 from ..rules.istio import NATIVE_FAMILY
-from ..rules.model import (
-    Cidr,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    ForeignMatch,
-    ForeignTarget,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    Redirect,
-    RestoreMark,
-    SaveMark,
-    SetMark,
-    Transport,
-    Verdict,
-)
-from ..rules.nftables.model import (
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeTable,
-    NfProto,
-    Owners,
-    Ports,
-    set_name,
-    set_of,
-)
+from ..rules.model import Cidr
+from ..rules.nftables import model as nftables
+from ..rules.nftables.model import Hook, NativeTable
 from ..startup.record import Record
 from . import NFT_FAMILIES
 
@@ -196,7 +170,7 @@ def rule_lines(
     parts: _Parts = []
     comments: _Parts = []
     for match in rule.matches:
-        (comments if isinstance(match, Comment) else parts).extend(_MATCH[type(match)](match))
+        (comments if isinstance(match, model.Comment) else parts).extend(_MATCH[type(match)](match))
     parts.append(_counter(rule.counters) if counted else "counter")
     parts += _TARGET[type(rule.target)](rule.target)
     if named is not None:
@@ -239,9 +213,9 @@ def _operator(negated: bool) -> list[str]:
 
 def _values(match: Listing, text: Callable[[int, int], str]) -> str | _Set:
     """Return one value as it is, several as a set."""
-    kind, ranges = set_of(match)
+    kind, ranges = nftables.set_of(match)
     members = tuple([text(first, last) for first, last in ranges])
-    return members[0] if len(members) == 1 else _Set(kind, members, set_name(match))
+    return members[0] if len(members) == 1 else _Set(kind, members, nftables.set_name(match))
 
 
 def _number_range(first: int, last: int) -> str:
@@ -264,23 +238,23 @@ def _address_range(version: int) -> Callable[[int, int], str]:
     return text
 
 
-def _addresses(match: Addresses) -> _Parts:
+def _addresses(match: nftables.Addresses) -> _Parts:
     values = _values(match, _address_range(_VERSION[match.family]))
     return [NFT_FAMILIES[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
 
 
-def _ports(match: Ports) -> _Parts:
+def _ports(match: nftables.Ports) -> _Parts:
     values = _values(match, _number_range)
     return [match.protocol, f"{_SIDE[match.direction]}port", *_operator(match.negated), values]
 
 
-def _owners(match: Owners) -> _Parts:
+def _owners(match: nftables.Owners) -> _Parts:
     key = "skuid" if match.kind == "user" else "skgid"
     return ["meta", key, *_operator(match.negated), _values(match, _number_range)]
 
 
-def _interface(key: str) -> Callable[[InInterface | OutInterface], _Parts]:
-    def parts(match: InInterface | OutInterface) -> _Parts:
+def _interface(key: str) -> Callable[[model.InInterface | model.OutInterface], _Parts]:
+    def parts(match: model.InInterface | model.OutInterface) -> _Parts:
         return [key, *_operator(match.negated), _interface_name(match.name)]
 
     return parts
@@ -297,46 +271,46 @@ def _interface_name(name: str) -> str:
     return f'"{name[:-1]}\\*"' if name.endswith("*") else f'"{name}"'
 
 
-def _mark(key: str) -> Callable[[Mark | ConnectionMark], _Parts]:
-    def parts(match: Mark | ConnectionMark) -> _Parts:
+def _mark(key: str) -> Callable[[model.Mark | model.ConnectionMark], _Parts]:
+    def parts(match: model.Mark | model.ConnectionMark) -> _Parts:
         return [key, *_operator(match.negated), f"{match.value:#x}"]
 
     return parts
 
 
-def _state(match: ConntrackState) -> _Parts:
+def _state(match: model.ConntrackState) -> _Parts:
     states = ",".join(sorted(state.lower() for state in match.states))
     return ["ct state", *_operator(match.negated), states]
 
 
 _MATCH: Mapping[type[Match], Callable[[Any], _Parts]] = {
-    NfProto: lambda match: ["meta nfproto", match.family],
-    Addresses: _addresses,
-    Ports: _ports,
-    Owners: _owners,
-    InInterface: _interface("iifname"),
-    OutInterface: _interface("oifname"),
-    Transport: lambda match: ["meta l4proto", *_operator(match.negated), match.protocol],
-    Mark: _mark("meta mark"),
-    ConnectionMark: _mark("ct mark"),
-    ConntrackState: _state,
-    Comment: lambda match: [f'comment "{match.text}"'],
-    ForeignMatch: lambda match: list(match.args),
+    nftables.NfProto: lambda match: ["meta nfproto", match.family],
+    nftables.Addresses: _addresses,
+    nftables.Ports: _ports,
+    nftables.Owners: _owners,
+    model.InInterface: _interface("iifname"),
+    model.OutInterface: _interface("oifname"),
+    model.Transport: lambda match: ["meta l4proto", *_operator(match.negated), match.protocol],
+    model.Mark: _mark("meta mark"),
+    model.ConnectionMark: _mark("ct mark"),
+    model.ConntrackState: _state,
+    model.Comment: lambda match: [f'comment "{match.text}"'],
+    model.ForeignMatch: lambda match: list(match.args),
 }
 
 
-def _tproxy(target: FamilyTProxy) -> _Parts:
+def _tproxy(target: nftables.FamilyTProxy) -> _Parts:
     return [f"tproxy {NFT_FAMILIES[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
 
 
 _TARGET: Mapping[type[Target], Callable[[Any], _Parts]] = {
-    Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
-    Verdict: lambda target: [target.name.lower()],
-    Redirect: lambda target: [f"redirect to :{target.port}"],
-    SetMark: lambda target: [f"meta mark set {target.value:#x}"],
-    SaveMark: lambda _: ["ct mark set meta mark"],
-    RestoreMark: lambda _: ["meta mark set ct mark"],
-    FamilyTProxy: _tproxy,
-    ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
-    ForeignTarget: lambda target: list(target.args),
+    model.Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
+    model.Verdict: lambda target: [target.name.lower()],
+    model.Redirect: lambda target: [f"redirect to :{target.port}"],
+    model.SetMark: lambda target: [f"meta mark set {target.value:#x}"],
+    model.SaveMark: lambda _: ["ct mark set meta mark"],
+    model.RestoreMark: lambda _: ["meta mark set ct mark"],
+    nftables.FamilyTProxy: _tproxy,
+    model.ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
+    model.ForeignTarget: lambda target: list(target.args),
 }

@@ -10,41 +10,11 @@ from __future__ import annotations
 import json
 import socket
 
+from ..rules import model
 from ..rules.lists import union
-from ..rules.model import (
-    ACCEPT,
-    DROP,
-    PROTOCOL_NUMBERS,
-    RETURN,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    Counters,
-    ForeignMatch,
-    ForeignTarget,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    Redirect,
-    RestoreMark,
-    Rule,
-    SaveMark,
-    SetMark,
-    Transport,
-)
-from ..rules.nftables.model import (
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeChain,
-    NativeTable,
-    NfProto,
-    Owners,
-    Ports,
-    set_name,
-)
+from ..rules.model import Counters, Rule
+from ..rules.nftables import model as nftables
+from ..rules.nftables.model import Hook, NativeChain, NativeTable
 from . import NFT_FAMILIES
 
 TYPE_CHECKING = False
@@ -109,7 +79,10 @@ def _is_owned_set(value: Object) -> bool:
         match = _MATCH[key]({"set": value["elem"]}, False)
     except _MISFITS:
         return False
-    return isinstance(match, (Addresses, Ports, Owners)) and set_name(match) == value["name"]
+    return (
+        isinstance(match, (nftables.Addresses, nftables.Ports, nftables.Owners))
+        and nftables.set_name(match) == value["name"]
+    )
 
 
 _SET_PARTS = {"family", "name", "table", "type", "handle", "flags", "elem"}
@@ -126,7 +99,7 @@ _KEYS = {
 def is_foreign(table: NativeTable) -> bool:
     """Tell whether something is in a table that this tool never writes, and so cannot write again."""
     return bool(table.extras) or any(
-        isinstance(part, (ForeignMatch, ForeignTarget))
+        isinstance(part, (model.ForeignMatch, model.ForeignTarget))
         for chain in table.chains
         for rule in chain.rules
         for part in (*rule.matches, rule.target)
@@ -150,8 +123,8 @@ def _rule(rule: Object, sets: Object) -> Rule:
     if statements != conditions + effects:  # something is done whether or not the later matches hold
         return Rule(tuple(comment), _foreign(statements))
     matches = [_match(statement, sets) for statement in conditions]
-    ports = {match.protocol for match in matches if isinstance(match, Ports)}
-    matches = [m for m in matches if not (isinstance(m, Transport) and m.protocol in ports)]
+    ports = {match.protocol for match in matches if isinstance(match, nftables.Ports)}
+    matches = [m for m in matches if not (isinstance(m, model.Transport) and m.protocol in ports)]
     try:
         counters, target = _effects(effects)
     except _MISFITS:
@@ -161,8 +134,8 @@ def _rule(rule: Object, sets: Object) -> Rule:
 
 def _comment(text: str) -> list[Match]:
     if '"' in text:  # written by another program: nft could not write it again
-        return [ForeignMatch((json.dumps({"comment": text}),))]
-    return [Comment(text)] if text else []
+        return [model.ForeignMatch((json.dumps({"comment": text}),))]
+    return [model.Comment(text)] if text else []
 
 
 def _is_condition(statement: Any) -> bool:
@@ -173,8 +146,8 @@ def _is_condition(statement: Any) -> bool:
 _MISFITS = (_Unknown, LookupError, TypeError, ValueError, AttributeError, OSError)
 
 
-def _foreign(statements: list[Object]) -> ForeignTarget:
-    return ForeignTarget(tuple(json.dumps(statement) for statement in statements))
+def _foreign(statements: list[Object]) -> model.ForeignTarget:
+    return model.ForeignTarget(tuple(json.dumps(statement) for statement in statements))
 
 
 def _effects(statements: list[Object]) -> tuple[Counters, Target]:
@@ -196,7 +169,7 @@ def _match(statement: Object, sets: Object) -> Match:
             right = {"set": sets[right[1:]]}
         return _MATCH[key](right, _IS_NEGATED[match["op"]])
     except _MISFITS:
-        return ForeignMatch((json.dumps(statement),))
+        return model.ForeignMatch((json.dumps(statement),))
 
 
 #: Operators, and whether they negate. `in` is one of several bits.
@@ -234,11 +207,11 @@ def _addresses(direction: Direction, family: Family) -> Callable[[Any, bool], Ma
     def number(text: str) -> int:
         return int.from_bytes(socket.inet_pton(of, text), "big")
 
-    return lambda value, negated: Addresses(direction, family, _ranges(value, number, bits), negated)
+    return lambda value, negated: nftables.Addresses(direction, family, _ranges(value, number, bits), negated)
 
 
 def _ports(direction: Direction, protocol: Protocol) -> Callable[[Any, bool], Match]:
-    return lambda value, negated: Ports(direction, protocol, _ranges(value, _number, 16), negated)
+    return lambda value, negated: nftables.Ports(direction, protocol, _ranges(value, _number, 16), negated)
 
 
 def _interface(name: Any) -> str:
@@ -258,7 +231,7 @@ def _name(names: Mapping[Any, str]) -> Callable[[Any], Any]:
 
 #: Numbers of linux/netfilter.h, linux/in.h, and of linux/netfilter/nf_conntrack_common.h, as bits.
 _family = _name({2: "ipv4", 10: "ipv6"})
-_protocol = _name({number: name for name, number in PROTOCOL_NUMBERS.items()})
+_protocol = _name({number: name for name, number in model.PROTOCOL_NUMBERS.items()})
 _state = _name({1: "INVALID", 2: "ESTABLISHED", 4: "RELATED", 8: "NEW", 64: "UNTRACKED"})
 
 
@@ -270,15 +243,15 @@ def _states(value: Any) -> frozenset[str]:
 
 
 _MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
-    "meta nfproto": lambda value, _: NfProto(_family(value)),
-    "meta l4proto": lambda value, negated: Transport(_protocol(value), negated),
-    "meta iifname": lambda value, negated: InInterface(_interface(value), negated),
-    "meta oifname": lambda value, negated: OutInterface(_interface(value), negated),
-    "meta skuid": lambda value, negated: Owners("user", _ranges(value, _number, 32), negated),
-    "meta skgid": lambda value, negated: Owners("group", _ranges(value, _number, 32), negated),
-    "meta mark": lambda value, negated: Mark(_number(value), negated=negated),
-    "ct mark": lambda value, negated: ConnectionMark(_number(value), negated=negated),
-    "ct state": lambda value, _: ConntrackState(_states(value)),
+    "meta nfproto": lambda value, _: nftables.NfProto(_family(value)),
+    "meta l4proto": lambda value, negated: model.Transport(_protocol(value), negated),
+    "meta iifname": lambda value, negated: model.InInterface(_interface(value), negated),
+    "meta oifname": lambda value, negated: model.OutInterface(_interface(value), negated),
+    "meta skuid": lambda value, negated: nftables.Owners("user", _ranges(value, _number, 32), negated),
+    "meta skgid": lambda value, negated: nftables.Owners("group", _ranges(value, _number, 32), negated),
+    "meta mark": lambda value, negated: model.Mark(_number(value), negated=negated),
+    "ct mark": lambda value, negated: model.ConnectionMark(_number(value), negated=negated),
+    "ct state": lambda value, _: model.ConntrackState(_states(value)),
     "ip saddr": _addresses("source", "ipv4"),
     "ip daddr": _addresses("destination", "ipv4"),
     "ip6 saddr": _addresses("source", "ipv6"),
@@ -289,7 +262,7 @@ _MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
     "udp dport": _ports("destination", "udp"),
 }
 
-_VERDICTS = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
+_VERDICTS = {"accept": model.ACCEPT, "drop": model.DROP, "return": model.RETURN}
 
 
 def _target(statements: list[Object]) -> Target:
@@ -303,9 +276,9 @@ def _target(statements: list[Object]) -> Target:
     if kind in _VERDICTS:
         return _VERDICTS[kind]
     if kind in ("jump", "goto"):
-        return Jump(value["target"], kind == "goto")
+        return model.Jump(value["target"], kind == "goto")
     if kind == "redirect" and set(value) == {"port"}:
-        return Redirect(_number(value["port"]))
+        return model.Redirect(_number(value["port"]))
     if kind == "mangle":
         return _mangle(_key(value["key"]), value["value"])
     raise _Unknown
@@ -319,13 +292,15 @@ def _key(value: Object) -> str:
 
 def _mangle(key: str, value: Any) -> Target:
     if key == "ct zone":
-        return ConntrackZone(_number(value))
+        return model.ConntrackZone(_number(value))
     if key == "meta mark":
         return (
-            RestoreMark() if isinstance(value, dict) and _key(value) == "ct mark" else SetMark(_number(value))
+            model.RestoreMark()
+            if isinstance(value, dict) and _key(value) == "ct mark"
+            else model.SetMark(_number(value))
         )
     if key == "ct mark" and _key(value) == "meta mark":
-        return SaveMark()
+        return model.SaveMark()
     raise _Unknown
 
 
@@ -335,4 +310,4 @@ _FAMILIES: Mapping[str, Family] = {name: family for family, name in NFT_FAMILIES
 def _tproxy(value: Object, mangle: Object) -> Target:
     if set(value) != {"family", "port"} or _key(mangle["key"]) != "meta mark":
         raise _Unknown
-    return FamilyTProxy(_number(value["port"]), _number(mangle["value"]), _FAMILIES[value["family"]])
+    return nftables.FamilyTProxy(_number(value["port"]), _number(mangle["value"]), _FAMILIES[value["family"]])

@@ -28,10 +28,9 @@ from ..rules.model import (
     TProxy,
 )
 from ..settings.config import Everything
+from . import listed
 from .terms import (
     FROM_LOOPBACK,
-    INBOUND_PORTS,
-    INBOUND_PORTS_EXCLUDED,
     TCP,
     TO_LOOPBACK,
     excluded_interfaces_inbound,
@@ -120,15 +119,15 @@ def _inbound_capture(config: Config) -> list[Rule]:
         for ports in config.inbound_ports:
             port = DestinationPort(ports)
             goes_on = f"inbound port {ports}: a captured connection goes on"
-            rules.append(Rule((TCP, port, _KNOWN_CONNECTION), known, goes_on, INBOUND_PORTS))
-            rules.append(Rule((TCP, port), new, f"inbound port {ports} is captured", INBOUND_PORTS))
+            rules.append(Rule((TCP, port, _KNOWN_CONNECTION), known, goes_on, listed.INBOUND_PORTS))
+            rules.append(Rule((TCP, port), new, f"inbound port {ports} is captured", listed.INBOUND_PORTS))
         return rules
     rules += [
         Rule(
             (TCP, DestinationPort(ports)),
             RETURN,
             f"inbound port {ports} is excluded",
-            INBOUND_PORTS_EXCLUDED,
+            listed.INBOUND_PORTS_EXCLUDED,
         )
         for ports in config.inbound_ports_excluded
     ]

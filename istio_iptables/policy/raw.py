@@ -11,7 +11,8 @@ from __future__ import annotations
 from ..rules import istio
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
 from ..rules.model import Chain, ConntrackZone, Destination, Jump, Rule, Source
-from .terms import DNS_SERVERS, DNS_SERVERS_ANSWERING, UDP, from_port, proxy_groups, proxy_users, to_port
+from . import listed
+from .terms import UDP, from_port, proxy_groups, proxy_users, to_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _inbound(config: Config, family: Family) -> Chain:
                 (*_ANSWER, Source(server)),
                 _AGENT_ZONE,
                 f"answers of {server} are for the agent",
-                DNS_SERVERS_ANSWERING,
+                listed.DNS_SERVERS_ANSWERING,
             )
             for server in config.dns_servers_of(family)
         ),
@@ -77,7 +78,9 @@ def _output_dns(config: Config, family: Family) -> Chain:
         rules.append(Rule(_QUERY, _APPLICATION_ZONE, "queries of the application"))
     else:
         rules += [
-            Rule((*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}", DNS_SERVERS)
+            Rule(
+                (*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}", listed.DNS_SERVERS
+            )
             for server in config.dns_servers_of(family)
         ]
     return Chain(istio.OUTPUT_DNS, tuple(rules))

@@ -40,7 +40,7 @@ BUILTIN_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROU
 
 
 class Cidr(Record):
-    """An IP network in CIDR form: `version` 4 or 6, `address` as an integer, `prefix` in bits.
+    """A CIDR: `version` 4 or 6, `address` as an integer, `prefix` in bits.
 
     >>> str(Cidr(4, 0x0A000000, 8))
     '10.0.0.0/8'
@@ -382,7 +382,7 @@ class Table(Record):
 
 
 class LocalAddress(Record):
-    """`ip [-6] addr add NETWORK dev lo nodad`."""
+    """`ip [-6] addr add CIDR dev lo nodad`."""
 
     cidr: Cidr
 
