@@ -1,9 +1,19 @@
-"""Ruleset: the rules as plain typed data, which every other room reads.
+"""model: the rules as plain typed data, which every other package reads.
 
 The policy makes a Ruleset from a Config, parsers make one from the live kernel state, writers
 turn one into text or kernel structures, the plan compares two. Nothing here knows about flags,
 and nothing is a string that a writer would still have to take apart. Names are those of
 iptables-extensions(8).
+
+A new match or target has to be made known in each of these places, or listed there as one that cannot occur
+(tests/unit/test_every_match_and_target.py holds that, and says which lists):
+
+- formats/iptables_args, written and read: formats/iptables_restore, formats/shell and formats/json use it
+- rules/nftables/translate, which turns it into native nftables
+- formats/nft and formats/nft_json, which write and read that
+- kernel/xtables/entries, which encodes it for the legacy tables and decodes it
+- change/actions, if a target hands traffic to the proxy
+- validation/trace and tests/support/interpreter, which follow a packet
 """
 
 from __future__ import annotations
