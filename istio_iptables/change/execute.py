@@ -41,7 +41,7 @@ def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = boo
             raise
         if left:
             raise KernelError(
-                f"{error.cause}; and this could not be put back: {'; '.join(left)}",
+                f"{error.cause}; and this could not be undone: {'; '.join(left)}",
                 error.remedy,
             ) from error
         raise

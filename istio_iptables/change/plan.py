@@ -53,7 +53,7 @@ class Plan(Record):
         """Say which chains of ours stay without a rule, since somebody else's rule needs them."""
         return tuple(
             f"chain {chain.name} ({action.edit.family} {action.edit.table}, {action.location}) stays, empty: "
-            f"somebody else's rule jumps to it; remove the rule (it has `-j {chain.name}`) and clean up again"
+            f"a rule of another program jumps to it; remove that rule (`-j {chain.name}`) and clean up again"
             for action in self.actions
             if isinstance(action, EditTable)
             for chain in action.after.chains

@@ -68,18 +68,18 @@ def choose(live: Live, backends: Mapping[Location, Backend], forced: Location | 
     if forced == NFTABLES:
         native = NftCommand()
         native.require()
-        return Choice(NFTABLES, native.name, "native nftables rules were asked for")
+        return Choice(NFTABLES, native.name, "native nftables rules were requested")
     if forced:
-        return _chosen(backends[forced], "it was asked for")
+        return _chosen(backends[forced], "it was requested")
     for location in IPTABLES_LOCATIONS:
         if live.holds_owned(location):
-            return _chosen(backends[location], "our chains are there already")
+            return _chosen(backends[location], "it has rules of istio-iptables already")
     for location in IPTABLES_LOCATIONS:
         if _holds_others(live, backends[location]):
-            return _chosen(backends[location], "other rules of this network namespace are there")
+            return _chosen(backends[location], "it has other rules of this network namespace")
     no_rules = "no rules are in place"
     if live.native:
-        no_rules = "only native nftables rules of ours are in place (see --native-nftables)"
+        no_rules = "only native nftables rules of istio-iptables are in place (see --native-nftables)"
     if has_legacy("ipv4"):
         why = f"the kernel has the legacy tables, and {no_rules}"
         return _chosen(backends[IPTABLES_LEGACY], why).replace(untried=True)

@@ -116,8 +116,8 @@ class IptablesCommand:
             table = f"{NFT_FAMILIES[family]} {name}"
             if not CHAINS.isdisjoint(nftables.chains(NFT_FAMILIES[family], name)):
                 raise KernelError(
-                    f"iptables cannot read the nft table {table}, which has chains of ours: "
-                    "somebody put a rule into it with nft",
+                    f"iptables cannot read the nft table {table}, which has chains of istio-iptables: "
+                    "another program put a rule into it with nft",
                     f"find the rule with `nft list table {table}` and delete it, then run again",
                 )
 

@@ -65,9 +65,9 @@ class Locks:
         except OSError as error:
             raise KernelError(
                 f"the lock file {path} cannot be opened: {os.strerror(error.errno or 0)}",
-                "mount a writable directory there, or have an empty file there in the image (which may be "
-                "read-only then), or name another file in XTABLES_LOCKFILE, "
-                "or use --cni-mode, which locks the network namespace alone",
+                "mount a writable directory there, or put an empty file there in the image (which may then "
+                "be read-only), or name another file in XTABLES_LOCKFILE, "
+                "or use --cni-mode, which locks only the network namespace",
             ) from error
         self._held.append(descriptor)
         # The commands that write inherit it: if this process is killed, the lock is held until they are done.
@@ -80,8 +80,8 @@ class Locks:
                     raise KernelError(f"the lock file {path} cannot be locked: {error.strerror}") from error
                 if time.monotonic() > self._deadline:
                     raise KernelError(
-                        f"the lock {path} is held by another process, "
-                        f"still after {self._wait_limit:g} seconds",
+                        f"the lock {path} is still held by another process "
+                        f"after {self._wait_limit:g} seconds",
                         f"find the process (fuser -v {path}) and let it finish, then run again",
                     ) from None
                 time.sleep(_RETRY)

@@ -74,5 +74,5 @@ def _setns(descriptor: int, path: str) -> None:
 def _forbidden(path: str) -> KernelError:
     return KernelError(
         f"the network namespace {path} may not be entered",
-        "run as root with the capability SYS_ADMIN, which setns(2) asks for",
+        "run as root with the capability SYS_ADMIN, which setns(2) requires",
     )

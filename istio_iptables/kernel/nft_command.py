@@ -83,13 +83,13 @@ def _unreadable(name: str, error: ValueError) -> KernelError:
     if "flags owner" in _nft("list", "table", NATIVE_FAMILY, name):
         return KernelError(f"another program owns the table {NATIVE_FAMILY} {name}", _END_THE_OWNER)
     return KernelError(
-        f"nft printed something about the table {NATIVE_FAMILY} {name} that is not its JSON: {error}",
+        f"nft did not print the table {NATIVE_FAMILY} {name} as JSON: {error}",
         "check that the command nft was built with JSON support (`nft --version --verbose`)",
     )
 
 
 _END_THE_OWNER = (
-    "end that program (`nft list tables` names the tables): only the owner of a table may change it"
+    "stop that program: only the owner of a table may change it (`nft list tables` lists the tables)"
 )
 
 
@@ -116,7 +116,7 @@ def _command() -> str:
     path = which("nft")
     if not path:
         raise KernelError(
-            "the command nft is not installed, and native nftables rules are in place or were asked for",
+            "the command nft is not installed, and native nftables rules are in place or were requested",
             "install the package nftables",
         )
     return path
@@ -141,6 +141,6 @@ def _remedy(said: str) -> str:
         return (
             "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
             "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
-            "or leave --native-nftables out"
+            "or do not use --native-nftables"
         )
     return "nothing was changed by this step; the message above is nft's own"

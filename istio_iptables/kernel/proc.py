@@ -31,7 +31,7 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
         return frozenset()
     except PermissionError as error:
         raise KernelError(
-            f"{_TABLE_NAMES[family]}, the kernel's list of legacy tables, can be read by root alone",
+            f"only root can read {_TABLE_NAMES[family]}, the kernel's list of legacy tables",
             "run as root (securityContext.runAsUser: 0); the capabilities alone are not enough",
         ) from error
 

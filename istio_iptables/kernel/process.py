@@ -80,7 +80,7 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_file
         except OSError as error:
             raise KernelError(
                 f"the command {command[0]} cannot be run: {error.strerror}",
-                "install its package anew, or have PATH lead to another one",
+                "reinstall its package, or change PATH so that another one is found",
             ) from error
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _, status = os.waitpid(pid, 0)

@@ -105,11 +105,11 @@ def _in_the_way(item: RoutingObject) -> KernelError:
     if isinstance(item, LocalAddress):
         address = str(item.cidr).partition("/")[0]
         return KernelError(
-            f"the interface lo has the address {address} already, but not as {item.cidr}",
+            f"the interface lo already has the address {address}, but not as {item.cidr}",
             "remove it (`ip -6 addr show dev lo` shows it), then run again",
         )
     return KernelError(
-        f"the routing table {item.table} ({item.family}) has another default route already",
+        f"the routing table {item.table} ({item.family}) already has another default route",
         "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
         f"(`ip route show table {item.table}` shows it)",
     )
@@ -136,11 +136,11 @@ def _failed(item: RoutingObject, error: OSError) -> KernelError:
     if error.errno == errno.EPERM:
         remedy = run_as_root("NET_ADMIN")
     elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
-        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or leave --dual-stack out"
+        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or do not use --dual-stack"
     elif item.family == "ipv6" and isinstance(item, LocalAddress):
         remedy = (
             "IPv6 is switched off for the loopback interface: set the sysctl net.ipv6.conf.lo.disable_ipv6 "
-            "to 0, or leave --dual-stack out"
+            "to 0, or do not use --dual-stack"
         )
     else:
         remedy = ""

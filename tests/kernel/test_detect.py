@@ -50,7 +50,7 @@ def test_forced(variant: Variant) -> None:
     with Scratch() as scratch:
         scratch.restore(other, "ipv4", FOREIGN.format(table="nat"))
         backend, why = chosen(scratch.apply("--force-iptables-binary", variant))
-        assert (backend, why) == (f"iptables-{variant}-restore", "it was asked for")
+        assert (backend, why) == (f"iptables-{variant}-restore", "it was requested")
         assert owned(scratch.save(variant, "ipv4"))
         assert not owned(scratch.save(other, "ipv4"))
     with Scratch() as scratch:
@@ -67,7 +67,10 @@ def test_where_our_chains_are(variant: Variant) -> None:
         scratch.apply("--force-iptables-binary", variant)
         scratch.restore(other, "ipv4", FOREIGN.format(table="nat"))
         for arguments in ([], ["-b", "80", "--reconcile"], ["diff"]):
-            assert chosen(scratch.tool(*arguments)) == (COMMAND[variant], "our chains are there already")
+            assert chosen(scratch.tool(*arguments)) == (
+                COMMAND[variant],
+                "it has rules of istio-iptables already",
+            )
         assert not owned(scratch.save(other, "ipv4"))
         scratch.apply("cleanup")
         assert chosen(scratch.apply())[0] == COMMAND[other]
@@ -77,7 +80,7 @@ def test_where_our_chains_are_in_one_family_only() -> None:
     with Scratch(addresses=True) as scratch:
         scratch.restore("nft", "ipv6", "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\nCOMMIT\n")
         scratch.restore("legacy", "ipv4", FOREIGN.format(table="nat"))
-        assert chosen(scratch.tool()) == ("iptables-nft-restore", "our chains are there already")
+        assert chosen(scratch.tool()) == ("iptables-nft-restore", "it has rules of istio-iptables already")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -89,7 +92,7 @@ def test_where_other_rules_are(variant: Variant, family: Family, table: str) -> 
         scratch.restore(variant, family, FOREIGN.format(table=table))
         assert chosen(scratch.apply()) == (
             COMMAND[variant],
-            "other rules of this network namespace are there",
+            "it has other rules of this network namespace",
         )
         assert owned(scratch.save(variant, "ipv4"))
         others = foreign_lines(scratch.save(variant, family))
@@ -123,7 +126,7 @@ def test_chains_of_the_same_name_in_another_table_are_foreign() -> None:
         scratch.restore("nft", "ipv4", script)
         assert chosen(scratch.apply()) == (
             "iptables-nft-restore",
-            "other rules of this network namespace are there",
+            "it has other rules of this network namespace",
         )
         scratch.apply("cleanup")
         assert "-A OUTPUT -j ISTIO_OUTPUT" in scratch.save("nft", "ipv4")

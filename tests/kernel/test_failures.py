@@ -315,7 +315,7 @@ def test_what_cannot_be_undone_is_named() -> None:
     kernel = FakeKernel(live, 2, cannot_undo=True)
     with pytest.raises(KernelError) as caught:
         execute(make_plan(live, wanted("--dual-stack"), "iptables-legacy"), kernel)
-    assert "and this could not be put back: ipv4 nat (iptables-legacy)" in str(caught.value)
+    assert "and this could not be undone: ipv4 nat (iptables-legacy)" in str(caught.value)
     assert "::6/128" in str(caught.value)
 
 
@@ -339,7 +339,7 @@ def test_a_worker_that_is_killed_does_not_stop_the_rollback(monkeypatch: pytest.
             prepared = prepare(machine, wanted(*ALL_SORTS))
             with pytest.raises(KernelError, match="libiptc ended its process") as caught:
                 prepared.apply()
-            assert "could not be put back" not in str(caught.value)
+            assert "could not be undone" not in str(caught.value)
 
 
 # --- killed ---------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_second_run_writes_nothing(arguments: list[str]) -> None:
     """Neither does diff; counters survive, and no transaction is made."""
     with Scratch(addresses=True) as scratch:
         first = scratch.apply(*NATIVE, *arguments)
-        assert "backend nftables: native nftables rules were asked for" in first.stderr
+        assert "backend nftables: native nftables rules were requested" in first.stderr
         assert re.search(r"planned: nftables istio-proxy-\S.*: write \d+ rules", first.stderr)
         traffic(scratch)
         before, generation = scratch.state(counters=True), scratch.generation()
@@ -396,7 +396,10 @@ def test_without_the_flag_native_rules_are_not_chosen_and_the_log_names_them() -
         scratch.apply(*NATIVE)
         shown = scratch.tool()
         assert shown.returncode == 3
-        assert "only native nftables rules of ours are in place (see --native-nftables)" in shown.stderr
+        assert (
+            "only native nftables rules of istio-iptables are in place (see --native-nftables)"
+            in shown.stderr
+        )
         warned = scratch.apply(*NATIVE, *LOCATIONS["legacy"])
         assert "--force-iptables-binary has no effect with --native-nftables" in warned.stderr
         assert "nothing to do" in warned.stderr

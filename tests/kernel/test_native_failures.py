@@ -146,7 +146,7 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
             env={"PATH": path},
             preexec_fn=lambda: refuse_replacing("ipv4", error=errno.ENOMEM),
         )
-        failed(done, "and this could not be put back: nftables istio-proxy-raw")
+        failed(done, "and this could not be undone: nftables istio-proxy-raw")
 
 
 # --- sets that are made before the rules that use them ----------------------------------------

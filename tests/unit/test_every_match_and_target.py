@@ -1,8 +1,8 @@
 """Every match and every target, in every place that has to know it: none can be forgotten anywhere.
 
 The model's docstring lists the places. Each either handles a kind, which is tried here, or has it in a list
-of those that cannot occur there, with the reason. The rules that the policy makes of the golden configurations
-are held against these lists.
+of those that cannot occur there, with the reason. The rules that the policy makes of the golden
+configurations are held against these lists.
 
 One reader of rules is not among the places: tests/support/oracle.py knows text alone, not the model.
 """

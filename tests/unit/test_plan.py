@@ -274,7 +274,7 @@ def test_a_rollback_that_fails_is_reported_and_goes_on():
     with pytest.raises(KernelError) as caught:
         execute(plan, kernel)
     assert caught.value.cause == (
-        f"the kernel said no; and this could not be put back: {plan.actions[1]}: the kernel said no"
+        f"the kernel said no; and this could not be undone: {plan.actions[1]}: the kernel said no"
     )
     assert caught.value.remedy == "ask it again"
     assert isinstance(caught.value.__cause__, KernelError)
