@@ -1,4 +1,4 @@
-"""Formats: a Ruleset as text, and iptables-save text as Tables. Nothing here touches the machine."""
+"""How the rules are written, and what programs print about rules read. Nothing here touches the machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """iptables_args: a typed rule as the options of iptables(8), and those options as a typed rule.
 
-Both the writers of text and the parser of iptables-save go through here, so what one writes
+The writers of text and the parser of iptables-save both use this module, so what one writes
 the other reads. What this tool never writes is kept as the arguments that it was read from.
 """
 
@@ -30,7 +30,7 @@ def rule_args(rule: Rule) -> list[str]:
     protocol = next((m.protocol for m in rule.matches if isinstance(m, model.Transport)), "")
     for match in rule.matches:
         module, negated, options = _MATCH_ARGS[type(match)](match)
-        if module == "protocol":  # one match has source and destination ports; others stand once each
+        if module == "protocol":  # one -m for source and destination ports; one each for others
             module, ports_loaded = "" if ports_loaded else protocol, True
         if module:
             args += ["-m", module]
@@ -105,7 +105,7 @@ def matches_and_target(args: Sequence[str], chains: Container[str]) -> tuple[tup
     target = _target(list(args[at:]), chains)
     try:
         return _matches(args[:at]), target
-    except (_Unknown, ValueError, IndexError, OSError):  # OSError: no address, says inet_pton
+    except (_Unknown, ValueError, IndexError, OSError):  # OSError: inet_pton found no address
         return _foreign_matches(args[:at]), target
 
 
@@ -145,7 +145,7 @@ def _matches(args: Sequence[str]) -> tuple[Match, ...]:
 
 
 def _foreign_matches(args: Sequence[str]) -> tuple[Match, ...]:
-    """Keep matches as arguments, comments apart: they tell whose a rule is."""
+    """Keep matches as arguments, but for comments, which tell whether a rule is owned."""
     rest, comments, at = [], [], 0
     while at < len(args):
         if args[at : at + 3] == ["-m", "comment", "--comment"] and at + 3 < len(args):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SIDE = {"source": "s", "destination": "d"}
 _VERSION = {"ipv4": 4, "ipv6": 6}
-#: How many members of a set stand on a line; more than that begin on a line of their own.
+#: How many members of a set are written on a line; longer sets begin on a line of their own.
 _MEMBERS_A_LINE = 8
 
 
@@ -39,9 +39,9 @@ def edit_scripts(
     """Return what turns some tables into others, for `nft -f`: a transaction each, mostly one.
 
     Tables stay, and so do base chains, wherever that is possible: a packet then meets either the old rules
-    of a chain or the new ones, while a new base chain is asked beside the old one for a moment. With
-    `sets_first` sets that new rules need are made by a transaction before theirs, in an empty table if it is
-    new: see `set_name`.
+    of a chain or the new ones, whereas a new base chain runs alongside the old one for a moment. With
+    `sets_first` the sets that new rules need are made by an earlier transaction, in an empty table if the
+    table is new: see `set_name`.
     """
     there = {table.name: table for table in before}
     wanted = {table.name: _Text(table) for table in after}
@@ -62,12 +62,12 @@ def edit_scripts(
 
 
 def _own_sets(table: NativeTable | None) -> set[str]:
-    """Return the names of the sets of ours that a table has, used or not."""
+    """Return the names of the owned sets that a table has, used or not."""
     return {*table.set_names(), *table.unused} if table else set()
 
 
 def _emptied(table: NativeTable, text: _Text) -> list[str]:
-    """Return the commands that leave of a table what the new rules take over: chains, and sets of ours."""
+    """Return the commands that leave only what the new rules use of a table: chains, and owned sets."""
     kept = {chain.name for chain in text.table.chains}
     gone = [extra.rpartition(" ")[::2] for extra in table.extras]  # first: a map may lead to chains
     gone += [("chain", chain.name) for chain in table.chains if chain.name not in kept]
@@ -76,12 +76,12 @@ def _emptied(table: NativeTable, text: _Text) -> list[str]:
     return [f"flush table {of_table}", *(f"delete {kind} {of_table} {name}" for kind, name in gone)]
 
 
-#: What somebody may have put into a table that can be taken out by its name (nft(8)).
+#: Objects of other programs that can be removed from a table by their names (nft(8)).
 _REMOVABLE = frozenset({"set", "map", "counter", "quota", "limit", "flowtable", "synproxy", "secmark"})
 
 
 def _can_stay(before: NativeTable, text: _Text) -> bool:
-    """Tell whether a table can be emptied and filled: what is not ours in it can be taken out."""
+    """Tell whether a table can be emptied and filled: all foreign objects in it can be removed."""
     hooks = {chain.name: chain.hook for chain in text.table.chains}
     same = all(chain.hook == hooks.get(chain.name, chain.hook) for chain in before.chains)
     return same and not text.table.text and all(e.rpartition(" ")[0] in _REMOVABLE for e in before.extras)
@@ -131,7 +131,7 @@ def hook_line(hook: Hook) -> str:
 
 
 def table_lines(table: NativeTable) -> Iterator[str]:
-    """Yield a table for a comparison by lines, none of what is left over; each says which chain it is of."""
+    """Yield a table as lines to compare, each with the name of its chain; unused sets are left out."""
     if table.is_left_over:
         return
     yield f"table {NATIVE_FAMILY} {table.name}"
@@ -149,7 +149,7 @@ def table_lines(table: NativeTable) -> Iterator[str]:
 
 
 class _Set(Record):
-    """The values of a match as a set: their type and the members in nft's words; a name if it needs one."""
+    """The values of a match as a set: their type, the members as nft writes them, a name if it needs one."""
 
     type: str
     members: tuple[str, ...]
@@ -165,7 +165,7 @@ def rule_lines(
 ) -> list[str]:
     """Return a rule: one line, or more if it has a set that is too long for one.
 
-    With `named`, sets that need a name are put there and stand in the rule by that name.
+    With `named`, sets that need a name are put there, and the rule has that name.
     """
     parts: _Parts = []
     comments: _Parts = []
@@ -180,7 +180,7 @@ def rule_lines(
 
 
 def _lines(parts: Iterable[str | _Set], members_a_line: int) -> list[str]:
-    """Join words; a set may take several lines."""
+    """Join the parts of a rule; a set may take several lines."""
     lines = [""]
     for part in parts:
         start = lines[-1] + " " if lines[-1] else ""
@@ -223,7 +223,7 @@ def _number_range(first: int, last: int) -> str:
 
 
 def _address_range(version: int) -> Callable[[int, int], str]:
-    """Return how the addresses from one to another are written: an address, a network or a range."""
+    """Return how the addresses from one to another are written: an address, a CIDR or a range."""
     bits = 32 if version == 4 else 128
 
     def text(first: int, last: int) -> str:

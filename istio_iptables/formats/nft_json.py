@@ -1,8 +1,8 @@
 """nft_json: what `nft --json list table` prints, as the typed table that it is.
 
-The schema is that of libnftables-json(5). Whatever this tool never writes becomes a ForeignMatch or
-ForeignTarget that holds nft's own words for it, so that it equals nothing of ours. Protocols, states
-and marks may be names or, as `nft --numeric` has them, numbers.
+The schema is that of libnftables-json(5). What this tool never writes becomes a ForeignMatch or
+ForeignTarget that holds what nft printed, so that it equals nothing that this tool writes. Protocols,
+states and marks may be names or, as `nft --numeric` prints them, numbers.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _extras(table: Object, objects: list[tuple[str, Any]], sets: Object) -> Iter
 
 
 def _is_owned_set(value: Object) -> bool:
-    """Tell whether a set is one that this tool makes: its name tells its content."""
+    """Tell whether a set is one that this tool makes: its name is made from its content."""
     key = _KEYS.get(value["type"]) if isinstance(value["type"], str) else None
     if key is None or set(value) != _SET_PARTS or value["flags"] not in ("interval", ["interval"]):
         return False
@@ -97,7 +97,7 @@ _KEYS = {
 
 
 def is_foreign(table: NativeTable) -> bool:
-    """Tell whether something is in a table that this tool never writes, and so cannot write again."""
+    """Tell whether a table has something that this tool never writes, and so cannot write again."""
     return bool(table.extras) or any(
         isinstance(part, (model.ForeignMatch, model.ForeignTarget))
         for chain in table.chains
@@ -120,7 +120,7 @@ def _rule(rule: Object, sets: Object) -> Rule:
     conditions = [statement for statement in statements if _is_condition(statement)]
     effects = [statement for statement in statements if not _is_condition(statement)]
     comment = _comment(rule.get("comment", ""))
-    if statements != conditions + effects:  # something is done whether or not the later matches hold
+    if statements != conditions + effects:  # it does something whether or not the later matches hold
         return Rule(tuple(comment), _foreign(statements))
     matches = [_match(statement, sets) for statement in conditions]
     ports = {match.protocol for match in matches if isinstance(match, nftables.Ports)}
@@ -133,16 +133,16 @@ def _rule(rule: Object, sets: Object) -> Rule:
 
 
 def _comment(text: str) -> list[Match]:
-    if '"' in text:  # written by another program: nft could not write it again
+    if '"' in text:  # another program wrote it: nft could not write it again
         return [model.ForeignMatch((json.dumps({"comment": text}),))]
     return [model.Comment(text)] if text else []
 
 
 def _is_condition(statement: Any) -> bool:
-    return isinstance(statement, dict) and "match" in statement  # what nft cannot say is null
+    return isinstance(statement, dict) and "match" in statement  # what nft cannot express is null
 
 
-#: What reading something other than what this tool writes may come to.
+#: The errors that reading something that this tool never writes may raise.
 _MISFITS = (_Unknown, LookupError, TypeError, ValueError, AttributeError, OSError)
 
 
@@ -151,7 +151,7 @@ def _foreign(statements: list[Object]) -> model.ForeignTarget:
 
 
 def _effects(statements: list[Object]) -> tuple[Counters, Target]:
-    """Return what a rule counts and what it does; this tool's rules count first, all of them."""
+    """Return what a rule counts and what it does; the counter comes first in every rule of this tool."""
     counter, *rest = statements
     value = counter["counter"]
     return Counters(value["packets"], value["bytes"]), _target(rest)
@@ -174,12 +174,12 @@ def _match(statement: Object, sets: Object) -> Match:
 
 #: Operators, and whether they negate. `in` is one of several bits.
 _IS_NEGATED = {"==": False, "in": False, "!=": True}
-#: Keys that this tool uses with one operator only: a state that is in a list (`==` would be all of it).
+#: Keys that this tool uses with one operator only: a state out of a list (`==` would mean all of them).
 _USUAL = {"ct state": "in", "meta nfproto": "=="}
 
 
 def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
-    """Return a value, a range, a network or a set of such as ranges of numbers."""
+    """Return a value, a range, a CIDR or a set of these as ranges of numbers."""
     members = value["set"] if isinstance(value, dict) and "set" in value else [value]
     found = []
     for member in members:
@@ -195,7 +195,7 @@ def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
 
 
 def _number(value: Any) -> int:
-    """Return a number as it is; a name, say of a user, is none."""
+    """Return a number as it is. A name, such as that of a user, is not one."""
     if type(value) is not int:
         raise _Unknown
     return value
@@ -215,7 +215,7 @@ def _ports(direction: Direction, protocol: Protocol) -> Callable[[Any, bool], Ma
 
 
 def _interface(name: Any) -> str:
-    """Return a name as iptables has it: a wildcard is `+` there."""
+    """Return a name as iptables writes it: there a wildcard is `+`."""
     if not isinstance(name, str) or name.endswith("+"):
         raise _Unknown
     if name.endswith("\\*"):
@@ -224,7 +224,7 @@ def _interface(name: Any) -> str:
 
 
 def _name(names: Mapping[Any, str]) -> Callable[[Any], Any]:
-    """Return a function for names that may be numbers: those of `names`, and no others."""
+    """Return a function that reads names which may be printed as numbers: those of `names`, no others."""
     known = {**names, **{name: name for name in names.values()}}
     return lambda value: known[value]
 
@@ -236,7 +236,7 @@ _state = _name({1: "INVALID", 2: "ESTABLISHED", 4: "RELATED", 8: "NEW", 64: "UNT
 
 
 def _states(value: Any) -> frozenset[str]:
-    """Return one state or several, which some versions of nft have as a list and some as `|`."""
+    """Return one state or several; some versions of nft print a list and some `|`."""
     several = value["|"] if isinstance(value, dict) else value
     members = several if isinstance(several, list) else [several]
     return frozenset(_state(state.upper() if isinstance(state, str) else state) for state in members)
@@ -286,7 +286,7 @@ def _target(statements: list[Object]) -> Target:
 
 def _key(value: Object) -> str:
     [(kind, inner)] = value.items()
-    [key] = inner.values()  # and nothing more, such as a direction
+    [key] = inner.values()  # and nothing else, such as a direction
     return f"{kind} {key}"
 
 

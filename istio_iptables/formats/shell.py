@@ -1,4 +1,4 @@
-"""commands: a Ruleset as a shell script of iptables and ip commands, for people to read and run."""
+"""shell: a Ruleset as a shell script of iptables and ip commands, for people to read and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def script(ruleset: Ruleset, families: Sequence[Family] = FAMILIES, *, explain: bool = False) -> str:
-    """Return a shell script that puts the rules into a namespace without rules of ours.
+    """Return a shell script that puts the rules into a namespace that has no owned rules.
 
     With `explain` every rule has a comment line above it that says why it is there.
     """

@@ -1,4 +1,4 @@
-"""restore: legacy or nft rules through the commands iptables-save(8) and iptables-restore(8).
+"""iptables_command: legacy or nft rules through the commands iptables-save(8) and iptables-restore(8).
 
 One run of iptables-restore --noflush makes one edit: it reads the table, changes it in memory and
 replaces it in the kernel in one go (nft variant: in one transaction).
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from ..rules.edit import TableEdit
     from ..rules.model import Family, Rule, Table
 
-#: What `iptables --version` says.
+#: What `iptables --version` prints.
 _MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
-#: MAX_ARGC of xshared.h: the parser of iptables-restore gives up at this many words of a rule,
+#: MAX_ARGC of xshared.h: the parser of iptables-restore takes no more arguments of a rule than this,
 #: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
 _MAX_ARGS = 254 - 5
 _COUNTER_ARGS = 3
-#: No match has more than six words (`-m connmark ! --mark 1/2` has five), nor has a target.
+#: No match has more than six arguments (`-m connmark ! --mark 1/2` has five), nor has a target.
 _FEW_MATCHES = 40
 
 
 class IptablesCommand:
-    """The Backend that runs iptables-restore of one variant, legacy or nft, which `location` says."""
+    """The Backend that runs iptables-restore of one variant, legacy or nft, depending on `location`."""
 
     def __init__(self, location: Location) -> None:
         self.location: Location = location
@@ -56,7 +56,7 @@ class IptablesCommand:
         return True
 
     def require(self) -> None:
-        """Raise KernelError, which says what is missing, unless the commands are installed."""
+        """Raise KernelError, which names what is missing, unless the commands are installed."""
         self._command("ipv4", "restore")
 
     def _command(self, family: Family, action: str) -> tuple[str, ...]:
@@ -97,8 +97,8 @@ class IptablesCommand:
     def save(self, family: Family) -> str:
         """Return what iptables-save prints, an empty text if there is nothing to print.
 
-        A table that somebody filled with nft, so that iptables cannot read it, is left out if nothing
-        of ours is in it.
+        A table that iptables cannot read, since another program filled it with nft, is left out unless it has
+        owned chains.
         """
         if not self.exists(family):
             return ""
@@ -110,7 +110,7 @@ class IptablesCommand:
         return result.output
 
     def _check_unreadable(self, family: Family, output: str) -> None:
-        """Raise KernelError if chains of ours are in a table that iptables cannot read."""
+        """Raise KernelError if a table that iptables cannot read has owned chains."""
         readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
         for name in set(TABLES) - readable:
             table = f"{NFT_FAMILIES[family]} {name}"
@@ -137,11 +137,11 @@ class IptablesCommand:
         return any("-A " in self.save(family) for family in FAMILIES if self.exists(family))
 
     def lacks_nat(self) -> bool:
-        """Return False: the command finds out for itself, and says so."""
+        """Return False: the command finds that out by itself, and reports it."""
         return False
 
     def refusal(self, edit: TableEdit) -> str:
-        """Return why iptables-restore cannot parse an edit: a rule of too many words."""
+        """Return why iptables-restore cannot parse an edit: a rule of too many arguments."""
         for step in edit.steps:
             rules: tuple[Rule, ...] = ()
             if isinstance(step, ReplaceRules):
@@ -160,7 +160,7 @@ class IptablesCommand:
         return ""
 
     def do(self, action: EditTable) -> None:
-        """Make the edit of an action, and in nf_tables leave no table or base chain without a rule."""
+        """Make the edit of an action; in nf_tables, leave no table or base chain without a rule."""
         self.apply(action.edit)
         if not self._legacy:
             self.prune(action.edit, action.emptied)
@@ -173,25 +173,25 @@ class IptablesCommand:
             raise self._failed(edit.family, f"restore of the table {edit.table}", result)
 
     def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
-        """Take away base chains that an edit has left without a rule, and the table if nothing is left in it.
+        """Remove base chains that an edit has left without a rule, and the table if nothing is left in it.
 
-        That is what nft tables were like before. A chain with another policy than ACCEPT stays (-X
-        refuses it), and what cannot be taken away does no harm. Legacy tables cannot be taken away.
+        So nft tables are as they were before. A chain with another policy than ACCEPT stays (-X
+        refuses it), and what cannot be removed does no harm. Legacy tables cannot be removed.
         """
         if not self._remove_chains(edit, chains) and len(chains) > 1:
-            for chain in chains:  # as many as can go
+            for chain in chains:  # as many as can be removed
                 self._remove_chains(edit, (chain,))
         family = NFT_FAMILIES[edit.family]
         if chains and which("nft") and nftables.Table(family, edit.table, 0) in nftables.tables():
             run((which("nft"), "delete", "table", family, edit.table))
 
     def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
-        """Take away chains, all or none, and tell whether they have gone."""
+        """Remove chains, all or none, and tell whether they were removed."""
         script = "".join(f"{line}\n" for line in (f"*{edit.table}", *(f"-X {c}" for c in chains), "COMMIT"))
         return run((*self._command(edit.family, "restore"), "--noflush"), script).status == 0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no process or handle is open."""
 
     def _failed(self, family: Family, action: str, result: Result) -> KernelError:
         errors = result.errors
@@ -201,7 +201,7 @@ class IptablesCommand:
 
 
 def _remedy(said: str) -> str:
-    """Return what to do about what iptables-restore said."""
+    """Return the remedy for an error of iptables-restore."""
     if "Permission denied" in said or "Operation not permitted" in said:
         return run_as_root("NET_ADMIN", "NET_RAW")
     if "does not exist" in said or "No such file" in said or "not supported" in said:

@@ -1,4 +1,4 @@
-"""machine: all backends of this machine together: what is in place, which backend to use, doing it."""
+"""machine: all backends of this machine together: what is in place, which backend to use, doing actions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Machine:
     """The kernel of this machine, in the network namespace the process is in.
 
     A context manager. It checks the capabilities, and with `writing` it takes the locks first, so that
-    what is read is still so when it is changed.
+    what was read is still true when it is changed.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Machine:
     # --- reading ----------------------------------------------------------------------------
 
     def read(self, wanted: Ruleset) -> Live:
-        """Return what is in place, strangers' rules included. Creates nothing.
+        """Return what is in place, foreign rules included. Creates nothing.
 
-        `wanted` tells which routing rules and routes would be ours. Raises KernelError.
+        `wanted` tells which routing rules and routes would be owned. Raises KernelError.
         """
         if not self._entered:
             raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
@@ -89,13 +89,13 @@ class Machine:
         return Prepared(self, live, wanted, choice, make_plan(live, wanted, choice.location, rewrite=rewrite))
 
     def confirm(self, choice: Choice) -> Choice:
-        """Return the choice when it is about to be written: see choose.confirm."""
+        """Return the final choice, just before writing: see choose.confirm."""
         return confirm(choice, self._backends)
 
     # --- doing ------------------------------------------------------------------------------
 
     def refusal(self, action: Action) -> str:
-        """Return why a backend could not do an action, or nothing; asked of all before any is done."""
+        """Return why a backend could not do an action, or an empty text; called for all of them first."""
         return self._backends[action.location].refusal(action.edit) if isinstance(action, EditTable) else ""
 
     def check(self, action: Action) -> None:

@@ -1,4 +1,4 @@
-"""network: the addresses, routing rules and routes beside the rules, read and made by rtnetlink(7)."""
+"""routing: the addresses, routing rules and routes besides the rules, read and made by rtnetlink(7)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family, RoutingObject
 
-#: Errors that say that something is not there, which is what was wanted.
+#: Errors for something that does not exist, which is what removing it wants.
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
 
-#: The mark and the table that this tool uses unless told otherwise.
+#: The mark and the table that this tool uses by default.
 DEFAULT_LOOKUP = (TPROXY_MARK, TPROXY_ROUTE_TABLE)
 
 
 def read(
     passthrough: Cidr, marks: Iterable[int], lookups: Iterable[tuple[int, int]]
 ) -> tuple[RoutingObject, ...]:
-    """Return what is there of this tool, and nothing that may be foreign.
+    """Return the owned objects that exist, and nothing that may be foreign.
 
-    `passthrough` is the IPv6 address of this tool. A routing rule is owned if its mark and table are one
-    of `lookups` (this run's settings); or if it leads to our usual table, and that delivers locally, by our
-    usual mark or one of live owned rules (`marks`); or, there being none of these, if it leads from such a
-    mark to a table that only delivers locally. A route is owned if it is such a table's local default route.
+    `passthrough` is the IPv6 address that this tool adds. A routing rule is owned in three cases. Its mark
+    and table are one of `lookups` (the settings of this run). Or it leads to the default table, which
+    delivers locally, from the default mark or a mark of live owned rules (`marks`). Or, for a mark of `marks`
+    that has no such rule, it leads to a table that only delivers locally. A route is owned if it is the local
+    default route of such a table.
     """
     found: list[RoutingObject] = []
     for address in routing.addresses():
@@ -101,7 +102,7 @@ def add(item: RoutingObject) -> None:
 
 
 def _in_the_way(item: RoutingObject) -> KernelError:
-    """Return what it means that something else is where an owned address or route has to be."""
+    """Return the error for another address or route where an owned one has to be."""
     if isinstance(item, LocalAddress):
         address = str(item.cidr).partition("/")[0]
         return KernelError(

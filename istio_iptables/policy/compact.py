@@ -1,6 +1,6 @@
-"""Compact: fewer rules for long lists, as far as iptables can say them (--compact).
+"""compact: fewer rules for long lists, as far as iptables can express them (--compact).
 
-Ports become multiport rules, CIDRs are merged where together they are one.
+Ports become multiport rules, and adjacent CIDRs are merged.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
         import netaddr  # only --compact needs it
 
         cidrs = [member.cidr for member in members]
-        # Numbers, since netaddr takes five times as long to read text; a chain is of one family.
+        # Numbers, since netaddr takes five times as long to read text. A chain has one family.
         version: Literal[4, 6] = 4 if cidrs[0].version == 4 else 6
         given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in cidrs]
         return [kind(Cidr(n.version, n.first, n.prefixlen)) for n in netaddr.cidr_merge(given)]

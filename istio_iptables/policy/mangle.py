@@ -1,8 +1,8 @@
-"""The mangle table: inbound capture in TPROXY mode, and invalid packets.
+"""mangle: the mangle table: inbound capture in TPROXY mode, and invalid packets.
 
-TPROXY hands packets to the proxy without changing their addresses. The proxy then speaks to the
-application with the client's address as its own, so what the application answers must be caught
-too: a mark on the connection brings it back (see the routes in network.py).
+TPROXY hands packets to the proxy without changing their addresses. The proxy then connects to the
+application from the client's address, so the application's answers must be captured
+too: a mark on the connection brings it back (see the routes in policy/routing.py).
 """
 
 from __future__ import annotations

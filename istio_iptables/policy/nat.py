@@ -1,4 +1,4 @@
-"""The nat table: which new connections go to the proxy.
+"""nat: the nat table, which decides which new connections go to the proxy.
 
 A connection's first packet meets PREROUTING when it comes in and OUTPUT when a process of
 this machine makes it; what nat decides then holds for the whole connection.
@@ -145,7 +145,7 @@ def _output(config: Config) -> Chain:
 
 
 def _istio_output(config: Config, family: Family) -> Chain:
-    """Who sends decides first, where to decides second."""
+    """The sender decides first, the destination second."""
     rules = _outbound_ports_excluded(config)
     rules.append(
         Rule(
@@ -183,7 +183,7 @@ def _outbound_ports_excluded(config: Config) -> list[Rule]:
 
 
 def _proxy_traffic(config: Config, family: Family) -> list[Rule]:
-    """Leave the proxy's own traffic alone, or it would be sent back to the proxy for ever.
+    """Leave the proxy's own traffic alone, or it would be sent back to the proxy forever.
 
     Users come before groups: in TPROXY mode the proxy runs as root with the proxy's group.
     """

@@ -1,4 +1,4 @@
-"""The raw table: conntrack zones for redirected DNS over UDP.
+"""raw: the raw table: conntrack zones for redirected DNS over UDP.
 
 The application's query and the agent's own query to the same server may have the same
 addresses and ports. Tracked in one zone they would be one connection, and the answer to the

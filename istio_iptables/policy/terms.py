@@ -1,4 +1,4 @@
-"""The words that the policy's chains are written in: addresses, ports and short ways to say a match."""
+"""terms: what the policy's chains are written in: addresses, ports and short names for matches."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ class Comment(Match):
 
 
 class ForeignMatch(Match):
-    """A match that this tool never writes, in the words of the tool that printed it."""
+    """A match that this tool never writes, as the arguments that the tool which read it prints."""
 
     args: tuple[str, ...]
 
@@ -281,7 +281,7 @@ class ConntrackZone(Target):
 
 
 class ForeignTarget(Target):
-    """A target (with its options, or none) that this tool never writes, as printed."""
+    """A target (with its options, or none) that this tool never writes, as arguments."""
 
     args: tuple[str, ...]
 
@@ -307,9 +307,9 @@ NO_COUNTERS = Counters()
 class Listed(Record):
     """A list among the settings, each of whose members has a rule of its own.
 
-    The rules of a list stand together and differ in one match of the kind `varies`, so that whoever
-    can (nftables sets, multiport) may write one rule for all that have everything else in common. A rule
-    without that match is for every packet. `reason` is why a rule for the whole list is there.
+    The rules of a list follow each other and differ in one match of the kind `varies`. A writer that can
+    (nftables sets, multiport) may therefore write one rule for all that have everything else in common. A
+    rule without that match is for every packet. `reason` is why a rule for the whole list is there.
     """
 
     varies: type[Match]
@@ -319,9 +319,8 @@ class Listed(Record):
 class Rule(Record):
     """Matches (order does not matter: all must hold), a target and why the rule is there.
 
-    Neither the reason nor the counters make it another rule, nor does the list that it is `listed` in:
-    they do not count in comparisons. `raw` is the rule in the form of the backend that read it, if it
-    has parts that this tool never writes.
+    The reason, the counters and the list that it is `listed` in do not count in comparisons. `raw` is the
+    rule in the form of the backend that read it, if it has parts that this tool never writes.
     """
 
     matches: tuple[Match, ...]
@@ -332,7 +331,7 @@ class Rule(Record):
     raw: bytes = b""
 
     def _key(self) -> tuple[object, ...]:
-        # Backends print the matches of a rule in different orders; a conjunction has none.
+        # Backends print the matches of a rule in different orders, which make no difference.
         unique = frozenset(self.matches)
         if len(unique) == len(self.matches):
             return (unique, self.target)
@@ -341,7 +340,7 @@ class Rule(Record):
     def __eq__(self, other: object) -> bool:
         if type(other) is not Rule:
             return NotImplemented
-        if self.matches == other.matches:  # mostly they come in the same order
+        if self.matches == other.matches:  # mostly they are in the same order
             return self.target == other.target
         return self._key() == other._key()
 
@@ -353,7 +352,7 @@ class Chain(Record):
     """A chain and its rules in order.
 
     In a built-in chain of a wanted Ruleset `head` are the rules that belong at the very top and
-    `rules` those that belong after whatever is there already; elsewhere `head` is empty.
+    `rules` those that belong after the rules that are there already; elsewhere `head` is empty.
     """
 
     name: str
@@ -386,7 +385,7 @@ class Table(Record):
         return not any(chain.in_order for chain in self.chains)
 
 
-# --- what TPROXY and IPv6 need beside the rules ---------------------------------------------
+# --- what TPROXY and IPv6 need besides the rules ---------------------------------------------
 #
 # str() of each is the ip(8) command that makes it.
 
@@ -417,7 +416,7 @@ class MarkLookup(Record):
 
 
 class LocalDefaultRoute(Record):
-    """`ip [-6] route add local default dev lo table TABLE`: all that TABLE routes is local."""
+    """`ip [-6] route add local default dev lo table TABLE`: TABLE delivers every packet locally."""
 
     family: Family
     table: int
@@ -435,7 +434,7 @@ if TYPE_CHECKING:
 
 
 class Ruleset(Record):
-    """All rules of ours, and the addresses and routes that they rely on."""
+    """All rules of istio-iptables, and the addresses and routes that they rely on."""
 
     tables: tuple[Table, ...] = ()
     routing: tuple[RoutingObject, ...] = ()

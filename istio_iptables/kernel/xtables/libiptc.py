@@ -1,9 +1,9 @@
 """libiptc: the legacy tables, written through python-iptables and the kernel's own replace operation.
 
 For writing each family has a process of its own, forked before the library is loaded: IPv4 and IPv6 cannot
-share one, and the C library may end the process it is in. That process holds a table from opening it to
+share one, and the C library may end the process that it is in. That process holds a table from opening it to
 committing the edit; the caller holds the xtables lock from before reading, as libiptc takes none. Reading
-needs neither the process nor the library (legacy_tables.py).
+needs neither the process nor the library (read_tables.py).
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ class Libiptc:
 
     def _worker(self, family: Family) -> _Worker:
         if family in self._workers and not self._workers[family].alive:
-            self._workers.pop(family).hang_up()  # it died: what is left to do needs another
+            self._workers.pop(family).hang_up()  # it died: the remaining actions need another
         if family not in self._workers:
-            with (
-                SignalsDeferred()
-            ):  # else Ctrl-C could leave a process that nobody knows and that has the pipes of others
+            # Else Ctrl-C could leave a process that is not in the table and has the pipes of others.
+            with SignalsDeferred():
                 self._workers[family] = _Worker(family)
         return self._workers[family]
 
@@ -68,22 +67,22 @@ class Libiptc:
         return tuple(tables)
 
     def require(self) -> None:
-        """Raise nothing: what is missing is said when the library is loaded, by `refusal`."""
+        """Do nothing: `refusal` loads the library and raises an error that names what is missing."""
 
     def holds_other_rules(self) -> bool:
         """Tell whether a table that this tool does not read has rules, as far as the command can tell."""
         return IptablesCommand(IPTABLES_LEGACY).holds_other_rules()
 
     def lacks_nat(self) -> bool:
-        """Tell whether the kernel has no nat table. This makes it if it has: ask just before writing."""
-        self._worker("ipv4").call("ready")  # a table that cannot be written is not to be made
+        """Tell whether the kernel has no nat table. This makes the table: call it just before writing."""
+        self._worker("ipv4").call("ready")  # make no table that cannot be written
         try:
             return not read_tables.exists("ipv4", "nat")
         except OSError as error:
             raise explain("ipv4", "open the table nat", error.errno or errno.EIO) from error
 
     def refusal(self, edit: TableEdit) -> str:
-        """Return nothing: a rule takes as many matches as fit in 64 KiB.
+        """Return an empty text: a rule takes as many matches as fit in 64 KiB.
 
         Raises KernelError if the library cannot be loaded.
         """
@@ -102,7 +101,7 @@ class Libiptc:
         worker.call("edit", edit.table, operations)
 
     def close(self) -> None:
-        """End the processes: all pipes first, since a later process has copies of the earlier ones'."""
+        """End the processes. First close all pipes, since later processes have copies of earlier ones."""
         for worker in self._workers.values():
             worker.hang_up()
         for worker in self._workers.values():
@@ -157,7 +156,7 @@ class _Worker:
             os.close(self._requests)
             os.close(self._answers)
             try:
-                ignore()  # they may go to all processes of a group; the parent decides
+                ignore()  # a signal may be sent to the whole process group; the parent decides
                 _serve(family, requests_read, answers_write)
             finally:
                 os._exit(0)
@@ -190,12 +189,12 @@ class _Worker:
         return value
 
     def hang_up(self) -> None:
-        """Close the pipes, at which the process stops."""
+        """Close the pipes, which makes the process end."""
         os.close(self._requests)
         os.close(self._answers)
 
     def wait(self) -> int:
-        """Wait for the process's end and return its exit status, 0 if that was known already."""
+        """Wait for the end of the process and return its exit status, 0 if it has been waited for."""
         if not self._pid:
             return 0
         _, status = os.waitpid(self._pid, 0)
@@ -242,7 +241,7 @@ def _serve(family: Family, requests: int, answers: int) -> None:
             answer = _MISSING, str(error)
         except _Refused as refused:
             answer = _REFUSED, (refused.operation, refused.number)
-        except Exception as error:  # the parent reports it; here nobody would
+        except Exception as error:  # reported by the parent; here it would be lost
             answer = _REFUSED, (f"{' '.join(map(str, request[:2]))} ({error!r})", errno.EIO)
         _send(answers, answer)
 
@@ -268,10 +267,10 @@ class _Tables:
         return int(self._errno_location()[0])
 
     def ready(self) -> None:
-        """Say that the library is loaded."""
+        """Do nothing: an answer shows that the library is loaded."""
 
     def _open(self, name: str) -> Any:
-        """Return the table as it is now. autocommit is off: it hides what the kernel says."""
+        """Return the table as it is now. autocommit is off: it hides errors of the kernel."""
         try:
             table = self._class(name, autocommit=False)
             table.refresh()
@@ -296,7 +295,7 @@ class _Tables:
 
 
 def explain(family: Family, operation: str, number: int) -> KernelError:
-    """Return what a failure of libiptc means to an operator, by its errno."""
+    """Return the error for a failure of libiptc, with the remedy that its errno suggests."""
     cause = f"libiptc ({family}) could not {operation}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
         remedy = run_as_root("NET_ADMIN", "NET_RAW")

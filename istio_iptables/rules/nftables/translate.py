@@ -1,14 +1,14 @@
-"""translation: a Ruleset as nftables tables, with the same verdict for every packet of a family that is on.
+"""translate: a Ruleset as nftables tables, with the same verdict for every packet of a family that is on.
 
-What differs between the two, and what is done about it:
+Differences between iptables and nftables, and what is done about them:
 
-- A table of family inet sees both families. Rules that are the same for both stand once; others, and the
+- A table of family inet sees both families. Rules that are the same for both appear once; others, and the
   rules of base chains if only one family is on, match the family.
 - Lists become sets (see lists.py).
 - The owner match of iptables, negated, holds for packets that belong to no socket (xt_owner.c); `meta skuid
   !=` does not (nft_meta.c). A negated owner is therefore never written: see the end of this file.
-- TPROXY drops a packet that no socket waits for (xt_TPROXY.c); tproxy goes on to the next rule
-  (nft_tproxy.c), so one that drops is put behind it.
+- TPROXY drops a packet if no socket listens (xt_TPROXY.c); tproxy goes on to the next rule
+  (nft_tproxy.c), so it is followed by a rule that drops.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _chains(ruleset: Ruleset, table: TableName) -> tuple[NativeChain, ...]:
         lists = [
             (family, _native_rules(of_family[family].chain(name).in_order, family)) for family in families
         ]
-        # What a chain without a hook sees has passed a base chain, and so belongs to a family that is on.
+        # A packet in a chain without a hook has passed a base chain, and so belongs to a family that is on.
         rules = _both_families(lists, model.FAMILIES if hook else families)
         chains += _without_negated_owners(NativeChain(chain_name(name), hook, rules))
     return tuple(chains)
@@ -80,7 +80,7 @@ def _both_families(
 ) -> tuple[Rule, ...]:
     """Merge the rules of the families that are on into one list, each family's order kept.
 
-    `seen` are the families whose packets come to the chain.
+    `seen` are the families whose packets reach the chain.
     """
     if len(lists) == 1:
         [(family, rules)] = lists
@@ -97,7 +97,7 @@ def _both_families(
 
 
 def _only(rule: Rule, family: Family) -> Rule:
-    """Return the rule for packets of one family; a match of addresses says so by itself."""
+    """Return the rule for packets of one family; a match of addresses implies the family."""
     if any(isinstance(match, nftables.Addresses) for match in rule.matches):
         return rule
     return rule.replace(matches=(nftables.NfProto(family), *rule.matches))
@@ -121,7 +121,7 @@ def _native_rules(rules: Sequence[Rule], family: Family) -> list[Rule]:
 
 
 def _drop_after(rule: Rule) -> Rule:
-    """Return the rule that drops what a rule with tproxy has left."""
+    """Return the rule that drops what a rule with tproxy has not taken."""
     reason = "nobody listens there: not past the proxy"
     matches = tuple(
         model.Comment(reason) if isinstance(match, model.Comment) else match for match in rule.matches
@@ -202,16 +202,16 @@ def _several_ports(match: model.DestinationPorts, _: Family, protocol: Protocol)
 
 
 def _comment(match: model.Comment, _family: Family, _protocol: Protocol) -> Match | None:
-    """Return the comment without the tag, which a table of ours does not need, as far as it fits.
+    """Return the comment without the tag, which an owned table does not need, as far as it fits.
 
-    Without double quotes: nft has no way to write one.
+    Double quotes become single ones: nft has no way to write them.
     """
     written = match.text.removeprefix(TAG).removeprefix(": ").replace('"', "'")
     text = written.encode()[:_LONGEST_COMMENT]
     return model.Comment(text.decode(errors="ignore")) if text else None
 
 
-#: How nftables has each kind of match that the policy writes.
+#: The nftables form of each kind of match that the policy writes.
 _NATIVE_MATCH: Mapping[type[Match], Callable[[Any, Family, Protocol], Match | None]] = {
     model.Source: _cidr("source"),
     model.Destination: _cidr("destination"),

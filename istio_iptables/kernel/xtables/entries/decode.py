@@ -1,4 +1,4 @@
-"""reading: an entry as a typed rule. What this tool never writes stays bytes."""
+"""decode: an entry as a typed rule. What this tool never writes stays bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decode(entry: bytes, target_name: str, family: Family, chains: frozenset[str
 class Decoder:
     """Decodes the entries of one table, which has these chains.
 
-    Entries that differ in nothing but addresses and counters, as those of a list do, are worked out once.
+    Entries that differ only in addresses and counters, as those of a list do, are decoded once.
     """
 
     def __init__(self, family: Family, chains: frozenset[str]) -> None:
@@ -131,7 +131,7 @@ def _split(data: bytes) -> list[tuple[str, int, bytes]]:
 
 
 def _text(field: bytes) -> str:
-    """Return a C string; the kernel leaves what it likes behind the NUL."""
+    """Return a C string; there may be anything after the NUL."""
     return field.split(b"\0")[0].decode(errors="replace")
 
 
@@ -165,7 +165,7 @@ def _cidr(address: bytes, mask: bytes, layout: Layout) -> Cidr:
 
 
 def _interface_name(name: bytes, mask: bytes) -> str:
-    """Return a name from name and mask: without the NUL in the mask it is a wildcard."""
+    """Return a name from name and mask: if the mask does not cover the NUL it is a wildcard."""
     if not any(mask):
         return ""
     text = name.split(b"\0")[0]
@@ -313,7 +313,7 @@ _DECODE_TARGET: Mapping[tuple[str, int], Callable[[bytes, Layout], Target | None
 
 
 def _foreign(extensions: list[tuple[str, int, bytes]]) -> tuple[Match, ...]:
-    """Return the names of the extensions as words for people, comments apart: they tell whose a rule is."""
+    """Return the names of the extensions as arguments for people, and comments, which tell an owned rule."""
     comments = [match for name, _, data in extensions if name == "comment" for match in _read_comment(data)]
     names = [arg for name, _, _ in extensions if name != "comment" for arg in ("-m", name, "...")]
     return (model.ForeignMatch(tuple(names)), *comments)

@@ -1,4 +1,4 @@
-"""writing: a typed rule as an entry."""
+"""encode: a typed rule as an entry."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def encode(rule: Rule, family: Family) -> bytes:
 class Encoder:
     """Encodes rules one after the other.
 
-    What a rule has in common with the one before it is not worked out anew: the rules of a list differ in
-    an address, which is the beginning of an entry, and a list may have twenty thousand members.
+    The part that a rule has in common with the previous one is not encoded again: the rules of a list differ
+    in an address, which is the beginning of an entry, and a list may have twenty thousand members.
     """
 
     def __init__(self, family: Family) -> None:
@@ -88,7 +88,7 @@ class Encoder:
 
 
 def _without_addresses(rule: Rule, family: Family) -> bytes:
-    """Return the entry for a rule from behind its addresses on."""
+    """Return the entry for a rule without its addresses, which come first."""
     layout = LAYOUTS[family]
     entry = _Entry(layout)
     for match in rule.matches:
@@ -106,7 +106,7 @@ def _without_addresses(rule: Rule, family: Family) -> bytes:
 
 
 def _as_read(rule: Rule, layout: Layout) -> bytes:
-    """Return the entry that a rule was read from; the kernel's has offsets where libiptc wants a name."""
+    """Return the entry that a rule was read from. The kernel's has offsets where libiptc requires a name."""
     target_at, _ = struct.unpack_from("=HH", rule.raw, layout.offsets_at)
     if isinstance(rule.target, (model.Verdict, model.Jump)):
         return rule.raw[:target_at] + _encode_target(rule.target, "ipv4")
@@ -114,7 +114,7 @@ def _as_read(rule: Rule, layout: Layout) -> bytes:
 
 
 class _Entry:
-    """The parts of an entry but its addresses that matches fill in, before they are laid out."""
+    """The parts of an entry, except its addresses, that matches fill in before they are packed."""
 
     def __init__(self, layout: Layout) -> None:
         no_interface = bytes(INTERFACE_SIZE)
@@ -157,7 +157,7 @@ class _Entry:
         self.interface_masks[direction] = (b"\xff" * compared).ljust(INTERFACE_SIZE, b"\0")
 
     def extensions(self) -> list[bytes]:
-        """Return the match extensions; ports first, as iptables has them next to -p."""
+        """Return the match extensions; ports first, as iptables places them next to -p."""
         return (
             [_ports_match(self.protocol, self.port_match), *self.others] if self.port_match else self.others
         )
@@ -185,7 +185,7 @@ def _ports_match(protocol: int, matches: Mapping[str, model.SourcePort | model.D
 
 
 def _owner(uid: int, gid: int, which: int, negated: bool) -> bytes:
-    """Return struct xt_owner_match_info: UID and GID ranges, which are looked at, which inverted."""
+    """Return struct xt_owner_match_info: UID and GID ranges, which of them count, which are inverted."""
     data = struct.pack("=4I2B", uid, uid, gid, gid, which, which if negated else 0)
     return extension("owner", 1, data)
 
@@ -217,7 +217,7 @@ def _multiport(match: model.DestinationPorts) -> bytes:
 
 
 def _conntrack(match: model.ConntrackState) -> bytes:
-    """Return struct xt_conntrack_mtinfo3 in which only the state is looked at."""
+    """Return struct xt_conntrack_mtinfo3 in which only the state counts."""
     state = sum(STATE_BITS[name] for name in match.states)
     inverted = CONNTRACK_STATE if match.negated else 0
     flags = struct.pack("=4H", CONNTRACK_STATE, inverted, state, 0)

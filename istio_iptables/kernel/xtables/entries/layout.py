@@ -1,4 +1,4 @@
-"""layout: where everything is in the kernel's entries, and the numbers that it uses."""
+"""layout: where the parts of the kernel's entries are, and its numbers."""
 
 from __future__ import annotations
 
