@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from . import policy
-from .formats import iptables_restore, shell
+from .formats import IPTABLES, iptables_restore, shell
 from .formats import json as as_json
 from .kernel.this_machine import ThisMachine
 from .rules.model import FAMILIES, Ruleset
@@ -138,7 +138,7 @@ def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family]) -> str:
     text = ""
     for family in shown:
         if len(shown) > 1:
-            command = "iptables-restore" if family == "ipv4" else "ip6tables-restore"
+            command = f"{IPTABLES[family]}-restore"
             text += f"# {family}: for {command} --noflush (render --family {family} prints it alone)\n"
         text += iptables_restore.script(ruleset, family)
     return text

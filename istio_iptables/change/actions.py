@@ -1,7 +1,7 @@
-"""actions: one step each, whole and undoable, that changes what the kernel has; and what it has, as read.
+"""actions: the steps of a plan, each whole and undoable, and what the kernel has now.
 
-An action says what is to be done and how it is undone. Who does it is in the package kernel; how it reads
-as a script is in formats/difference.py.
+An action tells what is to be done and how it is undone. The package kernel does it; formats/difference.py
+writes it as a script.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IPTABLES_LOCATIONS = (IPTABLES_LEGACY, IPTABLES_NFT)
 class EditTable(Record):
     """Edit a table in one transaction.
 
-    `before` and `after` are the whole table, strangers' rules included.
+    `before` and `after` are the whole table, foreign rules included.
     """
 
     location: Location
@@ -46,20 +46,20 @@ class EditTable(Record):
 
     @property
     def emptied(self) -> tuple[str, ...]:
-        """The built-in chains that it touches and that have no rule afterwards."""
+        """The built-in chains that it changes and that have no rule afterwards."""
         touched = dict.fromkeys(step.chain for step in self.edit.steps if step.chain in BUILTIN_CHAINS)
         return tuple(name for name in touched if not self.after.chain(name).rules)
 
     @property
-    def takes_away(self) -> bool:
-        """True if it takes something away, and does not take inbound traffic over from another table."""
-        gained = captors(self.after) - captors(self.before)
+    def is_removal(self) -> bool:
+        """True if it stops capturing something, unless it takes inbound traffic over from another table."""
+        gained = inbound_captures(self.after) - inbound_captures(self.before)
         return self.edit.detaches and not gained
 
     @property
-    def gives_up(self) -> bool:
-        """True if inbound traffic that it captured before is for another table to capture."""
-        return bool(captors(self.before) - captors(self.after))
+    def releases_inbound(self) -> bool:
+        """True if the table stops capturing inbound traffic, which another table then captures."""
+        return bool(inbound_captures(self.before) - inbound_captures(self.after))
 
     def __str__(self) -> str:
         rules = self.edit.rules_added()
@@ -96,7 +96,7 @@ class RemoveObject(Record):
 class EditNative(Record):
     """Turn native tables into others, in one transaction: all that differ or go away.
 
-    `replaces`: other rules of ours are in force meanwhile, here or elsewhere, so sets come first.
+    `replaces`: other owned rules are in force meanwhile, here or in another location, so sets come first.
     """
 
     before: tuple[NativeTable, ...]
@@ -120,7 +120,7 @@ if TYPE_CHECKING:
 
 
 class Live(Record):
-    """What is in place: whole tables by place, what is ours of the network, native tables of ours."""
+    """What is in place: whole tables by location, owned addresses and routes, owned native tables."""
 
     tables: Mapping[Location, tuple[Table, ...]]
     routing: tuple[RoutingObject, ...] = ()
@@ -134,21 +134,21 @@ class Live(Record):
         return None
 
     def holds_owned(self, location: Location) -> bool:
-        """Tell whether chains or rules of ours are in that place."""
+        """Tell whether owned chains or rules are in a location."""
         return any(not owned(table).is_empty for table in self.tables.get(location, ()))
 
     @property
     def locations(self) -> tuple[Location, ...]:
-        """The locations that have rules of ours."""
+        """The locations that have owned rules."""
         found = [location for location in IPTABLES_LOCATIONS if self.holds_owned(location)]
         return (*found, NFTABLES) if self.native else tuple(found)
 
     def marks(self) -> frozenset[int]:
-        """Return the marks of live TPROXY rules of ours: they tell which routes are ours."""
+        """Return the marks of live owned TPROXY rules: they tell which routes are owned."""
         return frozenset(target.mark for target in self._targets() if isinstance(target, TProxy))
 
     def redirects_to(self) -> tuple[int, ...]:
-        """Return the local ports that live rules of ours redirect to."""
+        """Return the local ports that live owned rules redirect to."""
         return tuple(sorted({target.port for target in self._targets() if isinstance(target, Redirect)}))
 
     def _targets(self) -> Iterator[Target]:
@@ -158,11 +158,11 @@ class Live(Record):
         return (rule.target for chain in chains for rule in chain.rules)
 
 
-def captors(table: Table | NativeTable) -> frozenset[Target]:
-    """Return the targets by which a table of ours sends inbound traffic to the proxy."""
+def inbound_captures(table: Table | NativeTable) -> frozenset[Target]:
+    """Return the targets by which the owned rules of a table send inbound traffic to the proxy."""
     if isinstance(table, Table):
-        start, ours_only = "PREROUTING", [c for c in table.chains if is_owned(c) or c.name == "PREROUTING"]
-        rules_of = {chain.name: chain.rules for chain in ours_only}
+        start, chains = "PREROUTING", [c for c in table.chains if is_owned(c) or c.name == "PREROUTING"]
+        rules_of = {chain.name: chain.rules for chain in chains}
     else:
         start, rules_of = "prerouting", {chain.name: chain.rules for chain in table.chains}
     found: set[Target] = set()

@@ -1,6 +1,6 @@
 """execute: do the actions of a plan, and put back what was done if one fails.
 
-It does not know how the kernel is spoken to: it is given something that can do one action.
+It does not know how the kernel is told: it is given an object that can do one action.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
     class Kernel(Protocol):
-        """Whoever does actions."""
+        """An object that does actions: kernel.machine.Machine, or a fake."""
 
         def do(self, action: Action) -> None:
             """Do one action completely, or raise KernelError and have done nothing."""
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = bool) -> None:
     """Do the actions in order. If one fails, undo those before it and raise KernelError.
 
-    `interrupted` is asked before each: when it says so, that counts as a failure. A signal must not
-    cut an action short, since nobody would know whether it was done: see kernel/signals.py.
+    `interrupted` is called before each: if it returns True, that counts as a failure. A signal must not
+    cut an action short, since then it would be unknown whether it was done: see kernel/signals.py.
     """
     done: list[Action] = []
     try:
@@ -41,7 +41,7 @@ def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = boo
             raise
         if left:
             raise KernelError(
-                f"{error.cause}; and this could not be put back: {'; '.join(left)}",
+                f"{error.cause}; and this could not be undone: {'; '.join(left)}",
                 error.remedy,
             ) from error
         raise

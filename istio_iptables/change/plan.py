@@ -1,9 +1,9 @@
-"""Plan: what has to be done so that the machine has the wanted rules, in which order.
+"""plan: what has to be done so that the machine has the wanted rules, and in which order.
 
-Order. What a rule relies on comes before it: addresses and routes first, conntrack zones (raw) before
-the redirection of what is tracked in them (nat). Edits that only add come before edits that take
-something away, so that traffic which changes hands is captured twice for a moment rather than not
-at all. Taking away goes the other way round.
+What a rule relies on comes before it: addresses and routes first, conntrack zones (raw) before the
+redirection of what is tracked in them (nat). Edits that only add come before edits that remove something, so
+that traffic which moves from one table to another is captured twice for a moment rather than not at all.
+Removal goes in the opposite order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .actions import (
     EditTable,
     Live,
     RemoveObject,
-    captors,
+    inbound_captures,
 )
 
 TYPE_CHECKING = False
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 class Plan(Record):
-    """The actions, in order, that turn what is live into what is wanted. Nothing to do: no actions."""
+    """The actions, in order, that turn what is live into what is wanted; none if there is nothing to do."""
 
     actions: tuple[Action, ...]
-    #: Rules of ours, or remains that are not wanted, are in place: this is a change, not a first time.
+    #: Owned rules, or remains that are not wanted, are in place: this is a change, not a first run.
     replaces: bool
     live: Live
     wanted: Ruleset
@@ -50,10 +50,10 @@ class Plan(Record):
 
     @property
     def left_behind(self) -> tuple[str, ...]:
-        """Say which chains of ours stay without a rule, since somebody else's rule needs them."""
+        """Warnings of owned chains that stay, empty, since a rule of another program jumps to them."""
         return tuple(
             f"chain {chain.name} ({action.edit.family} {action.edit.table}, {action.location}) stays, empty: "
-            f"somebody else's rule jumps to it; remove the rule (it has `-j {chain.name}`) and clean up again"
+            f"a rule of another program jumps to it; remove that rule (`-j {chain.name}`) and clean up again"
             for action in self.actions
             if isinstance(action, EditTable)
             for chain in action.after.chains
@@ -62,7 +62,7 @@ class Plan(Record):
 
 
 def make_plan(live: Live, wanted: Ruleset, location: Location, *, rewrite: bool = False) -> Plan:
-    """Return what turns `live` into `wanted`, with rules in `location` and none of ours elsewhere.
+    """Return what turns `live` into `wanted`, with rules in `location` and no owned ones elsewhere.
 
     With `rewrite` chains are written again even if nothing differs.
     """
@@ -71,14 +71,18 @@ def make_plan(live: Live, wanted: Ruleset, location: Location, *, rewrite: bool 
         for where in IPTABLES_LOCATIONS
         for action in _table_actions(live, wanted if where == location else Ruleset(), where, rewrite)
     ]
-    adding = [action for action in edits if not action.takes_away]
-    removing = [action for action in edits if action.takes_away]
+    adding = [action for action in edits if not action.is_removal]
+    removing = [action for action in edits if action.is_removal]
     removing.sort(
-        # raw last, since nat relies on its zones; a table that gives inbound traffic up after the others
-        key=lambda action: (action.edit.table == "raw", action.gives_up, -TABLES.index(action.edit.table))
+        # raw last, since nat relies on its zones; a table that releases inbound traffic after the others
+        key=lambda action: (
+            action.edit.table == "raw",
+            action.releases_inbound,
+            -TABLES.index(action.edit.table),
+        )
     )
-    # A routing rule comes after the route that it leads to, and goes before it: without the route it might be
-    # a stranger's, so a run that is killed in between must not leave it behind.
+    # A routing rule is added after the route that it leads to, and removed before it: without the route it
+    # might be foreign, so a run that is killed in between must not leave it behind.
     missing = sorted((i for i in wanted.routing if i not in live.routing), key=_is_lookup)
     obsolete = sorted((i for i in live.routing if i not in wanted.routing), key=_is_lookup)
     actions: list[Action] = [AddObject(item) for item in missing]
@@ -87,7 +91,7 @@ def make_plan(live: Live, wanted: Ruleset, location: Location, *, rewrite: bool 
     native = [part.replace(replaces=replaces) for part in _native_actions(live, wanted, location, rewrite)]
     actions += [*native, *adding, *removing] if location == NFTABLES else [*adding, *removing, *native]
     gone: list[Action] = [RemoveObject(item) for item in reversed(obsolete)]
-    # Live marks are what tells routes are ours: without new rules, routes go while the marks are there.
+    # Live marks tell that routes are owned: if no new rules are made, routes go while the marks are there.
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
     return Plan(tuple(actions), replaces, live, wanted, location)
 
@@ -97,10 +101,10 @@ def _is_lookup(item: RoutingObject) -> bool:
 
 
 def _native_actions(live: Live, wanted: Ruleset, location: Location, rewrite: bool) -> list[EditNative]:
-    """Return the action on native tables, if any is needed: those that are as they should be stay out.
+    """Return the actions on native tables, if any is needed: tables that are as they should be are left out.
 
-    It is one transaction, with one exception. A packet that is between two hooks when a transaction comes
-    into force has met the old rules of the first and meets the new ones of the second. If inbound capture
+    It is one transaction, with one exception. A packet that is between two hooks when a transaction takes
+    effect has met the old rules of the first and meets the new ones of the second. If inbound capture
     moves from nat to mangle, which comes first, nothing would capture that packet; so nat follows in a
     transaction of its own, and for a moment both capture.
     """
@@ -108,7 +112,7 @@ def _native_actions(live: Live, wanted: Ruleset, location: Location, rewrite: bo
     same = [] if rewrite else [table for table in live.native if table in after]
     before = tuple(table for table in live.native if table not in same)
     after = tuple(table for table in after if table not in same)
-    late = _giving_up_to_earlier(before, after) if before and after else frozenset()
+    late = _releasing_to_earlier(before, after) if before and after else frozenset()
     parts = [
         EditNative(
             tuple(table for table in before if (table.name in late) == is_late),
@@ -119,11 +123,11 @@ def _native_actions(live: Live, wanted: Ruleset, location: Location, rewrite: bo
     return [part for part in parts if part.before or part.after]
 
 
-def _giving_up_to_earlier(before: Iterable[NativeTable], after: Iterable[NativeTable]) -> frozenset[str]:
-    """Return the names of the tables that give inbound traffic up to one that packets meet before them."""
+def _releasing_to_earlier(before: Iterable[NativeTable], after: Iterable[NativeTable]) -> frozenset[str]:
+    """Return the names of the tables that release inbound traffic to a table that packets meet earlier."""
     from ..rules.istio import NATIVE_TABLES
 
-    had, have = ({table.name: captors(table) for table in tables} for tables in (before, after))
+    had, have = ({table.name: inbound_captures(table) for table in tables} for tables in (before, after))
     none: frozenset[Target] = frozenset()
     late = set()
     met_earlier_gains = False
@@ -135,7 +139,7 @@ def _giving_up_to_earlier(before: Iterable[NativeTable], after: Iterable[NativeT
 
 
 def native_wanted(live: Live, wanted: Ruleset) -> tuple[NativeTable, ...]:
-    """Return the native tables that a rule set means, with the counters of the rules that are there."""
+    """Return the native tables for a rule set, with the counters of the rules that are there."""
     from ..rules.nftables.translate import translate
 
     in_place = {(table.name, chain.name): chain.rules for table in live.native for chain in table.chains}

@@ -135,7 +135,7 @@ def _put_in_place(run: Run, wanted: Ruleset) -> int:
                 "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
             )
-        prepared.settle()
+        prepared.confirm_backend()
         prepared.require_loadable()
         _log_choice(prepared)
         _apply(machine, prepared)

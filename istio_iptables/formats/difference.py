@@ -17,6 +17,7 @@ from ..rules.model import (
 )
 from ..rules.ownership import owned
 from ..startup.record import Record
+from . import IPTABLES
 from . import json as as_json
 from .iptables_args import rule_args
 
@@ -35,7 +36,7 @@ _PLAIN = "\x1b[0m"
 
 
 class Difference(Record):
-    """How one table of ours, or the network beside it, is and how it should be: lines of rules."""
+    """How one table, or the routing besides the rules, is and how it should be: lines of rules."""
 
     title: str
     before: tuple[str, ...]
@@ -43,7 +44,7 @@ class Difference(Record):
 
 
 def differences(plan: Plan) -> tuple[Difference, ...]:
-    """Return what the actions of a plan change: the tables, and the routing beside them, that differ."""
+    """Return what the actions of a plan change: the tables, and the routing besides them, that differ."""
     live, wanted, location = plan.live, plan.wanted, plan.location
     edited = {(a.location, a.edit.family, a.edit.table) for a in plan.actions if isinstance(a, EditTable)}
     found = []
@@ -51,14 +52,14 @@ def differences(plan: Plan) -> tuple[Difference, ...]:
         for family in FAMILIES:
             for name in TABLES:
                 if (where, family, name) not in edited:
-                    continue  # to write out a long list takes longer than it took to compare it
+                    continue  # writing a long list out takes longer than comparing it did
                 before = _lines(owned(live.table(where, family, name) or Table(family, name)))
                 after = _lines(wanted.table(family, name)) if where == location else ()
                 found.append(Difference(f"{family} {name} ({where})", before, after))
     found += _native_differences(live.native, native_wanted(live, wanted) if location == NFTABLES else ())
-    network = tuple(str(item) for item in sorted(live.routing, key=str))
-    wanted_network = tuple(str(item) for item in sorted(wanted.routing, key=str))
-    found.append(Difference("addresses and routes", network, wanted_network))
+    routing = tuple(str(item) for item in sorted(live.routing, key=str))
+    wanted_routing = tuple(str(item) for item in sorted(wanted.routing, key=str))
+    found.append(Difference("addresses and routes", routing, wanted_routing))
     return tuple(difference for difference in found if difference.before != difference.after)
 
 
@@ -78,26 +79,26 @@ def _native_differences(
 
 
 def _lines(table: Table) -> tuple[str, ...]:
-    """Return the rules of a table, chains by name, in words that do not depend on who printed them."""
+    """Return the rules of a table, chains by name, the same whichever program printed them."""
     return tuple(
-        f"-A {chain.name} {' '.join(_sorted_words(rule))}"
+        f"-A {chain.name} {' '.join(_sorted_args(rule))}"
         for chain in sorted(table.chains, key=lambda chain: chain.name)
         for rule in chain.in_order
     )
 
 
-#: The order in which iptables-save prints what every packet has; extensions follow.
+#: The matches that need no extension, in the order in which iptables-save prints them; extensions follow.
 _BASIC_MATCHES: tuple[type[Match], ...] = (Source, Destination, InInterface, OutInterface, Transport)
 
 
-def _sorted_words(rule: Rule) -> list[str]:
-    def location(match: Match) -> tuple[int, str]:
+def _sorted_args(rule: Rule) -> list[str]:
+    def order(match: Match) -> tuple[int, str]:
         kind, others = type(match), len(_BASIC_MATCHES)
         if kind in _BASIC_MATCHES:
             return _BASIC_MATCHES.index(kind), repr(match)
-        return others + (kind is Comment), repr(match)  # we write the comment last
+        return others + (kind is Comment), repr(match)  # this tool writes the comment last
 
-    return rule_args(rule.replace(matches=tuple(sorted(rule.matches, key=location))))
+    return rule_args(rule.replace(matches=tuple(sorted(rule.matches, key=order))))
 
 
 def text(plan: Plan, *, colour: bool = False) -> str:
@@ -113,12 +114,12 @@ def _part(part: Difference) -> Iterator[str]:
     for line in _changes(part):
         if not line.startswith("@@"):
             yield line
-        elif not line.startswith(("@@ -0,0 ", "@@ -1 ", "@@ -1,")):  # something has been left out before it
+        elif not line.startswith(("@@ -0,0 ", "@@ -1 ", "@@ -1,")):  # lines before it were left out
             yield "  ..."
 
 
 def _changes(part: Difference) -> list[str]:
-    """Return the lines that differ, a rule that moved twice, with some around them."""
+    """Return the lines that differ, with some around them; a rule that moved appears twice."""
     import difflib
 
     changes = difflib.unified_diff(part.before, part.after, lineterm="", n=_CONTEXT_LINES)
@@ -141,7 +142,7 @@ def json_text(plan: Plan) -> str:
 
 
 def state_lines(live: Live) -> Iterator[str]:
-    """Return what is in place, strangers' rules included, a line a rule."""
+    """Yield what is in place, foreign rules included, one line for each rule."""
     for location, tables in live.tables.items():
         for table in tables:
             for chain in table.chains:
@@ -157,12 +158,12 @@ def state_lines(live: Live) -> Iterator[str]:
 
 
 def script(action: Action) -> str:
-    """Return an action as a script for the tool that could do it, named in a comment."""
+    """Return an action as a script for the command that could do it, which a comment names."""
     if isinstance(action, EditTable):
         from .iptables_restore import edit_script
 
         variant = action.location.removeprefix("iptables")
-        command = "iptables" if action.edit.family == "ipv4" else "ip6tables"
+        command = IPTABLES[action.edit.family]
         return f"# {action}: for {command}{variant}-restore --noflush\n{edit_script(action.edit)}"
     if isinstance(action, EditNative):
         from .nft import edit_scripts

@@ -1,39 +1,13 @@
-"""words: a typed rule as the options of iptables(8), and those options as a typed rule.
+"""iptables_args: a typed rule as the options of iptables(8), and those options as a typed rule.
 
-Both the writers of text and the parser of iptables-save go through here, so what one writes
-the other reads. What this tool never writes is kept as the words it came in.
+The writers of text and the parser of iptables-save both use this module, so what one writes
+the other reads. What this tool never writes is kept as the arguments that it was read from.
 """
 
 from __future__ import annotations
 
-from ..rules.model import (
-    Cidr,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    Destination,
-    DestinationPort,
-    DestinationPorts,
-    ForeignMatch,
-    ForeignTarget,
-    GidOwner,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    PortRange,
-    Redirect,
-    RestoreMark,
-    SaveMark,
-    SetMark,
-    Source,
-    SourcePort,
-    TProxy,
-    Transport,
-    UidOwner,
-    Verdict,
-)
+from ..rules import model
+from ..rules.model import Cidr, PortRange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,150 +16,149 @@ if TYPE_CHECKING:
 
     from ..rules.model import Match, Rule, Target
 
-_FULL_MASK = 0xFFFFFFFF
 #: The order in which iptables-save prints connection states.
 _STATES = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT")
 
 
-# --- rule -> words --------------------------------------------------------------------------
+# --- rule -> arguments ---------------------------------------------------------------------
 
 
 def rule_args(rule: Rule) -> list[str]:
-    """Return the rule's matches and target as iptables options, each word one argument."""
-    words: list[str] = []
+    """Return the rule's matches and target as iptables options, one argument each."""
+    args: list[str] = []
     ports_loaded = False
-    protocol = next((m.protocol for m in rule.matches if isinstance(m, Transport)), "")
+    protocol = next((m.protocol for m in rule.matches if isinstance(m, model.Transport)), "")
     for match in rule.matches:
-        module, negated, options = _MATCH_WORDS[type(match)](match)
-        if module == "protocol":  # one match has source and destination ports; others stand once each
+        module, negated, options = _MATCH_ARGS[type(match)](match)
+        if module == "protocol":  # one -m for source and destination ports; one each for others
             module, ports_loaded = "" if ports_loaded else protocol, True
         if module:
-            words += ["-m", module]
-        words += ["!", *options] if negated else options
-    return words + _TARGET_WORDS[type(rule.target)](rule.target)
+            args += ["-m", module]
+        args += ["!", *options] if negated else options
+    return args + _TARGET_ARGS[type(rule.target)](rule.target)
 
 
 def _mark_text(value: int, mask: int) -> str:
-    return f"{value:#x}" if mask == _FULL_MASK else f"{value:#x}/{mask:#x}"
+    return f"{value:#x}" if mask == model.FULL_MASK else f"{value:#x}/{mask:#x}"
 
 
-_Words = tuple[str, bool, list[str]]
+_MatchArgs = tuple[str, bool, list[str]]
 
 #: For each kind of match: the module to load with -m ("protocol" is the tcp or udp match,
 #: "" none), whether it is negated, and its options.
-_MATCH_WORDS: Mapping[type, Callable[[Any], _Words]] = {
-    InInterface: lambda m: ("", m.negated, ["-i", m.name]),
-    OutInterface: lambda m: ("", m.negated, ["-o", m.name]),
-    Source: lambda m: ("", m.negated, ["-s", str(m.cidr)]),
-    Destination: lambda m: ("", m.negated, ["-d", str(m.cidr)]),
-    Transport: lambda m: ("", m.negated, ["-p", m.protocol]),
-    SourcePort: lambda m: ("protocol", m.negated, ["--sport", str(m.ports)]),
-    DestinationPort: lambda m: ("protocol", m.negated, ["--dport", str(m.ports)]),
-    DestinationPorts: lambda m: ("multiport", m.negated, ["--dports", ",".join(map(str, m.ports))]),
-    UidOwner: lambda m: ("owner", m.negated, ["--uid-owner", str(m.uid)]),
-    GidOwner: lambda m: ("owner", m.negated, ["--gid-owner", str(m.gid)]),
-    Mark: lambda m: ("mark", m.negated, ["--mark", _mark_text(m.value, m.mask)]),
-    ConnectionMark: lambda m: ("connmark", m.negated, ["--mark", _mark_text(m.value, m.mask)]),
-    ConntrackState: lambda m: (
+_MATCH_ARGS: Mapping[type, Callable[[Any], _MatchArgs]] = {
+    model.InInterface: lambda m: ("", m.negated, ["-i", m.name]),
+    model.OutInterface: lambda m: ("", m.negated, ["-o", m.name]),
+    model.Source: lambda m: ("", m.negated, ["-s", str(m.cidr)]),
+    model.Destination: lambda m: ("", m.negated, ["-d", str(m.cidr)]),
+    model.Transport: lambda m: ("", m.negated, ["-p", m.protocol]),
+    model.SourcePort: lambda m: ("protocol", m.negated, ["--sport", str(m.ports)]),
+    model.DestinationPort: lambda m: ("protocol", m.negated, ["--dport", str(m.ports)]),
+    model.DestinationPorts: lambda m: ("multiport", m.negated, ["--dports", ",".join(map(str, m.ports))]),
+    model.UidOwner: lambda m: ("owner", m.negated, ["--uid-owner", str(m.uid)]),
+    model.GidOwner: lambda m: ("owner", m.negated, ["--gid-owner", str(m.gid)]),
+    model.Mark: lambda m: ("mark", m.negated, ["--mark", _mark_text(m.value, m.mask)]),
+    model.ConnectionMark: lambda m: ("connmark", m.negated, ["--mark", _mark_text(m.value, m.mask)]),
+    model.ConntrackState: lambda m: (
         "conntrack",
         m.negated,
         ["--ctstate", ",".join(state for state in _STATES if state in m.states)],
     ),
-    Comment: lambda m: ("comment", False, ["--comment", m.text]),
-    ForeignMatch: lambda m: ("", False, list(m.words)),
+    model.Comment: lambda m: ("comment", False, ["--comment", m.text]),
+    model.ForeignMatch: lambda m: ("", False, list(m.args)),
 }
 
-_TARGET_WORDS: Mapping[type, Callable[[Any], list[str]]] = {
-    Jump: lambda t: ["-g" if t.goto else "-j", t.chain],
-    Verdict: lambda t: ["-j", t.name],
-    Redirect: lambda t: ["-j", "REDIRECT", "--to-ports", str(t.port)],
-    SetMark: lambda t: ["-j", "MARK", "--set-xmark", f"{t.value:#x}/{t.mask:#x}"],
-    SaveMark: lambda t: ["-j", "CONNMARK", "--save-mark"],
-    RestoreMark: lambda t: ["-j", "CONNMARK", "--restore-mark"],
-    TProxy: lambda t: [
+_TARGET_ARGS: Mapping[type, Callable[[Any], list[str]]] = {
+    model.Jump: lambda t: ["-g" if t.goto else "-j", t.chain],
+    model.Verdict: lambda t: ["-j", t.name],
+    model.Redirect: lambda t: ["-j", "REDIRECT", "--to-ports", str(t.port)],
+    model.SetMark: lambda t: ["-j", "MARK", "--set-xmark", f"{t.value:#x}/{t.mask:#x}"],
+    model.SaveMark: lambda t: ["-j", "CONNMARK", "--save-mark"],
+    model.RestoreMark: lambda t: ["-j", "CONNMARK", "--restore-mark"],
+    model.TProxy: lambda t: [
         "-j",
         "TPROXY",
         "--on-port",
         str(t.port),
         "--tproxy-mark",
-        f"{t.mark:#x}/{_FULL_MASK:#x}",
+        f"{t.mark:#x}/{model.FULL_MASK:#x}",
     ],
-    ConntrackZone: lambda t: ["-j", "CT", "--zone", str(t.zone)],
-    ForeignTarget: lambda t: list(t.words),
+    model.ConntrackZone: lambda t: ["-j", "CT", "--zone", str(t.zone)],
+    model.ForeignTarget: lambda t: list(t.args),
 }
 
 
-# --- words -> rule --------------------------------------------------------------------------
+# --- arguments -> rule ---------------------------------------------------------------------
 
 
 class _Unknown(Exception):
-    """A word that this tool never writes."""
+    """An argument that this tool never writes."""
 
 
-def matches_and_target(words: Sequence[str], chains: Container[str]) -> tuple[tuple[Match, ...], Target]:
+def matches_and_target(args: Sequence[str], chains: Container[str]) -> tuple[tuple[Match, ...], Target]:
     """Read iptables options, as iptables-save prints them, into matches and a target.
 
     `chains` are the table's chains, to tell a jump from a target extension. A rule with any option
-    that this tool never writes keeps all its matches as words, but for comments.
+    that this tool never writes keeps all its matches as arguments, but for comments.
     """
-    at = _target_at(words)
-    target = _target(list(words[at:]), chains)
+    at = _target_at(args)
+    target = _target(list(args[at:]), chains)
     try:
-        return _matches(words[:at]), target
-    except (_Unknown, ValueError, IndexError, OSError):  # OSError: no address, says inet_pton
-        return _foreign_matches(words[:at]), target
+        return _matches(args[:at]), target
+    except (_Unknown, ValueError, IndexError, OSError):  # OSError: inet_pton found no address
+        return _foreign_matches(args[:at]), target
 
 
 #: Options whose value may look like an option.
 _TEXT_OPTIONS = ("-i", "-o", "--comment", "--string", "--hex-string", "--log-prefix")
 
 
-def _target_at(words: Sequence[str]) -> int:
+def _target_at(args: Sequence[str]) -> int:
     """Return where the target begins: at -j or -g, or at the end."""
     at = 0
-    while at < len(words) and words[at] not in ("-j", "-g"):
-        at += 2 if words[at] in _TEXT_OPTIONS else 1
-    return min(at, len(words))
+    while at < len(args) and args[at] not in ("-j", "-g"):
+        at += 2 if args[at] in _TEXT_OPTIONS else 1
+    return min(at, len(args))
 
 
-def _matches(words: Sequence[str]) -> tuple[Match, ...]:
+def _matches(args: Sequence[str]) -> tuple[Match, ...]:
     matches: list[Match] = []
     module, negated, at = "", False, 0
-    while at < len(words):
-        word = words[at]
-        if word == "!":
+    while at < len(args):
+        arg = args[at]
+        if arg == "!":
             negated, at = True, at + 1
             continue
-        if at + 1 >= len(words):
-            raise _Unknown(word)
-        if word == "-m":
-            module = words[at + 1]
-        elif module == "connmark" and word == "--mark":
-            value, mask = _value_and_mask(words[at + 1])
-            matches.append(ConnectionMark(value, mask, negated))
-        elif word in _OPTION_MATCHES:
-            matches.append(_OPTION_MATCHES[word](words[at + 1], negated))
+        if at + 1 >= len(args):
+            raise _Unknown(arg)
+        if arg == "-m":
+            module = args[at + 1]
+        elif module == "connmark" and arg == "--mark":
+            value, mask = _value_and_mask(args[at + 1])
+            matches.append(model.ConnectionMark(value, mask, negated))
+        elif arg in _OPTION_MATCHES:
+            matches.append(_OPTION_MATCHES[arg](args[at + 1], negated))
         else:
-            raise _Unknown(word)
+            raise _Unknown(arg)
         negated, at = False, at + 2
     return tuple(matches)
 
 
-def _foreign_matches(words: Sequence[str]) -> tuple[Match, ...]:
-    """Keep matches as words, comments apart: they tell whose a rule is."""
+def _foreign_matches(args: Sequence[str]) -> tuple[Match, ...]:
+    """Keep matches as arguments, but for comments, which tell whether a rule is owned."""
     rest, comments, at = [], [], 0
-    while at < len(words):
-        if words[at : at + 3] == ["-m", "comment", "--comment"] and at + 3 < len(words):
-            comments.append(Comment(words[at + 3]))
+    while at < len(args):
+        if args[at : at + 3] == ["-m", "comment", "--comment"] and at + 3 < len(args):
+            comments.append(model.Comment(args[at + 3]))
             at += 4
         else:
-            rest.append(words[at])
+            rest.append(args[at])
             at += 1
-    return (ForeignMatch(tuple(rest)), *comments)
+    return (model.ForeignMatch(tuple(rest)), *comments)
 
 
-def _network(text: str) -> Cidr:
-    """Parse an address or network as iptables-save prints it."""
+def _cidr(text: str) -> Cidr:
+    """Parse an address or CIDR as iptables-save prints it."""
     address, _, prefix = text.partition("/")
     if ":" in address:
         from ..startup.c_modules import socket
@@ -206,68 +179,68 @@ def _ports(text: str) -> PortRange:
 
 def _value_and_mask(text: str) -> tuple[int, int]:
     value, _, mask = text.partition("/")
-    return int(value, 0), int(mask, 0) if mask else _FULL_MASK
+    return int(value, 0), int(mask, 0) if mask else model.FULL_MASK
 
 
 def _protocol(text: str) -> Any:
-    if text not in ("tcp", "udp"):
+    if text not in model.PROTOCOL_NUMBERS:
         raise _Unknown(text)
     return text
 
 
 _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
-    "-i": InInterface,
-    "-o": OutInterface,
-    "-s": lambda text, negated: Source(_network(text), negated),
-    "-d": lambda text, negated: Destination(_network(text), negated),
-    "-p": lambda text, negated: Transport(_protocol(text), negated),
-    "--sport": lambda text, negated: SourcePort(_ports(text), negated),
-    "--dport": lambda text, negated: DestinationPort(_ports(text), negated),
-    "--dports": lambda text, negated: DestinationPorts(tuple(map(_ports, text.split(","))), negated),
-    "--uid-owner": lambda text, negated: UidOwner(int(text), negated),
-    "--gid-owner": lambda text, negated: GidOwner(int(text), negated),
-    "--mark": lambda text, negated: Mark(*_value_and_mask(text), negated),
-    "--ctstate": lambda text, negated: ConntrackState(frozenset(text.split(",")), negated),
-    "--comment": lambda text, _negated: Comment(text),
+    "-i": model.InInterface,
+    "-o": model.OutInterface,
+    "-s": lambda text, negated: model.Source(_cidr(text), negated),
+    "-d": lambda text, negated: model.Destination(_cidr(text), negated),
+    "-p": lambda text, negated: model.Transport(_protocol(text), negated),
+    "--sport": lambda text, negated: model.SourcePort(_ports(text), negated),
+    "--dport": lambda text, negated: model.DestinationPort(_ports(text), negated),
+    "--dports": lambda text, negated: model.DestinationPorts(tuple(map(_ports, text.split(","))), negated),
+    "--uid-owner": lambda text, negated: model.UidOwner(int(text), negated),
+    "--gid-owner": lambda text, negated: model.GidOwner(int(text), negated),
+    "--mark": lambda text, negated: model.Mark(*_value_and_mask(text), negated),
+    "--ctstate": lambda text, negated: model.ConntrackState(frozenset(text.split(",")), negated),
+    "--comment": lambda text, _negated: model.Comment(text),
 }
 
 
-def _target(words: list[str], chains: Container[str]) -> Target:
-    if len(words) < 2:
-        return ForeignTarget(tuple(words))
-    how, name, options = words[0], words[1], words[2:]
+def _target(args: list[str], chains: Container[str]) -> Target:
+    if len(args) < 2:
+        return model.ForeignTarget(tuple(args))
+    how, name, options = args[0], args[1], args[2:]
     if name in chains and not options:
-        return Jump(name, how == "-g")
+        return model.Jump(name, how == "-g")
     if how == "-g":
-        return ForeignTarget(tuple(words))
+        return model.ForeignTarget(tuple(args))
     if name in ("ACCEPT", "DROP", "RETURN") and not options:
-        return Verdict(name)  # type: ignore[arg-type]  # one of the three, as just compared
+        return model.Verdict(name)  # type: ignore[arg-type]  # one of the three, as just compared
     try:
         return _extension(name, options)
     except (_Unknown, ValueError):
-        return ForeignTarget(tuple(words))
+        return model.ForeignTarget(tuple(args))
 
 
 def _extension(name: str, options: list[str]) -> Target:
     """Read a target extension; SaveMark and RestoreMark are printed with their full masks."""
     if name == "CONNMARK" and options[1:] in (
         [],
-        ["--nfmask", "0xffffffff", "--ctmask", "0xffffffff"],
+        ["--nfmask", f"{model.FULL_MASK:#x}", "--ctmask", f"{model.FULL_MASK:#x}"],
     ):
         if options[:1] == ["--save-mark"]:
-            return SaveMark()
+            return model.SaveMark()
         if options[:1] == ["--restore-mark"]:
-            return RestoreMark()
+            return model.RestoreMark()
         raise _Unknown(name)
     given = dict(zip(options[::2], options[1::2], strict=True))
     if name == "REDIRECT" and list(given) == ["--to-ports"]:
-        return Redirect(int(given["--to-ports"]))
+        return model.Redirect(int(given["--to-ports"]))
     if name == "MARK" and list(given) == ["--set-xmark"]:
-        return SetMark(*_value_and_mask(given["--set-xmark"]))
+        return model.SetMark(*_value_and_mask(given["--set-xmark"]))
     if name == "TPROXY" and given.pop("--on-ip", "0.0.0.0") in ("0.0.0.0", "::"):
         mark, mask = _value_and_mask(given.pop("--tproxy-mark", ""))
-        if mask == _FULL_MASK and list(given) == ["--on-port"]:
-            return TProxy(int(given["--on-port"]), mark)
+        if mask == model.FULL_MASK and list(given) == ["--on-port"]:
+            return model.TProxy(int(given["--on-port"]), mark)
     if name == "CT" and list(given) == ["--zone"]:
-        return ConntrackZone(int(given["--zone"]))
+        return model.ConntrackZone(int(given["--zone"]))
     raise _Unknown(name)

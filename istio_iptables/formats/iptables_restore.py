@@ -1,8 +1,7 @@
-"""restore: the format of iptables-restore(8) and iptables-save(8).
+"""iptables_restore: the format of iptables-restore(8) and iptables-save(8).
 
-Writing an edit gives a script for `iptables-restore --noflush`; a whole rule set is written as the
-edit from an empty table, so what is shown is what is applied. Reading takes what
-iptables-save prints.
+An edit is written as a script for `iptables-restore --noflush`; a whole rule set is written as the
+edit from an empty table, so what is shown is what is applied. What iptables-save prints is read.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def script(ruleset: Ruleset, family: Family) -> str:
-    """Return the script that puts the rules of one family into a namespace without rules of ours."""
+    """Return the script that puts the rules of one family into a namespace that has no owned rules."""
     return "".join(
         edit_script(edit_between(Table(family, name), ruleset.table(family, name)))
         for name in TABLES
@@ -48,7 +47,7 @@ def _lines(step: Step) -> Iterator[str]:
         where = f"-A {step.chain}" if step.last else f"-I {step.chain} {step.position}"
         yield _counted(step.rule, f"{where} {_specification(step.rule)}")
     elif step.first:
-        # By what it is, not by its number: with nft, others may write between reading and this.
+        # By its arguments, not by its number: with nft, others may write between reading and this.
         yield f"-D {step.chain} {_specification(step.rule)}"
     else:
         yield f"-D {step.chain} {step.position}"
@@ -61,18 +60,18 @@ def _counted(rule: Rule, line: str) -> str:
 
 
 def _specification(rule: Rule) -> str:
-    return " ".join(_quoted(word) for word in rule_args(rule))
+    return " ".join(_quoted(arg) for arg in rule_args(rule))
 
 
-#: What needs no quotes in a word of iptables-restore.
+#: The characters that need no quotes in an argument of iptables-restore.
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:/+!@%*=")
 
 
-def _quoted(word: str) -> str:
-    """Quote a word as iptables-restore takes it: in double quotes, with a backslash before both."""
-    if word and _PLAIN.issuperset(word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _quoted(arg: str) -> str:
+    """Quote an argument as iptables-restore takes it: in double quotes, with a backslash before both."""
+    if arg and _PLAIN.issuperset(arg):
+        return arg
+    return '"' + arg.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -81,7 +80,7 @@ def _quoted(word: str) -> str:
 def parse(text: str, family: Family) -> tuple[Table, ...]:
     """Read what iptables-save prints, with or without counters: the tables that this tool uses.
 
-    Lines that are not rules of these tables are passed over.
+    Lines that are not rules of these tables are ignored.
     """
     tables: dict[str, dict[str, list[str]]] = {}
     chains: dict[str, list[str]] | None = None
@@ -115,15 +114,15 @@ def _rule(line: str, chains: dict[str, list[str]]) -> Rule:
         packets, _, size = line[1 : line.index("]")].partition(":")
         counters = Counters(int(packets), int(size))
         line = line[line.index("]") + 2 :]
-    matches, target = matches_and_target(split_words(line)[2:], chains)
+    matches, target = matches_and_target(split_args(line)[2:], chains)
     return Rule(matches, target, counters=counters)
 
 
-def split_words(line: str) -> list[str]:
-    """Split a line of iptables-save at blanks, but not within words that stand in double quotes."""
+def split_args(line: str) -> list[str]:
+    """Split a line of iptables-save into arguments at blanks, but not within double quotes."""
     if '"' not in line:
         return line.split()
-    words: list[str] = []
+    args: list[str] = []
     word: list[str] = []
     quoted = escaped = started = False
     for character in line:
@@ -134,13 +133,13 @@ def split_words(line: str) -> list[str]:
             escaped = True
         elif character == '"' and (
             quoted or not started
-        ):  # inside a word, an interface's name, it is no quote
+        ):  # inside an argument, an interface's name, it is no quote
             quoted, started = not quoted, True
         elif character == " " and not quoted:
             if started:
-                words.append("".join(word))
+                args.append("".join(word))
             word, started = [], False
         else:
             word.append(character)
             started = True
-    return [*words, "".join(word)] if started else words
+    return [*args, "".join(word)] if started else args

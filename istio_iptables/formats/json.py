@@ -1,4 +1,4 @@
-"""as_json: a Ruleset, or the difference between two, as JSON for programs."""
+"""json: a Ruleset, or the difference between two, as JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def document(ruleset: Ruleset, families: Sequence[Family] = FAMILIES) -> dict[st
     """Return the rules as JSON values.
 
     `tables` has the tables by family and name, each with its chains in order of creation, each
-    with its rules in the order in which a packet meets them; `network` the addresses, rules and
-    routes that they rely on.
+    with its rules in the order in which a packet meets them; `routing` the addresses, routing
+    rules and routes that they rely on.
     """
     return {
         "tables": [

@@ -6,38 +6,13 @@ A whole table is written as `nft list table` prints it, so that what is shown is
 from __future__ import annotations
 
 from ..errors import SettingsError
+from ..rules import model
 from ..rules.istio import NATIVE_FAMILY
-from ..rules.model import (
-    Cidr,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    ForeignMatch,
-    ForeignTarget,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    Redirect,
-    RestoreMark,
-    SaveMark,
-    SetMark,
-    Transport,
-    Verdict,
-)
-from ..rules.nftables.model import (
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeTable,
-    NfProto,
-    Owners,
-    Ports,
-    set_name,
-    set_of,
-)
+from ..rules.model import Cidr
+from ..rules.nftables import model as nftables
+from ..rules.nftables.model import Hook, NativeTable
 from ..startup.record import Record
+from . import NFT_FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +24,7 @@ if TYPE_CHECKING:
 
 _SIDE = {"source": "s", "destination": "d"}
 _VERSION = {"ipv4": 4, "ipv6": 6}
-_PROTOCOL = {"ipv4": "ip", "ipv6": "ip6"}
-#: How many members of a set stand on a line; more than that begin on a line of their own.
+#: How many members of a set are written on a line; longer sets begin on a line of their own.
 _MEMBERS_A_LINE = 8
 
 
@@ -65,9 +39,9 @@ def edit_scripts(
     """Return what turns some tables into others, for `nft -f`: a transaction each, mostly one.
 
     Tables stay, and so do base chains, wherever that is possible: a packet then meets either the old rules
-    of a chain or the new ones, while a new base chain is asked beside the old one for a moment. With
-    `sets_first` sets that new rules need are made by a transaction before theirs, in an empty table if it is
-    new: see `set_name`.
+    of a chain or the new ones, whereas a new base chain runs alongside the old one for a moment. With
+    `sets_first` the sets that new rules need are made by an earlier transaction, in an empty table if the
+    table is new: see `set_name`.
     """
     there = {table.name: table for table in before}
     wanted = {table.name: _Text(table) for table in after}
@@ -88,26 +62,26 @@ def edit_scripts(
 
 
 def _own_sets(table: NativeTable | None) -> set[str]:
-    """Return the names of the sets of ours that a table has, used or not."""
+    """Return the names of the owned sets that a table has, used or not."""
     return {*table.set_names(), *table.unused} if table else set()
 
 
 def _emptied(table: NativeTable, text: _Text) -> list[str]:
-    """Return the commands that leave of a table what the new rules take over: chains, and sets of ours."""
+    """Return the commands that leave only what the new rules use of a table: chains, and owned sets."""
     kept = {chain.name for chain in text.table.chains}
     gone = [extra.rpartition(" ")[::2] for extra in table.extras]  # first: a map may lead to chains
     gone += [("chain", chain.name) for chain in table.chains if chain.name not in kept]
     gone += [("set", name) for name in sorted(_own_sets(table) - text.named.keys())]
-    whose = f"{NATIVE_FAMILY} {table.name}"
-    return [f"flush table {whose}", *(f"delete {kind} {whose} {name}" for kind, name in gone)]
+    of_table = f"{NATIVE_FAMILY} {table.name}"
+    return [f"flush table {of_table}", *(f"delete {kind} {of_table} {name}" for kind, name in gone)]
 
 
-#: What somebody may have put into a table that can be taken out by its name (nft(8)).
+#: Objects of other programs that can be removed from a table by their names (nft(8)).
 _REMOVABLE = frozenset({"set", "map", "counter", "quota", "limit", "flowtable", "synproxy", "secmark"})
 
 
 def _can_stay(before: NativeTable, text: _Text) -> bool:
-    """Tell whether a table can be emptied and filled: what is not ours in it can be taken out."""
+    """Tell whether a table can be emptied and filled: all foreign objects in it can be removed."""
     hooks = {chain.name: chain.hook for chain in text.table.chains}
     same = all(chain.hook == hooks.get(chain.name, chain.hook) for chain in before.chains)
     return same and not text.table.text and all(e.rpartition(" ")[0] in _REMOVABLE for e in before.extras)
@@ -122,7 +96,7 @@ class _Text:
         self._chains: list[str] = []
         for number, chain in enumerate(table.chains if not table.text else ()):
             self._chains += [*([""] if number else []), f"\tchain {chain.name} {{"]
-            self._chains += [f"\t\t{hook_words(chain.hook)}"] if chain.hook else []
+            self._chains += [f"\t\t{hook_line(chain.hook)}"] if chain.hook else []
             for rule in chain.rules:
                 self._chains += [f"\t\t# {rule.reason}"] if explain and rule.reason else []
                 self._chains += [f"\t\t{line}" for line in rule_lines(rule, named=self.named)]
@@ -151,20 +125,20 @@ class _Text:
         return "".join(f"{line}\n" for line in whole)
 
 
-def hook_words(hook: Hook) -> str:
+def hook_line(hook: Hook) -> str:
     """Return the line that makes a chain a base chain."""
     return f"type {hook.kind} hook {hook.hook} priority {hook.priority}; policy {hook.policy};"
 
 
 def table_lines(table: NativeTable) -> Iterator[str]:
-    """Yield a table for a comparison by lines, none of what is left over; each says which chain it is of."""
+    """Yield a table as lines to compare, each with the name of its chain; unused sets are left out."""
     if table.is_left_over:
         return
     yield f"table {NATIVE_FAMILY} {table.name}"
     yield from table.extras
     for chain in sorted(table.chains, key=lambda chain: chain.name):
         if chain.hook:
-            yield f"{chain.name}: {hook_words(chain.hook)}"
+            yield f"{chain.name}: {hook_line(chain.hook)}"
         elif not chain.rules:
             yield f"{chain.name}: (no rules)"
         for rule in chain.rules:
@@ -175,7 +149,7 @@ def table_lines(table: NativeTable) -> Iterator[str]:
 
 
 class _Set(Record):
-    """The values of a match as a set: their type and the members in nft's words; a name if it needs one."""
+    """The values of a match as a set: their type, the members as nft writes them, a name if it needs one."""
 
     type: str
     members: tuple[str, ...]
@@ -191,29 +165,29 @@ def rule_lines(
 ) -> list[str]:
     """Return a rule: one line, or more if it has a set that is too long for one.
 
-    With `named`, sets that need a name are put there and stand in the rule by that name.
+    With `named`, sets that need a name are put there, and the rule has that name.
     """
-    words: _Words = []
-    comments: _Words = []
+    parts: _Parts = []
+    comments: _Parts = []
     for match in rule.matches:
-        (comments if isinstance(match, Comment) else words).extend(_MATCH[type(match)](match))
-    words.append(_counter(rule.counters) if counted else "counter")
-    words += _TARGET[type(rule.target)](rule.target)
+        (comments if isinstance(match, model.Comment) else parts).extend(_MATCH[type(match)](match))
+    parts.append(_counter(rule.counters) if counted else "counter")
+    parts += _TARGET[type(rule.target)](rule.target)
     if named is not None:
-        named.update((word.name, word) for word in words if isinstance(word, _Set) and word.name)
-        words = [f"@{word.name}" if isinstance(word, _Set) and word.name else word for word in words]
-    return _lines([*words, *comments], members_a_line)
+        named.update((part.name, part) for part in parts if isinstance(part, _Set) and part.name)
+        parts = [f"@{part.name}" if isinstance(part, _Set) and part.name else part for part in parts]
+    return _lines([*parts, *comments], members_a_line)
 
 
-def _lines(words: Iterable[str | _Set], members_a_line: int) -> list[str]:
-    """Join words; a set may take several lines."""
+def _lines(parts: Iterable[str | _Set], members_a_line: int) -> list[str]:
+    """Join the parts of a rule; a set may take several lines."""
     lines = [""]
-    for word in words:
+    for part in parts:
         start = lines[-1] + " " if lines[-1] else ""
-        if isinstance(word, str):
-            lines[-1] = start + word
+        if isinstance(part, str):
+            lines[-1] = start + part
             continue
-        members = word.members
+        members = part.members
         if len(members) <= _MEMBERS_A_LINE:
             lines[-1] = f"{start}{{ {', '.join(members)} }}"
         else:
@@ -230,7 +204,7 @@ def _counter(counters: Counters) -> str:
     return f"counter packets {counters.packets} bytes {counters.bytes}"
 
 
-_Words = list[str | _Set]
+_Parts = list[str | _Set]
 
 
 def _operator(negated: bool) -> list[str]:
@@ -239,9 +213,9 @@ def _operator(negated: bool) -> list[str]:
 
 def _values(match: Listing, text: Callable[[int, int], str]) -> str | _Set:
     """Return one value as it is, several as a set."""
-    kind, ranges = set_of(match)
+    kind, ranges = nftables.set_of(match)
     members = tuple([text(first, last) for first, last in ranges])
-    return members[0] if len(members) == 1 else _Set(kind, members, set_name(match))
+    return members[0] if len(members) == 1 else _Set(kind, members, nftables.set_name(match))
 
 
 def _number_range(first: int, last: int) -> str:
@@ -249,7 +223,7 @@ def _number_range(first: int, last: int) -> str:
 
 
 def _address_range(version: int) -> Callable[[int, int], str]:
-    """Return how the addresses from one to another are written: an address, a network or a range."""
+    """Return how the addresses from one to another are written: an address, a CIDR or a range."""
     bits = 32 if version == 4 else 128
 
     def text(first: int, last: int) -> str:
@@ -264,26 +238,26 @@ def _address_range(version: int) -> Callable[[int, int], str]:
     return text
 
 
-def _addresses(match: Addresses) -> _Words:
+def _addresses(match: nftables.Addresses) -> _Parts:
     values = _values(match, _address_range(_VERSION[match.family]))
-    return [_PROTOCOL[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
+    return [NFT_FAMILIES[match.family], f"{_SIDE[match.direction]}addr", *_operator(match.negated), values]
 
 
-def _ports(match: Ports) -> _Words:
+def _ports(match: nftables.Ports) -> _Parts:
     values = _values(match, _number_range)
     return [match.protocol, f"{_SIDE[match.direction]}port", *_operator(match.negated), values]
 
 
-def _owners(match: Owners) -> _Words:
+def _owners(match: nftables.Owners) -> _Parts:
     key = "skuid" if match.kind == "user" else "skgid"
     return ["meta", key, *_operator(match.negated), _values(match, _number_range)]
 
 
-def _interface(key: str) -> Callable[[InInterface | OutInterface], _Words]:
-    def words(match: InInterface | OutInterface) -> _Words:
+def _interface(key: str) -> Callable[[model.InInterface | model.OutInterface], _Parts]:
+    def parts(match: model.InInterface | model.OutInterface) -> _Parts:
         return [key, *_operator(match.negated), _interface_name(match.name)]
 
-    return words
+    return parts
 
 
 def _interface_name(name: str) -> str:
@@ -297,46 +271,46 @@ def _interface_name(name: str) -> str:
     return f'"{name[:-1]}\\*"' if name.endswith("*") else f'"{name}"'
 
 
-def _mark(key: str) -> Callable[[Mark | ConnectionMark], _Words]:
-    def words(match: Mark | ConnectionMark) -> _Words:
+def _mark(key: str) -> Callable[[model.Mark | model.ConnectionMark], _Parts]:
+    def parts(match: model.Mark | model.ConnectionMark) -> _Parts:
         return [key, *_operator(match.negated), f"{match.value:#x}"]
 
-    return words
+    return parts
 
 
-def _state(match: ConntrackState) -> _Words:
+def _state(match: model.ConntrackState) -> _Parts:
     states = ",".join(sorted(state.lower() for state in match.states))
     return ["ct state", *_operator(match.negated), states]
 
 
-_MATCH: Mapping[type[Match], Callable[[Any], _Words]] = {
-    NfProto: lambda match: ["meta nfproto", match.family],
-    Addresses: _addresses,
-    Ports: _ports,
-    Owners: _owners,
-    InInterface: _interface("iifname"),
-    OutInterface: _interface("oifname"),
-    Transport: lambda match: ["meta l4proto", *_operator(match.negated), match.protocol],
-    Mark: _mark("meta mark"),
-    ConnectionMark: _mark("ct mark"),
-    ConntrackState: _state,
-    Comment: lambda match: [f'comment "{match.text}"'],
-    ForeignMatch: lambda match: list(match.words),
+_MATCH: Mapping[type[Match], Callable[[Any], _Parts]] = {
+    nftables.NfProto: lambda match: ["meta nfproto", match.family],
+    nftables.Addresses: _addresses,
+    nftables.Ports: _ports,
+    nftables.Owners: _owners,
+    model.InInterface: _interface("iifname"),
+    model.OutInterface: _interface("oifname"),
+    model.Transport: lambda match: ["meta l4proto", *_operator(match.negated), match.protocol],
+    model.Mark: _mark("meta mark"),
+    model.ConnectionMark: _mark("ct mark"),
+    model.ConntrackState: _state,
+    model.Comment: lambda match: [f'comment "{match.text}"'],
+    model.ForeignMatch: lambda match: list(match.args),
 }
 
 
-def _tproxy(target: FamilyTProxy) -> _Words:
-    return [f"tproxy {_PROTOCOL[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
+def _tproxy(target: nftables.FamilyTProxy) -> _Parts:
+    return [f"tproxy {NFT_FAMILIES[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
 
 
-_TARGET: Mapping[type[Target], Callable[[Any], _Words]] = {
-    Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
-    Verdict: lambda target: [target.name.lower()],
-    Redirect: lambda target: [f"redirect to :{target.port}"],
-    SetMark: lambda target: [f"meta mark set {target.value:#x}"],
-    SaveMark: lambda _: ["ct mark set meta mark"],
-    RestoreMark: lambda _: ["meta mark set ct mark"],
-    FamilyTProxy: _tproxy,
-    ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
-    ForeignTarget: lambda target: list(target.words),
+_TARGET: Mapping[type[Target], Callable[[Any], _Parts]] = {
+    model.Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
+    model.Verdict: lambda target: [target.name.lower()],
+    model.Redirect: lambda target: [f"redirect to :{target.port}"],
+    model.SetMark: lambda target: [f"meta mark set {target.value:#x}"],
+    model.SaveMark: lambda _: ["ct mark set meta mark"],
+    model.RestoreMark: lambda _: ["meta mark set ct mark"],
+    nftables.FamilyTProxy: _tproxy,
+    model.ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
+    model.ForeignTarget: lambda target: list(target.args),
 }

@@ -1,8 +1,8 @@
 """nft_json: what `nft --json list table` prints, as the typed table that it is.
 
-The schema is that of libnftables-json(5). Whatever this tool never writes becomes a ForeignMatch or
-ForeignTarget that holds nft's own words for it, so that it equals nothing of ours. Protocols, states
-and marks may be names or, as `nft --numeric` has them, numbers.
+The schema is that of libnftables-json(5). What this tool never writes becomes a ForeignMatch or
+ForeignTarget that holds what nft printed, so that it equals nothing that this tool writes. Protocols,
+states and marks may be names or, as `nft --numeric` prints them, numbers.
 """
 
 from __future__ import annotations
@@ -10,40 +10,12 @@ from __future__ import annotations
 import json
 import socket
 
+from ..rules import model
 from ..rules.lists import union
-from ..rules.model import (
-    ACCEPT,
-    DROP,
-    RETURN,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    Counters,
-    ForeignMatch,
-    ForeignTarget,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    Redirect,
-    RestoreMark,
-    Rule,
-    SaveMark,
-    SetMark,
-    Transport,
-)
-from ..rules.nftables.model import (
-    Addresses,
-    FamilyTProxy,
-    Hook,
-    NativeChain,
-    NativeTable,
-    NfProto,
-    Owners,
-    Ports,
-    set_name,
-)
+from ..rules.model import Counters, Rule
+from ..rules.nftables import model as nftables
+from ..rules.nftables.model import Hook, NativeChain, NativeTable
+from . import NFT_FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +45,7 @@ def _parse(text: str) -> NativeTable:
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:
         raise ValueError(f"{len(tables)} tables where one was asked for")
-    sets = {value["name"]: value["elem"] for kind, value in objects if kind == "set" and _is_ours(value)}
+    sets = {value["name"]: value["elem"] for kind, value in objects if kind == "set" and _is_owned_set(value)}
     rules: dict[str, list[Rule]] = {}
     for kind, value in objects:
         if kind == "rule":
@@ -98,8 +70,8 @@ def _extras(table: Object, objects: list[tuple[str, Any]], sets: Object) -> Iter
             yield f"{kind} {value.get('name', '')}".strip()
 
 
-def _is_ours(value: Object) -> bool:
-    """Tell whether a set is one that this tool makes: its name tells its content."""
+def _is_owned_set(value: Object) -> bool:
+    """Tell whether a set is one that this tool makes: its name is made from its content."""
     key = _KEYS.get(value["type"]) if isinstance(value["type"], str) else None
     if key is None or set(value) != _SET_PARTS or value["flags"] not in ("interval", ["interval"]):
         return False
@@ -107,7 +79,10 @@ def _is_ours(value: Object) -> bool:
         match = _MATCH[key]({"set": value["elem"]}, False)
     except _MISFITS:
         return False
-    return isinstance(match, (Addresses, Ports, Owners)) and set_name(match) == value["name"]
+    return (
+        isinstance(match, (nftables.Addresses, nftables.Ports, nftables.Owners))
+        and nftables.set_name(match) == value["name"]
+    )
 
 
 _SET_PARTS = {"family", "name", "table", "type", "handle", "flags", "elem"}
@@ -122,9 +97,9 @@ _KEYS = {
 
 
 def is_foreign(table: NativeTable) -> bool:
-    """Tell whether something is in a table that this tool never writes, and so cannot write again."""
+    """Tell whether a table has something that this tool never writes, and so cannot write again."""
     return bool(table.extras) or any(
-        isinstance(part, (ForeignMatch, ForeignTarget))
+        isinstance(part, (model.ForeignMatch, model.ForeignTarget))
         for chain in table.chains
         for rule in chain.rules
         for part in (*rule.matches, rule.target)
@@ -145,11 +120,11 @@ def _rule(rule: Object, sets: Object) -> Rule:
     conditions = [statement for statement in statements if _is_condition(statement)]
     effects = [statement for statement in statements if not _is_condition(statement)]
     comment = _comment(rule.get("comment", ""))
-    if statements != conditions + effects:  # something is done whether or not the later matches hold
+    if statements != conditions + effects:  # it does something whether or not the later matches hold
         return Rule(tuple(comment), _foreign(statements))
     matches = [_match(statement, sets) for statement in conditions]
-    ports = {match.protocol for match in matches if isinstance(match, Ports)}
-    matches = [m for m in matches if not (isinstance(m, Transport) and m.protocol in ports)]
+    ports = {match.protocol for match in matches if isinstance(match, nftables.Ports)}
+    matches = [m for m in matches if not (isinstance(m, model.Transport) and m.protocol in ports)]
     try:
         counters, target = _effects(effects)
     except _MISFITS:
@@ -158,25 +133,25 @@ def _rule(rule: Object, sets: Object) -> Rule:
 
 
 def _comment(text: str) -> list[Match]:
-    if '"' in text:  # written by another program: nft could not write it again
-        return [ForeignMatch((json.dumps({"comment": text}),))]
-    return [Comment(text)] if text else []
+    if '"' in text:  # another program wrote it: nft could not write it again
+        return [model.ForeignMatch((json.dumps({"comment": text}),))]
+    return [model.Comment(text)] if text else []
 
 
 def _is_condition(statement: Any) -> bool:
-    return isinstance(statement, dict) and "match" in statement  # what nft cannot say is null
+    return isinstance(statement, dict) and "match" in statement  # what nft cannot express is null
 
 
-#: What reading something other than what this tool writes may come to.
+#: The errors that reading something that this tool never writes may raise.
 _MISFITS = (_Unknown, LookupError, TypeError, ValueError, AttributeError, OSError)
 
 
-def _foreign(statements: list[Object]) -> ForeignTarget:
-    return ForeignTarget(tuple(json.dumps(statement) for statement in statements))
+def _foreign(statements: list[Object]) -> model.ForeignTarget:
+    return model.ForeignTarget(tuple(json.dumps(statement) for statement in statements))
 
 
 def _effects(statements: list[Object]) -> tuple[Counters, Target]:
-    """Return what a rule counts and what it does; this tool's rules count first, all of them."""
+    """Return what a rule counts and what it does; the counter comes first in every rule of this tool."""
     counter, *rest = statements
     value = counter["counter"]
     return Counters(value["packets"], value["bytes"]), _target(rest)
@@ -194,17 +169,17 @@ def _match(statement: Object, sets: Object) -> Match:
             right = {"set": sets[right[1:]]}
         return _MATCH[key](right, _IS_NEGATED[match["op"]])
     except _MISFITS:
-        return ForeignMatch((json.dumps(statement),))
+        return model.ForeignMatch((json.dumps(statement),))
 
 
 #: Operators, and whether they negate. `in` is one of several bits.
 _IS_NEGATED = {"==": False, "in": False, "!=": True}
-#: Keys that this tool uses with one operator only: a state that is in a list (`==` would be all of it).
+#: Keys that this tool uses with one operator only: a state out of a list (`==` would mean all of them).
 _USUAL = {"ct state": "in", "meta nfproto": "=="}
 
 
 def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
-    """Return a value, a range, a network or a set of such as ranges of numbers."""
+    """Return a value, a range, a CIDR or a set of these as ranges of numbers."""
     members = value["set"] if isinstance(value, dict) and "set" in value else [value]
     found = []
     for member in members:
@@ -220,7 +195,7 @@ def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
 
 
 def _number(value: Any) -> int:
-    """Return a number as it is; a name, say of a user, is none."""
+    """Return a number as it is. A name, such as that of a user, is not one."""
     if type(value) is not int:
         raise _Unknown
     return value
@@ -232,15 +207,15 @@ def _addresses(direction: Direction, family: Family) -> Callable[[Any, bool], Ma
     def number(text: str) -> int:
         return int.from_bytes(socket.inet_pton(of, text), "big")
 
-    return lambda value, negated: Addresses(direction, family, _ranges(value, number, bits), negated)
+    return lambda value, negated: nftables.Addresses(direction, family, _ranges(value, number, bits), negated)
 
 
 def _ports(direction: Direction, protocol: Protocol) -> Callable[[Any, bool], Match]:
-    return lambda value, negated: Ports(direction, protocol, _ranges(value, _number, 16), negated)
+    return lambda value, negated: nftables.Ports(direction, protocol, _ranges(value, _number, 16), negated)
 
 
 def _interface(name: Any) -> str:
-    """Return a name as iptables has it: a wildcard is `+` there."""
+    """Return a name as iptables writes it: there a wildcard is `+`."""
     if not isinstance(name, str) or name.endswith("+"):
         raise _Unknown
     if name.endswith("\\*"):
@@ -249,34 +224,34 @@ def _interface(name: Any) -> str:
 
 
 def _name(names: Mapping[Any, str]) -> Callable[[Any], Any]:
-    """Return a function for names that may be numbers: those of `names`, and no others."""
+    """Return a function that reads names which may be printed as numbers: those of `names`, no others."""
     known = {**names, **{name: name for name in names.values()}}
     return lambda value: known[value]
 
 
 #: Numbers of linux/netfilter.h, linux/in.h, and of linux/netfilter/nf_conntrack_common.h, as bits.
 _family = _name({2: "ipv4", 10: "ipv6"})
-_protocol = _name({6: "tcp", 17: "udp"})
+_protocol = _name({number: name for name, number in model.PROTOCOL_NUMBERS.items()})
 _state = _name({1: "INVALID", 2: "ESTABLISHED", 4: "RELATED", 8: "NEW", 64: "UNTRACKED"})
 
 
 def _states(value: Any) -> frozenset[str]:
-    """Return one state or several, which some versions of nft have as a list and some as `|`."""
+    """Return one state or several; some versions of nft print a list and some `|`."""
     several = value["|"] if isinstance(value, dict) else value
     members = several if isinstance(several, list) else [several]
     return frozenset(_state(state.upper() if isinstance(state, str) else state) for state in members)
 
 
 _MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
-    "meta nfproto": lambda value, _: NfProto(_family(value)),
-    "meta l4proto": lambda value, negated: Transport(_protocol(value), negated),
-    "meta iifname": lambda value, negated: InInterface(_interface(value), negated),
-    "meta oifname": lambda value, negated: OutInterface(_interface(value), negated),
-    "meta skuid": lambda value, negated: Owners("user", _ranges(value, _number, 32), negated),
-    "meta skgid": lambda value, negated: Owners("group", _ranges(value, _number, 32), negated),
-    "meta mark": lambda value, negated: Mark(_number(value), negated=negated),
-    "ct mark": lambda value, negated: ConnectionMark(_number(value), negated=negated),
-    "ct state": lambda value, _: ConntrackState(_states(value)),
+    "meta nfproto": lambda value, _: nftables.NfProto(_family(value)),
+    "meta l4proto": lambda value, negated: model.Transport(_protocol(value), negated),
+    "meta iifname": lambda value, negated: model.InInterface(_interface(value), negated),
+    "meta oifname": lambda value, negated: model.OutInterface(_interface(value), negated),
+    "meta skuid": lambda value, negated: nftables.Owners("user", _ranges(value, _number, 32), negated),
+    "meta skgid": lambda value, negated: nftables.Owners("group", _ranges(value, _number, 32), negated),
+    "meta mark": lambda value, negated: model.Mark(_number(value), negated=negated),
+    "ct mark": lambda value, negated: model.ConnectionMark(_number(value), negated=negated),
+    "ct state": lambda value, _: model.ConntrackState(_states(value)),
     "ip saddr": _addresses("source", "ipv4"),
     "ip daddr": _addresses("destination", "ipv4"),
     "ip6 saddr": _addresses("source", "ipv6"),
@@ -287,7 +262,7 @@ _MATCH: Mapping[str, Callable[[Any, bool], Match]] = {
     "udp dport": _ports("destination", "udp"),
 }
 
-_VERDICTS = {"accept": ACCEPT, "drop": DROP, "return": RETURN}
+_VERDICTS = {"accept": model.ACCEPT, "drop": model.DROP, "return": model.RETURN}
 
 
 def _target(statements: list[Object]) -> Target:
@@ -301,9 +276,9 @@ def _target(statements: list[Object]) -> Target:
     if kind in _VERDICTS:
         return _VERDICTS[kind]
     if kind in ("jump", "goto"):
-        return Jump(value["target"], kind == "goto")
+        return model.Jump(value["target"], kind == "goto")
     if kind == "redirect" and set(value) == {"port"}:
-        return Redirect(_number(value["port"]))
+        return model.Redirect(_number(value["port"]))
     if kind == "mangle":
         return _mangle(_key(value["key"]), value["value"])
     raise _Unknown
@@ -311,26 +286,28 @@ def _target(statements: list[Object]) -> Target:
 
 def _key(value: Object) -> str:
     [(kind, inner)] = value.items()
-    [key] = inner.values()  # and nothing more, such as a direction
+    [key] = inner.values()  # and nothing else, such as a direction
     return f"{kind} {key}"
 
 
 def _mangle(key: str, value: Any) -> Target:
     if key == "ct zone":
-        return ConntrackZone(_number(value))
+        return model.ConntrackZone(_number(value))
     if key == "meta mark":
         return (
-            RestoreMark() if isinstance(value, dict) and _key(value) == "ct mark" else SetMark(_number(value))
+            model.RestoreMark()
+            if isinstance(value, dict) and _key(value) == "ct mark"
+            else model.SetMark(_number(value))
         )
     if key == "ct mark" and _key(value) == "meta mark":
-        return SaveMark()
+        return model.SaveMark()
     raise _Unknown
 
 
-_FAMILIES: Mapping[str, Family] = {"ip": "ipv4", "ip6": "ipv6"}
+_FAMILIES: Mapping[str, Family] = {name: family for family, name in NFT_FAMILIES.items()}
 
 
 def _tproxy(value: Object, mangle: Object) -> Target:
     if set(value) != {"family", "port"} or _key(mangle["key"]) != "meta mark":
         raise _Unknown
-    return FamilyTProxy(_number(value["port"]), _number(mangle["value"]), _FAMILIES[value["family"]])
+    return nftables.FamilyTProxy(_number(value["port"]), _number(mangle["value"]), _FAMILIES[value["family"]])

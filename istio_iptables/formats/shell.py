@@ -1,9 +1,10 @@
-"""commands: a Ruleset as a shell script of iptables and ip commands, for people to read and run."""
+"""shell: a Ruleset as a shell script of iptables and ip commands, for people to read and run."""
 
 from __future__ import annotations
 
 from ..rules.model import FAMILIES, TABLES
 from ..rules.ownership import is_owned
+from . import IPTABLES
 from .iptables_args import rule_args
 
 TYPE_CHECKING = False
@@ -12,11 +13,9 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family, Ruleset, Table
 
-_BINARY = {"ipv4": "iptables", "ipv6": "ip6tables"}
-
 
 def script(ruleset: Ruleset, families: Sequence[Family] = FAMILIES, *, explain: bool = False) -> str:
-    """Return a shell script that puts the rules into a namespace without rules of ours.
+    """Return a shell script that puts the rules into a namespace that has no owned rules.
 
     With `explain` every rule has a comment line above it that says why it is there.
     """
@@ -29,7 +28,7 @@ def script(ruleset: Ruleset, families: Sequence[Family] = FAMILIES, *, explain: 
 
 
 def _table_lines(table: Table, explain: bool) -> Iterator[str]:
-    command = f"{_BINARY[table.family]} -t {table.name}"
+    command = f"{IPTABLES[table.family]} -t {table.name}"
     for chain in table.chains:
         if is_owned(chain):
             yield f"{command} -N {chain.name}"
@@ -41,8 +40,8 @@ def _table_lines(table: Table, explain: bool) -> Iterator[str]:
             yield f"{command} {where} {quoted(rule_args(rule))}"
 
 
-def quoted(words: Sequence[str]) -> str:
-    """Join words so that a POSIX shell takes each as one argument."""
+def quoted(args: Sequence[str]) -> str:
+    """Join arguments so that a POSIX shell takes each as one argument."""
     import shlex
 
-    return shlex.join(words)
+    return shlex.join(args)

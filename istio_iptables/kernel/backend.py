@@ -1,8 +1,7 @@
-"""backend: what every backend can do: one way of telling the kernel about the rules in one location.
+"""backend: what every backend can do. It is one way to tell the kernel about the rules in one location.
 
-A backend reads whole tables and makes edits, each in one transaction. It knows how its part of the kernel
-is told, and nothing of flags, plans or what a rule is for. To add one: a class in a file of its own, and
-its entry in the table in choose.py.
+It reads whole tables and makes edits, each in one transaction. It knows nothing of flags, plans or what a
+rule is for. To add one: a class in a file of its own, and its entry in choose.backends.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
             """Where its rules are. Two backends may share a location."""
 
         def require(self) -> None:
-            """Raise KernelError, which says what is missing, unless what it needs is installed."""
+            """Raise KernelError, which names what is missing, unless all that it needs is installed."""
 
         def read(self, family: Family) -> tuple[Table, ...]:
-            """Return the tables of this tool that exist, strangers' rules and counters included.
+            """Return the tables of this tool that exist, foreign rules and counters included.
 
             Creates nothing. Raises KernelError if they cannot be read.
             """
@@ -39,13 +38,13 @@ if TYPE_CHECKING:
             """Tell whether a table that this tool does not read (filter, security, ...) has rules."""
 
         def lacks_nat(self) -> bool:
-            """Tell whether the kernel has no nat table, by making it: asked just before it is written."""
+            """Tell whether the kernel has no nat table, by making it: called just before it is written."""
 
         def refusal(self, edit: TableEdit) -> str:
-            """Return why this backend cannot load an edit, or nothing; asked before anything is done."""
+            """Return why this backend cannot load an edit, or an empty text; called before any action."""
 
         def do(self, action: EditTable) -> None:
             """Make an edit: all of it at once or, with a KernelError, none of it."""
 
         def close(self) -> None:
-            """Let go of processes and handles."""
+            """End processes and close handles."""

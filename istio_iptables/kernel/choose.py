@@ -1,6 +1,6 @@
-"""choose: the backends of this machine, and which of them is to hold the rules.
+"""choose: the backends of this machine, and which of them is to write the rules.
 
-The choice reads and never writes: a probe that made a table would flip the choice on the next start.
+The choice reads and never writes: a test that made a table would change the choice of the next start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VARIANTS: Mapping[str, Location] = {"legacy": IPTABLES_LEGACY, "nft": IPTABLES_
 
 
 def forced_location(variant: str, native_nftables: bool) -> Location | None:
-    """Return where the rules have to be if somebody asked for it, else None.
+    """Return the location that the settings ask for, None if they leave it open.
 
     Raises ValueError for a variant that does not exist.
     """
@@ -41,7 +41,7 @@ def backends(forced: Location | None) -> Mapping[Location, Backend]:
 
 
 def _legacy(forced: Location | None) -> Backend:
-    """Return what speaks to the legacy tables: libiptc, or the command if forced or all there is."""
+    """Return the backend for the legacy tables: libiptc, or the command if it is forced or the only one."""
     command = IptablesCommand(IPTABLES_LEGACY)
     if forced == IPTABLES_LEGACY or (not installed() and command.available()):
         return command
@@ -49,9 +49,9 @@ def _legacy(forced: Location | None) -> Backend:
 
 
 class Choice(Record):
-    """The backend that is to hold the rules, and why it was chosen.
+    """The backend that is to write the rules, and why it was chosen.
 
-    `untried`: the legacy nat table, which trying would make, has not been tried.
+    `untried`: the legacy nat table has not been tried, since that would make it.
     """
 
     location: Location
@@ -61,35 +61,35 @@ class Choice(Record):
 
 
 def choose(live: Live, backends: Mapping[Location, Backend], forced: Location | None) -> Choice:
-    """Choose the backend for the rules, as SPEC section 5 has it; nothing is written to find out.
+    """Choose the backend for the rules, as SPEC section 5 requires; nothing is written to find out.
 
     Raises KernelError if there is none that works.
     """
     if forced == NFTABLES:
         native = NftCommand()
         native.require()
-        return Choice(NFTABLES, native.name, "native nftables rules were asked for")
+        return Choice(NFTABLES, native.name, "native nftables rules were requested")
     if forced:
-        return _chosen(backends[forced], "it was asked for")
+        return _chosen(backends[forced], "it was requested")
     for location in IPTABLES_LOCATIONS:
         if live.holds_owned(location):
-            return _chosen(backends[location], "our chains are there already")
+            return _chosen(backends[location], "it has rules of istio-iptables already")
     for location in IPTABLES_LOCATIONS:
         if _holds_others(live, backends[location]):
-            return _chosen(backends[location], "other rules of this network namespace are there")
+            return _chosen(backends[location], "it has other rules of this network namespace")
     no_rules = "no rules are in place"
     if live.native:
-        no_rules = "only native nftables rules of ours are in place (see --native-nftables)"
+        no_rules = "only native nftables rules of istio-iptables are in place (see --native-nftables)"
     if has_legacy("ipv4"):
         why = f"the kernel has the legacy tables, and {no_rules}"
         return _chosen(backends[IPTABLES_LEGACY], why).replace(untried=True)
     return _chosen(backends[IPTABLES_NFT], f"the kernel has no legacy tables, and {no_rules}")
 
 
-def settle(choice: Choice, backends: Mapping[Location, Backend]) -> Choice:
-    """Return the choice when it is about to be written: not legacy, if there is no legacy nat table.
+def confirm(choice: Choice, backends: Mapping[Location, Backend]) -> Choice:
+    """Return the final choice, just before writing: not legacy if there is no legacy nat table.
 
-    Trying the table makes it, so only who will write into it may try.
+    Trying the table makes it, so only a run that is going to write into it may try.
     """
     if choice.untried and backends[choice.location].lacks_nat():
         return _chosen(backends[IPTABLES_NFT], "the kernel has no legacy nat table")

@@ -1,4 +1,4 @@
-"""restore: legacy or nft rules through the commands iptables-save(8) and iptables-restore(8).
+"""iptables_command: legacy or nft rules through the commands iptables-save(8) and iptables-restore(8).
 
 One run of iptables-restore --noflush makes one edit: it reads the table, changes it in memory and
 replaces it in the kernel in one go (nft variant: in one transaction).
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT
 from ..errors import KernelError
+from ..formats import IPTABLES, NFT_FAMILIES
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import edit_script, parse
 from ..rules.edit import Insert, ReplaceRules
 from ..rules.istio import CHAINS
-from ..rules.model import FAMILIES, TABLES
+from ..rules.model import FAMILIES, IPV4, TABLES
 from .netlink import nftables
-from .proc import existing_legacy_tables
+from .proc import existing_legacy_tables, run_as_root
 from .process import Result, run, which
 
 TYPE_CHECKING = False
@@ -23,20 +24,18 @@ if TYPE_CHECKING:
     from ..rules.edit import TableEdit
     from ..rules.model import Family, Rule, Table
 
-_PREFIX = {"ipv4": "iptables", "ipv6": "ip6tables"}
-_NFT_FAMILY = {"ipv4": "ip", "ipv6": "ip6"}
-#: What `iptables --version` says.
+#: What `iptables --version` prints.
 _MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
-#: MAX_ARGC of xshared.h: the parser of iptables-restore gives up at this many words of a rule,
+#: MAX_ARGC of xshared.h: the parser of iptables-restore takes no more arguments of a rule than this,
 #: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
-_MOST_WORDS = 254 - 5
-_COUNTER_WORDS = 3
-#: No match has more than six words (`-m connmark ! --mark 1/2` has five), nor has a target.
+_MAX_ARGS = 254 - 5
+_COUNTER_ARGS = 3
+#: No match has more than six arguments (`-m connmark ! --mark 1/2` has five), nor has a target.
 _FEW_MATCHES = 40
 
 
 class IptablesCommand:
-    """The Backend that runs iptables-restore of one variant, legacy or nft, which `location` says."""
+    """The Backend that runs iptables-restore of one variant, legacy or nft, depending on `location`."""
 
     def __init__(self, location: Location) -> None:
         self.location: Location = location
@@ -57,25 +56,25 @@ class IptablesCommand:
         return True
 
     def require(self) -> None:
-        """Raise KernelError, which says what is missing, unless the commands are installed."""
+        """Raise KernelError, which names what is missing, unless the commands are installed."""
         self._command("ipv4", "restore")
 
     def _command(self, family: Family, action: str) -> tuple[str, ...]:
         """Return the command, under the name that it has on this machine."""
-        specific, plain = self._called(family, action), f"{_PREFIX[family]}-{action}"
+        specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}"
         if specific not in self._commands:
             self._commands[specific] = self._find(specific, plain)
         return self._commands[specific]
 
     def _called(self, family: Family, action: str) -> str:
         """Return the name of a command: ip6tables-nft-save."""
-        return f"{self.location.replace(_PREFIX['ipv4'], _PREFIX[family])}-{action}"
+        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}"
 
     def _find(self, specific: str, plain: str) -> tuple[str, ...]:
         path = which(specific)
         if path:
             return (path,)
-        multi = which(f"{self.location.replace(_PREFIX['ipv4'], 'xtables')}-multi")
+        multi = which(f"{self.location.replace(IPTABLES[IPV4], 'xtables')}-multi")
         if multi:
             return (multi, plain)
         path = which(plain)
@@ -91,15 +90,15 @@ class IptablesCommand:
         if self._legacy:
             return bool(existing_legacy_tables(family))
         return any(
-            table.family == _NFT_FAMILY[family] and table.name in (*TABLES, "filter", "security")
+            table.family == NFT_FAMILIES[family] and table.name in (*TABLES, "filter", "security")
             for table in nftables.tables()
         )
 
     def save(self, family: Family) -> str:
         """Return what iptables-save prints, an empty text if there is nothing to print.
 
-        A table that somebody filled with nft, so that iptables cannot read it, is left out if nothing
-        of ours is in it.
+        A table that iptables cannot read, since another program filled it with nft, is left out unless it has
+        owned chains.
         """
         if not self.exists(family):
             return ""
@@ -111,14 +110,14 @@ class IptablesCommand:
         return result.output
 
     def _check_unreadable(self, family: Family, output: str) -> None:
-        """Raise KernelError if chains of ours are in a table that iptables cannot read."""
+        """Raise KernelError if a table that iptables cannot read has owned chains."""
         readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
         for name in set(TABLES) - readable:
-            table = f"{_NFT_FAMILY[family]} {name}"
-            if not CHAINS.isdisjoint(nftables.chains(_NFT_FAMILY[family], name)):
+            table = f"{NFT_FAMILIES[family]} {name}"
+            if not CHAINS.isdisjoint(nftables.chains(NFT_FAMILIES[family], name)):
                 raise KernelError(
-                    f"iptables cannot read the nft table {table}, which has chains of ours: "
-                    "somebody put a rule into it with nft",
+                    f"iptables cannot read the nft table {table}, which has chains of istio-iptables: "
+                    "another program put a rule into it with nft",
                     f"find the rule with `nft list table {table}` and delete it, then run again",
                 )
 
@@ -138,11 +137,11 @@ class IptablesCommand:
         return any("-A " in self.save(family) for family in FAMILIES if self.exists(family))
 
     def lacks_nat(self) -> bool:
-        """Return False: the command finds out for itself, and says so."""
+        """Return False: the command finds that out by itself, and reports it."""
         return False
 
     def refusal(self, edit: TableEdit) -> str:
-        """Return why iptables-restore cannot parse an edit: a rule of too many words."""
+        """Return why iptables-restore cannot parse an edit: a rule of too many arguments."""
         for step in edit.steps:
             rules: tuple[Rule, ...] = ()
             if isinstance(step, ReplaceRules):
@@ -152,16 +151,16 @@ class IptablesCommand:
             for rule in rules:
                 if len(rule.matches) < _FEW_MATCHES:
                     continue  # a list may have twenty thousand rules
-                words = len(rule_args(rule)) + (_COUNTER_WORDS if rule.counters.packets else 0)
-                if words > _MOST_WORDS:
+                args = len(rule_args(rule)) + (_COUNTER_ARGS if rule.counters.packets else 0)
+                if args > _MAX_ARGS:
                     return (
                         f"{self.name} cannot load a rule of {len(rule.matches)} matches "
-                        f"({_PREFIX[edit.family]}, {edit.table}, {step.chain})"
+                        f"({IPTABLES[edit.family]}, {edit.table}, {step.chain})"
                     )
         return ""
 
     def do(self, action: EditTable) -> None:
-        """Make the edit of an action, and in nf_tables leave no table or base chain without a rule."""
+        """Make the edit of an action; in nf_tables, leave no table or base chain without a rule."""
         self.apply(action.edit)
         if not self._legacy:
             self.prune(action.edit, action.emptied)
@@ -174,25 +173,25 @@ class IptablesCommand:
             raise self._failed(edit.family, f"restore of the table {edit.table}", result)
 
     def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
-        """Take away base chains that an edit has left without a rule, and the table if nothing is left in it.
+        """Remove base chains that an edit has left without a rule, and the table if nothing is left in it.
 
-        That is what nft tables were like before. A chain with another policy than ACCEPT stays (-X
-        refuses it), and what cannot be taken away does no harm. Legacy tables cannot be taken away.
+        So nft tables are as they were before. A chain with another policy than ACCEPT stays (-X
+        refuses it), and what cannot be removed does no harm. Legacy tables cannot be removed.
         """
         if not self._remove_chains(edit, chains) and len(chains) > 1:
-            for chain in chains:  # as many as can go
+            for chain in chains:  # as many as can be removed
                 self._remove_chains(edit, (chain,))
-        family = _NFT_FAMILY[edit.family]
+        family = NFT_FAMILIES[edit.family]
         if chains and which("nft") and nftables.Table(family, edit.table, 0) in nftables.tables():
             run((which("nft"), "delete", "table", family, edit.table))
 
     def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
-        """Take away chains, all or none, and tell whether they have gone."""
+        """Remove chains, all or none, and tell whether they were removed."""
         script = "".join(f"{line}\n" for line in (f"*{edit.table}", *(f"-X {c}" for c in chains), "COMMIT"))
         return run((*self._command(edit.family, "restore"), "--noflush"), script).status == 0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no process or handle is open."""
 
     def _failed(self, family: Family, action: str, result: Result) -> KernelError:
         errors = result.errors
@@ -202,9 +201,9 @@ class IptablesCommand:
 
 
 def _remedy(said: str) -> str:
-    """Return what to do about what iptables-restore said."""
+    """Return the remedy for an error of iptables-restore."""
     if "Permission denied" in said or "Operation not permitted" in said:
-        return "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+        return run_as_root("NET_ADMIN", "NET_RAW")
     if "does not exist" in said or "No such file" in said or "not supported" in said:
         return "the kernel lacks a table, match or target that is named above: load its module on the node"
     if "incompatible" in said:

@@ -1,9 +1,9 @@
 """lock: one writer at a time.
 
-Two locks are held from before the live rules are read until after they are written: that of the
-network namespace, so that two runs in one pod take turns whatever file systems they see, and the
-xtables lock that iptables itself uses (iptables(8), XTABLES_LOCKFILE), which says nothing of the
-namespace and so is left out in CNI mode, where it would be the whole node's.
+Two locks are held from before the live rules are read until after they are written. That of the network
+namespace makes two runs in one pod take turns whatever file systems they see. The xtables lock is the one
+that iptables itself uses (iptables(8), XTABLES_LOCKFILE). It does not depend on the namespace and so is not
+taken in CNI mode, where it would be that of the whole node.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def xtables_lock_file() -> str:
 
 
 class Locks:
-    """A context manager that holds the locks. Raises KernelError if one cannot be had."""
+    """A context manager that holds the locks. Raises KernelError if one cannot be taken."""
 
     def __init__(self, *, cni_mode: bool = False, wait_limit: float = WAIT_LIMIT) -> None:
         self._cni_mode = cni_mode
@@ -54,7 +54,7 @@ class Locks:
         self.release()
 
     def release(self) -> None:
-        """Let the locks go."""
+        """Release the locks."""
         for descriptor in reversed(self._held):
             os.close(descriptor)
         self._held.clear()
@@ -65,12 +65,13 @@ class Locks:
         except OSError as error:
             raise KernelError(
                 f"the lock file {path} cannot be opened: {os.strerror(error.errno or 0)}",
-                "mount a writable directory there, or have an empty file there in the image (which may be "
-                "read-only then), or name another file in XTABLES_LOCKFILE, "
-                "or use --cni-mode, which locks the network namespace alone",
+                "mount a writable directory there, or put an empty file there in the image (which may then "
+                "be read-only), or name another file in XTABLES_LOCKFILE, "
+                "or use --cni-mode, which locks only the network namespace",
             ) from error
         self._held.append(descriptor)
-        # The commands that write inherit it: if this process is killed, the lock is held until they are done.
+        # The commands that write inherit it: if this process is killed, they hold the lock until they are
+        # done.
         os.set_inheritable(descriptor, True)
         while True:
             try:
@@ -80,8 +81,8 @@ class Locks:
                     raise KernelError(f"the lock file {path} cannot be locked: {error.strerror}") from error
                 if time.monotonic() > self._deadline:
                     raise KernelError(
-                        f"the lock {path} is held by another process, "
-                        f"still after {self._wait_limit:g} seconds",
+                        f"the lock {path} is still held by another process "
+                        f"after {self._wait_limit:g} seconds",
                         f"find the process (fuser -v {path}) and let it finish, then run again",
                     ) from None
                 time.sleep(_RETRY)

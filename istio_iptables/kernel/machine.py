@@ -1,4 +1,4 @@
-"""machine: all backends of this machine together: what is in place, which backend to use, doing it."""
+"""machine: all backends of this machine together: what is in place, which backend to use, doing actions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..errors import KernelError
 from ..rules.istio import PASSTHROUGH_IPV6
 from ..rules.model import FAMILIES
 from . import routing
-from .choose import backends, choose, forced_location, nothing_to_choose, settle
+from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
 from .nft_command import NftCommand
 from .prepared import Prepared
-from .proc import capabilities
+from .proc import missing_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from .backend import Backend
     from .choose import Choice
 
-_CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
-
 
 class Machine:
     """The kernel of this machine, in the network namespace the process is in.
 
     A context manager. It checks the capabilities, and with `writing` it takes the locks first, so that
-    what is read is still so when it is changed.
+    what was read is still true when it is changed.
     """
 
     def __init__(
@@ -66,15 +64,15 @@ class Machine:
     # --- reading ----------------------------------------------------------------------------
 
     def read(self, wanted: Ruleset) -> Live:
-        """Return what is in place, strangers' rules included. Creates nothing.
+        """Return what is in place, foreign rules included. Creates nothing.
 
-        `wanted` tells which routing rules and routes would be ours. Raises KernelError.
+        `wanted` tells which routing rules and routes would be owned. Raises KernelError.
         """
         if not self._entered:
             raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
         tables = {location: self._tables(backend) for location, backend in self._backends.items()}
         live = Live(tables, native=self._nftables.read())
-        items = routing.read(PASSTHROUGH_IPV6, live.marks(), _lookups(wanted))
+        items = routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
 
     @staticmethod
@@ -90,14 +88,14 @@ class Machine:
         choice = choose(live, self._backends, self._forced) if wanted.tables else nothing_to_choose()
         return Prepared(self, live, wanted, choice, make_plan(live, wanted, choice.location, rewrite=rewrite))
 
-    def settle(self, choice: Choice) -> Choice:
-        """Return the choice when it is about to be written: see choose.settle."""
-        return settle(choice, self._backends)
+    def confirm(self, choice: Choice) -> Choice:
+        """Return the final choice, just before writing: see choose.confirm."""
+        return confirm(choice, self._backends)
 
     # --- doing ------------------------------------------------------------------------------
 
     def refusal(self, action: Action) -> str:
-        """Return why a backend could not do an action, or nothing; asked of all before any is done."""
+        """Return why a backend could not do an action, or an empty text; called for all of them first."""
         return self._backends[action.location].refusal(action.edit) if isinstance(action, EditTable) else ""
 
     def check(self, action: Action) -> None:
@@ -117,7 +115,7 @@ class Machine:
             routing.remove(action.item)
 
 
-def _lookups(wanted: Ruleset) -> list[tuple[int, int]]:
+def _wanted_lookups(wanted: Ruleset) -> list[tuple[int, int]]:
     from ..rules.model import MarkLookup
 
     return [(item.mark, item.table) for item in wanted.routing if isinstance(item, MarkLookup)]
@@ -125,12 +123,7 @@ def _lookups(wanted: Ruleset) -> list[tuple[int, int]]:
 
 def require_capabilities() -> None:
     """Raise KernelError unless this process may read and write the kernel's rules."""
-    held = capabilities()
-    missing = [
-        name
-        for name, bit in (("NET_ADMIN", _CAP_NET_ADMIN), ("NET_RAW", _CAP_NET_RAW))
-        if not held >> bit & 1
-    ]
+    missing = missing_capabilities("NET_ADMIN", "NET_RAW")
     if missing:
         raise KernelError(
             f"the capability {missing[0]} is missing"

@@ -25,7 +25,7 @@ def enter(namespace: str, origin: str = "--network-namespace") -> None:
 
 
 def mistake(namespace: str, origin: str) -> str:
-    """Return why there is no such network namespace, nothing if there is one, or if only root could tell."""
+    """Return why there is no such network namespace, an empty text if there is or only root could tell."""
     try:
         os.close(_open(namespace, origin)[0])
     except SettingsError as error:
@@ -46,7 +46,7 @@ def _open(namespace: str, origin: str) -> tuple[int, str]:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise _forbidden(path) from error
         raise SettingsError([f"{origin}: {path!r} cannot be opened: {error.strerror}"]) from error
-    except ValueError as error:  # a NUL, or what no file can be called
+    except ValueError as error:  # a NUL, or another name that no file can have
         raise SettingsError([f"{origin}: {path!r} cannot be opened: {error}"]) from error
     try:
         kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
@@ -74,5 +74,5 @@ def _setns(descriptor: int, path: str) -> None:
 def _forbidden(path: str) -> KernelError:
     return KernelError(
         f"the network namespace {path} may not be entered",
-        "run as root with the capability SYS_ADMIN, which setns(2) asks for",
+        "run as root with the capability SYS_ADMIN, which setns(2) requires",
     )

@@ -1,7 +1,7 @@
 """nft_command: the tables of native nftables, through the command nft(8).
 
-Which tables exist is asked of the kernel directly, so a machine without any starts no process. An edit is
-one transaction, all of it or nothing, and can be tried beforehand with `nft --check`.
+The kernel itself lists the tables, so where there are none no process is started. An edit is one transaction,
+all of it or nothing, and can be tried beforehand with `nft --check`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from ..change.actions import NFTABLES
 from ..errors import KernelError
 from ..rules.istio import NATIVE_FAMILY, NATIVE_TABLES
 from .netlink import nftables
+from .proc import run_as_root
 from .process import run, which
 
 TYPE_CHECKING = False
@@ -37,16 +38,16 @@ class NftCommand:
     def check(self, edit: EditNative) -> None:
         """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it.
 
-        Also if this nft could not read back what it would write here for the first time.
+        Before a first edit it also checks that this nft can print what it writes, as JSON.
         """
         if not edit.before:
             _nft("--json", "list", "tables", NATIVE_FAMILY)
         _nft("--check", "-f", "-", script="".join(_scripts(edit)))
 
     def do(self, edit: EditNative) -> None:
-        """Turn tables into others in one transaction. Raises KernelError and has done nothing then.
+        """Turn tables into others in one transaction, or raise KernelError and have changed nothing.
 
-        Sets that the new rules need may be made by another one before it, and do nothing by themselves.
+        Sets that the new rules need may be made by an earlier transaction; by themselves they do nothing.
         """
         *sets, rules = _scripts(edit)
         for script in sets:
@@ -67,33 +68,33 @@ def _read_all() -> tuple[NativeTable, ...]:
 def _read(name: str) -> NativeTable:
     from ..formats.nft_json import is_foreign, parse
 
-    # Numbers: the names would come from files that a small image lacks (/etc/protocols) or an admin writes.
+    # Numbers: names come from files that a small image lacks (/etc/protocols) or that an administrator edits.
     printed = _nft("--json", "--numeric", "list", "table", NATIVE_FAMILY, name)
     try:
         table = parse(printed)
     except ValueError as error:
         raise _unreadable(name, error) from error
-    # What this tool never writes can only be put back in nft's own words.
+    # What this tool never writes can only be restored as nft printed it.
     return table.replace(text=_nft("list", "table", NATIVE_FAMILY, name)) if is_foreign(table) else table
 
 
 def _unreadable(name: str, error: ValueError) -> KernelError:
-    """Return what it means that nft printed no JSON; nft 1.0.6 does not of a table with an owner."""
+    """Return the error for nft printing no JSON. nft 1.0.6 prints none for a table with an owner."""
     if "flags owner" in _nft("list", "table", NATIVE_FAMILY, name):
         return KernelError(f"another program owns the table {NATIVE_FAMILY} {name}", _END_THE_OWNER)
     return KernelError(
-        f"nft printed something about the table {NATIVE_FAMILY} {name} that is not its JSON: {error}",
+        f"nft did not print the table {NATIVE_FAMILY} {name} as JSON: {error}",
         "check that the command nft was built with JSON support (`nft --version --verbose`)",
     )
 
 
 _END_THE_OWNER = (
-    "end that program (`nft list tables` names the tables): only the owner of a table may change it"
+    "stop that program: only the owner of a table may change it (`nft list tables` lists the tables)"
 )
 
 
 def _remove_unused(names: Sequence[str]) -> None:
-    """Take away the sets that were made for rules which then were refused; any that is left does no harm."""
+    """Remove the sets that were made for rules which were then refused; one that is left does no harm."""
     try:
         for table in _read_all():
             if table.name in names and table.is_left_over:
@@ -102,7 +103,7 @@ def _remove_unused(names: Sequence[str]) -> None:
                 for name in table.unused:
                     _nft("delete", "set", NATIVE_FAMILY, table.name, name)
     except KernelError:
-        pass  # why the rules were refused is what the operator has to know
+        pass  # the operator has to know why the rules were refused
 
 
 def _scripts(edit: EditNative) -> list[str]:
@@ -115,7 +116,7 @@ def _command() -> str:
     path = which("nft")
     if not path:
         raise KernelError(
-            "the command nft is not installed, and native nftables rules are in place or were asked for",
+            "the command nft is not installed, and native nftables rules are in place or were requested",
             "install the package nftables",
         )
     return path
@@ -131,15 +132,15 @@ def _nft(*arguments: str, script: str = "") -> str:
 
 
 def _remedy(said: str) -> str:
-    """Return what to do about what nft said."""
+    """Return the remedy for an error of nft."""
     if "JSON support not compiled-in" in said:
         return "install an nft that was built with JSON support, as distributions have it"
     if "Operation not permitted" in said:
-        return f"run as root with the capability NET_ADMIN; or, if a program owns the table, {_END_THE_OWNER}"
+        return f"{run_as_root('NET_ADMIN')}; or, if a program owns the table, {_END_THE_OWNER}"
     if "Operation not supported" in said or "No such file or directory" in said:
         return (
             "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
             "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
-            "or leave --native-nftables out"
+            "or do not use --native-nftables"
         )
     return "nothing was changed by this step; the message above is nft's own"

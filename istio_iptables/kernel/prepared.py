@@ -29,25 +29,25 @@ class Prepared:
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """What the plan changes, for people: the tables, and the routing beside them, that differ."""
+        """What the plan changes, for people: the tables, and the routing besides them, that differ."""
         from ..formats.difference import differences
 
         return differences(self.plan)
 
-    def settle(self) -> None:
-        """Make the choice of the backend final; `apply` does so first.
+    def confirm_backend(self) -> None:
+        """Make the choice of the backend final; `apply` begins with this.
 
         Where neither rules nor tables tell which backend to use, this tries the legacy nat table, which
-        makes it, and plans anew for nftables if there is none.
+        makes it, and plans again for nf_tables if there is none.
         """
-        choice = self._machine.settle(self.choice)
+        choice = self._machine.confirm(self.choice)
         if choice.location != self.choice.location:
             self.plan = make_plan(self.live, self.wanted, choice.location)
         self.choice = choice
 
     def require_loadable(self) -> None:
         """Raise SettingsError if the backend cannot load a rule of the plan; touches nothing."""
-        # What is to be replaced has to be loadable too: it is put back if a later step fails.
+        # What is replaced has to be loadable too: it is restored if a later step fails.
         both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
         refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
         if refusals:
@@ -58,16 +58,16 @@ class Prepared:
             )
 
     def apply(self) -> None:
-        """Do what the plan says, once.
+        """Do the actions of the plan, once.
 
-        Raises SettingsError if the backend cannot load it, before anything is touched, and
-        KernelError if the kernel said no, after everything has been put back.
+        Raises SettingsError if the backend cannot load it, before anything is changed, and
+        KernelError if the kernel refused an action, after the actions before it have been undone.
         """
         from .signals import SignalsDeferred
 
         if self._applied:
             raise RuntimeError("this plan has been applied: prepare another one")
-        self.settle()
+        self.confirm_backend()
         self.require_loadable()
         self._applied = True
         for action in self.plan.actions:

@@ -1,4 +1,4 @@
-"""proc: what /proc says about the kernel's netfilter, read without creating anything."""
+"""proc: what /proc tells about the kernel's netfilter and this process; reading it creates nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
         return frozenset()
     except PermissionError as error:
         raise KernelError(
-            f"{_TABLE_NAMES[family]}, the kernel's list of legacy tables, can be read by root alone",
+            f"only root can read {_TABLE_NAMES[family]}, the kernel's list of legacy tables",
             "run as root (securityContext.runAsUser: 0); the capabilities alone are not enough",
         ) from error
 
@@ -55,10 +55,24 @@ def refusals_sent() -> int:
     return total
 
 
-def capabilities() -> int:
-    """Return the effective capabilities of this process as a bit set (capabilities(7))."""
+#: Capabilities that something here needs, and their bits (linux/capability.h).
+_CAPABILITIES = {"SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "NET_RAW": 13}
+
+
+def missing_capabilities(*names: str) -> tuple[str, ...]:
+    """Return those of some capabilities that are not effective in this process (capabilities(7))."""
+    held = 0
     with open("/proc/self/status", encoding="utf-8") as file:
         for line in file:
             if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
+                held = int(line.split()[1], 16)
+    return tuple(name for name in names if not held >> _CAPABILITIES[name] & 1)
+
+
+def run_as_root(*capabilities: str) -> str:
+    """Return the remedy for what only root with some capabilities may do."""
+    plural = "ies" if len(capabilities) > 1 else "y"
+    return (
+        f"run as root with the capabilit{plural} {' and '.join(capabilities)} "
+        "(securityContext.capabilities.add)"
+    )

@@ -1,8 +1,9 @@
-"""process: run a command and take what it prints.
+"""process: run a command and return what it prints.
 
-Not by the standard module subprocess, whose import takes as long as a command runs. What the command reads
-and what it prints are files in memory, so nobody has to read and write at the same time, and the command
-never gets a part of a script, even if this process is killed: nft would do that part, say `flush table`.
+The standard module subprocess is not used since its import takes as long as a command runs. The input and
+output of the command are files in memory, so no process has to read and write at the same time. The command
+never reads a part of a script, even if this process is killed: nft would execute that part, say `flush
+table`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SIGKILL = 9
 
 
 class Result:
-    """How a command ended (its exit code, or minus the signal that ended it), and what it said."""
+    """How a command ended (its exit code, or minus the signal that ended it), and what it printed."""
 
     def __init__(self, status: int, output: str, errors: str) -> None:
         self.status = status
@@ -31,7 +32,7 @@ class Result:
 
     @property
     def ended(self) -> str:
-        """How it ended, in words, for a command that said nothing."""
+        """How it ended, as text, for a command that printed nothing."""
         return f"a signal ended it ({-self.status})" if self.status < 0 else f"its exit code is {self.status}"
 
 
@@ -49,7 +50,7 @@ def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = Fals
 
     Raises KernelError if it cannot be run.
 
-    With `private_lock` its xtables lock is one that nobody else has: the caller holds the real one over
+    With `private_lock` it gets an xtables lock file of its own: the caller holds the real lock during
     reading, planning and applying.
     """
     environment = {**os.environ, "LC_ALL": "C"}
@@ -69,10 +70,10 @@ def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = Fals
 
 
 def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_files: list[int]) -> int:
-    """Start a command and wait for its end. If Ctrl-C comes in between, it does not outlive this."""
+    """Start a command and wait for its end. If Ctrl-C interrupts the wait, the command is killed."""
     actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(standard_files)]
     pid = 0
-    # Held back until it is known which process to end.
+    # Signals wait until it is known which process to end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
     try:
         try:
@@ -80,7 +81,7 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_file
         except OSError as error:
             raise KernelError(
                 f"the command {command[0]} cannot be run: {error.strerror}",
-                "install its package anew, or have PATH lead to another one",
+                "reinstall its package, or change PATH so that another one is found",
             ) from error
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _, status = os.waitpid(pid, 0)

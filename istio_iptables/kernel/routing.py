@@ -1,4 +1,4 @@
-"""network: the addresses, routing rules and routes beside the rules, read and made by rtnetlink(7)."""
+"""routing: the addresses, routing rules and routes besides the rules, read and made by rtnetlink(7)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 
 from ..errors import KernelError
 from ..rules.istio import TPROXY_MARK, TPROXY_ROUTE_TABLE
-from ..rules.model import FAMILIES, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
+from ..rules.model import FAMILIES, FULL_MASK, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
 from .netlink import routing
+from .proc import run_as_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,23 +17,23 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family, RoutingObject
 
-_FULL_MASK = 0xFFFFFFFF
-#: Errors that say that something is not there, which is what was wanted.
+#: Errors for something that does not exist, which is what removing it wants.
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
 
-#: The mark and the table that this tool uses unless told otherwise.
+#: The mark and the table that this tool uses by default.
 DEFAULT_LOOKUP = (TPROXY_MARK, TPROXY_ROUTE_TABLE)
 
 
 def read(
     passthrough: Cidr, marks: Iterable[int], lookups: Iterable[tuple[int, int]]
 ) -> tuple[RoutingObject, ...]:
-    """Return what is there of ours, and nothing that might be a stranger's.
+    """Return the owned objects that exist, and nothing that may be foreign.
 
-    `passthrough` is the IPv6 address that is ours. A routing rule is ours if its mark and table are one
-    of `lookups` (this run's settings); or if it leads to our usual table, and that delivers locally, by our
-    usual mark or one of live rules of ours (`marks`); or, there being none of these, if it leads from such a
-    mark to a table that only delivers locally. A route is ours if it is such a table's local default route.
+    `passthrough` is the IPv6 address that this tool adds. A routing rule is owned in three cases. Its mark
+    and table are one of `lookups` (the settings of this run). Or it leads to the default table, which
+    delivers locally, from the default mark or a mark of live owned rules (`marks`). Or, for a mark of `marks`
+    that has no such rule, it leads to a table that only delivers locally. A route is owned if it is the local
+    default route of such a table.
     """
     found: list[RoutingObject] = []
     for address in routing.addresses():
@@ -44,29 +45,29 @@ def read(
             found.append(LocalAddress(passthrough))
     usual = {DEFAULT_LOOKUP, *((mark, DEFAULT_LOOKUP[1]) for mark in marks)}
     for family in FAMILIES:
-        found += _lookups(family, frozenset(marks), frozenset(lookups), usual)
+        found += _owned_lookups(family, frozenset(marks), frozenset(lookups), usual)
     return tuple(found)
 
 
-def _lookups(
+def _owned_lookups(
     family: Family, marks: frozenset[int], wanted: frozenset[tuple[int, int]], usual: set[tuple[int, int]]
 ) -> list[RoutingObject]:
     pairs = dict.fromkeys(
         (rule.mark, rule.table)
         for rule in routing.policy_rules(family)
-        if rule.plain and rule.mask == _FULL_MASK
+        if rule.plain and rule.mask == FULL_MASK
     )
-    usual_are_ours = _delivers_locally(family, DEFAULT_LOOKUP[1])
-    ours = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_ours)]
-    settled = {mark for mark, _ in ours}
-    ours += [
+    usual_are_owned = _delivers_locally(family, DEFAULT_LOOKUP[1])
+    owned = [pair for pair in pairs if pair in wanted or (pair in usual and usual_are_owned)]
+    known_marks = {mark for mark, _ in owned}
+    owned += [
         (mark, table)
         for mark, table in pairs
-        if mark in marks - settled and _delivers_locally(family, table, only=True)
+        if mark in marks - known_marks and _delivers_locally(family, table, only=True)
     ]
-    tables = sorted({table for _, table in (*wanted, *usual, *ours)})
+    tables = sorted({table for _, table in (*wanted, *usual, *owned)})
     return [
-        *(MarkLookup(family, mark, table) for mark, table in ours),
+        *(MarkLookup(family, mark, table) for mark, table in owned),
         *(LocalDefaultRoute(family, table) for table in tables if _delivers_locally(family, table)),
     ]
 
@@ -101,15 +102,15 @@ def add(item: RoutingObject) -> None:
 
 
 def _in_the_way(item: RoutingObject) -> KernelError:
-    """Return what it means that something else is where an address or route of ours has to be."""
+    """Return the error for another address or route where an owned one has to be."""
     if isinstance(item, LocalAddress):
         address = str(item.cidr).partition("/")[0]
         return KernelError(
-            f"the interface lo has the address {address} already, but not as {item.cidr}",
+            f"the interface lo already has the address {address}, but not as {item.cidr}",
             "remove it (`ip -6 addr show dev lo` shows it), then run again",
         )
     return KernelError(
-        f"the routing table {item.table} ({item.family}) has another default route already",
+        f"the routing table {item.table} ({item.family}) already has another default route",
         "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
         f"(`ip route show table {item.table}` shows it)",
     )
@@ -123,7 +124,7 @@ def remove(item: RoutingObject) -> None:
             routing.delete_address(item.family, address, item.cidr.prefix, "lo")
         elif isinstance(item, MarkLookup):
             for rule in routing.policy_rules(item.family):
-                if rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, _FULL_MASK, item.table):
+                if rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, FULL_MASK, item.table):
                     routing.delete_policy_rule(rule)
         else:
             routing.delete_local_default_route(item.family, item.table)
@@ -134,13 +135,13 @@ def remove(item: RoutingObject) -> None:
 
 def _failed(item: RoutingObject, error: OSError) -> KernelError:
     if error.errno == errno.EPERM:
-        remedy = "run as root with the capability NET_ADMIN (securityContext.capabilities.add)"
+        remedy = run_as_root("NET_ADMIN")
     elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
-        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or leave --dual-stack out"
+        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or do not use --dual-stack"
     elif item.family == "ipv6" and isinstance(item, LocalAddress):
         remedy = (
             "IPv6 is switched off for the loopback interface: set the sysctl net.ipv6.conf.lo.disable_ipv6 "
-            "to 0, or leave --dual-stack out"
+            "to 0, or do not use --dual-stack"
         )
     else:
         remedy = ""

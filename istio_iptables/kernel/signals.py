@@ -1,4 +1,4 @@
-"""signals: hold Ctrl-C and termination back while the kernel's rules are being changed."""
+"""signals: defer Ctrl-C and termination while the kernel's rules are being changed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: What is held back.
+#: The signals that are deferred.
 DEFERRED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def ignore() -> None:
-    """Ignore these signals in this process, for good."""
+    """Ignore these signals in this process from now on."""
     for number in DEFERRED:
         signal.signal(number, signal.SIG_IGN)
 
@@ -21,8 +21,8 @@ def ignore() -> None:
 class SignalsDeferred:
     """A context manager in which these signals wait; processes started in it do not get them either.
 
-    `pending` tells whether one waits. Whoever acts on that has answered it: it is not delivered again
-    at the end. One that nobody asked about is.
+    `pending` tells whether one waits. A caller that acts on that has handled it: it is not delivered at the
+    end. A signal that `pending` has not reported is.
     """
 
     def __init__(self) -> None:

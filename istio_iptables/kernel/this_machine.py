@@ -16,8 +16,8 @@ class ThisMachine:
         """Tell whether there is an IPv4, and an IPv6, address that traffic could use.
 
         Loopback and link-local addresses do not count, nor does the address that this tool itself
-        adds. On a system without rtnetlink(7) both are taken to be there: rules for a Linux
-        machine are what is being made, and --dual-stack then decides.
+        adds. On a system without rtnetlink(7) both are assumed: the rules are for a Linux machine,
+        and --dual-stack then decides.
         """
         import sys
 

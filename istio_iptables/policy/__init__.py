@@ -1,7 +1,7 @@
-"""Policy: Config -> Ruleset. The only room that decides which rule stands where, and why.
+"""Policy: Config -> Ruleset. The only package that decides which rules there are, in which order, and why.
 
-One module a table, one function a chain. Within a function the rules stand in the order in
-which a packet meets them, each with its reason: reading the function is reading the chain.
+A module for each table, a function for each chain. Within a function the rules are in the order in
+which a packet meets them, each with its reason: to read the function is to read the chain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def build(config: Config) -> Ruleset:
 
     A chain is there only if it has a rule, a table only if it has a chain. The rules are those
     of Istio's istio-iptables for the same settings; a rule in a built-in chain that does not
-    jump to a chain of ours carries a comment, so that cleanup can tell it from a stranger's.
+    jump to an owned chain carries a comment, so that cleanup can tell it from a foreign one.
     """
     tables = [
         Table(family, name, _finished(_CHAINS[name](config, family), config))

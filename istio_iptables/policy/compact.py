@@ -1,6 +1,6 @@
-"""Compact: fewer rules for long lists, as far as iptables can say them (--compact).
+"""compact: fewer rules for long lists, as far as iptables can express them (--compact).
 
-Ports become multiport rules, networks are merged where together they are one.
+Ports become multiport rules, and adjacent CIDRs are merged.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def compacted(chain: Chain) -> Chain:
 
 def _ports(members: Sequence[DestinationPort]) -> Iterator[Match]:
     taken: list[PortRange] = []
-    room = _MOST_PORTS
+    free = _MOST_PORTS
     for first, last in union((match.ports.first, match.ports.last) for match in members):
         width = 1 if first == last else 2
-        if width > room:
+        if width > free:
             yield _multiport(taken)
-            taken, room = [], _MOST_PORTS
+            taken, free = [], _MOST_PORTS
         taken.append(PortRange(first, last))
-        room -= width
+        free -= width
     yield _multiport(taken)
 
 
@@ -44,14 +44,14 @@ def _multiport(ports: Sequence[PortRange]) -> Match:
     return DestinationPorts(tuple(ports)) if len(ports) > 1 else DestinationPort(ports[0])
 
 
-def _networks(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
+def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
     def merge(members: Sequence[_Address]) -> list[Match]:
         import netaddr  # only --compact needs it
 
-        networks = [member.cidr for member in members]
-        # Numbers, since netaddr takes five times as long to read text; a chain is of one family.
-        version: Literal[4, 6] = 4 if networks[0].version == 4 else 6
-        given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in networks]
+        cidrs = [member.cidr for member in members]
+        # Numbers, since netaddr takes five times as long to read text. A chain has one family.
+        version: Literal[4, 6] = 4 if cidrs[0].version == 4 else 6
+        given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in cidrs]
         return [kind(Cidr(n.version, n.first, n.prefixlen)) for n in netaddr.cidr_merge(given)]
 
     return merge
@@ -59,6 +59,6 @@ def _networks(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match
 
 _JOINS: Mapping[type[Match], Join] = {
     DestinationPort: _ports,
-    Destination: _networks(Destination),
-    Source: _networks(Source),
+    Destination: _cidrs(Destination),
+    Source: _cidrs(Source),
 }

@@ -1,8 +1,8 @@
-"""The mangle table: inbound capture in TPROXY mode, and invalid packets.
+"""mangle: the mangle table: inbound capture in TPROXY mode, and invalid packets.
 
-TPROXY hands packets to the proxy without changing their addresses. The proxy then speaks to the
-application with the client's address as its own, so what the application answers must be caught
-too: a mark on the connection brings it back (see the routes in network.py).
+TPROXY hands packets to the proxy without changing their addresses. The proxy then connects to the
+application from the client's address, so the application's answers must be captured
+too: a mark on the connection brings it back (see the routes in policy/routing.py).
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from ..rules.model import (
     TProxy,
 )
 from ..settings.config import Everything
+from . import listed
 from .terms import (
     FROM_LOOPBACK,
-    INBOUND_PORTS,
-    INBOUND_PORTS_EXCLUDED,
     TCP,
     TO_LOOPBACK,
     excluded_interfaces_inbound,
@@ -120,15 +119,15 @@ def _inbound_capture(config: Config) -> list[Rule]:
         for ports in config.inbound_ports:
             port = DestinationPort(ports)
             goes_on = f"inbound port {ports}: a captured connection goes on"
-            rules.append(Rule((TCP, port, _KNOWN_CONNECTION), known, goes_on, INBOUND_PORTS))
-            rules.append(Rule((TCP, port), new, f"inbound port {ports} is captured", INBOUND_PORTS))
+            rules.append(Rule((TCP, port, _KNOWN_CONNECTION), known, goes_on, listed.INBOUND_PORTS))
+            rules.append(Rule((TCP, port), new, f"inbound port {ports} is captured", listed.INBOUND_PORTS))
         return rules
     rules += [
         Rule(
             (TCP, DestinationPort(ports)),
             RETURN,
             f"inbound port {ports} is excluded",
-            INBOUND_PORTS_EXCLUDED,
+            listed.INBOUND_PORTS_EXCLUDED,
         )
         for ports in config.inbound_ports_excluded
     ]
@@ -167,9 +166,9 @@ def _output(config: Config, family: Family) -> Chain:
         Rule(
             (*to_own_pod, owner),
             SetMark(PROXY_TO_OWN_POD_MARK),
-            f"the proxy ({words}) calls a service that this pod itself serves: its inbound side",
+            f"the proxy ({name}) calls a service that this pod itself serves: its inbound side",
         )
-        for owner, words in (*proxy_users(config), *proxy_groups(config))
+        for owner, name in (*proxy_users(config), *proxy_groups(config))
     ]
     rules.append(
         Rule(

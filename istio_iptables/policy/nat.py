@@ -1,4 +1,4 @@
-"""The nat table: which new connections go to the proxy.
+"""nat: the nat table, which decides which new connections go to the proxy.
 
 A connection's first packet meets PREROUTING when it comes in and OUTPUT when a process of
 this machine makes it; what nat decides then holds for the whole connection.
@@ -23,15 +23,8 @@ from ..rules.model import (
     Source,
 )
 from ..settings.config import Everything
+from . import listed
 from .terms import (
-    DESTINATIONS,
-    DESTINATIONS_EXCLUDED,
-    DNS_SERVERS,
-    GROUPS_EXCLUDED,
-    INBOUND_PORTS,
-    INBOUND_PORTS_EXCLUDED,
-    OUTBOUND_PORTS,
-    OUTBOUND_PORTS_EXCLUDED,
     TCP,
     TO_LOOPBACK,
     UDP,
@@ -71,12 +64,12 @@ def _prerouting(config: Config, family: Family) -> Chain:
     interfaces = tuple(reversed(config.rerouted_interfaces))
     head = [
         Rule(
-            all_of(received_on(interface), to_cidr(network)),
+            all_of(received_on(interface), to_cidr(cidr)),
             Jump(istio.REDIRECT),
             f"what the virtual machine behind {interface} sends is outbound traffic",
-            DESTINATIONS,
+            listed.DESTINATIONS,
         )
-        for network in reversed(_captured_networks(config, family))
+        for cidr in reversed(_captured_cidrs(config, family))
         for interface in interfaces
     ]
     head += [
@@ -111,7 +104,12 @@ def _inbound_capture(config: Config) -> list[Rule]:
     to_proxy = Jump(istio.IN_REDIRECT)
     if not isinstance(config.inbound_ports, Everything):
         return [
-            Rule((TCP, DestinationPort(ports)), to_proxy, f"inbound port {ports} is captured", INBOUND_PORTS)
+            Rule(
+                (TCP, DestinationPort(ports)),
+                to_proxy,
+                f"inbound port {ports} is captured",
+                listed.INBOUND_PORTS,
+            )
             for ports in config.inbound_ports
         ]
     rules = [
@@ -119,7 +117,7 @@ def _inbound_capture(config: Config) -> list[Rule]:
             (TCP, DestinationPort(ports)),
             RETURN,
             f"inbound port {ports} is excluded",
-            INBOUND_PORTS_EXCLUDED,
+            listed.INBOUND_PORTS_EXCLUDED,
         )
         for ports in config.inbound_ports_excluded
     ]
@@ -147,7 +145,7 @@ def _output(config: Config) -> Chain:
 
 
 def _istio_output(config: Config, family: Family) -> Chain:
-    """Who sends decides first, where to decides second."""
+    """The sender decides first, the destination second."""
     rules = _outbound_ports_excluded(config)
     rules.append(
         Rule(
@@ -177,7 +175,7 @@ def _outbound_ports_excluded(config: Config) -> list[Rule]:
             (transport, DestinationPort(ports)),
             RETURN,
             f"outbound port {ports} is excluded",
-            OUTBOUND_PORTS_EXCLUDED,
+            listed.OUTBOUND_PORTS_EXCLUDED,
         )
         for ports in config.outbound_ports_excluded
         for transport in (TCP, UDP)
@@ -185,30 +183,30 @@ def _outbound_ports_excluded(config: Config) -> list[Rule]:
 
 
 def _proxy_traffic(config: Config, family: Family) -> list[Rule]:
-    """Leave the proxy's own traffic alone, or it would be sent back to the proxy for ever.
+    """Leave the proxy's own traffic alone, or it would be sent back to the proxy forever.
 
     Users come before groups: in TPROXY mode the proxy runs as root with the proxy's group.
     """
     rules: list[Rule] = []
-    for user, words in proxy_users(config):
+    for user, name in proxy_users(config):
         not_to = to_port(config.tunnel_port, negated=True)
         without_dns = DestinationPorts((_port(DNS_PORT), _port(config.tunnel_port)), negated=True)
         own_calls = without_dns if config.redirect_dns else not_to
-        rules += _proxy_owner(config, family, user, words, own_calls)
-    for group, words in proxy_groups(config):
+        rules += _proxy_owner(config, family, user, name, own_calls)
+    for group, name in proxy_groups(config):
         not_to = to_port(config.tunnel_port, negated=True)
-        rules += _proxy_owner(config, family, group, words, not_to)
+        rules += _proxy_owner(config, family, group, name, not_to)
     return rules
 
 
 def _proxy_owner(
-    config: Config, family: Family, owner: UidOwner | GidOwner, words: str, own_calls: Match
+    config: Config, family: Family, owner: UidOwner | GidOwner, name: str, own_calls: Match
 ) -> list[Rule]:
     rules = [
         Rule(
             (TO_LOOPBACK, Destination(loopback(config, family), negated=True), TCP, own_calls, owner),
             Jump(istio.IN_REDIRECT),
-            f"the proxy ({words}) calls a service that this pod itself serves: its inbound side",
+            f"the proxy ({name}) calls a service that this pod itself serves: its inbound side",
         )
     ]
     if not config.outbound_cidrs_name_loopback:
@@ -217,33 +215,38 @@ def _proxy_owner(
             Rule(
                 all_of(TO_LOOPBACK, over_dns, owner.replace(negated=True)),
                 RETURN,
-                f"the application (not {words}) calls itself by the pod's own address: stays local",
+                f"the application (not {name}) calls itself by the pod's own address: stays local",
             )
         )
-    rules.append(Rule((owner,), RETURN, f"the proxy's own traffic ({words}): never to itself again"))
+    rules.append(Rule((owner,), RETURN, f"the proxy's own traffic ({name}): never to itself again"))
     return rules
 
 
 def _by_destination(config: Config, family: Family) -> list[Rule]:
     to_proxy = Jump(istio.REDIRECT)
     rules = [
-        Rule(to_cidr(network), RETURN, f"destination {network} is excluded", DESTINATIONS_EXCLUDED)
-        for network in config.outbound_cidrs_excluded
-        if network.family == family
+        Rule(to_cidr(cidr), RETURN, f"destination {cidr} is excluded", listed.DESTINATIONS_EXCLUDED)
+        for cidr in config.outbound_cidrs_excluded
+        if cidr.family == family
     ]
     rules += [
-        Rule((TCP, DestinationPort(ports)), to_proxy, f"outbound port {ports} is captured", OUTBOUND_PORTS)
+        Rule(
+            (TCP, DestinationPort(ports)),
+            to_proxy,
+            f"outbound port {ports} is captured",
+            listed.OUTBOUND_PORTS,
+        )
         for ports in config.outbound_ports
     ]
     everything = isinstance(config.outbound_cidrs, Everything)
     rules += [
         Rule(
-            to_cidr(network),
+            to_cidr(cidr),
             to_proxy,
-            "all other outbound traffic is captured" if everything else f"destination {network} is captured",
-            None if everything else DESTINATIONS,
+            "all other outbound traffic is captured" if everything else f"destination {cidr} is captured",
+            None if everything else listed.DESTINATIONS,
         )
-        for network in _captured_networks(config, family)
+        for cidr in _captured_cidrs(config, family)
     ]
     return rules
 
@@ -264,17 +267,17 @@ def _output_dns(config: Config, family: Family) -> Chain:
                 (*query, Destination(server)),
                 to_agent,
                 f"DNS server {server}: the agent answers",
-                DNS_SERVERS,
+                listed.DNS_SERVERS,
             )
             for server in config.dns_servers_of(family)
         ]
     return Chain(istio.OUTPUT_DNS, tuple(rules))
 
 
-def _captured_networks(config: Config, family: Family) -> tuple[Cidr, ...]:
+def _captured_cidrs(config: Config, family: Family) -> tuple[Cidr, ...]:
     if isinstance(config.outbound_cidrs, Everything):
         return (Cidr(4 if family == "ipv4" else 6, 0, 0),)
-    return tuple(network for network in config.outbound_cidrs if network.family == family)
+    return tuple(cidr for cidr in config.outbound_cidrs if cidr.family == family)
 
 
 def _port(number: int) -> PortRange:
@@ -285,7 +288,7 @@ def _owner_groups(config: Config) -> list[Rule]:
     """Return the rules that leave traffic alone by the group of the sending process (nat)."""
     if isinstance(config.owner_groups, Everything):
         return [
-            Rule((GidOwner(group),), RETURN, f"group {group} is excluded", GROUPS_EXCLUDED)
+            Rule((GidOwner(group),), RETURN, f"group {group} is excluded", listed.GROUPS_EXCLUDED)
             for group in config.owner_groups_excluded
         ]
     outside = tuple(GidOwner(group, negated=True) for group in config.owner_groups)

@@ -1,4 +1,4 @@
-"""The raw table: conntrack zones for redirected DNS over UDP.
+"""raw: the raw table: conntrack zones for redirected DNS over UDP.
 
 The application's query and the agent's own query to the same server may have the same
 addresses and ports. Tracked in one zone they would be one connection, and the answer to the
@@ -11,7 +11,8 @@ from __future__ import annotations
 from ..rules import istio
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
 from ..rules.model import Chain, ConntrackZone, Destination, Jump, Rule, Source
-from .terms import DNS_SERVERS, DNS_SERVERS_ANSWERING, UDP, from_port, proxy_groups, proxy_users, to_port
+from . import listed
+from .terms import UDP, from_port, proxy_groups, proxy_users, to_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _inbound(config: Config, family: Family) -> Chain:
                 (*_ANSWER, Source(server)),
                 _AGENT_ZONE,
                 f"answers of {server} are for the agent",
-                DNS_SERVERS_ANSWERING,
+                listed.DNS_SERVERS_ANSWERING,
             )
             for server in config.dns_servers_of(family)
         ),
@@ -69,15 +70,17 @@ def _output() -> Chain:
 def _output_dns(config: Config, family: Family) -> Chain:
     """Queries and answers that processes of this machine send."""
     rules = []
-    for owner, words in (*proxy_users(config), *proxy_groups(config)):
-        rules.append(Rule((*_QUERY, owner), _AGENT_ZONE, f"queries of the agent itself ({words})"))
+    for owner, name in (*proxy_users(config), *proxy_groups(config)):
+        rules.append(Rule((*_QUERY, owner), _AGENT_ZONE, f"queries of the agent itself ({name})"))
         answer = (UDP, from_port(DNS_AGENT_PORT), owner)
-        rules.append(Rule(answer, _APPLICATION_ZONE, f"the agent ({words}) answers the application"))
+        rules.append(Rule(answer, _APPLICATION_ZONE, f"the agent ({name}) answers the application"))
     if config.capture_all_dns:
         rules.append(Rule(_QUERY, _APPLICATION_ZONE, "queries of the application"))
     else:
         rules += [
-            Rule((*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}", DNS_SERVERS)
+            Rule(
+                (*_QUERY, Destination(server)), _APPLICATION_ZONE, f"queries to {server}", listed.DNS_SERVERS
+            )
             for server in config.dns_servers_of(family)
         ]
     return Chain(istio.OUTPUT_DNS, tuple(rules))

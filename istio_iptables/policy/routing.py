@@ -1,4 +1,4 @@
-"""What the rules rely on beside themselves: policy routing for TPROXY, an address for IPv6."""
+"""routing: what the rules rely on besides themselves: policy routing for TPROXY, an address for IPv6."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def objects(config: Config) -> tuple[RoutingObject, ...]:
     """Return the addresses, rules and routes of all families that are on.
 
-    IPv4 needs no address: all of 127.0.0.0/8 is the loopback interface's. Of IPv6 only ::1 is, so
-    the address that the proxy calls the application from has to be there.
+    IPv4 needs no address: the loopback interface has all of 127.0.0.0/8. Of IPv6 it has only ::1, so
+    the address that the proxy calls the application from has to be added.
     """
     wanted: list[RoutingObject] = []
     if config.ipv6:

@@ -1,4 +1,4 @@
-"""The words that the policy's chains are written in: addresses, ports and short ways to say a match."""
+"""terms: what the policy's chains are written in: addresses, ports and short names for matches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from ..rules.model import (
     DestinationPort,
     GidOwner,
     InInterface,
-    Listed,
     OutInterface,
     PortRange,
     Rule,
-    Source,
     SourcePort,
     Transport,
     UidOwner,
@@ -33,20 +31,9 @@ UDP = Transport("udp")
 FROM_LOOPBACK = InInterface("lo")
 TO_LOOPBACK = OutInterface("lo")
 
-# The lists among the settings.
-INBOUND_PORTS = Listed(DestinationPort, "listed inbound ports are captured")
-INBOUND_PORTS_EXCLUDED = Listed(DestinationPort, "listed inbound ports are excluded")
-OUTBOUND_PORTS = Listed(DestinationPort, "listed outbound ports are captured")
-OUTBOUND_PORTS_EXCLUDED = Listed(DestinationPort, "listed outbound ports are excluded")
-DESTINATIONS = Listed(Destination, "listed destinations are captured")
-DESTINATIONS_EXCLUDED = Listed(Destination, "listed destinations are excluded")
-GROUPS_EXCLUDED = Listed(GidOwner, "listed groups are excluded")
-DNS_SERVERS = Listed(Destination, "queries to the DNS servers")
-DNS_SERVERS_ANSWERING = Listed(Source, "answers of the DNS servers")
-
 
 def loopback(config: Config, family: Family) -> Cidr:
-    """Return the loopback network of a family."""
+    """Return the loopback CIDR of a family."""
     return config.ipv4_loopback if family == IPV4 else IPV6_LOOPBACK
 
 
@@ -65,9 +52,9 @@ def from_port(port: int) -> SourcePort:
     return SourcePort(PortRange(port, port))
 
 
-def to_cidr(network: Cidr) -> tuple[Destination, ...]:
-    """Match a destination network; /0 is every packet and needs no match."""
-    return () if network.is_everything else (Destination(network),)
+def to_cidr(cidr: Cidr) -> tuple[Destination, ...]:
+    """Match a destination CIDR; /0 is every packet and needs no match."""
+    return () if cidr.is_everything else (Destination(cidr),)
 
 
 def received_on(interface: str) -> tuple[InInterface, ...]:
@@ -81,12 +68,12 @@ def sent_to(interface: str) -> tuple[OutInterface, ...]:
 
 
 def proxy_users(config: Config) -> list[tuple[UidOwner, str]]:
-    """Return a match for each UID of the proxy, with words for it."""
+    """Return a match for each UID of the proxy, with its name."""
     return [(UidOwner(uid), f"UID {uid}") for uid in config.proxy_uids]
 
 
 def proxy_groups(config: Config) -> list[tuple[GidOwner, str]]:
-    """Return a match for each GID of the proxy, with words for it."""
+    """Return a match for each GID of the proxy, with its name."""
     return [(GidOwner(gid), f"GID {gid}") for gid in config.proxy_gids]
 
 

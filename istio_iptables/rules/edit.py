@@ -1,7 +1,7 @@
-"""Edit: what has to be done to one table so that our part of it becomes another.
+"""edit: what has to be done to one table so that the owned part of it becomes another.
 
 An edit is a list of operations on chains and positions, in the order in which they are done,
-all in one transaction. Whatever is not ours keeps its place, its order and its counters. Every
+all in one transaction. Foreign rules keep their positions, their order and their counters. Every
 edit has an exact inverse, which is what a rollback applies.
 """
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class CreateChain(Record):
-    """Make a chain of ours, empty."""
+    """Create an owned chain, empty."""
 
     chain: str
 
 
 class RemoveChain(Record):
-    """Remove a chain of ours, which is empty by now."""
+    """Remove an owned chain, which is empty by now."""
 
     chain: str
 
 
 class ReplaceRules(Record):
-    """Replace all rules of a chain of ours."""
+    """Replace all rules of an owned chain."""
 
     chain: str
     before: tuple[Rule, ...]
@@ -40,9 +40,9 @@ class ReplaceRules(Record):
 
 
 class Insert(Record):
-    """Put a rule into a built-in chain so that it stands at `position` (from 1).
+    """Insert a rule into a built-in chain at `position` (from 1).
 
-    `last`: that is the end of the chain. `first`: no equal rule stands before it.
+    `last`: that is the end of the chain. `first`: no equal rule is before it.
     """
 
     chain: str
@@ -53,7 +53,7 @@ class Insert(Record):
 
 
 class Delete(Record):
-    """Take the rule at `position` (from 1) out of a built-in chain; `last` and `first` as for Insert."""
+    """Delete the rule at `position` (from 1) of a built-in chain; `last` and `first` as for Insert."""
 
     chain: str
     position: int
@@ -104,17 +104,19 @@ def _inverse(step: Step) -> Step:
 
 
 def edit_between(live: Table, wanted: Table, *, rewrite: bool = False) -> TableEdit:
-    """Return what turns our part of `live` into `wanted`; no steps if it is that already.
+    """Return what turns the owned part of `live` into `wanted`; no steps if they are equal.
 
-    `live` is the whole table as it stands, `wanted` only our part, with rules of built-in chains
-    in head and rules. With `rewrite` the chains of ours are written again even if they are equal.
+    `live` is the whole table as it is, `wanted` only the owned part, with rules of built-in chains
+    in head and rules. With `rewrite` owned chains are written again even if they are equal.
     """
-    mine = {chain.name: chain for chain in owned(live).chains}
     existing = {chain.name for chain in live.chains}
     steps: list[Step] = [
         CreateChain(chain.name) for chain in wanted.chains if is_owned(chain) and chain.name not in existing
     ]
-    names = [*(c.name for c in wanted.chains), *(n for n in mine if n in BUILTIN_CHAINS)]
+    names = [
+        *(c.name for c in wanted.chains),
+        *(c.name for c in owned(live).chains if c.name in BUILTIN_CHAINS),
+    ]
     for name in dict.fromkeys(names):
         if name in BUILTIN_CHAINS:
             steps += _builtin_steps(live.chain(name), wanted.chain(name))
@@ -127,22 +129,22 @@ def edit_between(live: Table, wanted: Table, *, rewrite: bool = False) -> TableE
 
 
 def _removals(live: Table, wanted: Table) -> list[Step]:
-    """Empty and remove the chains of ours that are no longer wanted.
+    """Empty and remove the owned chains that are no longer wanted.
 
-    A chain that a stranger's rule jumps to stays, empty: the kernel would not let it go, and the
-    rule is not ours to take away. All are emptied first since they may jump to each other.
+    A chain that a foreign rule jumps to stays, empty: the kernel refuses to remove it, and this tool
+    removes no foreign rules. All are emptied first since they may jump to each other.
     """
     obsolete = [
         chain
         for chain in live.chains
         if is_owned(chain) and not any(chain.name == kept.name for kept in wanted.chains)
     ]
-    referenced = _jumped_to_by_strangers(live)
+    referenced = _referenced_by_foreign(live)
     emptied: list[Step] = [ReplaceRules(chain.name, chain.rules, ()) for chain in obsolete if chain.rules]
     return [*emptied, *(RemoveChain(chain.name) for chain in obsolete if chain.name not in referenced)]
 
 
-def _jumped_to_by_strangers(live: Table) -> set[str]:
+def _referenced_by_foreign(live: Table) -> set[str]:
     return {
         rule.target.chain
         for chain in live.chains
@@ -153,7 +155,7 @@ def _jumped_to_by_strangers(live: Table) -> set[str]:
 
 
 def with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Give rules the counters of equal rules that they replace, the first to the first of these."""
+    """Give rules the counters of the equal rules that they replace, in order."""
     if not any(rule.counters.packets for rule in counted):
         return tuple(rules)
     counters: dict[Rule, list[Counters]] = {}
@@ -164,19 +166,19 @@ def with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule,
     )
 
 
-# --- built-in chains, which we share with others --------------------------------------------
+# --- built-in chains, which other programs use too --------------------------------------------
 
 
 def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
-    """Return what changes our rules in a built-in chain, one delete or insert at a time.
+    """Return what changes the owned rules of a built-in chain, one delete or insert at a time.
 
-    Rules that stay keep their place. A new rule goes next to its neighbours in the wanted order;
-    without any, head rules go to the top and others to where our last rule was, else to the end.
+    Rules that stay are not moved. A new rule goes next to its neighbours in the wanted order; without
+    any, head rules go to the top and others to where the last owned rule was, else to the end.
     """
-    mine = [index for index, rule in enumerate(live.rules) if is_owned_rule(rule)]
-    pairs = common_subsequence([live.rules[index] for index in mine], wanted.in_order)
-    stays = {mine[i]: j for i, j in pairs}
-    obsolete = [index for index in mine if index not in stays]
+    owned_at = [index for index, rule in enumerate(live.rules) if is_owned_rule(rule)]
+    pairs = common_subsequence([live.rules[index] for index in owned_at], wanted.in_order)
+    stays = {owned_at[i]: j for i, j in pairs}
+    obsolete = [index for index in owned_at if index not in stays]
     rules = list(live.rules)
     first_at = {rule: index for index, rule in reversed([*enumerate(rules)])} if obsolete else {}
     steps: list[Step] = []
@@ -188,8 +190,8 @@ def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
         return steps
     gone = frozenset(obsolete)
     left = [index for index in range(len(live.rules)) if index not in gone]
-    kept_at = {stays[index]: place for place, index in enumerate(left) if index in stays}
-    # New rules without neighbours go to where the last of ours that goes has been.
+    kept_at = {stays[index]: kept for kept, index in enumerate(left) if index in stays}
+    # New rules without neighbours go to where the last owned rule that is deleted was.
     end = obsolete[-1] + 1 - len(obsolete) if obsolete else len(rules)
     return [*steps, *_insertions(live.name, rules, wanted, kept_at, end)]
 
@@ -199,35 +201,37 @@ def _insertions(
 ) -> Iterator[Insert]:
     """Yield the inserts of the wanted rules that are not among `rules`, in the wanted order.
 
-    `kept_at` says where those are that are there, by their number; `end` is where to go without neighbours.
-    What is inserted stands above every kept rule that comes later.
+    `kept_at` has the indexes in `rules` of those that are there, by their number in the wanted order; `end`
+    is the index for a rule without neighbours. A rule is inserted above every kept rule that comes later.
     """
     heads = len(wanted.head)
     present = set(rules)
     first_kept = {is_head: _first_kept(kept_at, heads, is_head) for is_head in (True, False)}
-    before: dict[bool, int] = {}  # of the heads, and of the others: where the last one so far is
+    before: dict[bool, int] = {}  # of the heads, and of the others: the index of the last one so far
     inserted = 0
     for number, rule in enumerate(wanted.in_order):
         is_head = number < heads
         if number in kept_at:
             before[is_head] = kept_at[number] + inserted
             continue
-        place = _place(is_head, before, first_kept[is_head], inserted, end)
-        first = rule not in present or rule not in rules[:place]
-        yield Insert(chain, place + 1, rule, place == len(rules), first)
-        rules.insert(place, rule)
+        index = _index_of_next(is_head, before, first_kept[is_head], inserted, end)
+        first = rule not in present or rule not in rules[:index]
+        yield Insert(chain, index + 1, rule, index == len(rules), first)
+        rules.insert(index, rule)
         present.add(rule)
-        end += place <= end
+        end += index <= end
         inserted += 1
-        before[is_head] = place
+        before[is_head] = index
 
 
 def _first_kept(kept_at: Mapping[int, int], heads: int, is_head: bool) -> int | None:
-    """Return where the first kept rule of the heads, or of the others, is."""
-    return min((place for number, place in kept_at.items() if (number < heads) == is_head), default=None)
+    """Return the index of the first kept rule of the heads, or of the others."""
+    return min((index for number, index in kept_at.items() if (number < heads) == is_head), default=None)
 
 
-def _place(is_head: bool, before: Mapping[bool, int], first_kept: int | None, inserted: int, end: int) -> int:
+def _index_of_next(
+    is_head: bool, before: Mapping[bool, int], first_kept: int | None, inserted: int, end: int
+) -> int:
     """Return the index at which the next wanted rule goes."""
     if is_head in before:
         return before[is_head] + 1
@@ -239,7 +243,7 @@ def _place(is_head: bool, before: Mapping[bool, int], first_kept: int | None, in
 def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:
     """Return the index pairs of a longest common subsequence.
 
-    By the algorithm of Hunt and Szymanski: n log n as long as few rules are there twice.
+    By the algorithm of Hunt and Szymanski: n log n as long as few rules appear twice.
     """
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
@@ -249,14 +253,15 @@ def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[i
         return pairs
     from bisect import bisect_left
 
-    places: dict[Rule, list[int]] = {}
+    indexes: dict[Rule, list[int]] = {}
     for j in range(len(new) - 1, start - 1, -1):
-        places.setdefault(new[j], []).append(j)
-    # By length: where in `new` the common subsequence that ends first has its end, and that one, backwards.
+        indexes.setdefault(new[j], []).append(j)
+    # By length: the index in `new` at which the common subsequence that ends first ends, and that one,
+    # backwards.
     ends: list[int] = []
     chains: list[_Backwards] = []
     for i in range(start, len(old)):
-        for j in places.get(old[i], ()):  # from the last on, so that one rule is not used twice
+        for j in indexes.get(old[i], ()):  # last first, so that no rule is used twice
             length = bisect_left(ends, j)
             chain = (i, j, chains[length - 1] if length else None)
             ends[length : length + 1] = [j]
@@ -273,7 +278,7 @@ def _forwards(chain: _Backwards | None) -> list[tuple[int, int]]:
 
 
 def apply_to(table: Table, edit: TableEdit) -> Table:
-    """Return the table as it is after the edit: what a kernel would do, without one.
+    """Return the table as it is after the edit: what the kernel would do, without a kernel.
 
     Raises ValueError for an operation that a kernel would refuse.
     """

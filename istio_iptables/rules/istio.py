@@ -1,7 +1,7 @@
 """istio: the facts about Istio's sidecar that rules depend on, each of them once.
 
-Ports, marks, the proxy's user, names of chains and tables. Who uses them is elsewhere: the settings take
-their defaults from here, the policy its rules, and the kernel's readers tell by them what is owned.
+Ports, marks, the proxy's user, names of chains and tables. The settings take their defaults from here, the
+policy its rules, and the readers of live rules tell by them what is owned.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from .model import TableName
 
-#: This program's word on a command line.
+#: The name of this program on a command line.
 PROGRAM = "istio-iptables"
-#: The comment on rules that nothing else tells from foreign ones.
+#: The comment on rules that could not be told from foreign ones without it.
 TAG = PROGRAM
 
 # --- the proxy (istio.io: Ports used by Istio) -----------------------------------------------

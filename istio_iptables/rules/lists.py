@@ -1,7 +1,8 @@
-"""Lists: one rule for all members of a list, where the policy made one for each.
+"""lists: one rule for all members of a list, where the policy made one for each.
 
-The policy marks the rules that are members of one list (`Rule.listed`). Whoever can write a whole list as one
-match, a set of nftables or the ports of multiport, joins them here and keeps every packet's verdict.
+The policy marks the rules that are members of one list (`Rule.listed`). Here they are joined into one match
+(a set of nftables, the ports of multiport) where a writer has one for a whole list. No packet's verdict
+changes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def join(rules: Iterable[Rule], joins: Mapping[type[Match], Join]) -> tuple[Rule, ...]:
-    """Return the rules with those of each list joined; `joins` has a way for each kind that can be."""
+    """Return the rules with those of each list joined; `joins` has a function for each kind that can be."""
     return tuple(
         rule
         for listed, members in groupby(rules, key=lambda rule: rule.listed)

@@ -1,9 +1,19 @@
-"""Ruleset: the rules as plain typed data, which every other room reads.
+"""model: the rules as plain typed data, which every other package reads.
 
 The policy makes a Ruleset from a Config, parsers make one from the live kernel state, writers
 turn one into text or kernel structures, the plan compares two. Nothing here knows about flags,
 and nothing is a string that a writer would still have to take apart. Names are those of
 iptables-extensions(8).
+
+A new match or target has to be made known in each of these places, or listed there as one that cannot occur
+(tests/unit/test_every_match_and_target.py holds that, and says which lists):
+
+- formats/iptables_args, written and read: formats/iptables_restore, formats/shell and formats/json use it
+- rules/nftables/translate, which turns it into native nftables
+- formats/nft and formats/nft_json, which write and read that
+- kernel/xtables/entries, which encodes it for the legacy tables and decodes it
+- change/actions, if a target hands traffic to the proxy
+- validation/trace and tests/support/interpreter, which follow a packet
 """
 
 from __future__ import annotations
@@ -12,7 +22,7 @@ from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Literal, TypeAlias
 
     Family: TypeAlias = Literal["ipv4", "ipv6"]
@@ -26,6 +36,12 @@ FAMILIES: tuple[Family, ...] = (IPV4, IPV6)
 #: The tables that this tool writes, in the order in which a packet meets them.
 TABLES: tuple[TableName, ...] = ("raw", "mangle", "nat")
 
+#: The mask that leaves no bit of a mark out.
+FULL_MASK = 0xFFFFFFFF
+
+#: The numbers of the transport protocols in IP headers (linux/in.h).
+PROTOCOL_NUMBERS: Mapping[Protocol, int] = {"tcp": 6, "udp": 17}
+
 #: The built-in chains of the three tables (iptables(8), TABLES).
 BUILTIN_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
@@ -34,7 +50,7 @@ BUILTIN_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROU
 
 
 class Cidr(Record):
-    """An IP network in CIDR form: `version` 4 or 6, `address` as an integer, `prefix` in bits.
+    """A CIDR: `version` 4 or 6, `address` as an integer, `prefix` in bits.
 
     >>> str(Cidr(4, 0x0A000000, 8))
     '10.0.0.0/8'
@@ -179,7 +195,7 @@ class Mark(Match):
     """-m mark: the packet's mark, under `mask`."""
 
     value: int
-    mask: int = 0xFFFFFFFF
+    mask: int = FULL_MASK
     negated: bool = False
 
 
@@ -187,7 +203,7 @@ class ConnectionMark(Match):
     """-m connmark: the connection's mark, under `mask`."""
 
     value: int
-    mask: int = 0xFFFFFFFF
+    mask: int = FULL_MASK
     negated: bool = False
 
 
@@ -205,9 +221,9 @@ class Comment(Match):
 
 
 class ForeignMatch(Match):
-    """A match that this tool never writes, in the words of the tool that printed it."""
+    """A match that this tool never writes, as the arguments that the tool which read it prints."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
 
 
 # --- targets --------------------------------------------------------------------------------
@@ -240,7 +256,7 @@ class SetMark(Target):
     """-j MARK --set-xmark value/mask: zero the bits of `mask`, then XOR `value` in."""
 
     value: int
-    mask: int = 0xFFFFFFFF
+    mask: int = FULL_MASK
 
 
 class SaveMark(Target):
@@ -265,9 +281,9 @@ class ConntrackZone(Target):
 
 
 class ForeignTarget(Target):
-    """A target (with its options, or none) that this tool never writes, as printed."""
+    """A target (with its options, or none) that this tool never writes, as arguments."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
 
 
 RETURN = Verdict("RETURN")
@@ -291,9 +307,9 @@ NO_COUNTERS = Counters()
 class Listed(Record):
     """A list among the settings, each of whose members has a rule of its own.
 
-    The rules of a list stand together and differ in one match of the kind `varies`, so that whoever
-    can (nftables sets, multiport) may write one rule for all that have everything else in common. A rule
-    without that match is for every packet. `reason` is why a rule for the whole list is there.
+    The rules of a list follow each other and differ in one match of the kind `varies`. A writer that can
+    (nftables sets, multiport) may therefore write one rule for all that have everything else in common. A
+    rule without that match is for every packet. `reason` is why a rule for the whole list is there.
     """
 
     varies: type[Match]
@@ -303,9 +319,8 @@ class Listed(Record):
 class Rule(Record):
     """Matches (order does not matter: all must hold), a target and why the rule is there.
 
-    Neither the reason nor the counters make it another rule, nor does the list that it is `listed` in:
-    they do not count in comparisons. `raw` is the rule in the form of the backend that read it, if it
-    has parts that this tool never writes.
+    The reason, the counters and the list that it is `listed` in do not count in comparisons. `raw` is the
+    rule in the form of the backend that read it, if it has parts that this tool never writes.
     """
 
     matches: tuple[Match, ...]
@@ -316,7 +331,7 @@ class Rule(Record):
     raw: bytes = b""
 
     def _key(self) -> tuple[object, ...]:
-        # Backends print the matches of a rule in different orders; a conjunction has none.
+        # Backends print the matches of a rule in different orders, which make no difference.
         unique = frozenset(self.matches)
         if len(unique) == len(self.matches):
             return (unique, self.target)
@@ -325,7 +340,7 @@ class Rule(Record):
     def __eq__(self, other: object) -> bool:
         if type(other) is not Rule:
             return NotImplemented
-        if self.matches == other.matches:  # mostly they come in the same order
+        if self.matches == other.matches:  # mostly they are in the same order
             return self.target == other.target
         return self._key() == other._key()
 
@@ -337,7 +352,7 @@ class Chain(Record):
     """A chain and its rules in order.
 
     In a built-in chain of a wanted Ruleset `head` are the rules that belong at the very top and
-    `rules` those that belong after whatever is there already; elsewhere `head` is empty.
+    `rules` those that belong after the rules that are there already; elsewhere `head` is empty.
     """
 
     name: str
@@ -370,13 +385,13 @@ class Table(Record):
         return not any(chain.in_order for chain in self.chains)
 
 
-# --- what TPROXY and IPv6 need beside the rules ---------------------------------------------
+# --- what TPROXY and IPv6 need besides the rules ---------------------------------------------
 #
 # str() of each is the ip(8) command that makes it.
 
 
 class LocalAddress(Record):
-    """`ip [-6] addr add NETWORK dev lo nodad`."""
+    """`ip [-6] addr add CIDR dev lo nodad`."""
 
     cidr: Cidr
 
@@ -401,7 +416,7 @@ class MarkLookup(Record):
 
 
 class LocalDefaultRoute(Record):
-    """`ip [-6] route add local default dev lo table TABLE`: all that TABLE routes is local."""
+    """`ip [-6] route add local default dev lo table TABLE`: TABLE delivers every packet locally."""
 
     family: Family
     table: int
@@ -419,7 +434,7 @@ if TYPE_CHECKING:
 
 
 class Ruleset(Record):
-    """All rules of ours, and the addresses and routes that they rely on."""
+    """All rules of istio-iptables, and the addresses and routes that they rely on."""
 
     tables: tuple[Table, ...] = ()
     routing: tuple[RoutingObject, ...] = ()

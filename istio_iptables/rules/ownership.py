@@ -1,4 +1,4 @@
-"""ownership: which rules and chains in the kernel are owned by this tool, and which are foreign."""
+"""ownership: which rules and chains in the kernel are owned by istio-iptables, and which are foreign."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_owned_rule(rule: Rule) -> bool:
 def owned(table: Table) -> Table:
     """Return only what belongs to this tool: its chains, and its rules in the built-in chains.
 
-    A rule that somebody put into a chain of their own stays theirs, wherever it jumps.
+    A rule in a chain of another program is foreign, wherever it jumps.
     """
     from_builtin: Mapping[str, tuple[Rule, ...]] = {
         chain.name: tuple(rule for rule in chain.rules if is_owned_rule(rule))

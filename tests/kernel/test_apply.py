@@ -29,8 +29,8 @@ from ..support.scratch import (
     Family,
     Scratch,
     Variant,
+    foreign_lines,
     needs_seccomp,
-    not_ours,
     owned,
     refuse_replacing,
     wait_until,
@@ -215,7 +215,7 @@ BY_HAND = {
     "exception deleted": ["-D PREROUTING -i eth1 -m comment --comment istio-iptables -j RETURN"],
     "jump from another chain": ["-A PREROUTING -j ISTIO_REDIRECT"],
     "jump with a strange match": ["-A OUTPUT -m statistic --mode random --probability 0.5 -j ISTIO_REDIRECT"],
-    "chain of ours that is not wanted": ["-N ISTIO_OUTPUT_DNS", "-A ISTIO_OUTPUT_DNS -j RETURN"],
+    "owned chain that is not wanted": ["-N ISTIO_OUTPUT_DNS", "-A ISTIO_OUTPUT_DNS -j RETURN"],
 }
 
 
@@ -265,7 +265,7 @@ def test_an_empty_chain_that_is_left_over_is_no_difference(backend: str) -> None
 # --- strangers ------------------------------------------------------------------------------
 
 
-def strangers(family: Family) -> str:
+def foreign_rules(family: Family) -> str:
     """Rules of somebody else, with counters, in all tables and with names like ours."""
     network = "10.3.0.0/16" if family == "ipv4" else "fd03::/16"
     return f"""\
@@ -317,17 +317,17 @@ def others(scratch: Scratch, variant: Variant, family: Family) -> list[str]:
     tables = re.split(r"^(?=\*)", scratch.save(variant, family, counters=True), flags=re.MULTILINE)
     found: list[str] = []
     for table in filter(None, tables):
-        found += table.splitlines() if table.startswith("*filter") else not_ours(table)
+        found += table.splitlines() if table.startswith("*filter") else foreign_lines(table)
     return found
 
 
 @every_backend
-def test_strangers_rules_survive_byte_for_byte_with_counters(backend: str) -> None:
+def test_foreign_rules_survive_byte_for_byte_with_counters(backend: str) -> None:
     """Before, between and after ours; through apply, reconcile and cleanup; in order."""
     options, variant = BACKENDS[backend]
     with Scratch(addresses=True) as scratch:
         for family in FAMILIES:
-            scratch.restore(variant, family, strangers(family), "--counters")
+            scratch.restore(variant, family, foreign_rules(family), "--counters")
         alone = {family: scratch.save(variant, family, True) for family in FAMILIES}
         scratch.apply(*options, *ALL_SORTS)
         assert {f: others(scratch, variant, f) for f in FAMILIES} == {
@@ -346,14 +346,14 @@ def test_strangers_rules_survive_byte_for_byte_with_counters(backend: str) -> No
 
 
 @every_backend
-def test_cleanup_leaves_what_was_there_before_ours(backend: str) -> None:
+def test_cleanup_leaves_what_was_there_before(backend: str) -> None:
     """Nothing of ours, nothing more and nothing less, in any notation."""
     options, variant = BACKENDS[backend]
     with Scratch(addresses=True) as scratch:
         hook = "type filter hook input priority 0"
         scratch.nft(script=f"table inet filter {{ chain input {{ {hook}; counter; }}; }}")
         for family in FAMILIES:
-            scratch.restore(variant, family, strangers(family), "--counters")
+            scratch.restore(variant, family, foreign_rules(family), "--counters")
         before = scratch.state(counters=True)
         scratch.apply(*options, *ALL_SORTS)
         assert scratch.state(counters=True) != before
@@ -370,7 +370,7 @@ def test_cleanup_takes_the_empty_base_chains_that_it_made() -> None:
         assert scratch.nft("list", "ruleset") == before
 
 
-def test_policies_of_strangers_stay() -> None:
+def test_policies_of_other_programs_stay() -> None:
     """Also in a table that holds nothing else. (Their counters do not: libiptc itself sets them to zero.)"""
     for options, variant in BACKENDS.values():
         with Scratch() as scratch:
@@ -384,7 +384,7 @@ def test_policies_of_strangers_stay() -> None:
             assert left.partition("*nat")[0] == before
 
 
-def test_strangers_rules_and_routes_stay() -> None:
+def test_foreign_rules_and_routes_stay() -> None:
     """The well-known example of TPROXY's documentation, and others that look like ours."""
     with Scratch(addresses=True) as scratch:
         for option in ("-4", "-6"):
@@ -407,7 +407,7 @@ def test_strangers_rules_and_routes_stay() -> None:
         assert scratch.network() == before
 
 
-def test_a_strangers_rule_for_the_same_mark_and_another_table_stays() -> None:
+def test_a_foreign_rule_for_the_same_mark_and_another_table_stays() -> None:
     with Scratch() as scratch:
         scratch.ip("rule", "add", "fwmark", "1", "lookup", "100")
         scratch.ip("route", "add", "local", "default", "dev", "lo", "table", "100")
@@ -415,7 +415,7 @@ def test_a_strangers_rule_for_the_same_mark_and_another_table_stays() -> None:
         assert "nothing to do" in scratch.tool("-m", "TPROXY", "-t", "1").stderr
 
 
-def test_a_strangers_route_in_our_table_does_not_make_every_run_a_change() -> None:
+def test_a_foreign_route_in_our_table_does_not_make_every_run_a_change() -> None:
     with Scratch() as scratch:
         scratch.ip("route", "add", "10.5.0.0/16", "dev", "lo", "table", "133")
         scratch.apply("-m", "TPROXY")
@@ -457,11 +457,11 @@ def test_cleanup_takes_everything_in_every_backend_at_once() -> None:
     """legacy, nft and native, with strangers' rules in all of them."""
     with Scratch(addresses=True) as scratch:
         script = scratch.apply(*ALL_SORTS, "--dry-run").stdout
-        stranger = "*nat\n-A OUTPUT -p udp -j RETURN\nCOMMIT\n"
+        foreign = "*nat\n-A OUTPUT -p udp -j RETURN\nCOMMIT\n"
         scratch.nft(script="table inet mine { chain istio-output { counter; }; }")
         for variant in VARIANTS:
             for family in FAMILIES:
-                scratch.restore(variant, family, stranger)
+                scratch.restore(variant, family, foreign)
         before = scratch.state(counters=True)
         native = "".join(
             f"table inet istio-proxy-{name} {{ chain istio-output {{ counter; }}; }}\n"

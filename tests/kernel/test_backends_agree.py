@@ -117,7 +117,7 @@ class Location:
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[list[Location]]:
+def locations() -> Iterator[list[Location]]:
     backends: list[Libiptc | IptablesCommand] = [
         Libiptc(),
         IptablesCommand("iptables-legacy"),
@@ -129,8 +129,8 @@ def places() -> Iterator[list[Location]]:
             for backend, scratch in zip(backends, (one, two, three), strict=True)
         ]
         yield found
-        for place in found:
-            place.backend.close()
+        for location in found:
+            location.backend.close()
 
 
 def rules(values: Settings, pod: Pod) -> tuple[Ruleset, Rules]:
@@ -182,38 +182,38 @@ def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
     pod=(True, True, []),
 )
 def test_backends_and_oracle_agree_from_nothing_to_one_to_another_to_nothing(
-    places: list[Location], both: tuple[Settings, Settings], pod: Pod
+    locations: list[Location], both: tuple[Settings, Settings], pod: Pod
 ) -> None:
     """apply, nothing to do, reconcile = fresh, nothing to do, cleanup = nothing, with every backend."""
     steps = [rules(values, pod) for values in both]
-    for place in places:
-        with place.scratch.inside():
+    for location in locations:
+        with location.scratch.inside():
             try:
-                _walk(place, steps)
+                _walk(location, steps)
             except BaseException:
-                place.empty()
+                location.empty()
                 raise
 
 
-def _walk(place: Location, steps: Sequence[tuple[Ruleset, Rules]]) -> None:
+def _walk(location: Location, steps: Sequence[tuple[Ruleset, Rules]]) -> None:
     live: dict[str, Mapping[str, Table]] = {family: {} for family in FAMILIES}
     for number, (wanted, want) in enumerate([*steps, (Ruleset(), {})]):
         for family in FAMILIES:
-            here = f"{place.name}, {family}, step {number}"
-            if number == 0 and isinstance(place.backend, IptablesCommand):
+            here = f"{location.name}, {family}, step {number}"
+            if number == 0 and isinstance(location.backend, IptablesCommand):
                 # What --dry-run shows is what is in place, to the letter: no edit, but the rendered script.
-                place.command(family, "restore", "--noflush", stdin=_script(wanted, family))
+                location.command(family, "restore", "--noflush", stdin=_script(wanted, family))
             else:
-                place.edit(live[family], wanted, family)
+                location.edit(live[family], wanted, family)
             if number > 0 and not of_family(want, family) and not live[family]:
                 continue  # there was nothing and there is to be nothing
-            saved = place.save(family)
+            saved = location.save(family)
             tables = of_family(want, family)
             assert normalise_save(saved) == tables, here
             assert declared_chains(saved) == chains_of(tables), here
             assert "[0:0]" in saved or not saved
-            live[family] = place.read(family, saved)
-            assert place.nothing_to_do(live[family], wanted, family), here
+            live[family] = location.read(family, saved)
+            assert location.nothing_to_do(live[family], wanted, family), here
 
 
 def _script(wanted: Ruleset, family: Family) -> str:
@@ -314,7 +314,7 @@ def foreign_rules(draw: st.DrawFn) -> Foreign:
     return Foreign(family, table, chain, rule, where, packets, size)
 
 
-def insert_foreign(place: Location, family: Family, found: Sequence[Foreign], saved: str) -> None:
+def insert_foreign(location: Location, family: Family, found: Sequence[Foreign], saved: str) -> None:
     """Put rules into chains as they stand, ours included, with counters."""
     lengths = Counter(
         (table, line.split()[1])
@@ -337,7 +337,7 @@ def insert_foreign(place: Location, family: Family, found: Sequence[Foreign], sa
             script.append(f"{counters} -I {rule.chain} {position} {rule.rule}")
         script.append("COMMIT")
     if script:
-        place.command(family, "restore", "--noflush", "--counters", stdin="\n".join(script) + "\n")
+        location.command(family, "restore", "--noflush", "--counters", stdin="\n".join(script) + "\n")
 
 
 def _lines_by_table(saved: str) -> dict[str, list[str]]:
@@ -377,7 +377,7 @@ def _is_foreign_rule(line: str) -> bool:
     between=st.lists(foreign_rules(), max_size=8),
 )
 def test_foreign_rules_survive_byte_for_byte(
-    places: list[Location],
+    locations: list[Location],
     both: tuple[Settings, Settings],
     pod: Pod,
     before: list[Foreign],
@@ -385,64 +385,64 @@ def test_foreign_rules_survive_byte_for_byte(
 ) -> None:
     """Foreign rules before, between and after ours: apply, reconcile and cleanup leave them as they were."""
     first, second = (rules(values, pod) for values in both)
-    for place in places:
-        with place.scratch.inside():
+    for location in locations:
+        with location.scratch.inside():
             try:
                 for family in FAMILIES:
-                    _among_strangers(place, family, first, second, before, between)
+                    _among_foreign(location, family, first, second, before, between)
             finally:
-                place.empty()
+                location.empty()
 
 
-def _among_strangers(
-    place: Location,
+def _among_foreign(
+    location: Location,
     family: Family,
     first: tuple[Ruleset, Rules],
     second: tuple[Ruleset, Rules],
     before: Sequence[Foreign],
     between: Sequence[Foreign],
 ) -> None:
-    insert_foreign(place, family, before, "")
-    alone = place.save(family)
-    place.edit(place.read(family, alone), first[0], family)
-    saved = place.save(family)
+    insert_foreign(location, family, before, "")
+    alone = location.save(family)
+    location.edit(location.read(family, alone), first[0], family)
+    saved = location.save(family)
     assert foreign_lines(saved) == foreign_lines(alone)
     assert our_rules(saved) == of_family(first[1], family)
-    insert_foreign(place, family, between, saved)
-    mixed = place.save(family)
-    note(f"{place.name} {family}\n{mixed}")
+    insert_foreign(location, family, between, saved)
+    mixed = location.save(family)
+    note(f"{location.name} {family}\n{mixed}")
     assert our_rules(mixed) == of_family(first[1], family), (
         "rules of the test's strangers must not look like ours"
     )
-    assert place.nothing_to_do(place.read(family, mixed), first[0], family), (
+    assert location.nothing_to_do(location.read(family, mixed), first[0], family), (
         "strangers' rules are no difference"
     )
-    place.edit(place.read(family, mixed), second[0], family)
-    changed = place.save(family)
+    location.edit(location.read(family, mixed), second[0], family)
+    changed = location.save(family)
     note(f"changed\n{changed}")
     assert foreign_lines(changed) == foreign_lines(mixed)
     assert our_rules(changed) == of_family(second[1], family)
-    live = place.read(family, changed)
-    assert place.nothing_to_do(live, second[0], family)
-    place.edit(live, Ruleset(), family)
-    left = place.save(family)
+    live = location.read(family, changed)
+    assert location.nothing_to_do(live, second[0], family)
+    location.edit(live, Ruleset(), family)
+    left = location.save(family)
     assert foreign_lines(left) == foreign_lines(mixed)
     assert our_rules(left) == {}
     assert not {chain for chains in declared_chains(left).values() for chain in chains} & CHAINS
 
 
-def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: list[Location]) -> None:
+def test_owned_rules_keep_their_order_around_foreign_ones(locations: list[Location]) -> None:
     """A new rule of ours goes next to its neighbours, not to the end behind a stranger's."""
     first, _ = rules({}, (True, False, []))
     second, _ = rules({"istio-exclude-interfaces": "eth7"}, (True, False, []))
-    for place in places:
-        with place.scratch.inside():
+    for location in locations:
+        with location.scratch.inside():
             try:
-                place.edit({}, first, "ipv4")
-                stranger = Foreign("ipv4", "nat", "OUTPUT", "-p tcp -j RETURN", 1.0, 5, 300)
-                insert_foreign(place, "ipv4", [stranger], place.save("ipv4"))
-                place.edit(place.read("ipv4", place.save("ipv4")), second, "ipv4")
-                output = [line for line in place.save("ipv4").splitlines() if "-A OUTPUT" in line]
+                location.edit({}, first, "ipv4")
+                foreign = Foreign("ipv4", "nat", "OUTPUT", "-p tcp -j RETURN", 1.0, 5, 300)
+                insert_foreign(location, "ipv4", [foreign], location.save("ipv4"))
+                location.edit(location.read("ipv4", location.save("ipv4")), second, "ipv4")
+                output = [line for line in location.save("ipv4").splitlines() if "-A OUTPUT" in line]
                 assert [line.partition("] ")[2] for line in output] == [
                     "-A OUTPUT -o eth7 -m comment --comment istio-iptables -j RETURN",
                     "-A OUTPUT -j ISTIO_OUTPUT",
@@ -450,78 +450,80 @@ def test_the_order_among_ours_is_kept_around_strangers_in_the_middle(places: lis
                 ]
                 assert output[-1].startswith("[5:300]")
             finally:
-                place.empty()
+                location.empty()
 
 
-def test_a_new_rule_goes_to_where_the_last_of_ours_was(places: list[Location]) -> None:
+def test_a_new_rule_goes_to_where_the_last_owned_one_was(locations: list[Location]) -> None:
     """Not to where the first was: a RETURN of ours before a stranger's rule would switch that off."""
     first, _ = rules({"kube-virt-interfaces": "vm0"}, (True, False, []))
     second, _ = rules({"istio-inbound-ports": "", "istio-exclude-interfaces": "eth1"}, (True, False, []))
-    for place in places:
-        with place.scratch.inside():
+    for location in locations:
+        with location.scratch.inside():
             try:
-                place.edit({}, first, "ipv4")
-                stranger = Foreign("ipv4", "nat", "PREROUTING", "-p udp -j RETURN", 0.7, 5, 300)
-                insert_foreign(place, "ipv4", [stranger], place.save("ipv4"))
-                place.edit(place.read("ipv4", place.save("ipv4")), second, "ipv4")
-                found = [line for line in place.save("ipv4").splitlines() if "-A PREROUTING" in line]
+                location.edit({}, first, "ipv4")
+                foreign = Foreign("ipv4", "nat", "PREROUTING", "-p udp -j RETURN", 0.7, 5, 300)
+                insert_foreign(location, "ipv4", [foreign], location.save("ipv4"))
+                location.edit(location.read("ipv4", location.save("ipv4")), second, "ipv4")
+                found = [line for line in location.save("ipv4").splitlines() if "-A PREROUTING" in line]
                 assert [line.partition("] ")[2] for line in found] == [
                     "-A PREROUTING -p udp -j RETURN",
                     "-A PREROUTING -i eth1 -m comment --comment istio-iptables -j RETURN",
                 ]
             finally:
-                place.empty()
+                location.empty()
 
 
 @properties(0.3)
 @given(values=settings(), pod=environments())
-def test_rules_with_comments_are_read_back_equal(places: list[Location], values: Settings, pod: Pod) -> None:
+def test_rules_with_comments_are_read_back_equal(
+    locations: list[Location], values: Settings, pod: Pod
+) -> None:
     """--rule-comments: nothing to do the second time, and cleanup leaves nothing."""
     wanted, want = rules(values, pod)
     commented, _ = rules(values, pod)
     facts = Facts(ipv4=pod[0], ipv6=pod[1], servers=tuple(pod[2]))
     commented = build(configure({**values, "rule-comments": "true"}, environment=facts))
-    for place in places:
-        with place.scratch.inside():
+    for location in locations:
+        with location.scratch.inside():
             try:
                 for family in FAMILIES:
-                    place.edit({}, commented, family)
-                    saved = place.save(family)
-                    assert place.nothing_to_do(place.read(family, saved), commented, family)
+                    location.edit({}, commented, family)
+                    saved = location.save(family)
+                    assert location.nothing_to_do(location.read(family, saved), commented, family)
                     without = re.sub(r' -m comment --comment (\w\S*|"[^"]*")', "", saved)
                     plain = {
                         table: [re.sub(r" -m comment --comment \S+", "", line) for line in lines]
                         for table, lines in of_family(want, family).items()
                     }
                     assert normalise_save(without) == plain
-                    place.edit(place.read(family, saved), Ruleset(), family)
-                    assert normalise_save(place.save(family)) == {}
+                    location.edit(location.read(family, saved), Ruleset(), family)
+                    assert normalise_save(location.save(family)) == {}
             except BaseException:
-                place.empty()
+                location.empty()
                 raise
     assert wanted != commented or not wanted.tables
 
 
-def test_a_chain_that_a_strangers_chain_jumps_to_stays_empty(places: list[Location]) -> None:
+def test_a_chain_that_a_foreign_chain_jumps_to_stays_empty(locations: list[Location]) -> None:
     """The kernel would not let the chain go, and the rule is not ours; everything else of ours goes."""
     wanted, _ = rules({}, (True, False, []))
-    for place in places:
-        with place.scratch.inside():
+    for location in locations:
+        with location.scratch.inside():
             try:
-                place.edit({}, wanted, "ipv4")
+                location.edit({}, wanted, "ipv4")
                 script = (
                     "*nat\n:MINE - [0:0]\n-A MINE -p udp -j ISTIO_OUTPUT\n-A MINE -g ISTIO_REDIRECT\nCOMMIT\n"
                 )
-                place.command("ipv4", "restore", "--noflush", stdin=script)
-                place.edit(place.read("ipv4", place.save("ipv4")), Ruleset(), "ipv4")
-                left = place.save("ipv4")
+                location.command("ipv4", "restore", "--noflush", stdin=script)
+                location.edit(location.read("ipv4", location.save("ipv4")), Ruleset(), "ipv4")
+                left = location.save("ipv4")
                 assert normalise_save(left) == {
                     "nat": ["-A MINE -p udp -j ISTIO_OUTPUT", "-A MINE -g ISTIO_REDIRECT"]
                 }
                 assert declared_chains(left) == {"nat": ["ISTIO_OUTPUT", "ISTIO_REDIRECT", "MINE"]}
-                live = place.read("ipv4", left)
-                assert place.nothing_to_do(live, Ruleset(), "ipv4")
-                place.edit(live, wanted, "ipv4")
-                assert place.nothing_to_do(place.read("ipv4", place.save("ipv4")), wanted, "ipv4")
+                live = location.read("ipv4", left)
+                assert location.nothing_to_do(live, Ruleset(), "ipv4")
+                location.edit(live, wanted, "ipv4")
+                assert location.nothing_to_do(location.read("ipv4", location.save("ipv4")), wanted, "ipv4")
             finally:
-                place.empty()
+                location.empty()

@@ -27,7 +27,7 @@ LISTS = ["-d", "22,23,80-90,15090", "-x", "10.0.0.0/9,10.128.0.0/9,fd00::/9,fd80
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[list[Location]]:
+def locations() -> Iterator[list[Location]]:
     backends: list[Libiptc | IptablesCommand] = [
         Libiptc(),
         IptablesCommand("iptables-legacy"),
@@ -37,8 +37,8 @@ def places() -> Iterator[list[Location]]:
         scratches = (one, two, three)
         made = [Location(b.name, b, s) for b, s in zip(backends, scratches, strict=True)]
         yield made
-        for place in made:
-            place.backend.close()
+        for location in made:
+            location.backend.close()
 
 
 def rules(values: Settings, pod: Pod) -> Ruleset:
@@ -50,26 +50,26 @@ def rules(values: Settings, pod: Pod) -> Ruleset:
 @properties(0.4)
 @given(settings(), listed(ports(), max_size=40), environments())
 def test_every_backend_writes_the_same_and_reads_it_back(
-    places: list[Location], values: Settings, long: str, pod: Pod
+    locations: list[Location], values: Settings, long: str, pod: Pod
 ) -> None:
     """Compact from nothing, then plain, then compact again, then nothing."""
     values = {**values, "istio-inbound-ports": long, "istio-outbound-ports": long}
     compact, plain = rules({**values, "compact": "true"}, pod), rules(values, pod)
     seen: list[list[dict[str, list[str]]]] = []
-    for place in places:
+    for location in locations:
         found = []
-        with place.scratch.inside():
+        with location.scratch.inside():
             try:
-                live = {family: place.read(family, "") for family in FAMILIES}
+                live = {family: location.read(family, "") for family in FAMILIES}
                 for wanted in (compact, plain, compact, Ruleset()):
                     for family in FAMILIES:
-                        place.edit(live[family], wanted, family)
-                        saved = place.save(family)
-                        live[family] = place.read(family, saved)
-                        assert place.nothing_to_do(live[family], wanted, family), place.name
+                        location.edit(live[family], wanted, family)
+                        saved = location.save(family)
+                        live[family] = location.read(family, saved)
+                        assert location.nothing_to_do(live[family], wanted, family), location.name
                         found.append(normalise_save(saved))
             except BaseException:
-                place.empty()
+                location.empty()
                 raise
         seen.append(found)
     assert seen[0] == seen[1] == seen[2]

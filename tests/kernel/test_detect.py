@@ -6,12 +6,22 @@ import re
 
 import pytest
 
-from ..support.scratch import FAMILIES, KERNEL, VARIANTS, Family, Result, Scratch, Variant, not_ours, owned
+from ..support.scratch import (
+    FAMILIES,
+    KERNEL,
+    VARIANTS,
+    Family,
+    Result,
+    Scratch,
+    Variant,
+    foreign_lines,
+    owned,
+)
 from .test_apply import ALL_SORTS, rules_of
 
 pytestmark = KERNEL
 
-STRANGER = "*{table}\n-A OUTPUT -p udp -j ACCEPT\nCOMMIT\n"
+FOREIGN = "*{table}\n-A OUTPUT -p udp -j ACCEPT\nCOMMIT\n"
 COMMAND = {"legacy": "libiptc", "nft": "iptables-nft-restore"}
 
 
@@ -38,9 +48,9 @@ def test_fresh_namespace_libiptc() -> None:
 def test_forced(variant: Variant) -> None:
     other: Variant = "nft" if variant == "legacy" else "legacy"
     with Scratch() as scratch:
-        scratch.restore(other, "ipv4", STRANGER.format(table="nat"))
+        scratch.restore(other, "ipv4", FOREIGN.format(table="nat"))
         backend, why = chosen(scratch.apply("--force-iptables-binary", variant))
-        assert (backend, why) == (f"iptables-{variant}-restore", "it was asked for")
+        assert (backend, why) == (f"iptables-{variant}-restore", "it was requested")
         assert owned(scratch.save(variant, "ipv4"))
         assert not owned(scratch.save(other, "ipv4"))
     with Scratch() as scratch:
@@ -55,9 +65,12 @@ def test_where_our_chains_are(variant: Variant) -> None:
     other: Variant = "nft" if variant == "legacy" else "legacy"
     with Scratch() as scratch:
         scratch.apply("--force-iptables-binary", variant)
-        scratch.restore(other, "ipv4", STRANGER.format(table="nat"))
+        scratch.restore(other, "ipv4", FOREIGN.format(table="nat"))
         for arguments in ([], ["-b", "80", "--reconcile"], ["diff"]):
-            assert chosen(scratch.tool(*arguments)) == (COMMAND[variant], "our chains are there already")
+            assert chosen(scratch.tool(*arguments)) == (
+                COMMAND[variant],
+                "it has rules of istio-iptables already",
+            )
         assert not owned(scratch.save(other, "ipv4"))
         scratch.apply("cleanup")
         assert chosen(scratch.apply())[0] == COMMAND[other]
@@ -66,8 +79,8 @@ def test_where_our_chains_are(variant: Variant) -> None:
 def test_where_our_chains_are_in_one_family_only() -> None:
     with Scratch(addresses=True) as scratch:
         scratch.restore("nft", "ipv6", "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\nCOMMIT\n")
-        scratch.restore("legacy", "ipv4", STRANGER.format(table="nat"))
-        assert chosen(scratch.tool()) == ("iptables-nft-restore", "our chains are there already")
+        scratch.restore("legacy", "ipv4", FOREIGN.format(table="nat"))
+        assert chosen(scratch.tool()) == ("iptables-nft-restore", "it has rules of istio-iptables already")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -76,13 +89,13 @@ def test_where_our_chains_are_in_one_family_only() -> None:
 def test_where_other_rules_are(variant: Variant, family: Family, table: str) -> None:
     """In any table; those of this tool are not the only ones."""
     with Scratch() as scratch:
-        scratch.restore(variant, family, STRANGER.format(table=table))
+        scratch.restore(variant, family, FOREIGN.format(table=table))
         assert chosen(scratch.apply()) == (
             COMMAND[variant],
-            "other rules of this network namespace are there",
+            "it has other rules of this network namespace",
         )
         assert owned(scratch.save(variant, "ipv4"))
-        others = not_ours(scratch.save(variant, family))
+        others = foreign_lines(scratch.save(variant, family))
         (rule,) = [line for line in others if line.startswith("-A")]
         assert rule == "-A OUTPUT -p udp -j ACCEPT"
 
@@ -102,18 +115,18 @@ def test_the_same_choice_after_an_empty_table_is_left_behind() -> None:
         scratch.apply("--force-iptables-binary", "legacy")
         scratch.apply("cleanup")
         assert "ipv4/nat" in scratch.legacy_tables()
-        scratch.restore("nft", "ipv4", STRANGER.format(table="filter"))
+        scratch.restore("nft", "ipv4", FOREIGN.format(table="filter"))
         assert chosen(scratch.apply())[0] == "iptables-nft-restore"
 
 
-def test_our_names_in_another_table_are_not_ours() -> None:
+def test_chains_of_the_same_name_in_another_table_are_foreign() -> None:
     """A chain ISTIO_OUTPUT in `filter` is somebody's, and so a rule like any other."""
     script = "*filter\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\nCOMMIT\n"
     with Scratch() as scratch:
         scratch.restore("nft", "ipv4", script)
         assert chosen(scratch.apply()) == (
             "iptables-nft-restore",
-            "other rules of this network namespace are there",
+            "it has other rules of this network namespace",
         )
         scratch.apply("cleanup")
         assert "-A OUTPUT -j ISTIO_OUTPUT" in scratch.save("nft", "ipv4")
@@ -155,7 +168,7 @@ def test_who_only_reads_makes_no_table(name: str) -> None:
 def test_reading_where_there_are_rules_makes_no_further_table() -> None:
     with Scratch(addresses=True) as scratch:
         for variant in VARIANTS:
-            scratch.restore(variant, "ipv4", STRANGER.format(table="filter"))
+            scratch.restore(variant, "ipv4", FOREIGN.format(table="filter"))
         tables, listed = scratch.legacy_tables(), scratch.nft("list", "ruleset")
         generation = scratch.generation()
         for arguments in READING.values():
@@ -182,10 +195,10 @@ def test_changing_the_variant(start: Variant, sort: list[str]) -> None:
     with Scratch(addresses=True) as scratch:
         for variant in VARIANTS:
             for family in FAMILIES:
-                scratch.restore(variant, family, STRANGER.format(table="nat"))
+                scratch.restore(variant, family, FOREIGN.format(table="nat"))
         untouched = scratch.state(counters=True)
         scratch.apply("--force-iptables-binary", start, *sort)
-        rules, network = rules_of_ours(scratch, start), scratch.network()
+        rules, network = owned_rules(scratch, start), scratch.network()
         before = scratch.state(counters=True)
         shown = scratch.tool("--force-iptables-binary", end, *sort)
         assert shown.returncode == 3
@@ -194,8 +207,8 @@ def test_changing_the_variant(start: Variant, sort: list[str]) -> None:
             assert f"@ {family} nat (iptables-{end})" in shown.stdout
         assert scratch.state(counters=True) == before
         scratch.apply("--force-iptables-binary", end, *sort, "--reconcile")
-        assert rules_of_ours(scratch, end) == rules
-        assert rules_of_ours(scratch, start) == {family: [] for family in FAMILIES}
+        assert owned_rules(scratch, end) == rules
+        assert owned_rules(scratch, start) == {family: [] for family in FAMILIES}
         assert scratch.network() == network
         assert "nothing to do" in scratch.apply("--force-iptables-binary", end, *sort).stderr
         assert "nothing to do" in scratch.apply(*sort).stderr
@@ -206,7 +219,7 @@ def test_changing_the_variant(start: Variant, sort: list[str]) -> None:
         }
 
 
-def rules_of_ours(scratch: Scratch, variant: Variant) -> dict[str, list[str]]:
+def owned_rules(scratch: Scratch, variant: Variant) -> dict[str, list[str]]:
     """Return our rules, by chains (which are printed in different orders)."""
     found: dict[str, list[str]] = {}
     for family in FAMILIES:

@@ -45,7 +45,7 @@ from ..support.scratch import (
     refuse_replacing,
     wait_until,
 )
-from .test_apply import ALL_SORTS, BACKENDS, every_backend, rules_of, strangers, traffic
+from .test_apply import ALL_SORTS, BACKENDS, every_backend, foreign_rules, rules_of, traffic
 
 pytestmark = KERNEL
 
@@ -125,7 +125,7 @@ def test_nft_rolls_back_when_a_later_table_cannot_be_written(table: str) -> None
 def test_nft_rolls_back_a_change_with_its_counters(table: str) -> None:
     """Strangers' rules and ours are as before, to the last counter."""
     with Scratch(addresses=True) as scratch:
-        scratch.restore("nft", "ipv4", strangers("ipv4"), "--counters")
+        scratch.restore("nft", "ipv4", foreign_rules("ipv4"), "--counters")
         scratch.apply("--force-iptables-binary", "nft", "-c", "eth1", "-m", "TPROXY")
         traffic(scratch)
         with with_owner(scratch, table), everything_stays(scratch):
@@ -139,7 +139,7 @@ def test_nft_rolls_back_a_change_with_its_counters(table: str) -> None:
 def test_legacy_rolls_back_ipv4_when_ipv6_cannot_be_written(backend: str, error: int) -> None:
     options, _ = BACKENDS[backend]
     with Scratch(addresses=True) as scratch:
-        scratch.restore("legacy", "ipv4", strangers("ipv4"), "--counters")
+        scratch.restore("legacy", "ipv4", foreign_rules("ipv4"), "--counters")
         with everything_stays(scratch):
             done = scratch.tool(
                 *options, *ALL_SORTS, preexec_fn=lambda: refuse_replacing("ipv6", error=error)
@@ -203,7 +203,7 @@ def test_rollback_of_everything_when_the_last_step_fails(backend: str) -> None:
     options, _ = BACKENDS[backend]
     with Scratch(addresses=True) as scratch:
         for family in FAMILIES:
-            scratch.restore(BACKENDS[backend][1], family, strangers(family), "--counters")
+            scratch.restore(BACKENDS[backend][1], family, foreign_rules(family), "--counters")
         with with_owner(scratch, "inet istio-proxy-nat"), everything_stays(scratch):
             failed(scratch.tool(*options, *ALL_SORTS, "--reconcile"), "istio-proxy-nat")
 
@@ -240,7 +240,7 @@ def test_whatever_step_fails_everything_is_as_before(backend: str, error: BaseEx
     forced = dict(zip(BACKENDS, ("", "legacy", "nft"), strict=True))[backend]
     with Scratch(addresses=True) as scratch:
         for family in FAMILIES:
-            scratch.restore(variant, family, strangers(family), "--counters")
+            scratch.restore(variant, family, foreign_rules(family), "--counters")
         scratch.apply(*BACKENDS[backend][0], *OTHER)
         traffic(scratch)
         for rules in (wanted(*ALL_SORTS), Ruleset()):
@@ -315,7 +315,7 @@ def test_what_cannot_be_undone_is_named() -> None:
     kernel = FakeKernel(live, 2, cannot_undo=True)
     with pytest.raises(KernelError) as caught:
         execute(make_plan(live, wanted("--dual-stack"), "iptables-legacy"), kernel)
-    assert "and this could not be put back: ipv4 nat (iptables-legacy)" in str(caught.value)
+    assert "and this could not be undone: ipv4 nat (iptables-legacy)" in str(caught.value)
     assert "::6/128" in str(caught.value)
 
 
@@ -339,7 +339,7 @@ def test_a_worker_that_is_killed_does_not_stop_the_rollback(monkeypatch: pytest.
             prepared = prepare(machine, wanted(*ALL_SORTS))
             with pytest.raises(KernelError, match="libiptc ended its process") as caught:
                 prepared.apply()
-            assert "could not be put back" not in str(caught.value)
+            assert "could not be undone" not in str(caught.value)
 
 
 # --- killed ---------------------------------------------------------------------------------
@@ -838,7 +838,7 @@ NATIVE = "numgen random mod 2 vmap { 0 : accept }"
 @pytest.mark.parametrize(
     ("table", "chain"), [("filter", "INPUT"), ("mangle", "INPUT"), ("nat", "PREROUTING")]
 )
-def test_a_strangers_table_in_words_of_nft_does_not_stop_libiptc(table: str, chain: str) -> None:
+def test_a_foreign_table_that_only_nft_can_write_does_not_stop_libiptc(table: str, chain: str) -> None:
     hook = "type nat hook prerouting priority -100" if table == "nat" else "type filter hook input priority 0"
     with Scratch() as scratch:
         scratch.nft(script=f"table ip {table} {{ chain {chain} {{ {hook}; {NATIVE}; }}; }}")

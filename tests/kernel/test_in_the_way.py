@@ -20,7 +20,7 @@ def test_another_default_route_in_the_table_is_an_error_and_stays(arguments):
         for more in ((), ("--reconcile",)):
             done = scratch.tool("-m", "TPROXY", *more)
             assert done.returncode == 1
-            assert "routing table 133 (ipv4) has another default route" in done.stderr
+            assert "routing table 133 (ipv4) already has another default route" in done.stderr
             assert "--istio-inbound-tproxy-route-table" in done.stderr
             assert scratch.network() == before
             assert "-A" not in scratch.save("legacy", "ipv4")
@@ -28,7 +28,7 @@ def test_another_default_route_in_the_table_is_an_error_and_stays(arguments):
 
 
 @pytest.mark.parametrize("route", [(), ("unreachable", "default")], ids=["no route", "a dead end"])
-def test_a_strangers_rule_to_our_usual_table_is_not_ours(route):
+def test_a_foreign_rule_to_the_usual_table_is_not_owned(route):
     with Scratch(addresses=True) as scratch:
         scratch.ip("rule", "add", "fwmark", "1337", "lookup", "133", "pref", "50")
         if route:

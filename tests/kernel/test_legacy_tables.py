@@ -132,7 +132,7 @@ def assert_same(scratch: Scratch, family: Family) -> dict[str, list[read_tables.
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_strangers_tables(scratch: Scratch, family: Family) -> None:
+def test_foreign_tables(scratch: Scratch, family: Family) -> None:
     scratch.restore("legacy", family, STRANGE, "--counters")
     found = assert_same(scratch, family)
     chains = dict(found["filter"])

@@ -25,7 +25,7 @@ from ..support.scratch import (
     owned,
     wait_until,
 )
-from .test_apply import ALL_SORTS, NOBODY, ip_commands, readable_by_nobody, strangers, traffic
+from .test_apply import ALL_SORTS, NOBODY, foreign_rules, ip_commands, readable_by_nobody, traffic
 from .test_failures import OTHER, at_once, everything_stays, failed, hidden
 
 pytestmark = KERNEL
@@ -33,7 +33,7 @@ pytestmark = KERNEL
 NATIVE = ["--native-nftables"]
 TABLES = ("istio-proxy-raw", "istio-proxy-mangle", "istio-proxy-nat")
 #: How rules of each place are asked for.
-PLACES: dict[str, list[str]] = {
+LOCATIONS: dict[str, list[str]] = {
     "legacy": ["--force-iptables-binary", "legacy"],
     "nft": ["--force-iptables-binary", "nft"],
     "native": NATIVE,
@@ -141,7 +141,7 @@ def test_second_run_writes_nothing(arguments: list[str]) -> None:
     """Neither does diff; counters survive, and no transaction is made."""
     with Scratch(addresses=True) as scratch:
         first = scratch.apply(*NATIVE, *arguments)
-        assert "backend nftables: native nftables rules were asked for" in first.stderr
+        assert "backend nftables: native nftables rules were requested" in first.stderr
         assert re.search(r"planned: nftables istio-proxy-\S.*: write \d+ rules", first.stderr)
         traffic(scratch)
         before, generation = scratch.state(counters=True), scratch.generation()
@@ -315,7 +315,7 @@ def test_a_rule_that_moved_is_a_difference() -> None:
 
 # --- strangers --------------------------------------------------------------------------------
 
-STRANGERS = """\
+FOREIGN = """\
 table inet mine {
 	set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }
 	chain istio-output { counter packets 3 bytes 300 comment "istio-proxy-nat"; }
@@ -330,10 +330,10 @@ table inet istio-proxy-nat-2 { chain istio-inbound { counter packets 7 bytes 700
 def test_what_is_others_stays_byte_for_byte() -> None:
     """Their nft tables, some named nearly like ours, and their iptables rules, with counters."""
     with Scratch(addresses=True) as scratch:
-        scratch.nft(script=STRANGERS)
+        scratch.nft(script=FOREIGN)
         for variant in VARIANTS:
             for family in FAMILIES:
-                scratch.restore(variant, family, strangers(family), "--counters")
+                scratch.restore(variant, family, foreign_rules(family), "--counters")
         with everything_stays(scratch):
             before = scratch.state(counters=True)
             scratch.apply(*NATIVE, *ALL_SORTS)
@@ -348,7 +348,9 @@ def test_what_is_others_stays_byte_for_byte() -> None:
 
 # --- moving between places --------------------------------------------------------------------
 
-MOVES = [(start, end) for start in PLACES for end in PLACES if start != end and "native" in (start, end)]
+MOVES = [
+    (start, end) for start in LOCATIONS for end in LOCATIONS if start != end and "native" in (start, end)
+]
 
 
 @pytest.mark.parametrize("sort", [["--dual-stack"], ALL_SORTS], ids=["simple", "all sorts"])
@@ -356,18 +358,18 @@ MOVES = [(start, end) for start in PLACES for end in PLACES if start != end and 
 def test_moving_is_a_change_like_any_other(start: str, end: str, sort: list[str]) -> None:
     """Exit 3; with --reconcile one clean move: nothing left in the old place, routes and ::6 not touched."""
     with Scratch(addresses=True) as scratch, Scratch(addresses=True) as fresh:
-        scratch.apply(*PLACES[start], *sort)
+        scratch.apply(*LOCATIONS[start], *sort)
         before, generation, untouched = scratch.state(counters=True), scratch.generation(), scratch.network()
         for arguments in ([], ["diff"]):
-            shown = scratch.tool(*PLACES[end], *sort, *arguments)
+            shown = scratch.tool(*LOCATIONS[end], *sort, *arguments)
             assert shown.returncode == 3
             assert "@ inet istio-proxy-nat (nftables)" in shown.stdout
             assert f"@ ipv6 nat (iptables-{end if start == 'native' else start})" in shown.stdout
         assert (scratch.state(counters=True), scratch.generation()) == (before, generation)
-        moved = scratch.apply(*PLACES[end], *sort, "--reconcile")
+        moved = scratch.apply(*LOCATIONS[end], *sort, "--reconcile")
         planned = [line for line in moved.stderr.splitlines() if "planned: ip " in line]
         assert planned == []
-        fresh.apply(*PLACES[end], *sort)
+        fresh.apply(*LOCATIONS[end], *sort)
         assert scratch.network() == untouched
         assert network(scratch) == network(fresh)
         assert native(scratch) == native(fresh)
@@ -375,15 +377,15 @@ def test_moving_is_a_change_like_any_other(start: str, end: str, sort: list[str]
             for family in FAMILIES:
                 found, wanted = (normalise_save(space.save(variant, family)) for space in (scratch, fresh))
                 assert found == wanted
-        assert "nothing to do" in scratch.apply(*PLACES[end], *sort).stderr
+        assert "nothing to do" in scratch.apply(*LOCATIONS[end], *sort).stderr
 
 
 @pytest.mark.parametrize(("start", "end"), MOVES)
 def test_moving_with_other_settings(start: str, end: str) -> None:
     with Scratch(addresses=True) as scratch, Scratch(addresses=True) as fresh:
-        scratch.apply(*PLACES[start], *OTHER)
-        scratch.apply(*PLACES[end], *ALL_SORTS, "--reconcile")
-        fresh.apply(*PLACES[end], *ALL_SORTS)
+        scratch.apply(*LOCATIONS[start], *OTHER)
+        scratch.apply(*LOCATIONS[end], *ALL_SORTS, "--reconcile")
+        fresh.apply(*LOCATIONS[end], *ALL_SORTS)
         assert network(scratch) == network(fresh)
         assert native(scratch) == native(fresh)
         assert sorted(iptables(scratch)) == sorted(iptables(fresh))
@@ -394,8 +396,11 @@ def test_without_the_flag_native_rules_are_not_chosen_and_the_log_names_them() -
         scratch.apply(*NATIVE)
         shown = scratch.tool()
         assert shown.returncode == 3
-        assert "only native nftables rules of ours are in place (see --native-nftables)" in shown.stderr
-        warned = scratch.apply(*NATIVE, *PLACES["legacy"])
+        assert (
+            "only native nftables rules of istio-iptables are in place (see --native-nftables)"
+            in shown.stderr
+        )
+        warned = scratch.apply(*NATIVE, *LOCATIONS["legacy"])
         assert "--force-iptables-binary has no effect with --native-nftables" in warned.stderr
         assert "nothing to do" in warned.stderr
 
@@ -527,12 +532,12 @@ def test_runs_at_once_end_as_one(many: int) -> None:
 
 def test_different_runs_at_once_end_as_one_of_them() -> None:
     ends = []
-    for arguments in ([*NATIVE, *ALL_SORTS], PLACES["nft"]):
+    for arguments in ([*NATIVE, *ALL_SORTS], LOCATIONS["nft"]):
         with Scratch(addresses=True) as fresh:
             fresh.apply(*arguments)
             ends.append((native(fresh), sorted(iptables(fresh)), network(fresh)))
     with Scratch(addresses=True) as scratch:
-        runs = [[*NATIVE, *ALL_SORTS, "--reconcile"], [*PLACES["nft"], "--reconcile"]]
+        runs = [[*NATIVE, *ALL_SORTS, "--reconcile"], [*LOCATIONS["nft"], "--reconcile"]]
         for _ in range(3):
             assert at_once(scratch, *runs) == [0, 0]
             assert (native(scratch), sorted(iptables(scratch)), network(scratch)) in ends

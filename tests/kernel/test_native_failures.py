@@ -18,9 +18,9 @@ import pytest
 from istio_iptables import KernelError, Machine, Ruleset, prepare
 
 from ..support.scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, refuse_replacing
-from .test_apply import ALL_SORTS, strangers, traffic
+from .test_apply import ALL_SORTS, foreign_rules, traffic
 from .test_failures import OTHER, Broken, everything_stays, failed, wanted, with_owner
-from .test_native import NATIVE, PLACES, STRANGERS, in_place_of_nft, native, network
+from .test_native import FOREIGN, LOCATIONS, NATIVE, in_place_of_nft, native, network
 
 pytestmark = KERNEL
 
@@ -47,7 +47,7 @@ def test_what_nft_refuses_is_not_begun(before: str) -> None:
     is asked: `nft --check` tells beforehand."""
     with Scratch(addresses=True) as scratch:
         if before != "nothing":
-            scratch.apply(*PLACES[before], "-m", "TPROXY", "--dual-stack")
+            scratch.apply(*LOCATIONS[before], "-m", "TPROXY", "--dual-stack")
         with with_owner(scratch, "inet istio-proxy-raw"), everything_stays(scratch):
             generation = scratch.generation()
             done = scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile")
@@ -85,8 +85,8 @@ def test_rules_are_written_and_those_that_they_replace_cannot_be_removed(family:
     """The kernel refuses the last step of a move: no native table stays, and none of the routes."""
     with Scratch(addresses=True) as scratch:
         for variant_family in FAMILIES:
-            scratch.restore("legacy", variant_family, strangers(variant_family), "--counters")
-        scratch.nft(script=STRANGERS)
+            scratch.restore("legacy", variant_family, foreign_rules(variant_family), "--counters")
+        scratch.nft(script=FOREIGN)
         scratch.apply(*OTHER)
         traffic(scratch)
         with everything_stays(scratch):
@@ -100,14 +100,14 @@ def test_rules_are_written_and_those_that_they_replace_cannot_be_removed(family:
 @pytest.mark.parametrize(
     "error", [KernelError("this step fails"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
 )
-@pytest.mark.parametrize("by_hand", [False, True], ids=["ours alone", "changed by hand"])
-@pytest.mark.parametrize("end", [NATIVE, PLACES["legacy"], None], ids=["native", "legacy", "cleanup"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["owned rules alone", "changed by hand"])
+@pytest.mark.parametrize("end", [NATIVE, LOCATIONS["legacy"], None], ids=["native", "legacy", "cleanup"])
 def test_whatever_step_fails_everything_is_as_before(
     end: list[str] | None, by_hand: bool, error: BaseException
 ) -> None:
     """Native rules, and legacy rules that a killed run may have left, become others; each step fails once."""
     with Scratch(addresses=True) as scratch:
-        scratch.nft(script=STRANGERS)
+        scratch.nft(script=FOREIGN)
         script = scratch.apply(*OTHER, "render", "--format", "nft").stdout
         scratch.apply(*OTHER)
         scratch.nft(script=script)
@@ -117,7 +117,8 @@ def test_whatever_step_fails_everything_is_as_before(
         for step in count():
             with everything_stays(scratch), scratch.inside():
                 machine = Broken(
-                    native_nftables=end == NATIVE, forced_variant="legacy" if end == PLACES["legacy"] else ""
+                    native_nftables=end == NATIVE,
+                    forced_variant="legacy" if end == LOCATIONS["legacy"] else "",
                 )
                 machine.fails_at, machine.error = step, error
                 with machine:
@@ -145,7 +146,7 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
             env={"PATH": path},
             preexec_fn=lambda: refuse_replacing("ipv4", error=errno.ENOMEM),
         )
-        failed(done, "and this could not be put back: nftables istio-proxy-raw")
+        failed(done, "and this could not be undone: nftables istio-proxy-raw")
 
 
 # --- sets that are made before the rules that use them ----------------------------------------

@@ -378,7 +378,7 @@ CHAINS = {
 BUILTIN_CHAINS = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
 
-def not_ours(saved: str) -> list[str]:
+def foreign_lines(saved: str) -> list[str]:
     """Return the lines of iptables-save that are somebody else's."""
     return [line for line in saved.splitlines() if not is_owned(line)]
 

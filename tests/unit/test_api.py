@@ -212,7 +212,7 @@ class FakeMachine:
         plan = make_plan(live, wanted, "iptables-legacy", rewrite=rewrite)
         return Prepared(self, live, wanted, Choice(), plan)  # type: ignore[arg-type]  # it quacks
 
-    def settle(self, choice: object) -> object:
+    def confirm(self, choice: object) -> object:
         return choice
 
     def refusal(self, action: object) -> str:

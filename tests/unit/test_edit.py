@@ -69,7 +69,7 @@ def foreign(name: str) -> Rule:
 
 
 TAGGED = [tagged("a"), tagged("b"), tagged("c"), Rule((Comment(f"{TAG}: so that"),), RETURN)]
-STRANGERS = [
+FOREIGN = [
     foreign("a"),
     foreign("b"),
     Rule((TCP, DestinationPort(PortRange(22, 22))), ACCEPT),
@@ -108,14 +108,14 @@ def live_tables(draw: st.DrawFn) -> Table:
     """A table as it might be found: our chains and rules, strangers' chains and rules, jumps all over."""
     names = draw(st.lists(st.sampled_from(OUR_NAMES), unique=True))
     others = draw(st.lists(st.sampled_from(["ISTIOLIKE", "DOCKER"]), unique=True))
-    known = [rule for rule in STRANGERS if not isinstance(rule.target, Jump) or rule.target.chain in others]
+    known = [rule for rule in FOREIGN if not isinstance(rule.target, Jump) or rule.target.chain in others]
     chains = [
         Chain(name, draw(counted([*known, *TAGGED, *jumps(names)], 8)))
         for name in ("PREROUTING", "OUTPUT", "INPUT")
     ]
     chains += [Chain(name, draw(counted([*WITHIN, *TAGGED, *jumps(names)]))) for name in names]
-    to_ours = [*jumps(names), *(jump(name, goto=True) for name in names)]
-    chains += [Chain(name, draw(counted([*known, *to_ours]))) for name in others]
+    to_owned = [*jumps(names), *(jump(name, goto=True) for name in names)]
+    chains += [Chain(name, draw(counted([*known, *to_owned]))) for name in others]
     return Table("ipv4", "nat", tuple(chains))
 
 
@@ -149,7 +149,7 @@ def live_policy_tables(draw: st.DrawFn) -> Table:
     for chain in draw(policy_tables()).chains:
         rules = list(chain.in_order)
         if not is_owned(chain):
-            for rule in draw(counted(STRANGERS[:8], 3)):
+            for rule in draw(counted(FOREIGN[:8], 3)):
                 rules.insert(draw(st.integers(0, len(rules))), rule)
         chains.append(Chain(chain.name, tuple(rules)))
     return Table("ipv4", "nat", tuple(chains))
@@ -179,7 +179,7 @@ def exactly(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
     }
 
 
-def strangers(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
+def foreign_rules(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
     return {
         chain.name: [
             (rule, rule.counters)
@@ -212,10 +212,10 @@ def test_ours_becomes_what_is_wanted(pair: tuple[Table, Table], rewrite: bool):
 
 @MANY
 @given(tables(), st.booleans())
-def test_strangers_keep_their_rules_their_order_and_their_counters(pair: tuple[Table, Table], rewrite: bool):
+def test_foreign_rules_keep_their_order_and_their_counters(pair: tuple[Table, Table], rewrite: bool):
     live, wanted = pair
-    there = strangers(live)
-    changed = strangers(after(live, wanted, rewrite=rewrite))
+    there = foreign_rules(live)
+    changed = foreign_rules(after(live, wanted, rewrite=rewrite))
     assert {name: rules for name, rules in changed.items() if rules or name in there} == there
 
 
@@ -308,10 +308,10 @@ def test_rules_that_are_written_again_keep_their_counters(live: Table, wanted: T
 
 
 @given(live_tables())
-def test_cleaning_up_leaves_the_strangers(live: Table):
+def test_cleaning_up_leaves_foreign_rules(live: Table):
     clean = after(live, EMPTY)
     assert owned(clean).is_empty
-    assert strangers(clean) == strangers(live)
+    assert foreign_rules(clean) == foreign_rules(live)
     kept = {chain.name for chain in clean.chains if is_owned(chain)}
     outside = [c for c in live.chains if not is_owned(c) and c.name not in BUILTIN_CHAINS]
     assert kept == {r.target.chain for c in outside for r in c.rules if isinstance(r.target, Jump)} & CHAINS
@@ -424,7 +424,7 @@ def test_chains_are_made_before_they_are_jumped_to_and_removed_after():
 
 
 @pytest.mark.parametrize("goto", [False, True])
-def test_a_chain_that_a_stranger_jumps_to_stays_empty(goto: bool):
+def test_a_chain_that_a_foreign_rule_jumps_to_stays_empty(goto: bool):
     live = table_of(
         OUTPUT=[jump("ISTIO_OUTPUT"), jump("DOCKER")],
         ISTIO_OUTPUT=[A],
@@ -438,10 +438,10 @@ def test_a_chain_that_a_stranger_jumps_to_stays_empty(goto: bool):
     assert edit_between(clean, EMPTY).steps == ()
 
 
-def test_a_rule_that_jumps_to_ours_is_ours_in_a_chain_of_the_kernel_only():
-    stranger = jump("ISTIO_OUTPUT", Destination(Cidr(4, 0x0A000000, 8)))
-    live = table_of(OUTPUT=[stranger], DOCKER=[stranger], ISTIO_OUTPUT=[A])
-    assert in_order(owned(live)) == {"OUTPUT": (stranger,), "ISTIO_OUTPUT": (A,)}
+def test_a_rule_that_jumps_to_an_owned_chain_is_owned_in_a_built_in_chain_only():
+    foreign = jump("ISTIO_OUTPUT", Destination(Cidr(4, 0x0A000000, 8)))
+    live = table_of(OUTPUT=[foreign], DOCKER=[foreign], ISTIO_OUTPUT=[A])
+    assert in_order(owned(live)) == {"OUTPUT": (foreign,), "ISTIO_OUTPUT": (A,)}
 
 
 @pytest.mark.parametrize(
@@ -485,12 +485,12 @@ def test_the_order_in_which_a_set_was_made_makes_no_other_rule():
     assert all(Rule((TCP, TCP, state), RETURN) == Rule((TCP, TCP, made[0]), RETURN) for state in made)
 
 
-def test_rules_of_strangers_in_our_chains_are_ours():
+def test_foreign_rules_in_owned_chains_are_owned():
     live = table_of(ISTIO_OUTPUT=[F])
     assert exactly(after(live, EMPTY)) == {}
 
 
-def test_empty_chains_of_ours_are_not_ours_to_compare_but_to_remove():
+def test_empty_owned_chains_are_no_difference_but_are_removed():
     live = table_of(ISTIO_OUTPUT=[])
     assert owned(live).is_empty
     assert edit_between(live, EMPTY).steps == (RemoveChain("ISTIO_OUTPUT"),)

@@ -194,7 +194,7 @@ TYPED: list[tuple[tuple[Match, ...], Target, str]] = [
 
 
 @pytest.mark.parametrize(("matches", "target", "text"), TYPED, ids=[text for *_, text in TYPED])
-def test_rules_in_words_and_back(matches: tuple[Match, ...], target: Target, text: str):
+def test_rules_as_arguments_and_back(matches: tuple[Match, ...], target: Target, text: str):
     rule = Rule(matches, target)
     edit = edit_between(
         Table("ipv4", "nat"), Table("ipv4", "nat", (Chain("ISTIO_OUTPUT", (rule,)), Chain("ISTIO_DROP")))
@@ -202,7 +202,7 @@ def test_rules_in_words_and_back(matches: tuple[Match, ...], target: Target, tex
     lines = iptables_restore.edit_script(edit).splitlines()
     assert lines[-2] == f"-A ISTIO_OUTPUT {text}"
     assert matches_and_target(rule_args(rule), {"ISTIO_OUTPUT"}) == (matches, target)
-    assert matches_and_target(iptables_restore.split_words(text), {"ISTIO_OUTPUT"}) == (matches, target)
+    assert matches_and_target(iptables_restore.split_args(text), {"ISTIO_OUTPUT"}) == (matches, target)
 
 
 def specification(rule: Rule) -> str:
@@ -220,11 +220,11 @@ def as_loaded(table: Table) -> dict[str, list[str]]:
     return {chain.name: [specification(rule) for rule in chain.rules] for chain in table.chains}
 
 
-OURS = [
+OWNED = [
     Rule((InInterface(name), Comment(text)), RETURN)
     for name, text in (("a", TAG), ("b", TAG), ("a", f'{TAG}: a "reason" \\ of ours'), ('"', TAG))
 ]
-STRANGERS = [
+FOREIGN_RULES = [
     Rule((InInterface("a"),), ACCEPT),
     Rule((TCP, DestinationPort(PortRange(22, 22))), ACCEPT),
     Rule((Comment('a "b" \\c'),), DROP),
@@ -241,14 +241,14 @@ def pairs(draw: st.DrawFn) -> tuple[Table, Table]:
         chosen = draw(st.lists(st.sampled_from(rules), max_size=5))
         return Chain(name, tuple(rule.replace(counters=draw(counters)) for rule in chosen))
 
-    own = [*OURS, Rule((), Jump("ISTIO_OUTPUT"))]
+    own = [*OWNED, Rule((), Jump("ISTIO_OUTPUT"))]
     live = [
-        chain("OUTPUT", [*own, *STRANGERS]),
+        chain("OUTPUT", [*own, *FOREIGN_RULES]),
         chain("ISTIO_OUTPUT", WITHIN),
         chain("ISTIO_DROP", WITHIN[:2]),
-        chain("KUBE", STRANGERS),
+        chain("KUBE", FOREIGN_RULES),
     ]
-    head = chain("OUTPUT", OURS[:2]).rules
+    head = chain("OUTPUT", OWNED[:2]).rules
     wanted = [Chain("OUTPUT", chain("OUTPUT", own).rules, head), chain("ISTIO_OUTPUT", WITHIN)]
     wanted.append(chain("ISTIO_DROP", WITHIN[:2]))
     if not all(c.rules for c in wanted[1:]):  # or a jump would lead nowhere
@@ -268,8 +268,8 @@ def test_a_script_does_what_its_edit_says(pair: tuple[Table, Table]):
 
 
 def test_the_right_one_of_two_equal_rules_is_deleted():
-    rule, stranger = OURS[0], STRANGERS[0]
-    live = Table("ipv4", "nat", (Chain("OUTPUT", (rule, stranger, rule)),))
+    rule, foreign = OWNED[0], FOREIGN_RULES[0]
+    live = Table("ipv4", "nat", (Chain("OUTPUT", (rule, foreign, rule)),))
     edit = edit_between(live, Table("ipv4", "nat", (Chain("OUTPUT", (rule,)),)))
     tables = {"nat": as_loaded(live)}
     load(tables, iptables_restore.edit_script(edit), "ipv4")
@@ -294,7 +294,7 @@ def test_every_kind_of_step():
         "ipv4",
         "nat",
         (
-            Chain("OUTPUT", (OURS[0], STRANGERS[0], OURS[1], STRANGERS[1])),
+            Chain("OUTPUT", (OWNED[0], FOREIGN_RULES[0], OWNED[1], FOREIGN_RULES[1])),
             Chain("ISTIO_DROP", (WITHIN[0],)),
             Chain("ISTIO_OUTPUT", (WITHIN[0],)),
         ),
@@ -304,8 +304,8 @@ def test_every_kind_of_step():
         "nat",
         (
             Chain("ISTIO_INBOUND", (WITHIN[1],)),
-            Chain("OUTPUT", (OURS[1], Rule((), Jump("ISTIO_INBOUND")))),
-            Chain("PREROUTING", (OURS[1],)),
+            Chain("OUTPUT", (OWNED[1], Rule((), Jump("ISTIO_INBOUND")))),
+            Chain("PREROUTING", (OWNED[1],)),
             Chain("ISTIO_OUTPUT", (WITHIN[1],)),
         ),
     )
@@ -377,7 +377,7 @@ def test_nasty_texts_survive(text: str):
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "args"),
     [
         ("-A X -j Y", ["-A", "X", "-j", "Y"]),
         ('a "b c" d', ["a", "b c", "d"]),
@@ -387,8 +387,8 @@ def test_nasty_texts_survive(text: str):
         ("", []),
     ],
 )
-def test_split_words(line: str, words: list[str]):
-    assert iptables_restore.split_words(line) == words
+def test_split_args(line: str, args: list[str]):
+    assert iptables_restore.split_args(line) == args
 
 
 # --- restore: reading what others wrote -------------------------------------------------------
@@ -518,15 +518,15 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("text", FOREIGN)
-def test_foreign_matches_stay_words(text: str):
-    words = iptables_restore.split_words(text)
-    matches, target = matches_and_target([*words, "-j", "ACCEPT"], ())
-    assert matches == (ForeignMatch(tuple(words)),)
+def test_foreign_matches_stay_arguments(text: str):
+    args = iptables_restore.split_args(text)
+    matches, target = matches_and_target([*args, "-j", "ACCEPT"], ())
+    assert matches == (ForeignMatch(tuple(args)),)
     assert target == ACCEPT
-    assert rule_args(Rule(matches, target)) == [*words, "-j", "ACCEPT"]
-    commented = [*words, "-m", "comment", "--comment", TAG, "-j", "ISTIO_OUTPUT"]
+    assert rule_args(Rule(matches, target)) == [*args, "-j", "ACCEPT"]
+    commented = [*args, "-m", "comment", "--comment", TAG, "-j", "ISTIO_OUTPUT"]
     matches, target = matches_and_target(commented, {"ISTIO_OUTPUT"})
-    assert matches == (ForeignMatch(tuple(words)), Comment(TAG))
+    assert matches == (ForeignMatch(tuple(args)), Comment(TAG))
     assert is_tagged(Rule(matches, target))
     assert target == Jump("ISTIO_OUTPUT")
 
@@ -558,7 +558,7 @@ FOREIGN_TARGETS = [
 
 
 @pytest.mark.parametrize("text", FOREIGN_TARGETS)
-def test_foreign_targets_stay_words(text: str):
+def test_foreign_targets_stay_arguments(text: str):
     matches, target = matches_and_target(text.split(), {"ISTIO_OUTPUT"})
     assert matches == ()
     assert target == ForeignTarget(tuple(text.split()))
@@ -585,7 +585,7 @@ def test_a_chain_may_be_called_like_a_target():
     assert matches_and_target(["-j", "LOG"], {"OTHER"})[1] == ForeignTarget(("-j", "LOG"))
 
 
-WORDS = [
+ARGUMENTS = [
     "!",
     "-m",
     "-j",
@@ -603,9 +603,9 @@ WORDS = [
 ]
 
 
-@given(st.lists(st.sampled_from(WORDS)))
-def test_any_words_are_read(words: list[str]):
-    rule = Rule(*matches_and_target(words, {"x"}))
+@given(st.lists(st.sampled_from(ARGUMENTS)))
+def test_any_arguments_are_read(args: list[str]):
+    rule = Rule(*matches_and_target(args, {"x"}))
     assert isinstance(rule.target, Target)
     if any(isinstance(match, ForeignMatch) for match in rule.matches):
         return
@@ -619,7 +619,7 @@ def test_what_is_no_address_is_foreign():
 
 
 @pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
-def test_a_stranger_s_comment_is_not_taken_apart(character: str):
+def test_a_foreign_comment_is_not_taken_apart(character: str):
     text = f"say{character}-A PREROUTING -j ISTIO_INBOUND"
     rule = f'-A PREROUTING -m comment --comment "{text}" -j DROP'
     (table,) = read_back(f"*nat\n:PREROUTING ACCEPT [0:0]\n:ISTIO_INBOUND - [0:0]\n{rule}\nCOMMIT\n", "ipv4")
@@ -639,17 +639,17 @@ def test_shell_commands_make_the_rules(chosen: dict[str, str], comments: bool, e
     made: dict[tuple[str, str], dict[str, list[list[str]]]] = {}
     network = []
     for line in lines:
-        words = shlex.split(line, comments=True)
-        if not words:
+        args = shlex.split(line, comments=True)
+        if not args:
             assert line.startswith("# ")
             continue
-        if words[0] == "ip":
+        if args[0] == "ip":
             network.append(line)
             continue
-        family = {"iptables": "ipv4", "ip6tables": "ipv6"}[words[0]]
-        assert words[1] == "-t"
-        chains = made.setdefault((family, words[2]), {})
-        how, chain, rest = words[3], words[4], words[5:]
+        family = {"iptables": "ipv4", "ip6tables": "ipv6"}[args[0]]
+        assert args[1] == "-t"
+        chains = made.setdefault((family, args[2]), {})
+        how, chain, rest = args[3], args[4], args[5:]
         if how == "-N":
             assert chain not in chains
             assert not rest

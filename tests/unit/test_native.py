@@ -339,7 +339,7 @@ def comments_in(tables: dict[str, NativeTable]) -> list[str]:
     ]
 
 
-def test_the_tag_is_not_needed_in_a_table_of_ours():
+def test_the_tag_is_not_needed_in_an_owned_table():
     everything = {"istio-exclude-interfaces": "eth1", "kube-virt-interfaces": "net1", **TPROXY}
     assert comments_in(tables_for(everything)) == []
     assert ruleset_for(everything) != ruleset_for({})

@@ -196,17 +196,17 @@ def read(*expressions: list[dict[str, Any]], **more: Any) -> tuple[Rule, ...]:
     return chain.rules
 
 
-@pytest.mark.parametrize(("typed", "words", "shown"), MATCHES)
-def test_every_match_is_written_and_read(typed: Match, words: str, shown: dict[str, Any]):
+@pytest.mark.parametrize(("typed", "text", "shown"), MATCHES)
+def test_every_match_is_written_and_read(typed: Match, text: str, shown: dict[str, Any]):
     rule = Rule((typed,), RETURN)
-    assert rule_lines(rule) == [f"{words} counter return"]
+    assert rule_lines(rule) == [f"{text} counter return"]
     assert read([shown, COUNTER, {"return": None}]) == (rule,)
 
 
-@pytest.mark.parametrize(("typed", "words", "shown"), TARGETS)
-def test_every_target_is_written_and_read(typed: Target, words: str, shown: list[dict[str, Any]]):
+@pytest.mark.parametrize(("typed", "text", "shown"), TARGETS)
+def test_every_target_is_written_and_read(typed: Target, text: str, shown: list[dict[str, Any]]):
     rule = Rule((), typed)
-    assert rule_lines(rule) == [f"counter {words}"]
+    assert rule_lines(rule) == [f"counter {text}"]
     [found] = read([COUNTER, *shown])
     assert found == rule
     assert found.counters == Counters(3, 180)
@@ -326,7 +326,7 @@ FOREIGN: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_strangers_rule_is_nothing_that_we_write(name: str):
+def test_a_foreign_rule_is_nothing_that_we_write(name: str):
     """It is a difference, the table is kept in nft's words, and it can be shown."""
     table = parse(printed(FOREIGN[name]))
     [rule] = table.chains[0].rules
@@ -340,7 +340,7 @@ def test_a_strangers_rule_is_nothing_that_we_write(name: str):
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_two_different_strangers_are_different(name: str):
+def test_two_different_foreign_rules_are_different(name: str):
     others = [parse(printed(expression)) for other, expression in FOREIGN.items() if other != name]
     assert parse(printed(FOREIGN[name])) not in others
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from istio_iptables.change.actions import Action, Location
     from istio_iptables.rules.model import RoutingObject
 
-PLACES: tuple[Location, ...] = ("iptables-legacy", "iptables-nft")  # of iptables
+LOCATIONS: tuple[Location, ...] = ("iptables-legacy", "iptables-nft")  # of iptables
 NATIVE = tuple(
     NativeTable(name, (NativeChain("istio-output", None, (Rule((), ACCEPT, counters=Counters(1, 2)),)),))
     for name in ("istio-proxy-nat", "istio-proxy-raw")
@@ -98,7 +98,7 @@ class FakeKernel:
     def live(self) -> Live:
         tables = {
             location: tuple(table for (where, *_), table in self.tables.items() if where == location)
-            for location in PLACES
+            for location in LOCATIONS
         }
         return Live(tables, tuple(self.routing), self.native)
 
@@ -153,7 +153,7 @@ EVERYTHING = {
     "kube-virt-interfaces": "net1",
     "drop-invalid": "true",
 }
-STRANGERS = (
+FOREIGN = (
     Rule((Transport("tcp"), DestinationPort(PortRange(22, 22))), ACCEPT, counters=Counters(3, 180)),
     Rule((ForeignMatch(("-m", "set", "--match-set", "x", "dst")),), ForeignTarget(("-j", "LOG"))),
     Rule((Comment("ISTIO_OUTPUT"), InInterface("eth9")), ACCEPT),
@@ -170,7 +170,7 @@ def kernels(draw: st.DrawFn) -> FakeKernel:
         if draw(st.booleans()):
             kernel.tables[key] = table.replace(chains=tuple(draw(disturbed(chain)) for chain in table.chains))
     if draw(st.integers(0, 3)) == 0:
-        strange = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS), Chain("KUBE", STRANGERS[:1])))
+        strange = Table("ipv4", "nat", (Chain("OUTPUT", FOREIGN), Chain("KUBE", FOREIGN[:1])))
         kernel.tables.setdefault(("iptables-nft", "ipv4", "nat"), strange)
     if draw(st.integers(0, 3)) == 0:
         kernel.native = NATIVE
@@ -184,7 +184,7 @@ def disturbed(draw: st.DrawFn, chain: Chain) -> Chain:
     if is_owned(chain):
         del rules[: draw(st.integers(0, 1))]
     else:
-        for rule in draw(st.lists(st.sampled_from(STRANGERS), max_size=2)):
+        for rule in draw(st.lists(st.sampled_from(FOREIGN), max_size=2)):
             rules.insert(draw(st.integers(0, len(rules))), rule)
     return chain.replace(rules=tuple(rules))
 
@@ -194,7 +194,7 @@ def wanted_rulesets() -> st.SearchStrategy[Ruleset]:
 
 
 def locations() -> st.SearchStrategy[Location]:
-    return st.sampled_from([*PLACES, "nftables"])
+    return st.sampled_from([*LOCATIONS, "nftables"])
 
 
 # --- what is done -----------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_a_rollback_that_fails_is_reported_and_goes_on():
     with pytest.raises(KernelError) as caught:
         execute(plan, kernel)
     assert caught.value.cause == (
-        f"the kernel said no; and this could not be put back: {plan.actions[1]}: the kernel said no"
+        f"the kernel said no; and this could not be undone: {plan.actions[1]}: the kernel said no"
     )
     assert caught.value.remedy == "ask it again"
     assert isinstance(caught.value.__cause__, KernelError)
@@ -293,23 +293,23 @@ def test_inverses(kernel: FakeKernel, wanted: Ruleset, location: Location):
 # --- in which order ---------------------------------------------------------------------------
 
 
-def in_words(plan: Plan) -> list[str]:
+def summary(plan: Plan) -> list[str]:
     """Every action in a word or three: `+` adds, `-` takes away."""
-    words = []
+    lines = []
     for action in plan.actions:
         if isinstance(action, EditTable):
             sign = "-" if action.edit.detaches else "+"
-            words.append(f"{sign}{action.location} {action.edit.family} {action.edit.table}")
+            lines.append(f"{sign}{action.location} {action.edit.family} {action.edit.table}")
         elif isinstance(action, (AddObject, RemoveObject)):
             sign = "+" if isinstance(action, AddObject) else "-"
-            words.append(f"{sign}{action.item.family} {type(action.item).__name__}")
+            lines.append(f"{sign}{action.item.family} {type(action.item).__name__}")
         else:
-            words.append(type(action).__name__)
-    return words
+            lines.append(type(action).__name__)
+    return lines
 
 
 def test_the_order_of_the_first_time():
-    assert in_words(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "iptables-legacy")) == [
+    assert summary(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "iptables-legacy")) == [
         "+ipv6 LocalAddress",
         "+ipv4 LocalDefaultRoute",
         "+ipv6 LocalDefaultRoute",
@@ -328,8 +328,8 @@ def test_the_order_of_cleaning_up():
     kernel = FakeKernel()
     kernel.put(wanted_for(EVERYTHING), "iptables-nft")
     kernel.native = NATIVE[:1]
-    words = in_words(make_plan(kernel.live(), NOTHING, "iptables-legacy"))
-    assert words[:5] == [
+    lines = summary(make_plan(kernel.live(), NOTHING, "iptables-legacy"))
+    assert lines[:5] == [
         "-ipv6 MarkLookup",
         "-ipv4 MarkLookup",
         "-ipv6 LocalDefaultRoute",
@@ -337,10 +337,10 @@ def test_the_order_of_cleaning_up():
         "-ipv6 LocalAddress",
     ]
     for family in ("ipv4", "ipv6"):
-        tables = [word.rpartition(" ")[2] for word in words if word.startswith(f"-iptables-nft {family} ")]
+        tables = [line.rpartition(" ")[2] for line in lines if line.startswith(f"-iptables-nft {family} ")]
         assert tables == ["nat", "mangle", "raw"]
-    assert len(words) == 12
-    assert words[-1] == "EditNative"
+    assert len(lines) == 12
+    assert lines[-1] == "EditNative"
 
 
 def test_adding_comes_before_detaching():
@@ -348,8 +348,8 @@ def test_adding_comes_before_detaching():
     kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
     kernel.native = NATIVE[:1]
     wanted = wanted_for({"dual-stack": "true", "redirect-dns": "true"})
-    words = in_words(make_plan(kernel.live(), wanted, "iptables-nft"))
-    assert words[:4] == [
+    lines = summary(make_plan(kernel.live(), wanted, "iptables-nft"))
+    assert lines[:4] == [
         "+iptables-nft ipv4 raw",
         "+iptables-nft ipv4 nat",
         "+iptables-nft ipv6 raw",
@@ -357,10 +357,10 @@ def test_adding_comes_before_detaching():
     ]
     for family in ("ipv4", "ipv6"):
         tables = [
-            word.rpartition(" ")[2] for word in words[4:10] if word.startswith(f"-iptables-legacy {family} ")
+            line.rpartition(" ")[2] for line in lines[4:10] if line.startswith(f"-iptables-legacy {family} ")
         ]
         assert tables == ["nat", "mangle", "raw"]
-    assert words[10:] == [
+    assert lines[10:] == [
         "EditNative",
         "-ipv6 MarkLookup",
         "-ipv4 MarkLookup",
@@ -383,15 +383,15 @@ def test_order(kernel: FakeKernel, wanted: Ruleset, location: Location):
 
     edits = [action for action in actions if isinstance(action, EditTable)]
     assert len({(a.location, a.edit.family, a.edit.table) for a in edits}) == len(edits), "one edit a table"
-    taking_away = [action.takes_away for action in edits]
-    assert taking_away == sorted(taking_away), "adding comes before taking away"
-    assert all(action.edit.detaches for action in edits if action.takes_away)
+    removals = [action.is_removal for action in edits]
+    assert removals == sorted(removals), "adding comes before taking away"
+    assert all(action.edit.detaches for action in edits if action.is_removal)
     for family in ("ipv4", "ipv6"):
-        for where in PLACES:
+        for where in LOCATIONS:
             mine = [action for action in edits if (action.location, action.edit.family) == (where, family)]
-            added_to = [TABLES.index(action.edit.table) for action in mine if not action.takes_away]
+            added_to = [TABLES.index(action.edit.table) for action in mine if not action.is_removal]
             assert added_to == sorted(added_to), "raw before nat"
-            taken_from = [action.edit.table for action in mine if action.takes_away]
+            taken_from = [action.edit.table for action in mine if action.is_removal]
             assert "raw" not in taken_from[:-1], "raw after nat"
 
 
@@ -489,7 +489,7 @@ def test_replaces():
         return make_plan(kernel.live(), wanted_for(chosen), location).replaces
 
     assert not replaces()
-    kernel.tables["iptables-nft", "ipv4", "nat"] = Table("ipv4", "nat", (Chain("OUTPUT", STRANGERS),))
+    kernel.tables["iptables-nft", "ipv4", "nat"] = Table("ipv4", "nat", (Chain("OUTPUT", FOREIGN),))
     assert not replaces()
     kernel.native = NATIVE[:1]
     assert replaces()
@@ -549,12 +549,12 @@ def test_which_match_stands_there_twice_is_a_difference():
     assert bool(plan.actions) == bool(differences(plan))
 
 
-def test_strangers_rules_are_no_difference():
+def test_foreign_rules_are_no_difference():
     kernel = FakeKernel()
     kernel.put(wanted_for(), "iptables-legacy")
     for key, table in kernel.tables.items():
         chains = [
-            chain if is_owned(chain) else Chain(chain.name, (*STRANGERS, *chain.rules))
+            chain if is_owned(chain) else Chain(chain.name, (*FOREIGN, *chain.rules))
             for chain in table.chains
         ]
         kernel.tables[key] = table.replace(chains=tuple(chains))
@@ -592,11 +592,11 @@ def test_the_order_of_matches_is_no_difference(chosen: dict[str, str]):
     ],
     ids=str,
 )
-def test_actions_in_words(action: Action, text: str):
+def test_actions_as_text(action: Action, text: str):
     assert str(action) == text
 
 
-def test_edits_in_words():
+def test_edits_as_text():
     wanted = wanted_for()
     (action,) = make_plan(FakeKernel().live(), wanted, "iptables-nft").actions
     assert str(action) == f"ipv4 nat (iptables-nft): write {sum(1 for _ in wanted.rules())} rules"
@@ -610,7 +610,7 @@ def test_edits_in_words():
 @example(FakeKernel())
 def test_live(kernel: FakeKernel):
     live = kernel.live()
-    for location in PLACES:
+    for location in LOCATIONS:
         held = [table for table in live.tables[location] if not owned(table).is_empty]
         assert live.holds_owned(location) == bool(held)
         for table in live.tables[location]:
@@ -618,7 +618,7 @@ def test_live(kernel: FakeKernel):
     assert live.table("iptables-nft", "ipv6", "filter") is None
 
 
-def test_marks_of_live_rules_tell_which_routes_are_ours():
+def test_marks_of_live_rules_tell_which_routes_are_owned():
     kernel = FakeKernel()
     assert kernel.live().marks() == frozenset()
     kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "iptables-nft")

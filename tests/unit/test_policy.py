@@ -127,8 +127,8 @@ def test_every_rule_says_why_it_is_there(chosen: dict[str, str], environment: En
 @example(EVERYTHING, BOTH)
 def test_comments_stand_where_they_are_needed(chosen: dict[str, str], environment: Environment):
     for _, chain, rule in ruleset_for(chosen, environment).rules():
-        jumps_to_ours = isinstance(rule.target, Jump) and rule.target.chain.startswith("ISTIO_")
-        needed = chain.name not in CHAINS and not jumps_to_ours
+        jumps_to_owned = isinstance(rule.target, Jump) and rule.target.chain.startswith("ISTIO_")
+        needed = chain.name not in CHAINS and not jumps_to_owned
         comments = [match for match in rule.matches if isinstance(match, Comment)]
         assert comments == ([Comment(TAG)] if needed else [])
         if comments:
@@ -154,7 +154,7 @@ def test_rule_comments(chosen: dict[str, str], environment: Environment):
 
 @given(strategies.settings(), strategies.environments(), st.booleans())
 @example(EVERYTHING, BOTH, True)
-def test_everything_is_found_again_as_ours(chosen: dict[str, str], environment: Environment, comments: bool):
+def test_everything_is_found_again_as_owned(chosen: dict[str, str], environment: Environment, comments: bool):
     wanted = ruleset_for({**chosen, "rule-comments": str(comments).lower()}, environment)
     for table in wanted.tables:
         live = table.replace(chains=tuple(Chain(chain.name, chain.in_order) for chain in table.chains))

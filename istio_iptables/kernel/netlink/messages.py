@@ -1,6 +1,6 @@
 """messages: the mechanism of netlink(7): attributes, messages, one request and its answer.
 
-Nothing here knows what addresses, routes or tables are. Every request has a socket of its own.
+Nothing here knows addresses, routes or tables. Every request has a socket of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MESSAGE_HEADER = struct.Struct("=IHHII")
 #: struct nlattr: length, type
 _ATTRIBUTE_HEADER = struct.Struct("=HH")
 
-#: One socket carries one request, so one number is enough to know its answers by.
+#: One socket carries one request, so one sequence number is enough to recognize its answers.
 _SEQUENCE = 1
 #: Bytes. The kernel fills at most 32 KiB with one part of a dump, if the reader offers that much.
 _BUFFER = 65536
@@ -43,7 +43,7 @@ _DUMP_ATTEMPTS = 20
 
 
 class NetlinkError(OSError):
-    """What the kernel refused: `errno` is its error number, `strerror` says what was being done.
+    """An error of the kernel: `errno` is its number, `strerror` says what was being done.
 
     `strerror` ends with the kernel's own explanation (NETLINK_EXT_ACK), if it gave one.
     """
@@ -60,7 +60,7 @@ def pack_u32(kind: int, value: int) -> bytes:
 
 
 def parse_attributes(data: bytes) -> dict[int, bytes]:
-    """Return the values of a row of netlink attributes by their types."""
+    """Return the values of consecutive netlink attributes by their types."""
     found = {}
     offset = 0
     while offset < len(data):
@@ -79,7 +79,7 @@ def read_u32(attributes: Mapping[int, bytes], kind: int, default: int = 0) -> in
 
 
 def request(operation: str, kind: int, flags: int, payload: bytes) -> None:
-    """Have the kernel change something; return when it has."""
+    """Have the kernel change something; return when that is done."""
     _exchange(operation, NETLINK_ROUTE, kind, flags | _NLM_F_ACK, payload)
 
 
@@ -103,8 +103,8 @@ def _exchange(
 ) -> tuple[list[bytes], bool]:
     """Send one request, on a socket of its own, and read all of the answer.
 
-    Return the payloads, and whether the list changed while the kernel was giving it part by part:
-    then an entry may be missing, or be there twice.
+    Return the payloads, and whether the list changed while the kernel was sending it in parts: then an
+    entry may be missing or appear twice.
     """
     length = _MESSAGE_HEADER.size + len(payload)
     message = _MESSAGE_HEADER.pack(length, kind, flags | _NLM_F_REQUEST, _SEQUENCE, 0) + payload
@@ -128,7 +128,7 @@ def _set_options(connection: socket.socket) -> None:
         try:
             connection.setsockopt(_SOL_NETLINK, option, 1)
         except OSError:
-            return  # They came in this order: a kernel that has not got this one has no later one.
+            return  # They were added in this order: a kernel without this one has no later one.
 
 
 def _answer(operation: str, connection: socket.socket) -> tuple[list[bytes], bool]:
@@ -172,6 +172,6 @@ def _raise_error(operation: str, kind: int, flags: int, payload: bytes) -> None:
 
 
 def refusal(number: int, operation: str, detail: str = "") -> NetlinkError:
-    """Return the error for something that was refused, to be raised."""
+    """Return the error, to be raised, for something that the kernel refused."""
     text = f"{operation}: {os.strerror(number)}"
     return NetlinkError(number, f"{text} ({detail})" if detail else text)

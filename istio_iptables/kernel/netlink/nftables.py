@@ -1,4 +1,4 @@
-"""nftables: which tables and chains nf_tables has, as `nft list tables` shows them. It is only read here.
+"""nftables: which tables and chains nf_tables has, as `nft list tables` shows them. They are only read here.
 
 Layouts and numbers are those of linux/netfilter/nf_tables.h and nfnetlink.h.
 """

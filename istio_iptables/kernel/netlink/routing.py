@@ -1,19 +1,19 @@
 """routing: the addresses, policy rules and routes of this network namespace.
 
-This module asks the kernel itself, in the calling process's network namespace, what the commands
-`ip address`, `ip rule` and `ip route show table` would show, and makes and
-removes the few things that the tool needs beside its rules: an address, a policy rule that
-selects by mark, and the route that makes a table deliver locally. It starts no process, needs no
-iproute2 in the image and decides nothing: what is ours, and what to do about it, is the plan's.
+This module asks the kernel itself, in the network namespace of the calling process, what the commands
+`ip address`, `ip rule` and `ip route show table` would show. It makes and removes the few things that the
+tool needs besides its rules: an address, a policy rule that selects by mark, and the route that makes a
+table deliver locally. It starts no process, needs no iproute2 in the image and decides nothing:
+kernel/routing.py tells what is owned, and the plan what to do about it.
 
-Whatever is added is the same, to the letter of `ip -details … show`, as what iproute2 makes.
-Removal takes exactly what was asked for: where the kernel would take something else that matches
-too, it is refused.
+Added objects are identical, in the output of `ip -details … show`, to those that iproute2 makes.
+Removal removes exactly the given object: if the kernel would remove another one that matches too,
+it is refused.
 
 Every function opens one socket for one request and closes it; nothing is cached. `family` is
 "ipv4" or "ipv6" everywhere (another string is a KeyError), marks, masks and table numbers are
-unsigned 32-bit numbers (a number that does not fit is a struct.error): both come checked out of
-the configuration. Whatever the machine refuses is a NetlinkError.
+unsigned 32-bit numbers (a number that does not fit is a struct.error): the configuration has checked
+both. What the kernel refuses is a NetlinkError.
 
 Layouts and numbers are those of netlink(7), rtnetlink(7) and the kernel's headers
 linux/netlink.h, rtnetlink.h, if_addr.h and fib_rules.h.
@@ -90,9 +90,9 @@ _ADDRESS_HEADER = struct.Struct("=BBBBI")
 #: struct fib_rule_hdr has the same layout: …, table, two reserved bytes, action, flags.
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 
-#: The attributes that the kernel shows of a rule, or route, that has nothing but the plain parts.
-#: Any other, also one that a later kernel will invent, makes the rule or route somebody else's. (A
-#: destination or source is an attribute too, so the lengths of the header need no look.)
+#: The attributes that the kernel shows of a rule, or route, that has only the plain parts. Any other,
+#: also one of a later kernel, makes the rule or route foreign. (A destination or source is an attribute
+#: too, so the lengths in the header need not be checked.)
 _PLAIN_RULE = {_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL}
 _PLAIN_ROUTE = {_RTA_OIF, _RTA_PRIORITY, _RTA_CACHEINFO, _RTA_TABLE, _RTA_PREF}
 
@@ -115,8 +115,8 @@ class PolicyRule(Record):
     """A policy rule, as `ip rule` shows it: packets whose mark, under `mask`, is `mark` use `table`.
 
     A rule that does not look at marks has `mark` 0 and `mask` 0. Rules with a lower `priority`
-    number are asked first. `plain` is True when there is nothing else to the rule: it looks a
-    table up, has no further selector, option or flag, and names no originator (`protocol`).
+    number are asked first. `plain` is True if the rule has nothing else: it looks up a table, has no
+    further selector, option or flag, and names no originator (`protocol`).
     """
 
     family: str
@@ -133,7 +133,7 @@ class Route(Record):
     `kind` is the rtm_type of rtnetlink(7): 1 unicast, 2 local, 6 blackhole and so on.
     `destination` is an address in canonical text form with `prefix` bits, None for the default
     route. `interface` is None where the route has no single one (multipath, blackhole). `plain`
-    is True when the route is what `ip route add local default dev IF` makes and nothing more.
+    is True if the route is what `ip route add local default dev IF` makes and nothing more.
     """
 
     family: str
@@ -151,24 +151,24 @@ class Route(Record):
 def addresses() -> tuple[Address, ...]:
     """Return every address of every interface, IPv4 before IPv6, each in the kernel's order.
 
-    Where IPv6 is off there are simply no IPv6 addresses. Needs no privilege.
+    Where IPv6 is off there are no IPv6 addresses. Needs no privilege.
     Like `ip address show`; RTM_GETADDR in rtnetlink(7). Raises NetlinkError.
     """
     family_of = {number: family for family, number in ADDRESS_FAMILIES.items()}
     names: dict[int, str | None] = {}
     found = []
-    # For "all families" the kernel goes through them by number, which puts IPv4 first.
+    # For all families the kernel goes through them by number, so IPv4 comes first.
     for payload in dump("list addresses", NETLINK_ROUTE, _RTM_GETADDR, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0)):
         number, prefix, _, _, index = _ADDRESS_HEADER.unpack_from(payload)
         if number not in family_of:
             continue
         attributes = parse_attributes(payload[_ADDRESS_HEADER.size :])
-        # On a point-to-point link IFA_ADDRESS is the other end's.
+        # On a point-to-point link IFA_ADDRESS is that of the other end.
         own = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
         if index not in names:
             names[index] = _interface_name(index)
         name = names[index]
-        if name is not None:  # else the interface went away meanwhile, and its addresses with it
+        if name is not None:  # else the interface was removed meanwhile, and its addresses with it
             found.append(Address(family_of[number], socket.inet_ntop(number, own), prefix, name, index))
     return tuple(found)
 
@@ -188,7 +188,7 @@ def add_address(family: str, address: str, prefix: int, interface: str, *, nodad
 
 
 def delete_address(family: str, address: str, prefix: int, interface: str) -> None:
-    """Take an address, with just this prefix length, from an interface.
+    """Remove an address, with exactly this prefix length, from an interface.
 
     Like `ip address delete ADDRESS/PREFIX dev INTERFACE`; ip-address(8). Raises NetlinkError:
     EADDRNOTAVAIL if the interface has no such address, otherwise as add_address().
@@ -235,8 +235,8 @@ def policy_rules(family: str) -> tuple[PolicyRule, ...]:
 def add_policy_rule(family: str, mark: int, table: int) -> None:
     """Let packets that carry exactly `mark` use routing table `table`.
 
-    The kernel chooses the priority: just before the first rule that has one. Beware: as that makes
-    every rule a different one, asking twice gives two rules and no EEXIST; look first. A mark of
+    The kernel chooses the priority: just before the first rule that has one. So every rule is a different
+    one, and adding it twice gives two rules and no EEXIST; look first. A mark of
     0 makes a rule for all packets. Like `ip [-6] rule add fwmark MARK lookup TABLE`; ip-rule(8).
     Raises NetlinkError: EPERM without CAP_NET_ADMIN, EAFNOSUPPORT if the kernel does not have the
     family.
@@ -248,7 +248,7 @@ def add_policy_rule(family: str, mark: int, table: int) -> None:
 
 
 def delete_policy_rule(rule: PolicyRule) -> None:
-    """Remove a plain policy rule (ValueError if it is not plain), found by all that it consists of.
+    """Remove a plain policy rule (ValueError if it is not plain), found by all of its parts.
 
     Like `ip [-6] rule delete fwmark MARK/MASK lookup TABLE priority PRIORITY`; ip-rule(8).
     Raises NetlinkError: ENOENT if there is no such rule, ENOTUNIQ if the kernel would remove
@@ -258,7 +258,7 @@ def delete_policy_rule(rule: PolicyRule) -> None:
         raise ValueError(f"the kernel cannot be told to delete only this rule: {rule}")
     text = f"fwmark {rule.mark:#x}/{rule.mask:#x} lookup {rule.table} priority {rule.priority}"
     operation = f"delete {rule.family} policy rule {text}"
-    # What is absent from a request, or zero, the kernel does not compare.
+    # The kernel does not compare what is absent from a request, or zero.
     matching = [
         other
         for other in policy_rules(rule.family)
@@ -358,7 +358,7 @@ def route_to(family: str, address: str) -> str | None:
     try:
         answers = ask("find the route", NETLINK_ROUTE, _RTM_GETROUTE, payload)
     except NetlinkError as error:
-        # What blackhole, prohibit and throw routes and the lack of any mean (ip-route(8)).
+        # The errors for blackhole, prohibit and throw routes, and for no route at all (ip-route(8)).
         if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EAGAIN):
             return None
         raise
@@ -371,7 +371,7 @@ def route_to(family: str, address: str) -> str | None:
 
 
 def _local_default_payload(operation: str, family: str, table: int) -> bytes:
-    scope = _RT_SCOPE_HOST if family == "ipv4" else _RT_SCOPE_UNIVERSE  # IPv6 knows no other
+    scope = _RT_SCOPE_HOST if family == "ipv4" else _RT_SCOPE_UNIVERSE  # IPv6 has no other
     return (
         _ROUTE_HEADER.pack(ADDRESS_FAMILIES[family], 0, 0, 0, 0, _RTPROT_BOOT, scope, RTN_LOCAL, 0)
         + pack_u32(_RTA_TABLE, table)
@@ -388,7 +388,7 @@ def _route(family: str, payload: bytes) -> Route:
         and attributes.keys() <= _PLAIN_ROUTE
         and read_u32(attributes, _RTA_PRIORITY) == _DEFAULT_METRIC[family]
         and not any(attributes.get(_RTA_PREF, b""))
-        and not any(cache_information[8:12])  # rta_expires: the route goes away by itself
+        and not any(cache_information[8:12])  # rta_expires: the route is removed by itself
     )
     return Route(
         family=family,
@@ -422,6 +422,6 @@ def _interface_index(operation: str, name: str) -> int:
 
 
 def _refuse_another(operation: str, wanted: Record, matching: Sequence[Record]) -> None:
-    """Raise ENOTUNIQ if the first that matches, the one that the kernel would delete, is another one."""
+    """Raise ENOTUNIQ if the first match, which the kernel would delete, is another object."""
     if matching and matching[0] != wanted:
         raise refusal(errno.ENOTUNIQ, operation, f"the kernel would delete {matching[0]}")

@@ -1,10 +1,10 @@
-"""iptc_loader: import of python-iptables what we use, without what makes its import slow or fragile.
+"""iptc_loader: import the part of python-iptables that is used, without what makes that slow or fragile.
 
-As it comes, `import iptc` looks for its libraries with ldconfig, gcc and ld, starts modprobe, and
+Unmodified, `import iptc` looks for its libraries with ldconfig, gcc and ld, starts modprobe, and
 needs distutils, which Python 3.12 no longer has. All of that is in its module iptc.util, which
 is replaced here before the import by three functions that ask the dynamic linker by soname. It also
-imports both families, a second interface above them, and what rules as objects and as text need: more
-than twice the time of all the rest, and we use none of it.
+imports both families, a second interface above them, and what rules as objects and as text need: none of
+that is used here, and it takes more than twice the time of all the rest.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def installed() -> bool:
 def load(family: Family) -> type:
     """Return python-iptables' class of the tables of a family, `Table` or `Table6`.
 
-    Raises LibiptcMissing. Only for a process that does nothing but write with it: what iptc uses for rules
-    as objects and as text, which we do not, is not there (see _stand_ins).
+    Raises LibiptcMissing. Only for a process that does nothing but write with it: what iptc needs for rules
+    as objects and as text is missing (see _stand_ins).
     """
     had_libdir = os.environ.get("XTABLES_LIBDIR")
-    # Without the variable iptc runs ldconfig to find the extensions, of which we load none.
+    # Without the variable iptc runs ldconfig to find the extensions, none of which is loaded here.
     os.environ.setdefault("XTABLES_LIBDIR", "/usr/lib/xtables")
     lent: dict[str, ModuleType] = {}
     try:
@@ -58,7 +58,7 @@ def load(family: Family) -> type:
         for name in lent:
             del sys.modules[name]
         if had_libdir is None:
-            del os.environ["XTABLES_LIBDIR"]  # children such as iptables-restore know better
+            del os.environ["XTABLES_LIBDIR"]  # children such as iptables-restore have a better default
 
 
 def _table_class(family: Family) -> type:
@@ -70,11 +70,11 @@ def _table_class(family: Family) -> type:
 
 
 def _package() -> dict[str, ModuleType]:
-    """Return the package without its __init__, which imports both families and more, and our iptc.util."""
+    """Return the package without its __init__, which imports both families and more, and a new iptc.util."""
     package = _module("iptc")
     package.__path__ = _found("iptc").submodule_search_locations or []
     if not os.path.exists(_found("iptc.ip4tc", package.__path__).cached or ""):
-        # Its sources have invalid escapes, which Python 3.12 and later warn of when it compiles them.
+        # Its sources have invalid escapes, about which Python 3.12 and later warn when compiling them.
         import warnings
 
         warnings.simplefilter("ignore")
@@ -82,10 +82,10 @@ def _package() -> dict[str, ModuleType]:
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    """Return what iptc finds instead of standard modules that are slow to import.
+    """Return stand-ins for standard modules that are slow to import.
 
-    Most of them it needs for rules as objects and as text, and before there is one it only compiles a pattern
-    and makes empty caches. Of `socket` it uses what is written in C.
+    iptc needs most of them for rules as objects and as text; until there is one, it only compiles a pattern
+    and makes empty caches. Of `socket` it uses the part that is written in C.
     """
     return {
         "re": _module("re", compile=str),
@@ -123,6 +123,6 @@ def _util() -> ModuleType:
         return ctypes.CDLL(None, mode=ctypes.RTLD_GLOBAL)
 
     def load_kernel(name: str, exc_if_failed: bool = False) -> None:
-        """Do nothing: the kernel loads what it needs when it may."""
+        """Do nothing: the kernel loads the modules that it needs."""
 
     return _module("iptc.util", find_library=find_library, find_libc=find_libc, load_kernel=load_kernel)

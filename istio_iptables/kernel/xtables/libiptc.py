@@ -1,9 +1,9 @@
 """libiptc: the legacy tables, written through python-iptables and the kernel's own replace operation.
 
 For writing each family has a process of its own, forked before the library is loaded: IPv4 and IPv6 cannot
-share one, and the C library may end the process it is in. That process holds a table from opening it to
+share one, and the C library may end the process that it is in. That process holds a table from opening it to
 committing the edit; the caller holds the xtables lock from before reading, as libiptc takes none. Reading
-needs neither the process nor the library (legacy_tables.py).
+needs neither the process nor the library (read_tables.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import struct
 
 from ...change.actions import IPTABLES_LEGACY
 from ...errors import KernelError
+from ...formats import IPTABLES
 from ...rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ...rules.model import TABLES, Chain, Table
 from ..iptables_command import IptablesCommand
-from ..proc import existing_legacy_tables
+from ..proc import existing_legacy_tables, run_as_root
 from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
@@ -45,11 +46,10 @@ class Libiptc:
 
     def _worker(self, family: Family) -> _Worker:
         if family in self._workers and not self._workers[family].alive:
-            self._workers.pop(family).hang_up()  # it died: what is left to do needs another
+            self._workers.pop(family).hang_up()  # it died: the remaining actions need another
         if family not in self._workers:
-            with (
-                SignalsDeferred()
-            ):  # else Ctrl-C could leave a process that nobody knows and that has the pipes of others
+            # Else Ctrl-C could leave a process that is not in the table and has the pipes of others.
+            with SignalsDeferred():
                 self._workers[family] = _Worker(family)
         return self._workers[family]
 
@@ -67,22 +67,22 @@ class Libiptc:
         return tuple(tables)
 
     def require(self) -> None:
-        """Raise nothing: what is missing is said when the library is loaded, by `refusal`."""
+        """Do nothing: `refusal` loads the library and raises an error that names what is missing."""
 
     def holds_other_rules(self) -> bool:
         """Tell whether a table that this tool does not read has rules, as far as the command can tell."""
         return IptablesCommand(IPTABLES_LEGACY).holds_other_rules()
 
     def lacks_nat(self) -> bool:
-        """Tell whether the kernel has no nat table. This makes it if it has: ask just before writing."""
-        self._worker("ipv4").call("ready")  # a table that cannot be written is not to be made
+        """Tell whether the kernel has no nat table. This makes the table: call it just before writing."""
+        self._worker("ipv4").call("ready")  # make no table that cannot be written
         try:
             return not read_tables.exists("ipv4", "nat")
         except OSError as error:
             raise explain("ipv4", "open the table nat", error.errno or errno.EIO) from error
 
     def refusal(self, edit: TableEdit) -> str:
-        """Return nothing: a rule takes as many matches as fit in 64 KiB.
+        """Return an empty text: a rule takes as many matches as fit in 64 KiB.
 
         Raises KernelError if the library cannot be loaded.
         """
@@ -101,7 +101,7 @@ class Libiptc:
         worker.call("edit", edit.table, operations)
 
     def close(self) -> None:
-        """End the processes: all pipes first, since a later process has copies of the earlier ones'."""
+        """End the processes. First close all pipes, since later processes have copies of earlier ones."""
         for worker in self._workers.values():
             worker.hang_up()
         for worker in self._workers.values():
@@ -156,7 +156,7 @@ class _Worker:
             os.close(self._requests)
             os.close(self._answers)
             try:
-                ignore()  # they may go to all processes of a group; the parent decides
+                ignore()  # a signal may be sent to the whole process group; the parent decides
                 _serve(family, requests_read, answers_write)
             finally:
                 os._exit(0)
@@ -176,7 +176,7 @@ class _Worker:
         except (EOFError, BrokenPipeError):
             raise KernelError(
                 f"libiptc ended its process ({self._family}, exit status {self.wait()})",
-                "run as root with the capabilities NET_ADMIN and NET_RAW",
+                run_as_root("NET_ADMIN", "NET_RAW"),
             ) from None
         if outcome == _MISSING:
             raise KernelError(
@@ -189,12 +189,12 @@ class _Worker:
         return value
 
     def hang_up(self) -> None:
-        """Close the pipes, at which the process stops."""
+        """Close the pipes, which makes the process end."""
         os.close(self._requests)
         os.close(self._answers)
 
     def wait(self) -> int:
-        """Wait for the process's end and return its exit status, 0 if that was known already."""
+        """Wait for the end of the process and return its exit status, 0 if it has been waited for."""
         if not self._pid:
             return 0
         _, status = os.waitpid(self._pid, 0)
@@ -241,7 +241,7 @@ def _serve(family: Family, requests: int, answers: int) -> None:
             answer = _MISSING, str(error)
         except _Refused as refused:
             answer = _REFUSED, (refused.operation, refused.number)
-        except Exception as error:  # the parent reports it; here nobody would
+        except Exception as error:  # reported by the parent; here it would be lost
             answer = _REFUSED, (f"{' '.join(map(str, request[:2]))} ({error!r})", errno.EIO)
         _send(answers, answer)
 
@@ -267,10 +267,10 @@ class _Tables:
         return int(self._errno_location()[0])
 
     def ready(self) -> None:
-        """Say that the library is loaded."""
+        """Do nothing: an answer shows that the library is loaded."""
 
     def _open(self, name: str) -> Any:
-        """Return the table as it is now. autocommit is off: it hides what the kernel says."""
+        """Return the table as it is now. autocommit is off: it hides errors of the kernel."""
         try:
             table = self._class(name, autocommit=False)
             table.refresh()
@@ -295,15 +295,14 @@ class _Tables:
 
 
 def explain(family: Family, operation: str, number: int) -> KernelError:
-    """Return what a failure of libiptc means to an operator, by its errno."""
-    tables = "iptables" if family == "ipv4" else "ip6tables"
+    """Return the error for a failure of libiptc, with the remedy that its errno suggests."""
     cause = f"libiptc ({family}) could not {operation}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
-        remedy = "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"
+        remedy = run_as_root("NET_ADMIN", "NET_RAW")
     elif number in (errno.ENOENT, errno.ENOPROTOOPT):
         remedy = (
-            f"the kernel lacks legacy {tables} or this table or match: load its module on the node "
-            f"({'ip' if family == 'ipv4' else 'ip6'}table_nat, xt_REDIRECT, xt_owner, ...), "
+            f"the kernel lacks legacy {IPTABLES[family]} or this table or match: load its module on the node "
+            f"({IPTABLES[family].removesuffix('s')}_nat, xt_REDIRECT, xt_owner, ...), "
             "or use --force-iptables-binary nft"
         )
     elif number == errno.EAGAIN:

@@ -1,8 +1,8 @@
-"""legacy_tables: read legacy tables from the kernel itself, by getsockopt(2).
+"""read_tables: read legacy tables from the kernel itself, by getsockopt(2).
 
-It gives what libiptc's own reading gives, chain by chain and byte by byte, without loading libiptc, which
-takes longer than the rest of a run: a run that has nothing to write need not load it. Layouts and numbers are
-those of linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h and linux/netfilter/x_tables.h.
+The result is the same as that of libiptc, chain by chain and byte by byte. Loading libiptc takes longer than
+the rest of a run, so a run that has nothing to write does not load it. Layouts and numbers are those of
+linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h and linux/netfilter/x_tables.h.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import struct
 
 from ...startup.c_modules import socket
+from ..netlink.messages import ADDRESS_FAMILIES
 from .entries.layout import HEADER, LAYOUTS
 
 TYPE_CHECKING = False
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     #: A chain's name, and each of its rules: the entry's bytes and what libiptc calls its target.
     Chain: TypeAlias = tuple[str, list[tuple[bytes, str]]]
 
-#: The address family of the socket and the level of its options.
-_SOCKETS = {"ipv4": (2, 0), "ipv6": (10, 41)}  # AF_INET, SOL_IP; AF_INET6, SOL_IPV6
+#: The level of the options of a socket: SOL_IP, SOL_IPV6.
+_LEVELS = {"ipv4": 0, "ipv6": 41}
 _RAW, _IPPROTO_RAW = 3, 255
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO and so on
 
@@ -42,7 +43,7 @@ _ATTEMPTS = 20
 
 
 def exists(family: Family, name: TableName) -> bool:
-    """Tell whether the kernel has a table. This makes the table if it has. Raises OSError."""
+    """Tell whether the kernel has a table, and make the table if so. Raises OSError."""
     with _Socket(family) as kernel:
         try:
             kernel.info(name)
@@ -61,24 +62,24 @@ def read(family: Family, name: TableName) -> list[Chain]:
             try:
                 entries = kernel.entries(name, info[-1])
             except OSError as error:
-                if error.errno != errno.EAGAIN:  # the size is another one by now
+                if error.errno != errno.EAGAIN:  # the size has changed
                     raise
             else:
-                if kernel.info(name) == info:  # else chains may begin elsewhere by now
+                if kernel.info(name) == info:  # else the chains may have moved
                     return _chains(entries, info, family)
     raise OSError(errno.EAGAIN, "the table keeps changing")
 
 
 class _Socket:
-    """A raw socket, whose options are how the kernel is asked."""
+    """A raw socket, whose options read the tables."""
 
     def __init__(self, family: Family) -> None:
         import ctypes
 
         self._ctypes = ctypes
         self._getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
-        number, self._level = _SOCKETS[family]
-        self._socket = socket.socket(number, _RAW, _IPPROTO_RAW)
+        self._level = _LEVELS[family]
+        self._socket = socket.socket(ADDRESS_FAMILIES[family], _RAW, _IPPROTO_RAW)
 
     def __enter__(self) -> _Socket:
         return self
@@ -87,7 +88,7 @@ class _Socket:
         self._socket.close()
 
     def info(self, name: str) -> tuple[int, ...]:
-        """Return what struct ipt_getinfo says, the name apart."""
+        """Return struct ipt_getinfo without the name."""
         return _INFO.unpack(self._ask(_GET_INFO, name.encode().ljust(_INFO.size, b"\0")))[1:]
 
     def entries(self, name: str, size: int) -> bytes:
@@ -95,7 +96,7 @@ class _Socket:
         return self._ask(_GET_ENTRIES, _ENTRIES.pack(name.encode(), size) + bytes(size))[_ENTRIES.size :]
 
     def _ask(self, option: int, request: bytes) -> bytes:
-        """Let the kernel read a structure and overwrite it. (Python's own getsockopt cannot hand one in.)"""
+        """Let the kernel read a structure and overwrite it. (Python's own getsockopt cannot pass one in.)"""
         ctypes = self._ctypes
         buffer = ctypes.create_string_buffer(request, len(request))
         length = ctypes.c_uint32(len(request))
@@ -109,8 +110,9 @@ class _Socket:
 def _chains(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
     """Split a table into chains.
 
-    A user's chain begins with an entry that is no rule but holds its name, a built-in one where its hook
-    enters. The last entry of every chain is its policy and no rule either; that of the table is nobody's.
+    A user-defined chain begins with an entry that is no rule but holds its name; a built-in chain begins at
+    the entry point of its hook. The last entry of every chain is its policy and no rule either. The last
+    entry of the table belongs to no chain.
     """
     in_use, hooks = info[0], info[1:6]
     entered_at = {hooks[number]: name.encode() for number, name in enumerate(_HOOKS) if in_use >> number & 1}
@@ -129,7 +131,7 @@ def _chains(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
             starts[entry.at] = builtin[-1][0]
             rules = builtin[-1][1]
         rules.append(entry)
-    others.sort(key=lambda chain: chain[0])  # libiptc sorts what another program did not
+    others.sort(key=lambda chain: chain[0])  # libiptc sorts them even if another program did not
     return [
         (_decoded(name), [(rule.data, _decoded(rule.target_name(starts))) for rule in rules[:-1]])
         for name, rules in (*builtin, *others)
@@ -158,7 +160,7 @@ class _Entry:
         (verdict,) = struct.unpack_from("=i", self.payload)
         if verdict < 0:
             return _VERDICTS.get(verdict, b"")
-        if verdict == self.at + len(self.data):  # on to the next rule: a rule that only counts
+        if verdict == self.at + len(self.data):  # to the next rule: the rule only counts
             return b""
         return starts[max(start for start in starts if start <= verdict)]
 

@@ -1,6 +1,6 @@
-"""tables: nftables' tables, chains and hooks, and the matches that iptables does not have.
+"""model: nftables' tables, chains and hooks, and the matches that iptables does not have.
 
-Rules are those of ruleset.py: matches, a target, a reason. Where nftables says the same as iptables the
+Rules are those of rules/model.py: matches, a target, a reason. Where nftables means the same as iptables the
 match or target is the same, too; matches of addresses, ports and owners take sets here. Names are
 those of nft(8).
 """
@@ -38,7 +38,7 @@ class Addresses(Match):
 
 
 class Ports(Match):
-    """tcp dport and its like: one of these ports of that transport protocol, which it implies."""
+    """tcp dport, udp sport and so on: one of these ports of that transport protocol, which it implies."""
 
     direction: Direction
     protocol: Protocol
@@ -72,11 +72,12 @@ def set_of(match: Listing) -> tuple[str, Ranges]:
 
 
 def set_name(match: Listing) -> str:
-    """Return the name of the set that a match needs, nothing if its values can stand in the rule.
+    """Return the name of the set that a match needs, an empty text if its values can be written in the rule.
 
-    Intervals need a set that was there before the rule is: a packet that meets the rule while the transaction
-    that makes both comes into force may miss what is in it (seen with Linux 6.18; sets of single values have
-    no such gap). The name tells the content, so a set whose content stays the same stays itself.
+    Intervals need a set that exists before the rule does. If one transaction makes both, a packet that meets
+    the rule while the transaction takes effect may miss elements of the set (seen with Linux 6.18; sets of
+    single values have no such gap). The name is made from the content, so a set with the same content is
+    kept.
     """
     kind, ranges = set_of(match)
     if len(ranges) == 1 or all(first == last for first, last in ranges):
@@ -95,9 +96,9 @@ _SET_NAMES = {
 
 
 class FamilyTProxy(TProxy):
-    """tproxy ip to :port, tproxy ip6 to :port; the mark is set and the packet accepted if somebody listens.
+    """tproxy ip to :port, tproxy ip6 to :port; if a socket listens, the mark is set and the packet accepted.
 
-    nft wants the family to be said where a rule is for one family.
+    nft requires the family where a rule is for one family.
     """
 
     family: Family
@@ -124,9 +125,9 @@ class NativeTable(Record):
     """A table of family inet.
 
     `extras` names what this tool never makes (maps, flags, sets with other names, ...). If a table that was
-    read has anything of that kind, `text` is what nft printed of it: that is how it can be made again.
-    `unused` are sets of ours that no rule uses, which a run that was killed leaves: they are no difference,
-    and go with the next edit.
+    read has anything of that kind, `text` is what nft printed about it, from which it can be made again.
+    `unused` are owned sets that no rule uses, left by a run that was killed: they are no difference, and the
+    next edit deletes them.
     """
 
     name: str
@@ -136,12 +137,12 @@ class NativeTable(Record):
     unused: tuple[str, ...] = ()
 
     def _key(self) -> tuple[object, ...]:
-        # Chains are called by name: their order is of no account.
+        # Chains are called by name: their order does not matter.
         return (self.name, frozenset(self.chains), self.extras)
 
     @property
     def is_left_over(self) -> bool:
-        """True if there is nothing in it but unused sets of ours: a run was killed before it made rules."""
+        """True if it has nothing but unused owned sets: a run was killed before it made rules."""
         return bool(self.unused) and not self.chains and not self.extras
 
     def set_names(self) -> frozenset[str]:

@@ -1,47 +1,25 @@
-"""translation: a Ruleset as nftables tables, with the same verdict for every packet of a family that is on.
+"""translate: a Ruleset as nftables tables, with the same verdict for every packet of a family that is on.
 
-What differs between the two, and what is done about it:
+Differences between iptables and nftables, and what is done about them:
 
-- A table of family inet sees both families. Rules that are the same for both stand once; others, and the
+- A table of family inet sees both families. Rules that are the same for both appear once; others, and the
   rules of base chains if only one family is on, match the family.
 - Lists become sets (see lists.py).
 - The owner match of iptables, negated, holds for packets that belong to no socket (xt_owner.c); `meta skuid
   !=` does not (nft_meta.c). A negated owner is therefore never written: see the end of this file.
-- TPROXY drops a packet that no socket waits for (xt_TPROXY.c); tproxy goes on to the next rule
-  (nft_tproxy.c), so one that drops is put behind it.
+- TPROXY drops a packet if no socket listens (xt_TPROXY.c); tproxy goes on to the next rule
+  (nft_tproxy.c), so it is followed by a rule that drops.
 """
 
 from __future__ import annotations
 
+from .. import model
 from ..edit import common_subsequence
 from ..istio import NATIVE_TABLES, TAG
 from ..lists import join, union
-from ..model import (
-    DROP,
-    FAMILIES,
-    RETURN,
-    TABLES,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    Destination,
-    DestinationPort,
-    DestinationPorts,
-    GidOwner,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    PortRange,
-    Rule,
-    Source,
-    SourcePort,
-    TProxy,
-    Transport,
-    UidOwner,
-    Verdict,
-)
-from .model import Addresses, FamilyTProxy, Hook, NativeChain, NativeTable, NfProto, Owners, Ports
+from ..model import PortRange, Rule
+from . import model as nftables
+from .model import Hook, NativeChain, NativeTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +47,7 @@ _LONGEST_COMMENT = 127
 
 def translate(ruleset: Ruleset) -> tuple[NativeTable, ...]:
     """Return the tables that mean the same as a Ruleset; those without a rule are left out."""
-    tables = [NativeTable(NATIVE_TABLES[name], _chains(ruleset, name)) for name in TABLES]
+    tables = [NativeTable(NATIVE_TABLES[name], _chains(ruleset, name)) for name in model.TABLES]
     return tuple(table for table in tables if table.chains)
 
 
@@ -83,8 +61,8 @@ def _chains(ruleset: Ruleset, table: TableName) -> tuple[NativeChain, ...]:
         lists = [
             (family, _native_rules(of_family[family].chain(name).in_order, family)) for family in families
         ]
-        # What a chain without a hook sees has passed a base chain, and so belongs to a family that is on.
-        rules = _both_families(lists, FAMILIES if hook else families)
+        # A packet in a chain without a hook has passed a base chain, and so belongs to a family that is on.
+        rules = _both_families(lists, model.FAMILIES if hook else families)
         chains += _without_negated_owners(NativeChain(chain_name(name), hook, rules))
     return tuple(chains)
 
@@ -102,7 +80,7 @@ def _both_families(
 ) -> tuple[Rule, ...]:
     """Merge the rules of the families that are on into one list, each family's order kept.
 
-    `seen` are the families whose packets come to the chain.
+    `seen` are the families whose packets reach the chain.
     """
     if len(lists) == 1:
         [(family, rules)] = lists
@@ -119,10 +97,10 @@ def _both_families(
 
 
 def _only(rule: Rule, family: Family) -> Rule:
-    """Return the rule for packets of one family; a match of addresses says so by itself."""
-    if any(isinstance(match, Addresses) for match in rule.matches):
+    """Return the rule for packets of one family; a match of addresses implies the family."""
+    if any(isinstance(match, nftables.Addresses) for match in rule.matches):
         return rule
-    return rule.replace(matches=(NfProto(family), *rule.matches))
+    return rule.replace(matches=(nftables.NfProto(family), *rule.matches))
 
 
 # --- rules ------------------------------------------------------------------------------------
@@ -132,61 +110,70 @@ def _native_rules(rules: Sequence[Rule], family: Family) -> list[Rule]:
     native: list[Rule] = []
     for rule in join(rules, _JOINS):
         target = rule.target
-        if isinstance(target, Jump):
-            target = Jump(chain_name(target.chain), target.goto)
-        if isinstance(target, TProxy):
-            target = FamilyTProxy(target.port, target.mark, family)
+        if isinstance(target, model.Jump):
+            target = model.Jump(chain_name(target.chain), target.goto)
+        if isinstance(target, model.TProxy):
+            target = nftables.FamilyTProxy(target.port, target.mark, family)
         native.append(Rule(_native_matches(rule.matches, family), target, rule.reason))
-        if isinstance(target, TProxy):
+        if isinstance(target, model.TProxy):
             native.append(_drop_after(native[-1]))
     return _without_needless_owners(native)
 
 
 def _drop_after(rule: Rule) -> Rule:
-    """Return the rule that drops what a rule with tproxy has left."""
+    """Return the rule that drops what a rule with tproxy has not taken."""
     reason = "nobody listens there: not past the proxy"
-    matches = tuple(Comment(reason) if isinstance(match, Comment) else match for match in rule.matches)
-    return Rule(matches, DROP, reason)
+    matches = tuple(
+        model.Comment(reason) if isinstance(match, model.Comment) else match for match in rule.matches
+    )
+    return Rule(matches, model.DROP, reason)
 
 
 def _native_matches(matches: Sequence[Match], family: Family) -> tuple[Match, ...]:
     """Return the matches of a rule in nftables' terms."""
-    protocol: Protocol = next((match.protocol for match in matches if isinstance(match, Transport)), "tcp")
+    protocol: Protocol = next(
+        (match.protocol for match in matches if isinstance(match, model.Transport)), "tcp"
+    )
     native: list[Match] = []
     for match in matches:
         found = _NATIVE_MATCH[type(match)](match, family, protocol)
         last = native[-1] if native else None
-        if isinstance(found, Owners) and isinstance(last, Owners) and found.negated and last.negated:
+        if (
+            isinstance(found, nftables.Owners)
+            and isinstance(last, nftables.Owners)
+            and found.negated
+            and last.negated
+        ):
             native[-1] = last.replace(ids=union((*last.ids, *found.ids)))  # none of them
         elif found is not None:
             native.append(found)
-    if any(isinstance(match, Ports) for match in native):
-        native = [match for match in native if not isinstance(match, Transport)]
+    if any(isinstance(match, nftables.Ports) for match in native):
+        native = [match for match in native if not isinstance(match, model.Transport)]
     return tuple(native)
 
 
-def _networks(direction: Direction) -> Callable[[Sequence[Source | Destination]], list[Match]]:
-    def joined(members: Sequence[Source | Destination]) -> list[Match]:
+def _cidrs(direction: Direction) -> Callable[[Sequence[model.Source | model.Destination]], list[Match]]:
+    def joined(members: Sequence[model.Source | model.Destination]) -> list[Match]:
         ranges = union((member.cidr.address, member.cidr.last) for member in members)
-        return [Addresses(direction, members[0].cidr.family, ranges)]
+        return [nftables.Addresses(direction, members[0].cidr.family, ranges)]
 
     return joined
 
 
-def _ports(members: Sequence[DestinationPort]) -> list[Match]:
+def _ports(members: Sequence[model.DestinationPort]) -> list[Match]:
     ranges = union((member.ports.first, member.ports.last) for member in members)
-    return [DestinationPorts(tuple(PortRange(*both) for both in ranges))]
+    return [model.DestinationPorts(tuple(PortRange(*both) for both in ranges))]
 
 
-def _groups(members: Sequence[GidOwner]) -> list[Match]:
-    return [Owners("group", union((member.gid, member.gid) for member in members))]
+def _groups(members: Sequence[model.GidOwner]) -> list[Match]:
+    return [nftables.Owners("group", union((member.gid, member.gid) for member in members))]
 
 
 _JOINS: Mapping[type[Match], Join] = {
-    Source: _networks("source"),
-    Destination: _networks("destination"),
-    DestinationPort: _ports,
-    GidOwner: _groups,
+    model.Source: _cidrs("source"),
+    model.Destination: _cidrs("destination"),
+    model.DestinationPort: _ports,
+    model.GidOwner: _groups,
 }
 
 
@@ -194,48 +181,57 @@ def _as_it_is(match: Match, _family: Family, _protocol: Protocol) -> Match:
     return match
 
 
-def _network(direction: Direction) -> Callable[[Any, Family, Protocol], Match]:
-    def native(match: Source | Destination, family: Family, _: Protocol) -> Match:
-        network = match.cidr
-        return Addresses(direction, family, ((network.address, network.last),), match.negated)
+def _cidr(direction: Direction) -> Callable[[Any, Family, Protocol], Match]:
+    def native(match: model.Source | model.Destination, family: Family, _: Protocol) -> Match:
+        cidr = match.cidr
+        return nftables.Addresses(direction, family, ((cidr.address, cidr.last),), match.negated)
 
     return native
 
 
 def _port(direction: Direction) -> Callable[[Any, Family, Protocol], Match]:
-    def native(match: SourcePort | DestinationPort, _: Family, protocol: Protocol) -> Match:
-        return Ports(direction, protocol, ((match.ports.first, match.ports.last),), match.negated)
+    def native(match: model.SourcePort | model.DestinationPort, _: Family, protocol: Protocol) -> Match:
+        return nftables.Ports(direction, protocol, ((match.ports.first, match.ports.last),), match.negated)
 
     return native
 
 
-def _several_ports(match: DestinationPorts, _: Family, protocol: Protocol) -> Match:
+def _several_ports(match: model.DestinationPorts, _: Family, protocol: Protocol) -> Match:
     ranges = union((ports.first, ports.last) for ports in match.ports)
-    return Ports("destination", protocol, ranges, match.negated)
+    return nftables.Ports("destination", protocol, ranges, match.negated)
 
 
-def _comment(match: Comment, _family: Family, _protocol: Protocol) -> Match | None:
-    """Return the comment without the tag, which a table of ours does not need, as far as it fits.
+def _comment(match: model.Comment, _family: Family, _protocol: Protocol) -> Match | None:
+    """Return the comment without the tag, which an owned table does not need, as far as it fits.
 
-    Without double quotes: nft has no way to write one.
+    Double quotes become single ones: nft has no way to write them.
     """
     written = match.text.removeprefix(TAG).removeprefix(": ").replace('"', "'")
     text = written.encode()[:_LONGEST_COMMENT]
-    return Comment(text.decode(errors="ignore")) if text else None
+    return model.Comment(text.decode(errors="ignore")) if text else None
 
 
-#: How nftables has each kind of match that the policy writes.
+#: The nftables form of each kind of match that the policy writes.
 _NATIVE_MATCH: Mapping[type[Match], Callable[[Any, Family, Protocol], Match | None]] = {
-    Source: _network("source"),
-    Destination: _network("destination"),
-    SourcePort: _port("source"),
-    DestinationPort: _port("destination"),
-    DestinationPorts: _several_ports,
-    UidOwner: lambda match, _, __: Owners("user", ((match.uid, match.uid),), match.negated),
-    GidOwner: lambda match, _, __: Owners("group", ((match.gid, match.gid),), match.negated),
-    Comment: _comment,
+    model.Source: _cidr("source"),
+    model.Destination: _cidr("destination"),
+    model.SourcePort: _port("source"),
+    model.DestinationPort: _port("destination"),
+    model.DestinationPorts: _several_ports,
+    model.UidOwner: lambda match, _, __: nftables.Owners("user", ((match.uid, match.uid),), match.negated),
+    model.GidOwner: lambda match, _, __: nftables.Owners("group", ((match.gid, match.gid),), match.negated),
+    model.Comment: _comment,
     **dict.fromkeys(
-        (Transport, InInterface, OutInterface, Mark, ConnectionMark, ConntrackState, Addresses, Owners),
+        (
+            model.Transport,
+            model.InInterface,
+            model.OutInterface,
+            model.Mark,
+            model.ConnectionMark,
+            model.ConntrackState,
+            nftables.Addresses,
+            nftables.Owners,
+        ),
         _as_it_is,
     ),
 }
@@ -260,17 +256,19 @@ def _without_needless_owners(rules: Sequence[Rule]) -> list[Rule]:
 
 def _does_the_rest(after: Rule, rule: Rule) -> bool:
     negated = _negated_owner(rule)
-    conditions = tuple(match for match in after.matches if not isinstance(match, Comment))
+    conditions = tuple(match for match in after.matches if not isinstance(match, model.Comment))
     return (
         negated is not None
         and conditions == (negated.replace(negated=False),)
         and after.target == rule.target
-        and isinstance(rule.target, Verdict)
+        and isinstance(rule.target, model.Verdict)
     )
 
 
-def _negated_owner(rule: Rule) -> Owners | None:
-    return next((match for match in rule.matches if isinstance(match, Owners) and match.negated), None)
+def _negated_owner(rule: Rule) -> nftables.Owners | None:
+    return next(
+        (match for match in rule.matches if isinstance(match, nftables.Owners) and match.negated), None
+    )
 
 
 def _without_negated_owners(chain: NativeChain) -> list[NativeChain]:
@@ -279,11 +277,11 @@ def _without_negated_owners(chain: NativeChain) -> list[NativeChain]:
         negated = _negated_owner(rule)
         if negated is None:
             continue
-        if rule.target != RETURN or rule.matches[:1] != (negated,) or chain.hook:
+        if rule.target != model.RETURN or rule.matches[:1] != (negated,) or chain.hook:
             raise ValueError(f"no way to write this for nftables: {rule}")
-        others = tuple(match for match in rule.matches[1:] if isinstance(match, Comment))
+        others = tuple(match for match in rule.matches[1:] if isinstance(match, model.Comment))
         name = f"{chain.name}-of-{negated.kind}s"
-        go_on = Rule((negated.replace(negated=False), *others), Jump(name, goto=True), rule.reason)
+        go_on = Rule((negated.replace(negated=False), *others), model.Jump(name, goto=True), rule.reason)
         rest = NativeChain(name, None, chain.rules[number + 1 :])
         return [chain.replace(rules=(*chain.rules[:number], go_on)), *_without_negated_owners(rest)]
     return [chain]

@@ -17,7 +17,7 @@ import time
 
 from ...errors import KernelError
 from ...kernel.netlink import routing
-from ...kernel.proc import capabilities, refusals_sent
+from ...kernel.proc import missing_capabilities, refusals_sent
 from ...settings.parsers import host_cidr
 from ..model import Identity, Listening, Observation, Probe, Skipped
 from ..plan import Situation
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ..model import Result
     from .dial import Dialled
 
-_CAP_SETGID, _CAP_SETUID = 6, 7
 _SO_ORIGINAL_DST = 80  # the same number in both families: linux/netfilter_ipv4.h, ip6_tables.h
 #: By family: the address that connections made here are redirected to, and those that also stand for it.
 _LOOPBACK = {"ipv4": ("127.0.0.1", ("127.0.0.1", "0.0.0.0", "::")), "ipv6": ("::1", ("::1", "::"))}
@@ -49,7 +48,6 @@ _RESET_ON_CLOSE = struct.pack("=ii", 1, 0)
 
 def situation() -> Situation:
     """Return what planning has to know about this process and its network namespace. Raises KernelError."""
-    held = capabilities()
     try:
         addresses = routing.addresses()
     except OSError as error:
@@ -57,7 +55,7 @@ def situation() -> Situation:
     networks = (host_cidr(address.address) for address in addresses)
     return Situation(
         Identity(os.geteuid(), os.getegid()),
-        bool(held >> _CAP_SETUID & 1 and held >> _CAP_SETGID & 1),
+        not missing_capabilities("SETUID", "SETGID"),
         tuple(
             network.replace(prefix=address.prefix)
             for network, address in zip(networks, addresses, strict=True)

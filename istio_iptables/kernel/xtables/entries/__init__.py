@@ -1,9 +1,9 @@
 """entries: a typed rule as the kernel's own structure (struct ipt_entry, ip6t_entry), and back.
 
-Pure functions over bytes. Building entries here, instead of through python-iptables' Rule and
-Match objects, is what keeps ten thousand rules fast and what keeps that library's traps out:
-interface masks and protocol flags are set as the kernel wants them, host bits are cleared, and no
-value reaches the C parsers of the extensions, which end the process when they dislike one.
+Pure functions over bytes. Entries are built here, not through python-iptables' Rule and Match objects,
+to be fast with ten thousand rules and to avoid the traps of that library: interface masks and protocol
+flags are set as the kernel requires, host bits are cleared, and no value reaches the C parsers of the
+extensions, which end the process if they reject one.
 
 The layouts are those of the kernel's uapi headers: linux/netfilter_ipv4/ip_tables.h,
 linux/netfilter_ipv6/ip6_tables.h and linux/netfilter/xt_*.h.

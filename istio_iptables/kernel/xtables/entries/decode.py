@@ -1,43 +1,15 @@
-"""reading: an entry as a typed rule. What this tool never writes stays bytes."""
+"""decode: an entry as a typed rule. What this tool never writes stays bytes."""
 
 from __future__ import annotations
 
 import struct
 
-from ....rules.model import (
-    Cidr,
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    Counters,
-    Destination,
-    DestinationPort,
-    DestinationPorts,
-    ForeignMatch,
-    ForeignTarget,
-    GidOwner,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    PortRange,
-    Redirect,
-    RestoreMark,
-    Rule,
-    SaveMark,
-    SetMark,
-    Source,
-    SourcePort,
-    TProxy,
-    Transport,
-    UidOwner,
-)
+from ....rules import model
+from ....rules.model import Cidr, Counters, PortRange, Rule
 from .layout import (
     CONNMARK_RESTORE,
     CONNMARK_SAVE,
     CONNTRACK_STATE,
-    FULL_MASK,
     HEADER,
     INTERFACE_SIZE,
     LAYOUTS,
@@ -49,7 +21,6 @@ from .layout import (
     NOT_SOURCE,
     OWNER_GID,
     OWNER_UID,
-    PROTOCOLS,
     RANGE_HAS_PORTS,
     STATE_BITS,
     VERDICTS,
@@ -78,7 +49,7 @@ def decode(entry: bytes, target_name: str, family: Family, chains: frozenset[str
 class Decoder:
     """Decodes the entries of one table, which has these chains.
 
-    Entries that differ in nothing but addresses and counters, as those of a list do, are worked out once.
+    Entries that differ only in addresses and counters, as those of a list do, are decoded once.
     """
 
     def __init__(self, family: Family, chains: frozenset[str]) -> None:
@@ -117,7 +88,7 @@ class _Rest:
     @property
     def is_foreign(self) -> bool:
         """True if a rule has to keep the entry's bytes."""
-        return self.has_foreign_matches or isinstance(self.target, ForeignTarget)
+        return self.has_foreign_matches or isinstance(self.target, model.ForeignTarget)
 
 
 def _rest(entry: bytes, target_name: str, layout: Layout, chains: frozenset[str]) -> _Rest:
@@ -139,10 +110,10 @@ def _addresses(entry: bytes, inverted: int, layout: Layout) -> list[Match]:
     matches: list[Match] = []
     source_mask, destination_mask = entry[2 * size : 3 * size], entry[3 * size : 4 * size]
     if any(source_mask):
-        matches.append(Source(_network(entry[:size], source_mask, layout), bool(inverted & NOT_SOURCE)))
+        matches.append(model.Source(_cidr(entry[:size], source_mask, layout), bool(inverted & NOT_SOURCE)))
     if any(destination_mask):
-        network = _network(entry[size : 2 * size], destination_mask, layout)
-        matches.append(Destination(network, bool(inverted & NOT_DESTINATION)))
+        cidr = _cidr(entry[size : 2 * size], destination_mask, layout)
+        matches.append(model.Destination(cidr, bool(inverted & NOT_DESTINATION)))
     return matches
 
 
@@ -160,7 +131,7 @@ def _split(data: bytes) -> list[tuple[str, int, bytes]]:
 
 
 def _text(field: bytes) -> str:
-    """Return a C string; the kernel leaves what it likes behind the NUL."""
+    """Return a C string; there may be anything after the NUL."""
     return field.split(b"\0")[0].decode(errors="replace")
 
 
@@ -172,19 +143,19 @@ def _decode_head(entry: bytes, layout: Layout) -> list[Match]:
     names = entry[at : at + 2 * INTERFACE_SIZE]
     masks = entry[at + 2 * INTERFACE_SIZE : at + 4 * INTERFACE_SIZE]
     matches: list[Match] = []
-    for kind, flag, start in ((InInterface, NOT_IN, 0), (OutInterface, NOT_OUT, INTERFACE_SIZE)):
+    for kind, flag, start in ((model.InInterface, NOT_IN, 0), (model.OutInterface, NOT_OUT, INTERFACE_SIZE)):
         name = _interface_name(names[start:][:INTERFACE_SIZE], masks[start:][:INTERFACE_SIZE])
         if name:
             matches.append(kind(name, bool(inverted & flag)))
     if protocol:
-        words: dict[int, Any] = {number: name for name, number in PROTOCOLS.items()}
-        if protocol not in words:
+        protocols: dict[int, Any] = {number: name for name, number in model.PROTOCOL_NUMBERS.items()}
+        if protocol not in protocols:
             raise Unsupported("protocol")
-        matches.append(Transport(words[protocol], bool(inverted & NOT_PROTOCOL)))
+        matches.append(model.Transport(protocols[protocol], bool(inverted & NOT_PROTOCOL)))
     return matches
 
 
-def _network(address: bytes, mask: bytes, layout: Layout) -> Cidr:
+def _cidr(address: bytes, mask: bytes, layout: Layout) -> Cidr:
     bits = 8 * len(mask)
     ones = int.from_bytes(mask, "big")
     host_bits = ((1 << bits) - 1) ^ ones
@@ -194,7 +165,7 @@ def _network(address: bytes, mask: bytes, layout: Layout) -> Cidr:
 
 
 def _interface_name(name: bytes, mask: bytes) -> str:
-    """Return a name from name and mask: without the NUL in the mask it is a wildcard."""
+    """Return a name from name and mask: if the mask does not cover the NUL it is a wildcard."""
     if not any(mask):
         return ""
     text = name.split(b"\0")[0]
@@ -217,9 +188,9 @@ def _read_ports(data: bytes, inverted: int) -> list[Match]:
     low_source, high_source, low, high = struct.unpack_from("=4H", data)
     matches: list[Match] = []
     if (low_source, high_source) != (0, 65535) or inverted & 1:
-        matches.append(SourcePort(PortRange(low_source, high_source), bool(inverted & 1)))
+        matches.append(model.SourcePort(PortRange(low_source, high_source), bool(inverted & 1)))
     if (low, high) != (0, 65535) or inverted & 2:
-        matches.append(DestinationPort(PortRange(low, high), bool(inverted & 2)))
+        matches.append(model.DestinationPort(PortRange(low, high), bool(inverted & 2)))
     return matches
 
 
@@ -237,9 +208,9 @@ def _read_udp(data: bytes) -> list[Match]:
 def _read_owner(data: bytes) -> list[Match]:
     uid, uid_last, gid, gid_last, which, inverted = struct.unpack_from("=4I2B", data)
     if which == OWNER_UID and uid == uid_last:
-        return [UidOwner(uid, bool(inverted & which))]
+        return [model.UidOwner(uid, bool(inverted & which))]
     if which == OWNER_GID and gid == gid_last:
-        return [GidOwner(gid, bool(inverted & which))]
+        return [model.GidOwner(gid, bool(inverted & which))]
     raise Unsupported("owner")
 
 
@@ -254,7 +225,7 @@ def _read_multiport(data: bytes) -> list[Match]:
         width = 2 if is_range_start[at] else 1
         ports.append(PortRange(numbers[at], numbers[at + width - 1]))
         at += width
-    return [DestinationPorts(tuple(ports), bool(data[47]))]
+    return [model.DestinationPorts(tuple(ports), bool(data[47]))]
 
 
 def _read_conntrack(data: bytes) -> list[Match]:
@@ -262,14 +233,14 @@ def _read_conntrack(data: bytes) -> list[Match]:
     names = frozenset(name for name, bit in STATE_BITS.items() if state & bit)
     if flags != CONNTRACK_STATE or sum(STATE_BITS[name] for name in names) != state:
         raise Unsupported("conntrack")
-    return [ConntrackState(names, bool(inverted & CONNTRACK_STATE))]
+    return [model.ConntrackState(names, bool(inverted & CONNTRACK_STATE))]
 
 
 def _read_comment(data: bytes) -> list[Match]:
-    return [Comment(_text(data))]
+    return [model.Comment(_text(data))]
 
 
-def _read_marks(kind: type[Mark] | type[ConnectionMark]) -> Callable[[bytes], list[Match]]:
+def _read_marks(kind: type[model.Mark] | type[model.ConnectionMark]) -> Callable[[bytes], list[Match]]:
     def read(data: bytes) -> list[Match]:
         value, mask, negated = struct.unpack_from("=IIB", data)
         return [kind(value, mask, bool(negated))]
@@ -282,8 +253,8 @@ _DECODE_MATCH: Mapping[tuple[str, int], Callable[[bytes], list[Match]]] = {
     ("udp", 0): _read_udp,
     ("owner", 1): _read_owner,
     ("multiport", 1): _read_multiport,
-    ("mark", 1): _read_marks(Mark),
-    ("connmark", 1): _read_marks(ConnectionMark),
+    ("mark", 1): _read_marks(model.Mark),
+    ("connmark", 1): _read_marks(model.ConnectionMark),
     ("conntrack", 3): _read_conntrack,
     ("comment", 0): _read_comment,
 }
@@ -294,12 +265,12 @@ def _decode_target(target: bytes, name: str, layout: Layout, entry: bytes, chain
     data = target[HEADER.size : size]
     if name in chains:
         _protocol, flags, _inverted = struct.unpack_from(layout.head, entry, layout.head_at)
-        return Jump(name, bool(flags & layout.goto_flag))
+        return model.Jump(name, bool(flags & layout.goto_flag))
     if name in VERDICTS:
         return VERDICTS[name]
     reader = _DECODE_TARGET.get((name, revision))
     found = reader(data, layout) if reader else None
-    return found if found is not None else ForeignTarget(("-j", name) if name else ())
+    return found if found is not None else model.ForeignTarget(("-j", name) if name else ())
 
 
 def _read_redirect(data: bytes, layout: Layout) -> Target | None:
@@ -311,30 +282,30 @@ def _read_redirect(data: bytes, layout: Layout) -> Target | None:
         (flags,) = struct.unpack_from("=I", data)
         first, last = struct.unpack_from(">HH", data, 36)
         plain = flags == RANGE_HAS_PORTS
-    return Redirect(first) if plain and first == last else None
+    return model.Redirect(first) if plain and first == last else None
 
 
 def _read_connmark(data: bytes, _layout: Layout) -> Target | None:
     *masks, shift_direction, shift_bits, mode = struct.unpack_from("=III3B", data)
-    if masks != [0, FULL_MASK, FULL_MASK] or shift_direction or shift_bits:
+    if masks != [0, model.FULL_MASK, model.FULL_MASK] or shift_direction or shift_bits:
         return None
-    return {CONNMARK_SAVE: SaveMark(), CONNMARK_RESTORE: RestoreMark()}.get(mode)
+    return {CONNMARK_SAVE: model.SaveMark(), CONNMARK_RESTORE: model.RestoreMark()}.get(mode)
 
 
 def _read_tproxy(data: bytes, _layout: Layout) -> Target | None:
     mask, value = struct.unpack_from("=II", data)
     (port,) = struct.unpack_from(">H", data, 24)
-    return TProxy(port, value) if mask == FULL_MASK and not any(data[8:24]) else None
+    return model.TProxy(port, value) if mask == model.FULL_MASK and not any(data[8:24]) else None
 
 
 def _read_ct(data: bytes, _layout: Layout) -> Target | None:
     flags, zone = struct.unpack_from("=HH", data)
-    return ConntrackZone(zone) if not flags and not any(data[4:60]) else None
+    return model.ConntrackZone(zone) if not flags and not any(data[4:60]) else None
 
 
 _DECODE_TARGET: Mapping[tuple[str, int], Callable[[bytes, Layout], Target | None]] = {
     ("REDIRECT", 0): _read_redirect,
-    ("MARK", 2): lambda data, _: SetMark(*struct.unpack_from("=II", data)),
+    ("MARK", 2): lambda data, _: model.SetMark(*struct.unpack_from("=II", data)),
     ("CONNMARK", 2): _read_connmark,
     ("TPROXY", 1): _read_tproxy,
     ("CT", 2): _read_ct,
@@ -342,7 +313,7 @@ _DECODE_TARGET: Mapping[tuple[str, int], Callable[[bytes, Layout], Target | None
 
 
 def _foreign(extensions: list[tuple[str, int, bytes]]) -> tuple[Match, ...]:
-    """Return the names of the extensions as words for people, comments apart: they tell whose a rule is."""
+    """Return the names of the extensions as arguments for people, and comments, which tell an owned rule."""
     comments = [match for name, _, data in extensions if name == "comment" for match in _read_comment(data)]
-    names = [word for name, _, _ in extensions if name != "comment" for word in ("-m", name, "...")]
-    return (ForeignMatch(tuple(names)), *comments)
+    names = [arg for name, _, _ in extensions if name != "comment" for arg in ("-m", name, "...")]
+    return (model.ForeignMatch(tuple(names)), *comments)

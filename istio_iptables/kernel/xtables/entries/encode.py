@@ -1,40 +1,15 @@
-"""writing: a typed rule as an entry."""
+"""encode: a typed rule as an entry."""
 
 from __future__ import annotations
 
 import struct
 
-from ....rules.model import (
-    Comment,
-    ConnectionMark,
-    ConntrackState,
-    ConntrackZone,
-    Destination,
-    DestinationPort,
-    DestinationPorts,
-    GidOwner,
-    InInterface,
-    Jump,
-    Mark,
-    OutInterface,
-    PortRange,
-    Redirect,
-    RestoreMark,
-    Rule,
-    SaveMark,
-    SetMark,
-    Source,
-    SourcePort,
-    TProxy,
-    Transport,
-    UidOwner,
-    Verdict,
-)
+from ....rules import model
+from ....rules.model import PortRange, Rule
 from .layout import (
     CONNMARK_RESTORE,
     CONNMARK_SAVE,
     CONNTRACK_STATE,
-    FULL_MASK,
     INTERFACE_SIZE,
     LAYOUTS,
     MULTIPORT_DESTINATION,
@@ -45,7 +20,6 @@ from .layout import (
     NOT_SOURCE,
     OWNER_GID,
     OWNER_UID,
-    PROTOCOLS,
     RANGE_HAS_PORTS,
     STATE_BITS,
     Layout,
@@ -73,8 +47,8 @@ def encode(rule: Rule, family: Family) -> bytes:
 class Encoder:
     """Encodes rules one after the other.
 
-    What a rule has in common with the one before it is not worked out anew: the rules of a list differ in
-    an address, which is the beginning of an entry, and a list may have twenty thousand members.
+    The part that a rule has in common with the previous one is not encoded again: the rules of a list differ
+    in an address, which is the beginning of an entry, and a list may have twenty thousand members.
     """
 
     def __init__(self, family: Family) -> None:
@@ -92,12 +66,12 @@ class Encoder:
         source = source_mask = destination = destination_mask = self._any
         shape: list[object] = [rule.target, rule.counters]
         for match in rule.matches:
-            if type(match) is Destination:
+            if type(match) is model.Destination:
                 destination, destination_mask = self._packed(match.cidr)
-                shape += (Destination, match.negated)
-            elif type(match) is Source:
+                shape += (model.Destination, match.negated)
+            elif type(match) is model.Source:
                 source, source_mask = self._packed(match.cidr)
-                shape += (Source, match.negated)
+                shape += (model.Source, match.negated)
             else:
                 shape.append(match)
         if shape != self._shape:
@@ -105,23 +79,23 @@ class Encoder:
             self._shape = shape
         return b"".join((source, destination, source_mask, destination_mask, self._rest))
 
-    def _packed(self, network: Cidr) -> tuple[bytes, bytes]:
-        """Return the address and the mask of a network in network byte order."""
-        mask = self._masks.get(network.prefix)
+    def _packed(self, cidr: Cidr) -> tuple[bytes, bytes]:
+        """Return the address and the mask of a CIDR in network byte order."""
+        mask = self._masks.get(cidr.prefix)
         if mask is None:
-            mask = self._masks[network.prefix] = network.packed_mask
-        return network.address.to_bytes(self._layout.address_size, "big"), mask
+            mask = self._masks[cidr.prefix] = cidr.packed_mask
+        return cidr.address.to_bytes(self._layout.address_size, "big"), mask
 
 
 def _without_addresses(rule: Rule, family: Family) -> bytes:
-    """Return the entry for a rule from behind its addresses on."""
+    """Return the entry for a rule without its addresses, which come first."""
     layout = LAYOUTS[family]
     entry = _Entry(layout)
     for match in rule.matches:
         entry.add(match)
     extensions = b"".join(entry.extensions())
     target = _encode_target(rule.target, family)
-    if isinstance(rule.target, Jump) and rule.target.goto:
+    if isinstance(rule.target, model.Jump) and rule.target.goto:
         entry.flags |= layout.goto_flag
     target_at = layout.size + len(extensions)
     head = bytearray(4 * layout.address_size) + entry.head()
@@ -132,15 +106,15 @@ def _without_addresses(rule: Rule, family: Family) -> bytes:
 
 
 def _as_read(rule: Rule, layout: Layout) -> bytes:
-    """Return the entry that a rule was read from; the kernel's has offsets where libiptc wants a name."""
+    """Return the entry that a rule was read from. The kernel's has offsets where libiptc requires a name."""
     target_at, _ = struct.unpack_from("=HH", rule.raw, layout.offsets_at)
-    if isinstance(rule.target, (Verdict, Jump)):
+    if isinstance(rule.target, (model.Verdict, model.Jump)):
         return rule.raw[:target_at] + _encode_target(rule.target, "ipv4")
     return rule.raw
 
 
 class _Entry:
-    """The parts of an entry but its addresses that matches fill in, before they are laid out."""
+    """The parts of an entry, except its addresses, that matches fill in before they are packed."""
 
     def __init__(self, layout: Layout) -> None:
         no_interface = bytes(INTERFACE_SIZE)
@@ -148,26 +122,26 @@ class _Entry:
         self.interfaces = [no_interface, no_interface]  # in, out
         self.interface_masks = [no_interface, no_interface]
         self.protocol = self.flags = self.inverted = 0
-        self.port_match: dict[str, SourcePort | DestinationPort] = {}
+        self.port_match: dict[str, model.SourcePort | model.DestinationPort] = {}
         self.others: list[bytes] = []
 
     def add(self, match: Match) -> None:
         """Fill in one match."""
-        if isinstance(match, InInterface):
+        if isinstance(match, model.InInterface):
             self._interface(0, match.name)
             self.inverted |= NOT_IN if match.negated else 0
-        elif isinstance(match, OutInterface):
+        elif isinstance(match, model.OutInterface):
             self._interface(1, match.name)
             self.inverted |= NOT_OUT if match.negated else 0
-        elif isinstance(match, Source):
+        elif isinstance(match, model.Source):
             self.inverted |= NOT_SOURCE if match.negated else 0
-        elif isinstance(match, Destination):
+        elif isinstance(match, model.Destination):
             self.inverted |= NOT_DESTINATION if match.negated else 0
-        elif isinstance(match, Transport):
-            self.protocol = PROTOCOLS[match.protocol]
+        elif isinstance(match, model.Transport):
+            self.protocol = model.PROTOCOL_NUMBERS[match.protocol]
             self.flags |= self.layout.protocol_flag
             self.inverted |= NOT_PROTOCOL if match.negated else 0
-        elif isinstance(match, (SourcePort, DestinationPort)):
+        elif isinstance(match, (model.SourcePort, model.DestinationPort)):
             self.port_match[type(match).__name__] = match
         elif type(match) in _ENCODE_MATCH:
             self.others.append(_ENCODE_MATCH[type(match)](match))
@@ -183,7 +157,7 @@ class _Entry:
         self.interface_masks[direction] = (b"\xff" * compared).ljust(INTERFACE_SIZE, b"\0")
 
     def extensions(self) -> list[bytes]:
-        """Return the match extensions; ports first, as iptables has them next to -p."""
+        """Return the match extensions; ports first, as iptables places them next to -p."""
         return (
             [_ports_match(self.protocol, self.port_match), *self.others] if self.port_match else self.others
         )
@@ -194,7 +168,7 @@ class _Entry:
         return b"".join((*self.interfaces, *self.interface_masks, numbers))
 
 
-def _ports_match(protocol: int, matches: Mapping[str, SourcePort | DestinationPort]) -> bytes:
+def _ports_match(protocol: int, matches: Mapping[str, model.SourcePort | model.DestinationPort]) -> bytes:
     """Return struct xt_tcp or xt_udp: source and destination range, (flags of tcp,) inversions."""
     every = PortRange(0, 65535)
     source, destination = matches.get("SourcePort"), matches.get("DestinationPort")
@@ -203,20 +177,20 @@ def _ports_match(protocol: int, matches: Mapping[str, SourcePort | DestinationPo
     inverted = (source is not None and source.negated) | (
         (destination is not None and destination.negated) << 1
     )
-    if protocol == PROTOCOLS["tcp"]:
+    if protocol == model.PROTOCOL_NUMBERS["tcp"]:
         return extension("tcp", 0, struct.pack("=4H4B", *numbers, 0, 0, 0, inverted))
-    if protocol == PROTOCOLS["udp"]:
+    if protocol == model.PROTOCOL_NUMBERS["udp"]:
         return extension("udp", 0, struct.pack("=4HBx", *numbers, inverted))
     raise Unsupported("a port match needs -p tcp or -p udp")
 
 
 def _owner(uid: int, gid: int, which: int, negated: bool) -> bytes:
-    """Return struct xt_owner_match_info: UID and GID ranges, which are looked at, which inverted."""
+    """Return struct xt_owner_match_info: UID and GID ranges, which of them count, which are inverted."""
     data = struct.pack("=4I2B", uid, uid, gid, gid, which, which if negated else 0)
     return extension("owner", 1, data)
 
 
-def _multiport(match: DestinationPorts) -> bytes:
+def _multiport(match: model.DestinationPorts) -> bytes:
     """Return struct xt_multiport_v1: flags, count, ports[15], pflags[15], invert."""
     numbers: list[int] = []
     is_range_start: list[int] = []
@@ -242,8 +216,8 @@ def _multiport(match: DestinationPorts) -> bytes:
     return extension("multiport", 1, data)
 
 
-def _conntrack(match: ConntrackState) -> bytes:
-    """Return struct xt_conntrack_mtinfo3 in which only the state is looked at."""
+def _conntrack(match: model.ConntrackState) -> bytes:
+    """Return struct xt_conntrack_mtinfo3 in which only the state counts."""
     state = sum(STATE_BITS[name] for name in match.states)
     inverted = CONNTRACK_STATE if match.negated else 0
     flags = struct.pack("=4H", CONNTRACK_STATE, inverted, state, 0)
@@ -251,33 +225,33 @@ def _conntrack(match: ConntrackState) -> bytes:
 
 
 _ENCODE_MATCH: Mapping[type, Callable[[Any], bytes]] = {
-    UidOwner: lambda m: _owner(m.uid, 0, OWNER_UID, m.negated),
-    GidOwner: lambda m: _owner(0, m.gid, OWNER_GID, m.negated),
-    DestinationPorts: _multiport,
-    Mark: lambda m: extension("mark", 1, struct.pack("=IIB", m.value, m.mask, m.negated)),
-    ConnectionMark: lambda m: extension("connmark", 1, struct.pack("=IIB", m.value, m.mask, m.negated)),
-    ConntrackState: _conntrack,
-    Comment: lambda m: extension("comment", 0, m.text.encode()[:255].ljust(256, b"\0")),
+    model.UidOwner: lambda m: _owner(m.uid, 0, OWNER_UID, m.negated),
+    model.GidOwner: lambda m: _owner(0, m.gid, OWNER_GID, m.negated),
+    model.DestinationPorts: _multiport,
+    model.Mark: lambda m: extension("mark", 1, struct.pack("=IIB", m.value, m.mask, m.negated)),
+    model.ConnectionMark: lambda m: extension("connmark", 1, struct.pack("=IIB", m.value, m.mask, m.negated)),
+    model.ConntrackState: _conntrack,
+    model.Comment: lambda m: extension("comment", 0, m.text.encode()[:255].ljust(256, b"\0")),
 }
 
 
 def _encode_target(target: Target, family: Family) -> bytes:
-    if isinstance(target, (Verdict, Jump)):
+    if isinstance(target, (model.Verdict, model.Jump)):
         # libiptc turns the name into the verdict, or the offset of the chain, when it commits.
-        return extension(target.name if isinstance(target, Verdict) else target.chain, 0, bytes(4))
-    if isinstance(target, Redirect):
+        return extension(target.name if isinstance(target, model.Verdict) else target.chain, 0, bytes(4))
+    if isinstance(target, model.Redirect):
         return _redirect(target.port, family)
-    if isinstance(target, SetMark):
+    if isinstance(target, model.SetMark):
         return extension("MARK", 2, struct.pack("=II", target.value, target.mask))
-    if isinstance(target, SaveMark):
+    if isinstance(target, model.SaveMark):
         return _connmark(CONNMARK_SAVE)
-    if isinstance(target, RestoreMark):
+    if isinstance(target, model.RestoreMark):
         return _connmark(CONNMARK_RESTORE)
-    if isinstance(target, TProxy):
+    if isinstance(target, model.TProxy):
         # struct xt_tproxy_target_info_v1: mark mask, mark value, local address (none), port
-        data = struct.pack("=II16x", FULL_MASK, target.mark) + struct.pack(">H2x", target.port)
+        data = struct.pack("=II16x", model.FULL_MASK, target.mark) + struct.pack(">H2x", target.port)
         return extension("TPROXY", 1, data)
-    if isinstance(target, ConntrackZone):
+    if isinstance(target, model.ConntrackZone):
         # struct xt_ct_target_info_v1: flags, zone, events, helper, timeout, the kernel's pointer
         return extension("CT", 2, struct.pack("=HH", 0, target.zone).ljust(72, b"\0"))
     raise Unsupported(f"cannot write the target {target}")
@@ -292,4 +266,4 @@ def _redirect(port: int, family: Family) -> bytes:
 
 def _connmark(mode: int) -> bytes:
     """Return struct xt_connmark_tginfo2: ctmark, ctmask, nfmask, two for shifting, mode."""
-    return extension("CONNMARK", 2, struct.pack("=III2xB", 0, FULL_MASK, FULL_MASK, mode))
+    return extension("CONNMARK", 2, struct.pack("=III2xB", 0, model.FULL_MASK, model.FULL_MASK, mode))

@@ -1,4 +1,4 @@
-"""layout: where everything is in the kernel's entries, and the numbers that it uses."""
+"""layout: where the parts of the kernel's entries are, and its numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ LAYOUTS: Mapping[str, Layout] = {"ipv4": IPV4, "ipv6": IPV6}
 
 # Flags of `invflags`, the same for both families (ip_tables.h, ip6_tables.h).
 NOT_IN, NOT_OUT, NOT_SOURCE, NOT_DESTINATION, NOT_PROTOCOL = 0x01, 0x02, 0x08, 0x10, 0x40
-PROTOCOLS: Mapping[str, int] = {"tcp": 6, "udp": 17}
 INTERFACE_SIZE = 16
 
 # struct xt_entry_match / xt_entry_target: size u16, name[29], revision u8, data
@@ -51,7 +50,6 @@ CONNTRACK_STATE = 0x01
 STATE_BITS: Mapping[str, int] = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8}
 RANGE_HAS_PORTS = 0x02
 CONNMARK_SAVE, CONNMARK_RESTORE = 1, 2
-FULL_MASK = 0xFFFFFFFF
 VERDICTS: Mapping[str, Verdict] = {verdict.name: verdict for verdict in (ACCEPT, DROP, RETURN)}
 
 
