@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 
-from .settings.go_flags import read
+from .settings.go_flags import read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     if "_ISTIO_IPTABLES_COMPLETE" in os.environ:
-        from .cli.help_app import run as run_application
+        from .cli.help_app import run_app
 
-        return run_application([])
-    return _run(read(arguments))
+        return run_app([])
+    return _dispatch(read_arguments(arguments))
 
 
 def clean(arguments: Sequence[str] | None = None) -> int:
@@ -39,11 +39,11 @@ def clean(arguments: Sequence[str] | None = None) -> int:
 
 
 def _clean(arguments: Sequence[str]) -> int:
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     mistakes = invocation.mistakes
     if invocation.command not in ("", "cleanup"):
         mistakes = (*mistakes, f"{invocation.command!r}: istio-clean-iptables takes no command")
-    return _run(invocation.replace(command="cleanup", options=(), operands=(), mistakes=mistakes))
+    return _dispatch(invocation.replace(command="cleanup", options=(), operands=(), mistakes=mistakes))
 
 
 def _process(command: Callable[[Sequence[str]], int]) -> int:
@@ -62,14 +62,14 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
         gc.freeze()
 
 
-def _run(invocation: Invocation) -> int:
+def _dispatch(invocation: Invocation) -> int:
     if invocation.meta and not invocation.mistakes:
-        from .cli.help_app import run as run_application
+        from .cli.help_app import run_app
 
-        return run_application(invocation.canonical())
-    from .cli.handlers import run
+        return run_app(invocation.canonical())
+    from .cli.handlers import handle
 
-    return run(invocation)
+    return handle(invocation)
 
 
 if __name__ == "__main__":

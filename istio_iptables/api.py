@@ -76,9 +76,9 @@ def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
     >>> configure(settings, environment=Facts()).inbound_ports
     (PortRange(first=8080, last=8080),)
     """
-    from .pod import pick, pods, read
+    from .pod import pick, pods, read_settings
 
-    said = read(pick(pods(manifest, "the manifest"), name, "the manifest"))
+    said = read_settings(pick(pods(manifest, "the manifest"), name, "the manifest"))
     parse(said.given, ThisMachine(), [*said.refusals, *said.mistakes])
     return {given.setting.name: given.text for given in said.given}
 

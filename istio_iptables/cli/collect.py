@@ -64,10 +64,12 @@ def pod_name(invocation: Invocation) -> str:
 
 def _from_pod(source: Given, name: str) -> tuple[list[Given], list[str]]:
     """Return what the manifest of a pod says, and what is wrong with it."""
-    from ..pod import pick, read
+    from ..pod import pick, read_settings
 
     try:
-        said = read(pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}"))
+        said = read_settings(
+            pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}")
+        )
     except SettingsError as error:
         return [], list(error.mistakes)
     return list(said.given), [*said.refusals, *said.mistakes]
@@ -114,7 +116,7 @@ def _mapping(path: str) -> dict[str, Any]:
     from ..settings import yaml_text
 
     try:
-        found = yaml_text.read(_text(path, "--config"))
+        found = yaml_text.read_documents(_text(path, "--config"))
     except yaml_text.Unreadable as error:
         raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {error}"]) from error
     if len(found) > 1:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..settings.resolve import Operation
 
 
-class Run:
+class Context:
     """One run of the command: its word and options, the settings it came to, and how to run."""
 
     def __init__(self, invocation: Invocation, environ: Mapping[str, str]) -> None:

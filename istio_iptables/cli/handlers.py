@@ -12,7 +12,7 @@ from ..formats import difference
 from ..rules.model import FAMILIES, Ruleset
 from ..startup.record import Record
 from . import streams
-from .context import Run
+from .context import Context
 from .log import log
 
 TYPE_CHECKING = False
@@ -32,10 +32,10 @@ _POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-cont
 _INTERRUPTED = 130
 
 
-def run(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
+def handle(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
     """Do what a command line says and return the exit code; errors are reported here."""
     try:
-        return _run(invocation, environ)
+        return _handle(invocation, environ)
     except KeyboardInterrupt:
         log.error("interrupted: nothing was left half done")
         return _INTERRUPTED
@@ -45,12 +45,12 @@ def run(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
         return 1
 
 
-def _run(invocation: Invocation, environ: Mapping[str, str]) -> int:
+def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
     try:
-        started = Run(invocation, environ)
-        log.configure(started.operation.log_levels, as_json=started.operation.log_as_json)
-        started.enter_namespace()
-        return _use_case(started)(started)
+        context = Context(invocation, environ)
+        log.configure(context.operation.log_levels, as_json=context.operation.log_as_json)
+        context.enter_namespace()
+        return _handler(context)(context)
     except BrokenPipeError:
         raise
     except SettingsError as error:
@@ -80,55 +80,55 @@ def _unexpected(error: Exception) -> int:
     return 1
 
 
-def _use_case(run: Run) -> Callable[[Run], int]:
-    command = run.command
+def _handler(context: Context) -> Callable[[Context], int]:
+    command = context.command
     if command in _POD_COMMANDS:
         from . import pod_handlers
 
-        use_case: Callable[[Run], int] = getattr(pod_handlers, _POD_COMMANDS[command])
-        return use_case
-    if command == "cleanup" or (run.operation.cleanup_only and command in ("", "apply")):
+        handler: Callable[[Context], int] = getattr(pod_handlers, _POD_COMMANDS[command])
+        return handler
+    if command == "cleanup" or (context.operation.cleanup_only and command in ("", "apply")):
         return cleanup
-    return {"": apply, "apply": apply, "diff": diff, "render": show, "validate": validate}[command]
+    return {"": apply, "apply": apply, "diff": diff, "render": print_rules, "validate": validate}[command]
 
 
 # --- the commands ---------------------------------------------------------------------------
 
 
-def show(run: Run) -> int:
+def print_rules(context: Context) -> int:
     """render: print the rules."""
-    options = run.options
+    options = context.options
     families = [family for family in FAMILIES if options["family"] in ("", family)]
-    ruleset = build(run.config())
-    style = options["format"] or run.style
+    ruleset = build(context.config())
+    style = options["format"] or context.style
     streams.write(render(ruleset, style, families, explain=options["explain"]))
     return 0
 
 
-def apply(run: Run) -> int:
+def apply(context: Context) -> int:
     """Put the rules in place; with --dry-run print them. With --run-validation prove that they work."""
-    operation = run.operation
+    operation = context.operation
     if operation.skip_rule_apply:
         log.info("--skip-rule-apply: no rules are touched")
-        return _validate(run, run.config()) if operation.run_validation else 0
-    config = run.config()
+        return _validate(context, context.config()) if operation.run_validation else 0
+    config = context.config()
     wanted = build(config)
     if operation.dry_run:
-        status = _print_script(run, render(wanted, run.style))
+        status = _print_script(context, render(wanted, context.style))
     else:
-        status = _put_in_place(run, wanted)
-    return _validate(run, config) if operation.run_validation else status
+        status = _put_in_place(context, wanted)
+    return _validate(context, config) if operation.run_validation else status
 
 
-def _put_in_place(run: Run, wanted: Ruleset) -> int:
-    with run.machine(writing=True) as machine:
-        prepared = prepare(machine, wanted, rewrite=run.operation.force_apply)
+def _put_in_place(context: Context, wanted: Ruleset) -> int:
+    with context.machine(writing=True) as machine:
+        prepared = prepare(machine, wanted, rewrite=context.operation.force_apply)
         _log_state("before", prepared)
         if not prepared.plan.actions:
             _log_choice(prepared)
             log.info("the rules are in place already: nothing to do")
             return 0
-        if prepared.plan.replaces and not run.operation.reconcile and prepared.differences:
+        if prepared.plan.replaces and not context.operation.reconcile and prepared.differences:
             _log_choice(prepared)
             streams.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
@@ -142,13 +142,13 @@ def _put_in_place(run: Run, wanted: Ruleset) -> int:
     return 0
 
 
-def validate(run: Run) -> int:
+def validate(context: Context) -> int:
     """Prove with real connections that redirection works; exit 126 if it does not, or cannot be proven to."""
-    return _validate(run, run.config(), as_json=run.options["json"])
+    return _validate(context, context.config(), as_json=context.options["json"])
 
 
-def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
-    if run.operation.dry_run:
+def _validate(context: Context, config: Config, *, as_json: bool = False) -> int:
+    if context.operation.dry_run:
         log.info("--dry-run: nothing is validated, since no connections are made")
         return 0
     from .. import api
@@ -156,8 +156,8 @@ def _validate(run: Run, config: Config, *, as_json: bool = False) -> int:
     from ..validation.model import succeeded
     from ..validation.verdict import coverage
 
-    operation = run.operation
-    in_place = _rules_in_place(run, config)
+    operation = context.operation
+    in_place = _rules_in_place(context, config)
     results = api.validate(
         config, port=operation.probe_port, seconds=operation.probe_timeout, in_place=in_place.equal
     )
@@ -186,10 +186,10 @@ class _InPlace(Record):
     differ: bool = False
 
 
-def _rules_in_place(run: Run, config: Config) -> _InPlace:
+def _rules_in_place(context: Context, config: Config) -> _InPlace:
     """Compare the rules in place with the settings, if this process may look at them."""
     try:
-        with run.machine(writing=False) as machine:
+        with context.machine(writing=False) as machine:
             prepared = prepare(machine, build(config))
     except (KernelError, OSError) as error:
         cause = error.cause if isinstance(error, KernelError) else str(error)
@@ -209,17 +209,19 @@ def _rules_in_place(run: Run, config: Config) -> _InPlace:
     return _InPlace(equal, equal=True)
 
 
-def cleanup(run: Run) -> int:
+def cleanup(context: Context) -> int:
     """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
-    run.log_settings()
-    if run.operation.run_validation:
+    context.log_settings()
+    if context.operation.run_validation:
         log.warn("--run-validation has no effect: rules are removed, so there is nothing to prove")
     wanted = Ruleset()
-    with run.machine(writing=not run.operation.dry_run) as machine:
+    with context.machine(writing=not context.operation.dry_run) as machine:
         prepared = prepare(machine, wanted)
         _log_state("before", prepared)
-        if run.operation.dry_run:
-            return _print_script(run, "".join(difference.script(action) for action in prepared.plan.actions))
+        if context.operation.dry_run:
+            return _print_script(
+                context, "".join(difference.script(action) for action in prepared.plan.actions)
+            )
         if not prepared.plan.actions:
             log.info("nothing of ours is in place: nothing to do")
             return 0
@@ -227,14 +229,14 @@ def cleanup(run: Run) -> int:
     return 0
 
 
-def diff(run: Run) -> int:
+def diff(context: Context) -> int:
     """Show how what is in place differs from what is wanted; exit 3 if it does."""
-    wanted = build(run.config())
-    with run.machine(writing=False) as machine:
+    wanted = build(context.config())
+    with context.machine(writing=False) as machine:
         prepared = prepare(machine, wanted)
     _log_choice(prepared)
     differs = bool(prepared.differences)
-    if run.options["json"]:
+    if context.options["json"]:
         streams.write(difference.json_text(prepared.plan))
     elif differs:
         streams.write(difference.text(prepared.plan, colour=_colour()))
@@ -269,10 +271,10 @@ def _log_state(when: str, prepared: Prepared) -> None:
             log.debug(f"{when}: {line}")
 
 
-def _print_script(run: Run, text: str) -> int:
+def _print_script(context: Context, text: str) -> int:
     """Print what a dry run shows, into DRY_RUN_FILE_PATH too."""
     streams.write(text)
-    path = run.operation.dry_run_file
+    path = context.operation.dry_run_file
     if path:
         try:
             with open(path, "w", encoding="utf-8") as file:

@@ -65,7 +65,7 @@ _OPERANDS = "operands"
 
 def _argument(operand: Operand) -> inspect.Parameter:
     """Return an operand as a parameter of a Typer callback. How many there are goflags has checked."""
-    argument = typer.Argument(help=operand.help, metavar=operand.words, show_default=False)
+    argument = typer.Argument(help=operand.help, metavar=operand.usage, show_default=False)
     return inspect.Parameter(
         _OPERANDS,
         inspect.Parameter.KEYWORD_ONLY,
@@ -177,7 +177,7 @@ def make_app() -> typer.Typer:
     def settings(context: typer.Context, **values: Any) -> None:
         context.obj = Invocation(_given(SETTINGS, values), _given(SOURCES, values))
         if context.invoked_subcommand is None:
-            raise typer.Exit(handlers.run(context.obj))
+            raise typer.Exit(handlers.handle(context.obj))
 
     app.callback()(
         _with_signature(
@@ -228,7 +228,7 @@ def _command(command: Command) -> Callable[..., None]:
     def callback(context: typer.Context, **values: Any) -> None:
         invocation: Invocation = context.obj
         raise typer.Exit(
-            handlers.run(
+            handlers.handle(
                 invocation.replace(
                     command=command.name,
                     options=_given(command.options, values),
@@ -244,7 +244,7 @@ def _command(command: Command) -> Callable[..., None]:
     return _with_signature(callback, command.name, command.help, parameters)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_app(arguments: Sequence[str]) -> int:
     """Run the application and return the exit code; mistakes are one line each, without usage or box."""
     try:
         result = make_app()(list(arguments), standalone_mode=False, prog_name="istio-iptables")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..pod import pick
-from ..pod.container import entry, for_entry, meant, rights
+from ..pod.container import container_settings, entry, for_entry, rights
 from ..pod.lint import KINDS, lint
 from ..settings.declared import nearest
 from . import streams
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
     from ..pod import Pod
     from ..pod.lint import Finding
-    from .context import Run
+    from .context import Context
 
 #: Exit code if there are findings: what there is differs from what it says.
 _FINDINGS = 3
 
 
-def arguments(run: Run) -> int:
+def arguments(context: Context) -> int:
     """pod args: print the arguments that a pod means, with where each came from."""
-    found = meant(run.given)
-    words, variables, style = found.arguments(), found.variables(), run.options["format"]
+    found = container_settings(context.given)
+    words, variables, style = found.arguments(), found.variables(), context.options["format"]
     if style == "json":
         origins = [
             {"setting": given.setting.name, "value": given.text, "origin": given.origin}
@@ -47,11 +47,11 @@ def arguments(run: Run) -> int:
     return 0
 
 
-def init_container(run: Run) -> int:
+def init_container(context: Context) -> int:
     """pod init-container: print the entry."""
-    found = for_entry(meant(run.given), run.operation)
-    made = entry(found, run.options["image"], rights(run.parsed))
-    if run.options["format"] == "json":
+    found = for_entry(container_settings(context.given), context.operation)
+    made = entry(found, context.options["image"], rights(context.parsed))
+    if context.options["format"] == "json":
         _print_json(made)
         return 0
     import yaml
@@ -61,20 +61,20 @@ def init_container(run: Run) -> int:
     return 0
 
 
-def findings(run: Run) -> int:
+def findings(context: Context) -> int:
     """pod lint: print what does not do what it says."""
-    ignored = run.options["ignore"]
+    ignored = context.options["ignore"]
     unknown = [f"--ignore: {kind!r}: unknown kind{_hint(kind)}" for kind in ignored if kind not in KINDS]
     if unknown:
         raise SettingsError(unknown)
-    pods = [(file, pod) for file, found in _manifests(run) for pod in found]
+    pods = [(file, pod) for file, found in _manifests(context) for pod in found]
     there = [
         finding.replace(file=file)
         for file, pod in pods
-        for finding in lint(pod, run.facts, run.given)
+        for finding in lint(pod, context.facts, context.given)
         if finding.kind not in ignored
     ]
-    if run.options["json"]:
+    if context.options["json"]:
         _print_json({"pods": len(pods), "findings": [_as_json(finding) for finding in there]})
     else:
         _print_lines([str(finding) for finding in there])
@@ -84,12 +84,12 @@ def findings(run: Run) -> int:
     return 0
 
 
-def _manifests(run: Run) -> list[tuple[str, tuple[Pod, ...]]]:
+def _manifests(context: Context) -> list[tuple[str, tuple[Pod, ...]]]:
     """Return the files and the pods in each. Raises SettingsError with what is wrong with all of them."""
-    name = pod_name(run.invocation)
+    name = pod_name(context.invocation)
     mistakes: list[str] = []
     read: list[tuple[str, tuple[Pod, ...]]] = []
-    for file in dict.fromkeys(run.invocation.operands):
+    for file in dict.fromkeys(context.invocation.operands):
         try:
             found = pods_of(file, "FILE")
         except SettingsError as error:

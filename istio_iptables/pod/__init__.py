@@ -8,6 +8,6 @@ annotations.py is the one table of what Istio calls the settings in a pod. Nothi
 """
 
 from .manifest import Container, Pod, pick, pods
-from .reading import Reading, read
+from .reading import Reading, read_settings
 
-__all__ = ["Container", "Pod", "Reading", "pick", "pods", "read"]
+__all__ = ["Container", "Pod", "Reading", "pick", "pods", "read_settings"]

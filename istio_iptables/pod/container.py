@@ -74,7 +74,7 @@ def rights(parsed: Parsed) -> Rights:
     return Rights(0, 0, tuple(needed))
 
 
-class Meant(Record):
+class ContainerSettings(Record):
     """What settings come to: one Given for each, in the order of the declarations.
 
     Settings that a pod has annotations for are there even if nobody gave them, unless they are empty then:
@@ -106,7 +106,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_IN_COMMENT else f"{text[: _LONGEST_IN_COMMENT - 3]}..."
 
 
-def meant(given: Iterable[Given]) -> Meant:
+def container_settings(given: Iterable[Given]) -> ContainerSettings:
     """Return what settings, the strongest last, come to."""
     strongest = {
         name: Given(annotation.setting, annotation.setting.default, "default")
@@ -114,10 +114,12 @@ def meant(given: Iterable[Given]) -> Meant:
         if annotation.setting.default
     }
     strongest |= {item.setting.name: item for item in given}
-    return Meant(tuple(strongest[setting.name] for setting in SETTINGS if setting.name in strongest))
+    return ContainerSettings(
+        tuple(strongest[setting.name] for setting in SETTINGS if setting.name in strongest)
+    )
 
 
-def for_entry(found: Meant, operation: Operation) -> Meant:
+def for_entry(found: ContainerSettings, operation: Operation) -> ContainerSettings:
     """Return the settings for the container that `entry` makes, which has a read-only root file system.
 
     --cni-mode does no harm there: the lock file would be the container's alone, so that locking it keeps
@@ -125,10 +127,10 @@ def for_entry(found: Meant, operation: Operation) -> Meant:
     """
     if not _touches_rules(operation) or any(given.setting is _CNI_MODE for given in found.settings):
         return found
-    return meant((*found.settings, Given(_CNI_MODE, "true", _OF_THE_ENTRY)))
+    return container_settings((*found.settings, Given(_CNI_MODE, "true", _OF_THE_ENTRY)))
 
 
-def entry(found: Meant, image: str, granted: Rights) -> dict[str, Any]:
+def entry(found: ContainerSettings, image: str, granted: Rights) -> dict[str, Any]:
     """Return a container of initContainers that has these settings, and these rights alone."""
     variables = [{"name": name, "value": value} for name, value in found.variables().items()]
     return {

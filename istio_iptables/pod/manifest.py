@@ -36,15 +36,15 @@ class Port(Record):
 class Container(Record):
     """A container of a pod.
 
-    `init` is true for those of initContainers, `sidecar` for those of them that keep running. `words` are its
-    command and arguments; `has_command` is true if the first of them is the command. A variable's value is
-    None if it is not in the manifest (valueFrom). `identity` is the pod's where the container has none.
+    `init` is true for those of initContainers, `sidecar` for those of them that keep running. `command_line` is
+    its command and arguments; `has_command` is true if the first of them is the command. A variable's value
+    is None if it is not in the manifest (valueFrom). `identity` is the pod's where the container has none.
     """
 
     name: str
     init: bool = False
     sidecar: bool = False
-    words: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()
     has_command: bool = False
     variables: Mapping[str, str | None] = {}
     ports: tuple[Port, ...] = ()
@@ -103,7 +103,7 @@ def pods(text: str, what: str) -> tuple[Pod, ...]:
     `what` is the manifest in the words of a message. Raises SettingsError if the text is none.
     """
     try:
-        found = yaml_text.read(text)
+        found = yaml_text.read_documents(text)
     except yaml_text.Unreadable as error:
         raise SettingsError([f"{what} is neither YAML nor JSON: {error}"]) from error
     objects = [thing for document in found for thing in _objects(document)]
@@ -179,7 +179,7 @@ def _container(view: View, pods_identity: Identity, *, init: bool) -> Container:
         name=view.at("name").text(),
         init=init,
         sidecar=init and view.at("restartPolicy").text() == "Always",
-        words=(*command, *(word.text() for word in view.at("args").members())),
+        command_line=(*command, *(word.text() for word in view.at("args").members())),
         has_command=bool(command),
         variables=variables,
         ports=tuple(ports),

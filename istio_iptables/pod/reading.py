@@ -37,7 +37,7 @@ class Reading(Record):
     refusals: tuple[str, ...]
 
 
-def read(pod: Pod) -> Reading:
+def read_settings(pod: Pod) -> Reading:
     """Return the settings that a pod means."""
     mistakes = [f"{pod.label}: {problem}" for problem in pod.problems]
     given: list[Given] = []
@@ -129,9 +129,9 @@ _PROGRAMS = frozenset({"istio-iptables", "pilot-agent"})
 def arguments(container: Container) -> tuple[str, ...] | None:
     """Return the command line that a container gives to istio-iptables, None if it runs something else."""
     if not container.has_command:
-        return container.words
-    program = container.words[0].rpartition("/")[2]
-    return container.words[1:] if program in _PROGRAMS else None
+        return container.command_line
+    program = container.command_line[0].rpartition("/")[2]
+    return container.command_line[1:] if program in _PROGRAMS else None
 
 
 def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
@@ -142,7 +142,9 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     where = f"{pod.label}: container {INIT}"
     words = arguments(container)
     if words is None:
-        mistakes.append(f"{where}: command: {container.words[0]!r} is not istio-iptables: cannot be read")
+        mistakes.append(
+            f"{where}: command: {container.command_line[0]!r} is not istio-iptables: cannot be read"
+        )
         return
     own = {name: text for name, text in container.variables.items() if text is not None}
     mistakes += [
@@ -150,7 +152,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
         for name, text in container.variables.items()
         if text is None and from_environment({name: ""})
     ]
-    invocation = go_flags.read(words)
+    invocation = go_flags.read_arguments(words)
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]
     mistakes += [f"{where}: {shown(flag)}: sets up no rules" for flag in invocation.meta]
     mistakes += [

@@ -30,7 +30,7 @@ class Operand(Record):
     source: str = ""
 
     @property
-    def words(self) -> str:
+    def usage(self) -> str:
         """The operand as it stands in a usage line: FILE, or FILE... if there may be several."""
         return self.name if self.most == 1 else f"{self.name}..."
 
@@ -122,7 +122,7 @@ COMMANDS: tuple[Command, ...] = (
             option(
                 "ignore",
                 "Kinds of findings to leave out, a list: the words in [brackets].",
-                parsers.words,
+                parsers.texts,
                 metavar="KINDS",
             ),
         ),

@@ -1,4 +1,4 @@
-"""goflags: read a command line as Go's pflag does, the dialect that pod specs are written in.
+"""go_flags: read a command line as Go's pflag does, the dialect that pod specs are written in.
 
 It turns arguments into an Invocation: which settings were given in which words, which command,
 which options and operands of that command. It knows the declarations in settings.py and commands.py
@@ -132,7 +132,7 @@ class _Reader:
             known = [command.name for command in COMMANDS if command.words[0] == self.command]
             self.mistakes.append(f"{self.command}: needs another word (commands: {', '.join(known)})")
         elif command and command.operand and len(self.operands) < command.operand.least:
-            self.mistakes.append(f"{self.command}: needs {command.operand.words} ({command.operand.help})")
+            self.mistakes.append(f"{self.command}: needs {command.operand.usage} ({command.operand.help})")
 
     def _long(self, word: str) -> None:
         name, equals, value = word[2:].partition("=")
@@ -182,7 +182,7 @@ class _Reader:
             self.rest.pop(0)
 
 
-def read(arguments: Sequence[str]) -> Invocation:
+def read_arguments(arguments: Sequence[str]) -> Invocation:
     """Read a command line (without the program's own name)."""
     reader = _Reader(arguments)
     reader.read()

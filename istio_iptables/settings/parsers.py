@@ -1,4 +1,4 @@
-"""Values: how the text of a setting becomes a typed value, or an explanation of what is wrong.
+"""parsers: how the text of a setting becomes a typed value, or an explanation of what is wrong.
 
 A parser takes the text and the names that the machine knows (users and groups) and returns the
 value, or raises BadValue with a sentence for every bad part. Parsers are strict: what they let
@@ -112,7 +112,7 @@ def image(text: str, _: Names) -> str:
     return text
 
 
-def words(text: str, _: Names) -> tuple[str, ...]:
+def texts(text: str, _: Names) -> tuple[str, ...]:
     """Parse a list of any texts."""
     return members(text)
 
@@ -266,7 +266,7 @@ def interfaces(text: str, _: Names) -> tuple[str, ...]:
 # --- networks -------------------------------------------------------------------------------
 
 
-class WrittenNetwork(Cidr):
+class WrittenCidr(Cidr):
     """A network as a user wrote it: also tells whether the address written is a loopback address."""
 
     names_loopback: bool = False
@@ -280,7 +280,7 @@ class WrittenNetwork(Cidr):
 _ADDRESS_FAMILIES = {4: (2, 32), 6: (10, 128)}
 
 
-def _cidr(text: str) -> tuple[int, int, int, int]:
+def _cidr_parts(text: str) -> tuple[int, int, int, int]:
     """Return the IP version, the address as an integer, and its bits: network, host."""
     address, slash, prefix = text.partition("/")
     version = 6 if ":" in address else 4
@@ -296,36 +296,36 @@ def _cidr(text: str) -> tuple[int, int, int, int]:
     return version, int.from_bytes(packed, "big"), length, bits - length
 
 
-def _network(text: str) -> Cidr:
-    version, address, prefix, host_bits = _cidr(text)
+def _cidr(text: str) -> Cidr:
+    version, address, prefix, host_bits = _cidr_parts(text)
     return Cidr(version, address >> host_bits << host_bits, prefix)
 
 
-def _written_network(text: str) -> WrittenNetwork:
-    version, address, _, _ = _cidr(text)
-    network = _network(text)
+def _written_cidr(text: str) -> WrittenCidr:
+    version, address, _, _ = _cidr_parts(text)
+    network = _cidr(text)
     is_loopback = address >> 24 == 127 if version == 4 else address == 1
-    return WrittenNetwork(version, network.address, network.prefix, is_loopback)
+    return WrittenCidr(version, network.address, network.prefix, is_loopback)
 
 
 def cidrs(text: str, _: Names) -> tuple[Cidr, ...]:
     """Parse a list of CIDRs: a bare address is its host route, host bits are cleared."""
     why = "to exclude every destination, capture none instead"
-    return _each(members(text), _network, why)
+    return _each(members(text), _cidr, why)
 
 
-def cidrs_or_all(text: str, _: Names) -> Everything | tuple[WrittenNetwork, ...]:
+def cidrs_or_all(text: str, _: Names) -> Everything | tuple[WrittenCidr, ...]:
     """Parse a list of CIDRs, or `*`."""
     if members(text) == ("*",):
         return ALL
-    return _each(members(text), _written_network, "it cannot be mixed with CIDRs")
+    return _each(members(text), _written_cidr, "it cannot be mixed with CIDRs")
 
 
 def ipv4_loopback(text: str, _: Names) -> Cidr:
     """Parse an IPv4 network within 127.0.0.0/8."""
     if text == "127.0.0.1/32":
         return Cidr(4, 0x7F000001, 32)
-    network = _network(text)
+    network = _cidr(text)
     if network.version != 4 or network.address >> 24 != 127 or network.prefix < 8:
         raise BadValue(f"{text!r} is not within the IPv4 loopback network 127.0.0.0/8")
     return network
@@ -334,7 +334,7 @@ def ipv4_loopback(text: str, _: Names) -> Cidr:
 def host_cidr(address: str) -> Cidr | None:
     """Return the host route of an address (a zone as in fe80::1%eth0 is left out), None if it is none."""
     try:
-        network = _network(address.partition("%")[0])
+        network = _cidr(address.partition("%")[0])
     except BadValue:
         return None
     return network if network.prefix == network.bits else None

@@ -1,4 +1,4 @@
-"""documents: YAML and JSON text as data in which every scalar is the text that was written.
+"""yaml_text: YAML and JSON text as data in which every scalar is the text that was written.
 
 8000:8100 is a range of ports and `010` a user's number, whatever YAML makes of them. What a reader with types
 would not take for a text, because it has no quotes, is marked `Unquoted`.
@@ -48,7 +48,7 @@ def is_null(value: object) -> bool:
     return value is None or (isinstance(value, Unquoted) and value in ("", "~", "null", "Null", "NULL"))
 
 
-def read(text: str) -> list[Any]:
+def read_documents(text: str) -> list[Any]:
     """Return the documents of a text, YAML or JSON, any number of either. Raises Unreadable.
 
     Scalars are texts; of JSON also True, False, None and what Python makes of NaN.

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from istio_iptables.settings.go_flags import read as read_flags
+from istio_iptables.settings.go_flags import read_arguments
 from tests.support import pages
 from tests.support.netns import Namespace, Pod
 from tests.support.pages import ROOT, Block, Command, Listen, Page
@@ -172,7 +172,7 @@ def _argument_mistakes(document: object) -> list[str]:
     found = [mistake for value in document.values() for mistake in _argument_mistakes(value)]
     arguments = document.get("args")
     if isinstance(arguments, list) and arguments[:1] == ["istio-iptables"]:
-        found += read_flags([str(word) for word in arguments]).mistakes
+        found += read_arguments([str(word) for word in arguments]).mistakes
     return found
 
 

@@ -224,9 +224,9 @@ class Broken(Machine):
 
 def wanted(*arguments: str, ipv6: bool = True) -> Ruleset:
     """Return the rules of a command line."""
-    from istio_iptables.settings.go_flags import read
+    from istio_iptables.settings.go_flags import read_arguments
 
-    given = {item.setting.name: item.text for item in read(arguments).settings}
+    given = {item.setting.name: item.text for item in read_arguments(arguments).settings}
     return build(configure(given, environment=Facts(ipv4=True, ipv6=ipv6)))
 
 

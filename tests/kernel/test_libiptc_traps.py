@@ -34,7 +34,7 @@ from istio_iptables.rules.model import (
     Rule,
     Transport,
 )
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 from tests.support.oracle import expected, normalise_save
 
 from ..support.scratch import (
@@ -121,7 +121,7 @@ def _ask(raw: socket.socket, level: int, option: int, request: bytes) -> bytes:
 
 
 def rules(*arguments: str, ipv6: bool = True) -> Ruleset:
-    given = {item.setting.name: item.text for item in read(arguments).settings}
+    given = {item.setting.name: item.text for item in read_arguments(arguments).settings}
     return build(configure(given, environment=Facts(ipv6=ipv6)))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from istio_iptables import Facts
 from istio_iptables.pod.container import rights
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse
 from tests.support.netns import Namespace, Pod
 
@@ -40,7 +40,7 @@ def test_enough_and_not_too_much(words: list[str], elsewhere: bool) -> None:
         arguments = ["--cni-mode", "-b", "*", "-i", "*", *words, *place]
         if "--skip-rule-apply" in words or "--cleanup-only" in words:
             assert pod.tool("-b", "*", "-i", "*").code == 0
-        granted = rights(parse(read(arguments).settings, Facts()))
+        granted = rights(parse(read_arguments(arguments).settings, Facts()))
         started_in = other if elsewhere else pod
         for capability in granted.capabilities:
             less = [name for name in granted.capabilities if name != capability]
@@ -50,7 +50,7 @@ def test_enough_and_not_too_much(words: list[str], elsewhere: bool) -> None:
 
 
 def test_a_dry_run_takes_nothing() -> None:
-    granted = rights(parse(read(["--dry-run"]).settings, Facts()))
+    granted = rights(parse(read_arguments(["--dry-run"]).settings, Facts()))
     assert granted.capabilities == ()
     with Pod() as pod:
         assert outcome(pod, granted.user, granted.group, [], "--dry-run") == 0

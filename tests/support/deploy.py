@@ -10,8 +10,8 @@ import contextlib
 import io
 from pathlib import Path
 
-from istio_iptables.cli.handlers import run
-from istio_iptables.settings.go_flags import read
+from istio_iptables.cli.handlers import handle
+from istio_iptables.settings.go_flags import read_arguments
 
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize"
 DEPLOYMENT = BASE / "deployment.yaml"
@@ -32,7 +32,7 @@ def printed(*arguments: str) -> str:
     """What a command prints."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        assert run(read(arguments), {}) == 0
+        assert handle(read_arguments(arguments), {}) == 0
     return output.getvalue()
 
 

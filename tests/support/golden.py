@@ -23,7 +23,7 @@ from istio_iptables.api import build, render
 from istio_iptables.cli.collect import collect
 from istio_iptables.settings.declared import Given
 from istio_iptables.settings.facts import Facts
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
 from tests.support import oracle
 
@@ -585,7 +585,7 @@ def text_of(golden: Golden) -> str:
 
 def given(golden: Golden) -> list[Given]:
     """What a configuration gives, the strongest last."""
-    found, mistakes = collect(read(shlex.split(golden.arguments)), golden.variables)
+    found, mistakes = collect(read_arguments(shlex.split(golden.arguments)), golden.variables)
     assert not mistakes, mistakes
     return found
 

@@ -26,7 +26,7 @@ from istio_iptables import (
 from istio_iptables.change.actions import EditTable, Live
 from istio_iptables.change.plan import make_plan
 from istio_iptables.cli import handlers
-from istio_iptables.cli.context import Run as RealRun
+from istio_iptables.cli.context import Context as RealContext
 from istio_iptables.cli.log import log
 from istio_iptables.errors import Differs, IstioIptablesError, KernelError
 from istio_iptables.formats.difference import state_lines
@@ -42,7 +42,7 @@ from istio_iptables.rules.model import (
     SaveMark,
     Table,
 )
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 
 
 @pytest.mark.parametrize(
@@ -291,11 +291,11 @@ def test_names_that_are_no_texts_are_mistakes():
 # --- what the commands do with a machine ------------------------------------------------------
 
 
-class Run(RealRun):
-    """A run on a machine that is not there."""
+class Context(RealContext):
+    """The context of a run on a machine that is not there."""
 
     def __init__(self, machine: FakeMachine, *arguments: str) -> None:
-        super().__init__(read(arguments), {})
+        super().__init__(read_arguments(arguments), {})
         self._facts = Facts()  # type: ignore[assignment]
         self._machine = machine
         self.writes: bool | None = None
@@ -311,9 +311,9 @@ def state(machine: FakeMachine) -> list[str]:
 
 def test_apply(capsys: pytest.CaptureFixture[str]):
     machine = FakeMachine()
-    run = Run(machine)
-    assert handlers.apply(run) == 0
-    assert run.writes is True
+    context = Context(machine)
+    assert handlers.apply(context) == 0
+    assert context.writes is True
     there = state(machine)
     assert "iptables-legacy ipv4 nat: -A OUTPUT -j ISTIO_OUTPUT" in there
     said = capsys.readouterr()
@@ -321,75 +321,75 @@ def test_apply(capsys: pytest.CaptureFixture[str]):
     for line in ("backend fake: there is no other", "planned: ipv4 nat (iptables-legacy): ", "done: "):
         assert f"\tinfo\t{line}" in said.err
 
-    assert handlers.apply(Run(machine)) == 0
+    assert handlers.apply(Context(machine)) == 0
     assert "nothing to do" in capsys.readouterr().err
-    assert handlers.apply(Run(machine, "--force-apply")) == 0
+    assert handlers.apply(Context(machine, "--force-apply")) == 0
     assert "\tinfo\tdone: " in capsys.readouterr().err
     assert state(machine) == there
 
 
 def test_apply_over_rules_that_differ(capsys: pytest.CaptureFixture[str]):
     machine = FakeMachine()
-    handlers.apply(Run(machine))
+    handlers.apply(Context(machine))
     there = state(machine)
     for force in ([], ["--force-apply"]):
         with pytest.raises(Differs, match="--reconcile replaces them") as caught:
-            handlers.apply(Run(machine, "-p", "1", *force))
+            handlers.apply(Context(machine, "-p", "1", *force))
         assert caught.value.exit_code == 3
         assert "+-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1\n" in capsys.readouterr().out
         assert state(machine) == there
-    assert handlers.apply(Run(machine, "-p", "1", "--reconcile")) == 0
+    assert handlers.apply(Context(machine, "-p", "1", "--reconcile")) == 0
     assert "iptables-legacy ipv4 nat: -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 1" in state(machine)
 
 
 def test_diff(capsys: pytest.CaptureFixture[str]):
     machine = FakeMachine()
-    handlers.apply(Run(machine))
+    handlers.apply(Context(machine))
     there = state(machine)
-    run = Run(machine, "diff")
-    assert handlers.diff(run) == 0
-    assert run.writes is False
+    context = Context(machine, "diff")
+    assert handlers.diff(context) == 0
+    assert context.writes is False
     said = capsys.readouterr()
     assert said.out == ""
     assert "no difference" in said.err
-    assert handlers.diff(Run(machine, "diff", "-p1")) == 3
+    assert handlers.diff(Context(machine, "diff", "-p1")) == 3
     assert "--A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001\n" in capsys.readouterr().out
-    assert handlers.diff(Run(machine, "diff", "-p1", "--json")) == 3
+    assert handlers.diff(Context(machine, "diff", "-p1", "--json")) == 3
     assert json.loads(capsys.readouterr().out)["differs"] is True
-    assert handlers.diff(Run(machine, "diff", "--json")) == 0
+    assert handlers.diff(Context(machine, "diff", "--json")) == 0
     assert json.loads(capsys.readouterr().out) == {"differs": False, "parts": []}
     assert state(machine) == there
 
 
 def test_cleanup(capsys: pytest.CaptureFixture[str]):
     machine = FakeMachine()
-    handlers.apply(Run(machine))
+    handlers.apply(Context(machine))
     there = state(machine)
-    run = Run(machine, "cleanup", "--dry-run")
-    assert handlers.cleanup(run) == 0
-    assert run.writes is False
+    context = Context(machine, "cleanup", "--dry-run")
+    assert handlers.cleanup(context) == 0
+    assert context.writes is False
     shown = capsys.readouterr().out
     assert (
         "# ipv4 nat (iptables-legacy): remove rules: for iptables-legacy-restore --noflush\n*nat\n" in shown
     )
     assert "-D OUTPUT -j ISTIO_OUTPUT\n" in shown
     assert state(machine) == there
-    run = Run(machine, "cleanup", "-p", "1")
-    assert handlers.cleanup(run) == 0
-    assert run.writes is True
+    context = Context(machine, "cleanup", "-p", "1")
+    assert handlers.cleanup(context) == 0
+    assert context.writes is True
     assert state(machine) == []
-    assert handlers.cleanup(Run(machine, "cleanup")) == 0
+    assert handlers.cleanup(Context(machine, "cleanup")) == 0
     assert "nothing of ours is in place" in capsys.readouterr().err
-    assert handlers.diff(Run(machine, "diff")) == 3
+    assert handlers.diff(Context(machine, "diff")) == 3
 
 
 def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.CaptureFixture[str]):
     machine = FakeMachine()
-    handlers.apply(Run(machine))
+    handlers.apply(Context(machine))
     assert "\tdebug\t" not in capsys.readouterr().err
     log.configure([("default", "debug")])
     try:
-        handlers.apply(Run(machine, "-p", "1", "--reconcile"))
+        handlers.apply(Context(machine, "-p", "1", "--reconcile"))
     finally:
         log.configure([("default", "info")])
     said = capsys.readouterr().err
@@ -403,7 +403,7 @@ def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "use_case"),
+    ("arguments", "handler"),
     [
         ([], handlers.apply),
         (["apply"], handlers.apply),
@@ -414,9 +414,9 @@ def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.Capt
         (["--cleanup-only"], handlers.cleanup),
         (["apply", "--cleanup-only"], handlers.cleanup),
         (["diff", "--cleanup-only"], handlers.diff),
-        (["render", "--cleanup-only"], handlers.show),
+        (["render", "--cleanup-only"], handlers.print_rules),
     ],
 )
-def test_which_command_does_what(arguments: list[str], use_case: object):
-    run = Run(FakeMachine(), *arguments)
-    assert handlers._use_case(run) is use_case
+def test_which_command_does_what(arguments: list[str], handler: object):
+    context = Context(FakeMachine(), *arguments)
+    assert handlers._handler(context) is handler

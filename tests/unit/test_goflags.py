@@ -12,7 +12,7 @@ from istio_iptables.cli import handlers
 from istio_iptables.cli.help_app import make_app
 from istio_iptables.settings.commands import COMMANDS, GROUPS, Command
 from istio_iptables.settings.declared import SETTINGS, SOURCES, Given, Setting
-from istio_iptables.settings.go_flags import META, Invocation, read
+from istio_iptables.settings.go_flags import META, Invocation, read_arguments
 
 INJECTOR = [
     *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),
@@ -34,7 +34,7 @@ def given_by(invocation: Invocation) -> dict[str, str]:
 
 
 def understood(*arguments: str) -> dict[str, str]:
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     assert invocation.mistakes == ()
     return given_by(invocation)
 
@@ -44,7 +44,7 @@ def understood(*arguments: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("first_word", [["istio-iptables"], []], ids=["istio", "istio-1.4"])
 def test_arguments_of_the_injector(first_word: list[str]):
-    invocation = read([*first_word, *INJECTOR])
+    invocation = read_arguments([*first_word, *INJECTOR])
     assert invocation.mistakes == ()
     assert invocation.command == ""
     assert given_by(invocation) == {
@@ -66,8 +66,8 @@ def test_arguments_under_a_cni_plugin():
 
 
 def test_only_one_leading_program_word_is_skipped():
-    assert len(read(["istio-iptables", "istio-iptables"]).mistakes) == 1
-    assert len(read(["-n", "istio-iptables"]).mistakes) == 1
+    assert len(read_arguments(["istio-iptables", "istio-iptables"]).mistakes) == 1
+    assert len(read_arguments(["-n", "istio-iptables"]).mistakes) == 1
     assert understood("-x", "istio-iptables") == {"istio-service-exclude-cidr": "istio-iptables"}
 
 
@@ -101,7 +101,7 @@ def test_forms_of_a_boolean(arguments: list[str], text: str):
 
 
 def test_a_boolean_does_not_take_the_next_argument():
-    invocation = read(["--dry-run", "false"])
+    invocation = read_arguments(["--dry-run", "false"])
     assert given_by(invocation) == {"dry-run": "true"}
     assert invocation.mistakes == (f"'false': unknown command (commands: {KNOWN})",)
 
@@ -134,13 +134,13 @@ def test_empty_values():
 
 
 def test_repeated_flags_stand_in_the_order_given():
-    invocation = read(["-p", "1", "--envoy-port=2", "-p3"])
+    invocation = read_arguments(["-p", "1", "--envoy-port=2", "-p3"])
     assert [item.text for item in invocation.settings] == ["1", "2", "3"]
     assert given_by(invocation) == {"envoy-port": "3"}
 
 
 def test_a_mistake_will_be_reported_in_the_words_that_were_used():
-    origins = [item.origin for item in read(["-p", "x", "--envoy-port=x", "-nzx"]).settings]
+    origins = [item.origin for item in read_arguments(["-p", "x", "--envoy-port=x", "-nzx"]).settings]
     assert origins == [
         "--envoy-port (-p)",
         "--envoy-port",
@@ -151,7 +151,7 @@ def test_a_mistake_will_be_reported_in_the_words_that_were_used():
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_has_its_flag_or_none(setting: Setting):
-    invocation = read([f"--{setting.name}=x"])
+    invocation = read_arguments([f"--{setting.name}=x"])
     if setting.has_flag:
         assert given_by(invocation) == {setting.name: "x"}
         assert invocation.mistakes == ()
@@ -191,7 +191,7 @@ def test_short_flags_are_those_of_istio():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_settings_stand_before_and_after_the_command(command: Command):
-    invocation = read(["-p", "1", *command.words, "-z2", *operands_of(command), "--dry-run"])
+    invocation = read_arguments(["-p", "1", *command.words, "-z2", *operands_of(command), "--dry-run"])
     assert invocation.mistakes == ()
     assert invocation.command == command.name
     assert list(invocation.operands) == operands_of(command)
@@ -199,7 +199,7 @@ def test_settings_stand_before_and_after_the_command(command: Command):
 
 
 def test_options_of_a_command_stand_after_it():
-    invocation = read(["render", "--format=json", "-n", "--explain", "--family", "ipv6"])
+    invocation = read_arguments(["render", "--format=json", "-n", "--explain", "--family", "ipv6"])
     assert invocation.mistakes == ()
     options = [(item.setting.name, item.text) for item in invocation.options]
     assert options == [("format", "json"), ("explain", "true"), ("family", "ipv6")]
@@ -210,15 +210,15 @@ def test_options_of_a_command_stand_after_it():
     "arguments", [["--format=json", "render"], ["diff", "--format=json"], ["--explain"]], ids=" ".join
 )
 def test_options_of_another_command_are_unknown(arguments: list[str]):
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     assert len(invocation.mistakes) == 1
     assert "unknown flag" in invocation.mistakes[0]
     assert invocation.options == ()
 
 
 def test_a_command_of_two_words():
-    assert read(["pod", "args", "x.yaml"]).command == "pod args"
-    invocation = read(["pod", "-b", "80", "lint", "--json", "x.yaml", "-p", "1", "-", "y.yaml"])
+    assert read_arguments(["pod", "args", "x.yaml"]).command == "pod args"
+    invocation = read_arguments(["pod", "-b", "80", "lint", "--json", "x.yaml", "-p", "1", "-", "y.yaml"])
     assert invocation.mistakes == ()
     assert invocation.command == "pod lint"
     assert invocation.operands == ("x.yaml", "-", "y.yaml")
@@ -228,41 +228,41 @@ def test_a_command_of_two_words():
 
 def test_how_many_operands_a_command_takes():
     needs = "needs FILE (Manifest of the pod, `-` for standard input.)"
-    assert read(["pod", "args"]).mistakes == (f"pod args: {needs}",)
-    assert read(["pod", "args", "a", "b"]).mistakes == (
+    assert read_arguments(["pod", "args"]).mistakes == (f"pod args: {needs}",)
+    assert read_arguments(["pod", "args", "a", "b"]).mistakes == (
         "'b': unexpected argument after the command pod args",
     )
-    assert read(["pod", "lint"]).mistakes[0].startswith("pod lint: needs FILE... (")
-    assert read(["pod", "lint", *"abcdefgh"]).operands == tuple("abcdefgh")
-    assert read(["pod", "init-container"]).mistakes == ()
-    assert read(["pod", "init-container", "a", "b"]).mistakes != ()
-    assert read(["render", "a"]).mistakes == ("'a': unexpected argument after the command render",)
+    assert read_arguments(["pod", "lint"]).mistakes[0].startswith("pod lint: needs FILE... (")
+    assert read_arguments(["pod", "lint", *"abcdefgh"]).operands == tuple("abcdefgh")
+    assert read_arguments(["pod", "init-container"]).mistakes == ()
+    assert read_arguments(["pod", "init-container", "a", "b"]).mistakes != ()
+    assert read_arguments(["render", "a"]).mistakes == ("'a': unexpected argument after the command render",)
 
 
 def test_operands_may_look_like_anything():
-    invocation = read(["pod", "lint", "--", "--json", "-b", "--", "", "pod"])
+    invocation = read_arguments(["pod", "lint", "--", "--json", "-b", "--", "", "pod"])
     assert invocation.mistakes == ()
     assert invocation.operands == ("--json", "-b", "--", "", "pod")
-    assert read(["--", "pod", "args", "-x"]).operands == ("-x",)
+    assert read_arguments(["--", "pod", "args", "-x"]).operands == ("-x",)
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_alone_is_no_command(group: str):
     names = ", ".join(command.name for command in COMMANDS if command.words[0] == group)
-    assert read([group]).mistakes == (f"{group}: needs another word (commands: {names})",)
-    assert read([group, "--help"]).canonical() == [group, "--help"]
+    assert read_arguments([group]).mistakes == (f"{group}: needs another word (commands: {names})",)
+    assert read_arguments([group, "--help"]).canonical() == [group, "--help"]
     assert {command.words[0] for command in COMMANDS if len(command.words) == 2} == set(GROUPS)
 
 
 def test_after_two_dashes_there_are_only_words():
-    assert read(["-n", "--", "render"]).command == "render"
-    invocation = read(["--", "-n", "--dry-run"])
+    assert read_arguments(["-n", "--", "render"]).command == "render"
+    invocation = read_arguments(["--", "-n", "--dry-run"])
     assert given_by(invocation) == {}
     assert [mistake.partition(":")[0] for mistake in invocation.mistakes] == ["'-n'", "'--dry-run'"]
 
 
 def test_sources_are_kept_apart():
-    invocation = read(["--config", "a.yaml", "-n", "--config=b.yaml", "--pod", "-"])
+    invocation = read_arguments(["--config", "a.yaml", "-n", "--config=b.yaml", "--pod", "-"])
     assert [(item.setting.name, item.text) for item in invocation.sources] == [
         ("config", "a.yaml"),
         ("config", "b.yaml"),
@@ -273,7 +273,7 @@ def test_sources_are_kept_apart():
 
 @pytest.mark.parametrize("flag", META)
 def test_flags_of_the_command_line_itself(flag: str):
-    invocation = read(["-n", flag, "render"])
+    invocation = read_arguments(["-n", flag, "render"])
     assert invocation.meta == (flag,)
     assert invocation.mistakes == ()
     assert invocation.command == "render"
@@ -308,11 +308,11 @@ def test_flags_of_the_command_line_itself(flag: str):
     ids=str,
 )
 def test_mistakes(arguments: list[str], mistakes: list[str]):
-    assert list(read(arguments).mistakes) == mistakes
+    assert list(read_arguments(arguments).mistakes) == mistakes
 
 
 def test_a_flag_nothing_like_any_other_gets_no_suggestion():
-    assert read(["--zzzzzzzzzzz"]).mistakes == ("--zzzzzzzzzzz: unknown flag",)
+    assert read_arguments(["--zzzzzzzzzzz"]).mistakes == ("--zzzzzzzzzzz: unknown flag",)
 
 
 @pytest.mark.parametrize(
@@ -323,27 +323,27 @@ def test_a_flag_nothing_like_any_other_gets_no_suggestion():
     ],
 )
 def test_all_mistakes_are_found_in_one_go(arguments: list[str]):
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     assert len(invocation.mistakes) == 5
     assert given_by(invocation) == {"envoy-port": "4"}
     assert all("\n" not in mistake for mistake in invocation.mistakes)
 
 
 def test_the_value_of_an_unknown_flag_is_not_a_mistake_of_its_own():
-    assert len(read(["--proxy-iud", "1337"]).mistakes) == 1
-    invocation = read(["--proxy-iud", "render"])
+    assert len(read_arguments(["--proxy-iud", "1337"]).mistakes) == 1
+    invocation = read_arguments(["--proxy-iud", "render"])
     assert len(invocation.mistakes) == 1
     assert invocation.command == "render"
-    assert given_by(read(["--proxy-iud", "-n"])) == {"dry-run": "true"}
+    assert given_by(read_arguments(["--proxy-iud", "-n"])) == {"dry-run": "true"}
 
 
 def test_a_mistake_is_one_line():
-    assert all("\n" not in mistake for mistake in read(["--a\nb", "-\n"]).mistakes)
+    assert all("\n" not in mistake for mistake in read_arguments(["--a\nb", "-\n"]).mistakes)
 
 
 @given(st.lists(st.text() | st.sampled_from(["-", "--", "-p", "--envoy-port", "render", "-np", "--help"])))
 def test_any_arguments_are_read(arguments: list[str]):
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     assert isinstance(invocation, Invocation)
 
 
@@ -429,9 +429,9 @@ def parts(invocation: Invocation) -> dict[str, object]:
 @example(["istio-iptables", *INJECTOR])
 @example(["render", "--explain", "-n"])
 def test_the_canonical_form_means_the_same(arguments: list[str]):
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     assert invocation.mistakes == ()
-    again = read(invocation.canonical())
+    again = read_arguments(invocation.canonical())
     assert again.mistakes == ()
     assert parts(again) == parts(invocation)
     assert again.canonical() == invocation.canonical()
@@ -455,7 +455,7 @@ def by_typer() -> Iterator[Callable[[list[str]], Invocation]]:
         return seen[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handlers, "run", record)
+        patch.setattr(handlers, "handle", record)
         yield run
 
 
@@ -468,7 +468,7 @@ def texts_of(given: Sequence[Given], setting: str) -> list[str]:
 @example(["--config=a", "pod", "lint", "--config", "b", "--", "-", "--json"])
 @example(["--proxy-uid=1", "-u", "2", "render", "--format=json", "--format", "commands", "--explain=false"])
 def test_typer_understands_the_same(by_typer: Callable[[list[str]], Invocation], arguments: list[str]):
-    invocation = read(arguments)
+    invocation = read_arguments(arguments)
     found = by_typer(invocation.canonical())
     assert found.command == invocation.command
     assert found.operands == invocation.operands

@@ -201,7 +201,7 @@ def test_help_of_a_command_has_its_options(command: Command):
     for option in command.options:
         assert f"--{option.name}" in process.output
     if command.operand:
-        assert f"{command.operand.words}  " in process.output
+        assert f"{command.operand.usage}  " in process.output
     assert run("-h", *command.words).output == process.output
 
 

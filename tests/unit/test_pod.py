@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from istio_iptables import Facts, SettingsError, configure, pod_settings
 from istio_iptables.cli.collect import collect
-from istio_iptables.pod import Pod, pick, pods, read
+from istio_iptables.pod import Pod, pick, pods, read_settings
 from istio_iptables.pod.annotations import ANNOTATIONS, NAMES, VARIABLES
-from istio_iptables.pod.container import for_entry, meant
+from istio_iptables.pod.container import container_settings, for_entry
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.declared import BY_NAME
-from istio_iptables.settings.go_flags import read as read_arguments
+from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
-from istio_iptables.settings.yaml_text import Unquoted, Unreadable
-from istio_iptables.settings.yaml_text import read as read_documents
+from istio_iptables.settings.yaml_text import Unquoted, Unreadable, read_documents
 from tests.support import strategies
 
 FACTS = Facts(ipv4=True)
@@ -53,7 +52,7 @@ def only(thing: Any) -> Pod:
 
 def meaning(thing: Any) -> dict[str, tuple[str, str]]:
     """What a pod means: setting -> what it comes to and where that was."""
-    said = read(only(thing))
+    said = read_settings(only(thing))
     assert said.mistakes == said.refusals == ()
     return {item.setting.name: (item.text, item.origin) for item in said.given}
 
@@ -141,7 +140,7 @@ def workload(kind: str, annotations: Mapping[str, Any], **metadata: Any) -> dict
 def test_the_pod_templates_of_workloads(kind: str):
     found = only(workload(kind, {f"{TRAFFIC}includeInboundPorts": "80"}, namespace="shop"))
     assert (found.kind, found.name, found.namespace) == (kind, "web", "shop")
-    said = {item.setting.name: item for item in read(found).given}
+    said = {item.setting.name: item for item in read_settings(found).given}
     assert said["istio-inbound-ports"].text == "80"
     assert said["istio-inbound-ports"].origin.startswith(f"{kind.lower()} web: annotation ")
     assert [container.name for container in found.containers] == ["app"]
@@ -150,7 +149,7 @@ def test_the_pod_templates_of_workloads(kind: str):
 def test_annotations_of_the_workload_itself_do_not_count():
     thing = workload("Deployment", {})
     thing["metadata"]["annotations"] = {f"{TRAFFIC}includeInboundPorts": "80"}
-    assert "istio-inbound-ports" not in {item.setting.name for item in read(only(thing)).given}
+    assert "istio-inbound-ports" not in {item.setting.name for item in read_settings(only(thing)).given}
 
 
 LISTS = [
@@ -632,7 +631,7 @@ def valid_pods(draw: st.DrawFn) -> dict[str, Any]:
 def test_the_arguments_of_a_pod_mean_what_the_pod_means(thing: dict[str, Any]):
     text = json.dumps(thing)
     wanted = configure(pod_settings(text), environment=FACTS)
-    found = meant(read(only(thing)).given)
+    found = container_settings(read_settings(only(thing)).given)
     operation = parse(found.settings, FACTS).operation()
     for arguments in (found.arguments(), for_entry(found, operation).arguments()):
         invocation = read_arguments(arguments)

@@ -20,7 +20,7 @@ from istio_iptables.pod.annotations import ANNOTATIONS, VARIABLES
 from istio_iptables.pod.container import rights
 from istio_iptables.pod.lint import KINDS
 from istio_iptables.settings.config import Config
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
 from tests.support import deploy
 from tests.unit.test_main import MAIN, ROOT, assert_refused, run
@@ -42,7 +42,7 @@ def validate(thing: Any) -> None:
 
 
 def configured(*arguments: str, environ: dict[str, str] | None = None) -> Config:
-    given, mistakes = collect(read(arguments), environ or {})
+    given, mistakes = collect(read_arguments(arguments), environ or {})
     return resolve(parse(given, FACTS, mistakes), FACTS)[0]
 
 
@@ -299,7 +299,7 @@ def test_another_network_namespace_takes_root_and_one_more_capability(
     more: list[str], capabilities: list[str]
 ):
     """Whoever is not root has no capabilities in a container, whatever is added."""
-    given, mistakes = collect(read(["--network-namespace=x", *more]), {})
+    given, mistakes = collect(read_arguments(["--network-namespace=x", *more]), {})
     granted = rights(parse(given, FACTS, mistakes))
     assert (granted.user, granted.group, granted.capabilities) == (0, 0, tuple(capabilities))
 
@@ -410,7 +410,7 @@ def test_every_other_command_in_the_docs_is_understood():
     commands = re.findall(r"(?m)^    (?:kubectl .* \| )?(istio-iptables .*)$", DOCS + readme)
     assert len(commands) >= 4
     for command in commands:
-        assert read(shlex.split(command)[1:]).mistakes == ()
+        assert read_arguments(shlex.split(command)[1:]).mistakes == ()
 
 
 #: The first cells of the table of what an init container may do.
@@ -423,7 +423,7 @@ def test_the_privileges_in_the_docs(name: str):
     wanted = [*(WRITING if "too" in added else []), *re.findall("[A-Z_]{5,}", added)]
     for words in re.findall("`(.*?)`", name) or [""]:
         flags = [f"{word}=x" if word == "--network-namespace" else word for word in words.split()]
-        granted = rights(parse(read(flags).settings, FACTS))
+        granted = rights(parse(read_arguments(flags).settings, FACTS))
         assert (granted.user, list(granted.capabilities)) == (0 if user == "0" else 1337, wanted)
 
 

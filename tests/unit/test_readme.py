@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import istio_iptables
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -33,7 +33,7 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_in_the_readme_is_understood(command):
-    assert read(shlex.split(command)[1:]).mistakes == ()
+    assert read_arguments(shlex.split(command)[1:]).mistakes == ()
 
 
 def test_the_map_has_every_package():

@@ -20,7 +20,7 @@ from istio_iptables.settings.commands import COMMANDS
 from istio_iptables.settings.config import ALL, Config, Everything
 from istio_iptables.settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
 from istio_iptables.settings.facts import Facts
-from istio_iptables.settings.go_flags import read
+from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import Parsed, parse, parse_options, resolve
 
 FACTS = Facts(
@@ -30,7 +30,7 @@ FACTS = Facts(
 
 
 def parsed(*arguments: str, environ: Mapping[str, str] | None = None, facts: Facts = FACTS) -> Parsed:
-    given, mistakes = collect(read(arguments), environ or {})
+    given, mistakes = collect(read_arguments(arguments), environ or {})
     return parse(given, facts, mistakes)
 
 
@@ -591,14 +591,14 @@ def test_mistakes_are_one_line_each():
 
 
 def test_options_of_a_command():
-    invocation = read(["render", "--format", "json", "--family=ipv6", "--explain"])
+    invocation = read_arguments(["render", "--format", "json", "--family=ipv6", "--explain"])
     assert parse_options("render", invocation.options, FACTS) == (
         {"format": "json", "family": "ipv6", "explain": True},
         [],
     )
     assert parse_options("render", (), FACTS)[0] == {"format": "", "family": "", "explain": False}
     assert parse_options("", (), FACTS) == ({}, [])
-    bad = read(["render", "--format", "yaml", "--family=ipv5", "--explain=yes"])
+    bad = read_arguments(["render", "--format", "yaml", "--family=ipv5", "--explain=yes"])
     mistakes = parse_options("render", bad.options, FACTS)[1]
     assert [mistake.partition(" is ")[0] for mistake in mistakes] == [
         "--format: 'yaml'",

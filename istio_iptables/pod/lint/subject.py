@@ -6,7 +6,7 @@ from ...settings.declared import SETTINGS, shown
 from ...settings.parsers import BadValue, members
 from ...startup.record import Record
 from ..annotations import BY_SETTING, NAMES
-from ..reading import read
+from ..reading import read_settings
 from .intervals import Interval, Intervals, interval
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ class Subject:
 
     def __init__(self, pod: Pod, others: Sequence[Given], names: Names) -> None:
         """Read the pod; `others` are settings that go before its own, all of them valid."""
-        reading = read(pod)
+        reading = read_settings(pod)
         self.pod = pod
         self.mistakes = reading.mistakes
         self.bad: list[tuple[Given, str]] = []
