@@ -12,6 +12,7 @@ from . import policy
 from .formats import IPTABLES, iptables_restore, shell
 from .formats import json as as_json
 from .kernel.this_machine import ThisMachine
+from .rules import istio
 from .rules.model import FAMILIES, Ruleset
 from .settings.config import Config
 from .settings.declared import BY_NAME, Given, as_text, nearest
@@ -153,7 +154,11 @@ def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str
 
 
 def validate(
-    config: Config, *, port: int = 15002, seconds: float = 5.0, in_place: bool = False
+    config: Config,
+    *,
+    port: int = istio.PROBE_PORT,
+    seconds: float = istio.PROBE_SECONDS,
+    in_place: bool = False,
 ) -> tuple[Result, ...]:
     """Prove with real connections that redirection works as a Config wants it, in this network namespace.
 

@@ -14,6 +14,8 @@ import typer
 import typer.core
 
 from .. import __version__
+from ..rules import istio
+from ..rules.istio import PROGRAM
 from ..settings.commands import COMMANDS, GROUPS, Command, Operand
 from ..settings.declared import BY_NAME, SETTINGS, SOURCES, Given, Setting
 from ..settings.go_flags import Invocation
@@ -30,10 +32,11 @@ _EPILOG = (
     "place and --reconcile is not given (diff: a difference; pod lint: findings); 126 redirection does not "
     "work, or could not be proven to (validate)."
 )
-_COMMAND_EPILOG = "All settings go with this command: `istio-iptables --help` lists them."
+_COMMAND_EPILOG = f"All settings go with this command: `{PROGRAM} --help` lists them."
 _HELP = (
-    "Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port 15001, "
-    "inbound to port 15006. Envoy's own traffic (UID 1337) is left alone."
+    f"Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port "
+    f"{istio.OUTBOUND_PORT}, inbound to port {istio.INBOUND_PORT}. Envoy's own traffic (UID "
+    f"{istio.PROXY_ID}) is left alone."
 )
 
 
@@ -104,7 +107,7 @@ def _given(settings: Sequence[Setting], values: Mapping[str, Any]) -> tuple[Give
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"istio-iptables {__version__}")
+        typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 
@@ -163,7 +166,7 @@ class _Command(typer.core.TyperCommand):
 def make_app() -> typer.Typer:
     """Make the application from the declarations."""
     app = typer.Typer(
-        name="istio-iptables",
+        name=PROGRAM,
         cls=_Settings,
         help=_HELP,
         rich_markup_mode=None,
@@ -247,7 +250,7 @@ def _command(command: Command) -> Callable[..., None]:
 def run_app(arguments: Sequence[str]) -> int:
     """Run the application and return the exit code; mistakes are one line each, without usage or box."""
     try:
-        result = make_app()(list(arguments), standalone_mode=False, prog_name="istio-iptables")
+        result = make_app()(list(arguments), standalone_mode=False, prog_name=PROGRAM)
     except _ArgumentError as error:
         complain(f"{error}\n")
         return 2

@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import time
 
+from ..settings.parsers import LOG_LEVELS, LOG_SCOPE
 from .streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LEVELS = ("debug", "info", "warn", "error", "fatal", "none")
-_SCOPE = "default"
-
 
 class Logger:
     """Writes lines of a level that is high enough."""
 
     def __init__(self) -> None:
-        self._threshold = _LEVELS.index("info")
+        self._threshold = LOG_LEVELS.index("info")
         self._as_json = False
 
     def configure(self, levels: Iterable[tuple[str, str]], *, as_json: bool = False) -> None:
         """Set the levels, by scope (there is one, `default`; others are accepted), and the form."""
         for scope, level in levels:
-            if scope in (_SCOPE, "all"):
-                self._threshold = _LEVELS.index(level)
+            if scope in (LOG_SCOPE, "all"):
+                self._threshold = LOG_LEVELS.index(level)
         self._as_json = as_json
 
     def enabled(self, level: str) -> bool:
         """Tell whether lines of a level are written: what they take to make may be spared."""
-        return _LEVELS.index(level) >= self._threshold
+        return LOG_LEVELS.index(level) >= self._threshold
 
     def debug(self, message: str) -> None:
         """Write what helps to find a mistake in this tool, or the state before and after."""
@@ -60,7 +58,7 @@ class Logger:
         if self._as_json:
             import json
 
-            values = {"level": level, "time": stamp, "scope": _SCOPE, "msg": message}
+            values = {"level": level, "time": stamp, "scope": LOG_SCOPE, "msg": message}
             lines = [json.dumps(values, ensure_ascii=False)]
         else:
             lines = [f"{stamp}\t{level}\t{line}" for line in message.splitlines() or [""]]

@@ -7,7 +7,7 @@ plugin makes of it.
 from __future__ import annotations
 
 from ..rules import istio
-from ..settings.declared import BY_NAME
+from ..settings.declared import BY_NAME, DNS_CAPTURE, DUAL_STACK, INVALID_DROP
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -33,6 +33,11 @@ class Annotation(Record):
     def default(self) -> str:
         """What the setting is if the pod says nothing: the setting's own default, plus `always`."""
         return ",".join([*filter(None, [self.setting.default]), *self.always])
+
+    @property
+    def short(self) -> str:
+        """The name without its prefix, as people say it: includeInboundPorts."""
+        return self.name.rpartition("/")[2]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,9 +73,9 @@ NAMES: Mapping[str, Annotation] = {name: a for a in ANNOTATIONS for name in a.na
 
 #: Variables of the proxy's container, and the switches that each of them is.
 VARIABLES: Mapping[str, tuple[Setting, ...]] = {
-    "ISTIO_META_DNS_CAPTURE": (BY_NAME["redirect-dns"], BY_NAME["capture-all-dns"]),
-    "ISTIO_DUAL_STACK": (BY_NAME["dual-stack"],),
-    "INVALID_DROP": (BY_NAME["drop-invalid"],),
+    DNS_CAPTURE: (BY_NAME["redirect-dns"], BY_NAME["capture-all-dns"]),
+    DUAL_STACK: (BY_NAME["dual-stack"],),
+    INVALID_DROP: (BY_NAME["drop-invalid"],),
 }
 
 #: The annotation and label that say whether there is a sidecar at all.

@@ -36,9 +36,10 @@ class Port(Record):
 class Container(Record):
     """A container of a pod.
 
-    `init` is true for those of initContainers, `sidecar` for those of them that keep running. `command_line` is
-    its command and arguments; `has_command` is true if the first of them is the command. A variable's value
-    is None if it is not in the manifest (valueFrom). `identity` is the pod's where the container has none.
+    `init` is true for those of initContainers, `sidecar` for those of them that keep running. `command_line`
+    is its command and arguments; `has_command` is true if the first of them is the command. A variable's
+    value is None if it is not in the manifest (valueFrom). `identity` is the pod's where the container has
+    none.
     """
 
     name: str

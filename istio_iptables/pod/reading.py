@@ -7,6 +7,7 @@ pod can get wrong is a mistake here.
 
 from __future__ import annotations
 
+from ..rules.istio import AGENT_PROGRAM, PROGRAM
 from ..settings import go_flags
 from ..settings.declared import BY_NAME, Given, shown
 from ..settings.parsers import members
@@ -122,8 +123,8 @@ def _not_in_the_manifest(origin: str) -> str:
     return f"{origin}: its value is not in the manifest (valueFrom): write it there"
 
 
-#: Programs that a container's command may name and that take our arguments.
-_PROGRAMS = frozenset({"istio-iptables", "pilot-agent"})
+#: Programs that a container's command may name and that take these arguments.
+_PROGRAMS = frozenset({PROGRAM, AGENT_PROGRAM})
 
 
 def arguments(container: Container) -> tuple[str, ...] | None:
@@ -142,9 +143,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     where = f"{pod.label}: container {INIT}"
     words = arguments(container)
     if words is None:
-        mistakes.append(
-            f"{where}: command: {container.command_line[0]!r} is not istio-iptables: cannot be read"
-        )
+        mistakes.append(f"{where}: command: {container.command_line[0]!r} is not {PROGRAM}: cannot be read")
         return
     own = {name: text for name, text in container.variables.items() if text is not None}
     mistakes += [

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The name of this program on a command line.
 PROGRAM = "istio-iptables"
+#: The program in the proxy's image that sets up rules as a subcommand, with the same arguments.
+AGENT_PROGRAM = "pilot-agent"
 #: The comment on rules that could not be told from foreign ones without it.
 TAG = PROGRAM
 
@@ -30,10 +32,25 @@ TUNNEL_PORT = 15008
 #: The agent's DNS server.
 DNS_AGENT_PORT = 15053
 DNS_PORT = 53
-#: The port that the validation connects to, on which nothing listens.
+#: The port that the validation connects to, on which nothing listens, and how long it may take, in seconds.
 PROBE_PORT = 15002
-#: Ports on which the sidecar serves telemetry, health checks and metrics; never captured in a pod.
-SIDECAR_PORTS = (15020, 15021, 15090)
+PROBE_SECONDS = 5
+ADMIN_PORT = 15000
+DEBUG_PORT = 15004
+METRICS_PORT = 15020
+HEALTH_PORT = 15021
+ENVOY_METRICS_PORT = 15090
+#: The ports that the sidecar listens on in every pod, and what each is for.
+LISTENERS: Mapping[int, str] = {
+    ADMIN_PORT: "Envoy's administration",
+    DEBUG_PORT: "the agent's debugging",
+    METRICS_PORT: "merged metrics and health",
+    HEALTH_PORT: "health checks",
+    DNS_AGENT_PORT: "the agent's DNS",
+    ENVOY_METRICS_PORT: "Envoy's metrics",
+}
+#: Those of them that Istio's injector always excludes: other pods call them.
+SIDECAR_PORTS = (METRICS_PORT, HEALTH_PORT, ENVOY_METRICS_PORT)
 
 #: The addresses that Envoy calls the application from (InboundPassthroughBindIpv4/6).
 PASSTHROUGH_IPV4 = Cidr(4, 0x7F000006, 32)

@@ -6,6 +6,7 @@ The command line, help and docs read this table, as they do that of the settings
 from __future__ import annotations
 
 from .. import __version__
+from ..rules.istio import PROGRAM
 from ..startup.record import Record
 from . import parsers
 from .declared import option
@@ -136,7 +137,7 @@ COMMANDS: tuple[Command, ...] = (
                 "image",
                 "Image of the container.",
                 parsers.image,
-                default=f"istio-iptables:{__version__}",
+                default=f"{PROGRAM}:{__version__}",
                 metavar="IMAGE",
             ),
             _format("yaml", "json", help="yaml (an entry of a list) or json (the container alone)."),

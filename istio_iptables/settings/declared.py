@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
     Group: TypeAlias = Literal["Inbound", "Outbound", "Proxy", "DNS", "TPROXY", "Operation", "Logging"]
 
+# Variables that messages, pods and lint name too.
+DNS_CAPTURE = "ISTIO_META_DNS_CAPTURE"
+DUAL_STACK = "ISTIO_DUAL_STACK"
+INVALID_DROP = "INVALID_DROP"
+OWNER_GROUPS = "ISTIO_OUTBOUND_OWNER_GROUPS"
+OWNER_GROUPS_EXCLUDED = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"
+
 
 class Setting(Record):
     """One setting.
@@ -115,7 +122,7 @@ SETTINGS: tuple[Setting, ...] = (
         "drop-invalid",
         "Drop packets that conntrack calls INVALID, which otherwise reset connections.",
         "Inbound",
-        aliases=("INVALID_DROP",),
+        aliases=(INVALID_DROP,),
         field="drop_invalid",
     ),
     # --- outbound
@@ -190,7 +197,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="rerouted_interfaces",
     ),
     Setting(
-        "ISTIO_OUTBOUND_OWNER_GROUPS",
+        OWNER_GROUPS,
         "Groups (name or GID, at most 64) whose outbound traffic is captured, `*` for all.",
         "Outbound",
         parsers.captured_groups,
@@ -200,7 +207,7 @@ SETTINGS: tuple[Setting, ...] = (
         has_flag=False,
     ),
     Setting(
-        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        OWNER_GROUPS_EXCLUDED,
         "Groups (name or GID, at most 64) whose outbound traffic is left alone, when all are captured.",
         "Outbound",
         parsers.excluded_groups,
@@ -255,7 +262,7 @@ SETTINGS: tuple[Setting, ...] = (
         "dual-stack",
         "Capture both IPv4 and IPv6.",
         "Proxy",
-        aliases=("ISTIO_DUAL_STACK",),
+        aliases=(DUAL_STACK,),
         field="dual_stack",
     ),
     # --- DNS
@@ -263,7 +270,7 @@ SETTINGS: tuple[Setting, ...] = (
         "redirect-dns",
         f"Send the application's DNS queries to the agent on port {istio.DNS_AGENT_PORT}.",
         "DNS",
-        aliases=("ISTIO_META_DNS_CAPTURE",),
+        aliases=(DNS_CAPTURE,),
         field="redirect_dns",
     ),
     _switch(
@@ -335,7 +342,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Longest time the validation waits, as a Go duration such as 5s.",
         "Operation",
         parsers.duration,
-        "5s",
+        f"{istio.PROBE_SECONDS}s",
         metavar="DURATION",
         field="probe_timeout",
     ),
@@ -374,10 +381,10 @@ SETTINGS: tuple[Setting, ...] = (
     # --- logging
     Setting(
         "log_output_level",
-        "What to log, as [scope:]level[,...]: debug, info, warn, error, fatal or none.",
+        f"What to log, as [scope:]level[,...]: {parsers.ANY_LOG_LEVEL}.",
         "Logging",
         parsers.log_levels,
-        "default:info",
+        f"{parsers.LOG_SCOPE}:info",
         metavar="LEVELS",
         field="log_levels",
     ),

@@ -164,17 +164,24 @@ def duration(text: str, _: Names) -> float:
     return seconds
 
 
+#: From the most lines to none; the last one is no level of a line.
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal", "none")
+#: The levels as a sentence lists them.
+ANY_LOG_LEVEL = f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"
+#: The scope of a level without one.
+LOG_SCOPE = "default"
+
+
 def log_levels(text: str, _: Names) -> tuple[tuple[str, str], ...]:
     """Parse `[scope:]level[,...]` into pairs of scope and level."""
 
     def parse(member: str) -> tuple[str, str]:
         scope, _colon, level = member.rpartition(":")
-        if level not in ("debug", "info", "warn", "error", "fatal", "none"):
+        if level not in LOG_LEVELS:
             raise BadValue(
-                f"{member!r} is not a log level: use [scope:]level, the level being debug, info, warn, "
-                "error, fatal or none"
+                f"{member!r} is not a log level: use [scope:]level, the level being {ANY_LOG_LEVEL}"
             )
-        return scope or "default", level
+        return scope or LOG_SCOPE, level
 
     return _each(members(text), parse)
 

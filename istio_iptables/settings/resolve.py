@@ -12,6 +12,7 @@ from ..startup.record import Record
 from .commands import COMMAND_BY_NAME
 from .config import Config, Everything
 from .declared import SETTINGS, Given
+from .no_effect import NO_EFFECT
 from .parsers import BadValue, host_cidr
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..rules.model import Cidr
-    from . import parsers as values
+    from . import parsers
     from .facts import Environment
 
 
@@ -83,7 +84,7 @@ def service_links(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-def parse(given: Sequence[Given], names: values.Names, mistakes: Iterable[str] = ()) -> Parsed:
+def parse(given: Sequence[Given], names: parsers.Names, mistakes: Iterable[str] = ()) -> Parsed:
     """Parse everything given, the strongest last, and return all values.
 
     A value that cannot be parsed is a mistake even if a stronger one stands above it.
@@ -128,7 +129,7 @@ def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[s
 
 
 def parse_options(
-    command: str, given: Sequence[Given], names: values.Names
+    command: str, given: Sequence[Given], names: parsers.Names
 ) -> tuple[dict[str, Any], list[str]]:
     """Parse the options of a command: all values by name, and the mistakes."""
     if command not in COMMAND_BY_NAME:
@@ -156,26 +157,9 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     if not isinstance(cidrs, Everything):
         chosen["outbound_cidrs_name_loopback"] = any(n.names_loopback for n in cidrs)
         chosen["outbound_cidrs"] = tuple(n.as_cidr() for n in cidrs)
-    if chosen["inbound_ports_excluded"] and not isinstance(chosen["inbound_ports"], Everything):
-        warnings.append(
-            "--istio-local-exclude-ports has no effect: --istio-inbound-ports lists the ports to capture"
-        )
-    if chosen["interception_mode"] == "TPROXY" and chosen["rerouted_interfaces"]:
-        warnings.append(
-            "--kube-virt-interfaces has no effect on ports that TPROXY captures, which takes packets first"
-        )
-    if chosen["native_nftables"] and chosen["forced_variant"]:
-        warnings.append("--force-iptables-binary has no effect with --native-nftables")
-    if chosen["native_nftables"] and chosen["compact"]:
-        warnings.append("--compact has no effect with --native-nftables: there every list is a set already")
+    warnings += [row.warning for row in NO_EFFECT if row.applies(chosen)]
+    if chosen["native_nftables"]:
         chosen["compact"] = False
-    if chosen["capture_all_dns"] and not chosen["redirect_dns"]:
-        warnings.append("--capture-all-dns has no effect without --redirect-dns")
-    if chosen["owner_groups_excluded"] and not isinstance(chosen["owner_groups"], Everything):
-        warnings.append(
-            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE has no effect: "
-            "ISTIO_OUTBOUND_OWNER_GROUPS lists the groups to capture"
-        )
     return Config(**{name: chosen[name] for name in Config._fields}), tuple(warnings)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import istio_iptables
+from istio_iptables.settings.no_effect import NO_EFFECT
 
 PACKAGE = Path(istio_iptables.__file__).parent
 
@@ -40,7 +41,8 @@ class Message(NamedTuple):
 
 def messages() -> list[Message]:
     """Return all messages of the package, by file and line."""
-    return [message for path in sorted(PACKAGE.rglob("*.py")) for message in _of_file(path)]
+    found = [message for path in sorted(PACKAGE.rglob("*.py")) for message in _of_file(path)]
+    return [*found, *(Message("warning", row.warning, f"NO_EFFECT: {row.setting}") for row in NO_EFFECT)]
 
 
 def _of_file(path: Path) -> Iterator[Message]:

@@ -282,6 +282,12 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "192.168.0.0/16 has no effect: it is in no network",
         manifest(traffic(includeOutboundIPRanges="10.0.0.0/8", excludeOutboundIPRanges="192.168.0.0/16")),
     ),
+    (
+        "no-effect",
+        "excludeInboundPorts",
+        "has no effect: includeInboundPorts is empty",
+        manifest(traffic(includeInboundPorts="", excludeInboundPorts="9102")),
+    ),
     ("no-effect", REROUTE, "TPROXY captures", manifest({MODE: "TPROXY", REROUTE: "vm0"})),
     (
         "no-effect",

@@ -21,6 +21,7 @@ from istio_iptables.settings.config import ALL, Config, Everything
 from istio_iptables.settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.go_flags import read_arguments
+from istio_iptables.settings.no_effect import NO_EFFECT, NoEffect
 from istio_iptables.settings.resolve import Parsed, parse, parse_options, resolve
 
 FACTS = Facts(
@@ -958,10 +959,31 @@ def test_without_dns_redirection_servers_are_not_looked_at():
 # --- warnings ---------------------------------------------------------------------------------
 
 
-def test_settings_without_effect_are_warned_about():
-    variables = {"ISTIO_OUTBOUND_OWNER_GROUPS": "1", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "2"}
-    assert "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE has no effect" in warnings_of(facts=FACTS, environ=variables)
-    assert "--capture-all-dns has no effect" in warnings_of("--capture-all-dns", facts=FACTS)
+#: Arguments and variables for each row of the table, and the other setting that its warning names.
+WITHOUT_EFFECT: list[tuple[list[str], dict[str, str], str]] = [
+    (["-d", "22", "-b", "80"], {}, "--istio-inbound-ports lists"),
+    (["-d", "22", "-b", ""], {}, "--istio-inbound-ports is empty"),
+    (["-m", "TPROXY", "-k", "vm0"], {}, "TPROXY"),
+    (["--native-nftables", "--force-iptables-binary", "nft"], {}, "--native-nftables"),
+    (["--native-nftables", "--compact"], {}, "--native-nftables"),
+    (["--capture-all-dns"], {}, "--redirect-dns"),
+    (
+        [],
+        {"ISTIO_OUTBOUND_OWNER_GROUPS": "1", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "2"},
+        "ISTIO_OUTBOUND_OWNER_GROUPS lists",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("row", "case"), list(zip(NO_EFFECT, WITHOUT_EFFECT, strict=True)), ids=[row.setting for row in NO_EFFECT]
+)
+def test_settings_without_effect_are_warned_about(row: NoEffect, case: tuple[list[str], dict[str, str], str]):
+    arguments, variables, cause = case
+    warning = warnings_of(*arguments, facts=FACTS, environ=variables)
+    assert warning == row.warning
+    assert warning.startswith(f"{BY_NAME[row.setting].flag} has no effect")
+    assert cause in warning
 
 
 def test_usual_settings_are_not_warned_about():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...rules import istio
+from ...settings.declared import OWNER_GROUPS, OWNER_GROUPS_EXCLUDED
 from ...settings.parsers import BadValue
 from ...settings.yaml_text import Unquoted
 from ..annotations import (
@@ -226,17 +227,15 @@ def owner_groups(subject: Subject) -> Iterator[Finding]:
     others = {_number(text) for text in subject.pod.other_groups}
     own = {_number(container.identity.group) for container in subject.pod.containers}
     for name, field in (
-        ("ISTIO_OUTBOUND_OWNER_GROUPS", "owner_groups"),
-        ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "owner_groups_excluded"),
+        (OWNER_GROUPS, "owner_groups"),
+        (OWNER_GROUPS_EXCLUDED, "owner_groups_excluded"),
     ):
         groups = subject.values[field]
         for group in groups if isinstance(groups, tuple) else ():
             if group in others and group not in own:
                 problem = f"{group} is an fsGroup or a supplemental group: only what a process runs as counts"
                 yield subject.about(name, "owner-group", problem, "name a group of runAsGroup")
-    if isinstance(subject.values["owner_groups"], tuple) and subject.values["owner_groups_excluded"]:
-        problem = "has no effect: ISTIO_OUTBOUND_OWNER_GROUPS lists the groups to capture"
-        yield subject.about("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "no-effect", problem, "leave it out")
+    yield from subject.without_effect(OWNER_GROUPS_EXCLUDED)
 
 
 def tproxy(subject: Subject) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...settings.declared import SETTINGS, shown
+from ...settings.declared import BY_NAME, SETTINGS, shown
+from ...settings.no_effect import NO_EFFECT
 from ...settings.parsers import BadValue, members
 from ...startup.record import Record
 from ..annotations import BY_SETTING, NAMES
@@ -65,6 +66,11 @@ class Finding(Record):
         """Return the finding as a line."""
         start = f"{shown(self.file)}: " if self.file else ""
         return f"{start}{self.pod}: {self.where}: {self.problem}: {self.remedy} [{self.kind}]"
+
+
+def _called(setting: str) -> str:
+    """Return what a setting is called in a pod: the short name of its annotation, if it has one."""
+    return BY_SETTING[setting].short if setting in BY_SETTING else BY_NAME[setting].flag
 
 
 class Subject:
@@ -130,6 +136,12 @@ class Subject:
     def about(self, setting: str, kind: str, problem: str, remedy: str) -> Finding:
         """Make a finding about a setting."""
         return self.finding(kind, self.where(setting), problem, remedy)
+
+    def without_effect(self, setting: str) -> Iterator[Finding]:
+        """Make a finding if another setting leaves a setting without effect."""
+        for row in NO_EFFECT:
+            if row.setting == setting and row.applies(self.values):
+                yield self.about(setting, "no-effect", row.problem(_called), row.remedy)
 
     @property
     def annotated(self) -> list[str]:

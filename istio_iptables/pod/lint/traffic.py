@@ -7,7 +7,9 @@ all ports are captured.
 
 from __future__ import annotations
 
+from ...rules import istio
 from ...settings.config import Everything
+from ...settings.declared import DNS_CAPTURE, DUAL_STACK
 from ...settings.parsers import host_cidr, members
 from ..annotations import ANNOTATIONS, BY_SETTING, INIT, PROXY
 from .intervals import Interval, Intervals, interval
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 INCLUDE_INBOUND = "istio-inbound-ports"
 EXCLUDE_INBOUND = "istio-local-exclude-ports"
-INCLUDE_NETWORKS = "istio-service-cidr"
+INCLUDE_CIDRS = "istio-service-cidr"
 EXCLUDE_CIDRS = "istio-service-exclude-cidr"
 INCLUDE_OUTBOUND = "istio-outbound-ports"
 EXCLUDE_OUTBOUND = "istio-local-outbound-ports-exclude"
@@ -29,14 +31,14 @@ EXCLUDE_INTERFACES = "istio-exclude-interfaces"
 REROUTE_INTERFACES = "kube-virt-interfaces"
 
 _PORTS = (INCLUDE_INBOUND, EXCLUDE_INBOUND, INCLUDE_OUTBOUND, EXCLUDE_OUTBOUND)
-_NETWORKS = (INCLUDE_NETWORKS, EXCLUDE_CIDRS)
-_NO_CAPTURE = "take ISTIO_META_DNS_CAPTURE away"
-_DNS_PORT = Interval("53", 0, 53, 53)
+_CIDRS = (INCLUDE_CIDRS, EXCLUDE_CIDRS)
+_NO_CAPTURE = f"remove {DNS_CAPTURE}"
+_DNS_PORT = Interval(str(istio.DNS_PORT), 0, istio.DNS_PORT, istio.DNS_PORT)
 
 
 def _short(setting: str) -> str:
     """Return an annotation's name as people say it: includeInboundPorts."""
-    return BY_SETTING[setting].name.rpartition("/")[2]
+    return BY_SETTING[setting].short
 
 
 # --- values one by one ----------------------------------------------------------------------
@@ -64,7 +66,7 @@ def refused_by_istio(subject: Subject) -> Iterator[Finding]:
             if name in _PORTS and ("-" in member or ":" in member):
                 problem = f"{member!r} is a range, which Istio's injector refuses"
                 yield subject.about(name, "istio", problem, "list the ports one by one for its sake")
-            if name in _NETWORKS and member != "*" and "/" not in member:
+            if name in _CIDRS and member != "*" and "/" not in member:
                 problem = f"{member!r} has no mask, which Istio's injector refuses"
                 mask = "/128" if ":" in member else "/32"
                 yield subject.about(name, "istio", problem, f"write {member}{mask} for its sake")
@@ -72,7 +74,7 @@ def refused_by_istio(subject: Subject) -> Iterator[Finding]:
 
 def host_bits(subject: Subject) -> Iterator[Finding]:
     """Networks that were written by an address within."""
-    for name in _NETWORKS:
+    for name in _CIDRS:
         for each in subject.spans(name):
             address = host_cidr(each.text.partition("/")[0])
             if address is not None and address.address != each.first:
@@ -91,7 +93,7 @@ def _address(number: int, version: int) -> str:
 
 def repeated(subject: Subject) -> Iterator[Finding]:
     """Members that are in the list already, or in a list that is there anyway."""
-    for name in (*_PORTS, *_NETWORKS):
+    for name in (*_PORTS, *_CIDRS):
         for one, other in subject.searchable(name).repeated:
             if one.text == other.text:
                 problem = f"{one.text} stands there twice"
@@ -113,7 +115,7 @@ def everything_excluded(subject: Subject) -> Iterator[Finding]:
     for each in subject.spans(EXCLUDE_CIDRS):
         if each.first == 0 and each.text.endswith("/0"):
             problem = f"{each.text} leaves no destination of IPv{each.version} to capture"
-            remedy = f'give {_short(INCLUDE_NETWORKS)}: "" if nothing outbound is to be captured'
+            remedy = f'give {_short(INCLUDE_CIDRS)}: "" if nothing outbound is to be captured'
             yield subject.about(EXCLUDE_CIDRS, "everything", problem, remedy)
     for interface in members(subject.text(EXCLUDE_INTERFACES)):
         prefix = interface.removesuffix("+")
@@ -144,9 +146,7 @@ def inbound_exclusions(subject: Subject) -> Iterator[Finding]:
             )
             yield subject.about(EXCLUDE_INBOUND, "contradiction", problem, "take it out of one of the two")
     if not in_both:
-        what = "lists the ports to capture" if included else "is empty, so nothing is captured"
-        problem = f"has no effect: {_short(INCLUDE_INBOUND)} {what}, and all others are left alone anyway"
-        yield subject.about(EXCLUDE_INBOUND, "no-effect", problem, "leave it out")
+        yield from subject.without_effect(EXCLUDE_INBOUND)
 
 
 def _applications(subject: Subject) -> Iterator[Container]:
@@ -185,21 +185,10 @@ def container_ports(subject: Subject) -> Iterator[Finding]:
                 yield subject.about(name, "not-tcp", problem, "leave it out")
 
 
-#: Ports of the sidecar in every pod, and what they are for (Istio's table of ports used by the sidecar).
-_PROXY_PORTS = {
-    15000: "Envoy's administration",
-    15004: "the agent's debugging",
-    15020: "merged metrics and health",
-    15021: "health checks",
-    15053: "the agent's DNS",
-    15090: "Envoy's metrics",
-}
-
-
 def _proxy_ports(subject: Subject) -> Iterator[tuple[Interval, str]]:
     values = subject.values
     ports = {
-        **_PROXY_PORTS,
+        **istio.LISTENERS,
         values["outbound_port"]: "outbound connections",
         values["inbound_port"]: "inbound connections",
         values["tunnel_port"]: "HBONE tunnels",
@@ -234,17 +223,15 @@ def ports_of_the_proxy(subject: Subject) -> Iterator[Finding]:
 def outbound_lists(subject: Subject) -> Iterator[Finding]:
     """Lists of outbound traffic that others make pointless."""
     everything = isinstance(subject.values["outbound_cidrs"], Everything)
-    included, ports = subject.spans(INCLUDE_NETWORKS), subject.spans(INCLUDE_OUTBOUND)
+    included, ports = subject.spans(INCLUDE_CIDRS), subject.spans(INCLUDE_OUTBOUND)
     if everything and ports:
-        problem = f"has no effect: {_short(INCLUDE_NETWORKS)} is '*', so every port is captured anyway"
-        remedy = f"leave it out, or give {_short(INCLUDE_NETWORKS)} a list"
+        problem = f"has no effect: {_short(INCLUDE_CIDRS)} is '*', so every port is captured anyway"
+        remedy = f"leave it out, or give {_short(INCLUDE_CIDRS)} a list"
         yield subject.about(INCLUDE_OUTBOUND, "no-effect", problem, remedy)
     if not everything and not included and not ports:
         for name in (EXCLUDE_CIDRS, EXCLUDE_OUTBOUND):
             if subject.spans(name):
-                problem = (
-                    f"has no effect: {_short(INCLUDE_NETWORKS)} is empty, so nothing outbound is captured"
-                )
+                problem = f"has no effect: {_short(INCLUDE_CIDRS)} is empty, so nothing outbound is captured"
                 yield subject.about(name, "no-effect", problem, "leave it out")
         return
     excluded_ports = subject.searchable(EXCLUDE_OUTBOUND)
@@ -258,32 +245,32 @@ def outbound_lists(subject: Subject) -> Iterator[Finding]:
     captured = Intervals(included)
     for each in subject.spans(EXCLUDE_CIDRS):
         if not ports and captured.meeting(each) is None:
-            problem = f"{each.text} has no effect: it is in no network of {_short(INCLUDE_NETWORKS)}"
+            problem = f"{each.text} has no effect: it is in no network of {_short(INCLUDE_CIDRS)}"
             yield subject.about(EXCLUDE_CIDRS, "no-effect", problem, "leave it out")
 
 
-def shadowed_networks(subject: Subject) -> Iterator[Finding]:
+def shadowed_cidrs(subject: Subject) -> Iterator[Finding]:
     """Networks to capture that lie in excluded ones."""
     excluded = subject.searchable(EXCLUDE_CIDRS)
-    for each in subject.spans(INCLUDE_NETWORKS):
+    for each in subject.spans(INCLUDE_CIDRS):
         other = excluded.covering(each)
         if other is not None:
             problem = f"{each.text} is not captured, since it lies in {other.text} of {_short(EXCLUDE_CIDRS)}"
-            yield subject.about(INCLUDE_NETWORKS, "shadowed", problem, "take one of the two out")
+            yield subject.about(INCLUDE_CIDRS, "shadowed", problem, "take one of the two out")
 
 
 def dual_stack(subject: Subject) -> Iterator[Finding]:
     """Networks of both families where only one is captured."""
     if subject.values["dual_stack"]:
         return
-    for name in _NETWORKS:
+    for name in _CIDRS:
         spans = subject.spans(name)
         if {each.version for each in spans} == {4, 6}:
             sixth = next(each.text for each in spans if each.version == 6)
             problem = (
                 f"{sixth} has no effect in a pod with addresses of both families: IPv6 is not captured there"
             )
-            remedy = f"set ISTIO_DUAL_STACK=true in container {PROXY}, or leave the networks of IPv6 out"
+            remedy = f"set {DUAL_STACK}=true in container {PROXY}, or leave the networks of IPv6 out"
             yield subject.about(name, "one-family", problem, remedy)
 
 
@@ -296,14 +283,14 @@ def _captures_ipv6(subject: Subject) -> bool:
         return True
     servers = [host_cidr(text) for text in subject.pod.dns_servers]
     versions = {server.version for server in servers if server is not None}
-    versions |= {each.version for name in _NETWORKS for each in subject.spans(name)}
+    versions |= {each.version for name in _CIDRS for each in subject.spans(name)}
     return 4 not in versions
 
 
 def dns(subject: Subject) -> Iterator[Finding]:
     """The pod's DNS servers in lists of networks, and port 53 in lists of ports."""
     captured = subject.values["redirect_dns"]
-    excluded, included = subject.searchable(EXCLUDE_CIDRS), subject.searchable(INCLUDE_NETWORKS)
+    excluded, included = subject.searchable(EXCLUDE_CIDRS), subject.searchable(INCLUDE_CIDRS)
     for text in subject.pod.dns_servers:
         address = host_cidr(text)
         if address is None:
@@ -321,8 +308,8 @@ def dns(subject: Subject) -> Iterator[Finding]:
             problem = (
                 f"{into.text} holds the pod's DNS server {text}: queries by TCP, and only they, go to Envoy"
             )
-            remedy = f"exclude the server ({_short(EXCLUDE_CIDRS)}), or set ISTIO_META_DNS_CAPTURE"
-            yield subject.about(INCLUDE_NETWORKS, "dns", problem, remedy)
+            remedy = f"exclude the server ({_short(EXCLUDE_CIDRS)}), or set {DNS_CAPTURE}"
+            yield subject.about(INCLUDE_CIDRS, "dns", problem, remedy)
     port = subject.searchable(EXCLUDE_OUTBOUND).meeting(_DNS_PORT)
     if captured and port is not None:
         problem = f"{port.text} lets all DNS queries pass by the agent, which is to answer them"
@@ -335,9 +322,7 @@ def interfaces(subject: Subject) -> Iterator[Finding]:
     for interface in sorted(set(rerouted) & set(members(subject.text(EXCLUDE_INTERFACES)))):
         problem = f"{interface} is captured all the same, since {_short(REROUTE_INTERFACES)} lists it"
         yield subject.about(EXCLUDE_INTERFACES, "contradiction", problem, "take it out of one of the two")
-    if rerouted and subject.values["interception_mode"] == "TPROXY":
-        problem = "has no effect on ports that TPROXY captures, which takes packets first"
-        yield subject.about(REROUTE_INTERFACES, "no-effect", problem, "use REDIRECT for this pod")
+    yield from subject.without_effect(REROUTE_INTERFACES)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -350,7 +335,7 @@ CHECKS: tuple[Check, ...] = (
     container_ports,
     ports_of_the_proxy,
     outbound_lists,
-    shadowed_networks,
+    shadowed_cidrs,
     dual_stack,
     dns,
     interfaces,

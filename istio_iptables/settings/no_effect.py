@@ -1,0 +1,96 @@
+"""no_effect: settings that other settings leave without effect, one row each.
+
+resolve.py makes warnings of the rows, pod/lint findings: the condition and the reason are the same.
+"""
+
+from __future__ import annotations
+
+from ..startup.record import Record
+from .config import Everything
+from .declared import BY_NAME, OWNER_GROUPS, OWNER_GROUPS_EXCLUDED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+
+class NoEffect(Record):
+    """A setting that has no effect, because of another one.
+
+    `applies` tells so from all values by field name. `reason` goes on after "has no effect"; its `{cause}` is
+    the other setting. `remedy` is what pod lint advises, empty for settings that a pod has no name for.
+    """
+
+    setting: str
+    cause: str
+    applies: Callable[[Mapping[str, Any]], bool]
+    reason: str
+    remedy: str = ""
+
+    def problem(self, called: Callable[[str], str]) -> str:
+        """Return what is wrong, without the setting's own name; `called` returns a setting's name to show."""
+        return f"has no effect{self.reason.format(cause=called(self.cause))}"
+
+    @property
+    def warning(self) -> str:
+        """The row as a line for the log, with settings by their flags."""
+        return f"{BY_NAME[self.setting].flag} {self.problem(lambda name: BY_NAME[name].flag)}"
+
+
+#: In the order of the warnings.
+NO_EFFECT: tuple[NoEffect, ...] = (
+    NoEffect(
+        "istio-local-exclude-ports",
+        "istio-inbound-ports",
+        lambda values: bool(values["inbound_ports_excluded"] and _lists(values["inbound_ports"])),
+        ": {cause} lists the ports to capture",
+        "leave it out: ports that are not listed are not captured",
+    ),
+    NoEffect(
+        "istio-local-exclude-ports",
+        "istio-inbound-ports",
+        lambda values: bool(values["inbound_ports_excluded"]) and values["inbound_ports"] == (),
+        ": {cause} is empty, so no inbound port is captured",
+        "leave it out",
+    ),
+    NoEffect(
+        "kube-virt-interfaces",
+        "istio-inbound-interception-mode",
+        lambda values: values["interception_mode"] == "TPROXY" and bool(values["rerouted_interfaces"]),
+        " on ports that TPROXY captures, which takes packets first",
+        "use REDIRECT for this pod",
+    ),
+    NoEffect(
+        "force-iptables-binary",
+        "native-nftables",
+        lambda values: bool(values["native_nftables"] and values["forced_variant"]),
+        " with {cause}",
+    ),
+    NoEffect(
+        "compact",
+        "native-nftables",
+        lambda values: bool(values["native_nftables"] and values["compact"]),
+        " with {cause}: there every list is a set already",
+    ),
+    NoEffect(
+        "capture-all-dns",
+        "redirect-dns",
+        lambda values: bool(values["capture_all_dns"] and not values["redirect_dns"]),
+        " without {cause}",
+    ),
+    NoEffect(
+        OWNER_GROUPS_EXCLUDED,
+        OWNER_GROUPS,
+        lambda values: (
+            bool(values["owner_groups_excluded"]) and not isinstance(values["owner_groups"], Everything)
+        ),
+        ": {cause} lists the groups to capture",
+        "leave it out",
+    ),
+)
+
+
+def _lists(value: object) -> bool:
+    """Tell whether a list has members, as opposed to being empty or the wildcard."""
+    return not isinstance(value, Everything) and value != ()
