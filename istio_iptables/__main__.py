@@ -1,8 +1,9 @@
-"""The entry point: read the command line and hand it on.
+"""__main__: the entry points. They read the command line and call what answers it.
 
-What goflags can read goes straight to its use case. Help, completion and --version are the Typer
-application's, in cli.py, whose import takes longer than a whole run. Both read the same declarations, in
-settings.py and commands.py, and tests hold that they understand the same.
+settings/go_flags.py reads every command line, and a command goes straight to its handler. Only help,
+completion and --version need the Typer application of cli/help_app.py, whose import takes longer than a
+whole run. Both use the declarations in settings/declared.py and settings/commands.py, and tests check that
+both understand them in the same way.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def clean(arguments: Sequence[str] | None = None) -> int:
-    """Run istio-clean-iptables: `istio-iptables cleanup`, other settings being checked but of no account."""
+    """Run istio-clean-iptables: `istio-iptables cleanup`. Other settings are checked, but have no effect."""
     return _clean(arguments) if arguments is not None else _process(_clean)
 
 
@@ -47,14 +48,13 @@ def _clean(arguments: Sequence[str]) -> int:
 
 
 def _process(command: Callable[[Sequence[str]], int]) -> int:
-    """Run a command with the process's arguments, as all that this process does.
+    """Run a command with the process's arguments; the process does nothing else.
 
-    Nobody's garbage is worth collecting then. The collector would look through all modules again and again
-    while they are imported, and once more when the interpreter ends, which together takes a tenth of the run.
+    The garbage collector is off (startup/__init__.py says why): the process ends before memory matters.
     """
     gc.disable()
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller (>&-): what is printed goes nowhere
+        if getattr(sys, name) is None:  # closed by the caller (>&-): discard what is printed
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as we run
     try:
         return command(sys.argv[1:])

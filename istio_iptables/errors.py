@@ -1,4 +1,4 @@
-"""Errors: what went wrong, in the user's words, and the exit code that it means (SPEC section 6)."""
+"""errors: the exceptions that a user is told about, and the exit code of each (SPEC section 6)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ if TYPE_CHECKING:
 
 
 class IstioIptablesError(Exception):
-    """The base of every error that this package raises on purpose.
+    """The base class of every error that this package raises intentionally.
 
-    `str()` of it is what a user reads: one line a mistake, no traceback. `exit_code` is what
-    the command ends with.
+    `str()` of it is the text for the user: one line per mistake, without a traceback. `exit_code` is the exit
+    code of the command.
     """
 
     exit_code = 1
 
 
 class SettingsError(IstioIptablesError):
-    """Settings that cannot be used; nothing has been touched. Holds every mistake found."""
+    """Settings that cannot be used. Nothing has been changed. `mistakes` has every mistake that was found."""
 
     exit_code = 2
 
@@ -27,12 +27,12 @@ class SettingsError(IstioIptablesError):
         super().__init__("\n".join(self.mistakes))
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[str, ...]]]:
-        """Let another process have it whole (pickle would hand `str()` of it to the constructor)."""
+        """Pickle the attributes: by default pickle would pass `str()` of the error to the constructor."""
         return type(self), (self.mistakes,)
 
 
 class KernelError(IstioIptablesError):
-    """The kernel, or a tool that speaks to it, said no: `cause`, and the `remedy` if one is known."""
+    """An error of the kernel or of a program that talks to it: its `cause`, and a `remedy` if known."""
 
     def __init__(self, cause: str, remedy: str = "") -> None:
         self.cause = cause
@@ -40,7 +40,7 @@ class KernelError(IstioIptablesError):
         super().__init__(f"{cause}\n  what to do: {remedy}" if remedy else cause)
 
     def __reduce__(self) -> tuple[type[KernelError], tuple[str, str]]:
-        """Let another process have it whole."""
+        """Pickle the attributes."""
         return type(self), (self.cause, self.remedy)
 
 
@@ -51,6 +51,6 @@ class NotValidated(IstioIptablesError):
 
 
 class Differs(IstioIptablesError):
-    """Rules of ours are in place that are not the wanted ones, and --reconcile was not given."""
+    """Rules of istio-iptables are in place but differ from the wanted ones, and --reconcile was not given."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""sources: collect what was given for the settings, from pods, files, variables and flags, weakest first."""
+"""collect: collect the settings given by pods, files, variables and flags, the weakest first."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Given], list[str]]:
-    """Return everything given, the strongest last, and the mistakes made in giving it.
+    """Return all settings given, the strongest last, and the mistakes found.
 
-    A pod is weaker than a file, whichever stands first: the file was written for this tool. Of files the
-    last is the strongest.
+    A file takes precedence over a pod, in whichever order they are given: the file was written for this tool.
+    Of several files the last takes precedence.
     """
     given: list[Given] = []
     mistakes = list(invocation.mistakes)
@@ -44,7 +44,7 @@ def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Gi
                 given += said
                 mistakes += wrong
         elif source.setting.name == "pod-name" and not pods and not invocation.operands:
-            mistakes.append(f"{source.origin}: there is no manifest to pick a pod from (--pod FILE)")
+            mistakes.append(f"{source.origin}: there is no manifest to pick a pod from: give --pod FILE")
     return [*given, *from_environment(environ), *invocation.settings], mistakes
 
 
@@ -58,12 +58,12 @@ def _operands(invocation: Invocation) -> list[Given]:
 
 
 def pod_name(invocation: Invocation) -> str:
-    """Return what --pod-name says, or nothing."""
+    """Return the value of --pod-name, or an empty string."""
     return next((s.text for s in reversed(invocation.sources) if s.setting.name == "pod-name"), "")
 
 
 def _from_pod(source: Given, name: str) -> tuple[list[Given], list[str]]:
-    """Return what the manifest of a pod says, and what is wrong with it."""
+    """Return the settings of a pod's manifest, and the mistakes in it."""
     from ..pod import pick, read_settings
 
     try:
@@ -83,9 +83,9 @@ def pods_of(path: str, origin: str) -> tuple[Pod, ...]:
 
 
 def from_file(path: str) -> tuple[list[Given], list[str]]:
-    """Return what a YAML or JSON file says, a mapping of long flag names to values, and its mistakes.
+    """Return the settings of a YAML or JSON file, a mapping of long flag names to values, and its mistakes.
 
-    Raises SettingsError if it is no such file.
+    Raises SettingsError if the file cannot be read, or is not such a mapping.
     """
     from ..settings import yaml_text
 
@@ -107,7 +107,7 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
 
 
 def _nearest(name: str) -> str:
-    """Return a hint at the right name; somebody may have written a flag as its variable is written."""
+    """Return a hint with the right name. The key may be spelled as a variable instead of a flag."""
     flag = name.lower().replace("_", "-")
     return f" (did you mean {flag}?)" if flag in BY_NAME else nearest(name, BY_NAME)
 
@@ -120,7 +120,7 @@ def _mapping(path: str) -> dict[str, Any]:
     except yaml_text.Unreadable as error:
         raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {error}"]) from error
     if len(found) > 1:
-        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: it is several documents"])
+        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: it has several documents"])
     values = found[0] if found else None
     if values in (None, ""):
         return {}

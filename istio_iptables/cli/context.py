@@ -1,4 +1,4 @@
-"""run: one run of the command: everything that was given, checked, and what use cases need of it."""
+"""context: one run of the command: all that was given, checked, as the handlers need it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """One run of the command: its word and options, the settings it came to, and how to run."""
+    """One run: the command and its options, the parsed settings, and how to run."""
 
     def __init__(self, invocation: Invocation, environ: Mapping[str, str]) -> None:
         """Check everything that was given. Raises SettingsError with all mistakes."""
@@ -37,11 +37,11 @@ class Context:
 
     @property
     def facts(self) -> ThisMachine:
-        """The machine that the settings are for, which knows names of users and groups."""
+        """The machine that the settings are for; it knows the names of users and groups."""
         return self._facts
 
     def enter_namespace(self) -> None:
-        """Enter the network namespace of the settings; a dry run that may not stays where it is."""
+        """Enter the network namespace of the settings. A dry run without the privilege stays where it is."""
         namespace = self.operation.network_namespace
         if not namespace:
             return
@@ -53,13 +53,13 @@ class Context:
         except KernelError as error:
             if not self._only_prints():
                 raise
-            log.warn(f"{error.cause}: addresses are those of the present network namespace")
+            log.warn(f"{error.cause}: addresses are those of the current network namespace")
 
     def _only_prints(self) -> bool:
         return self.operation.dry_run or self.command in _PRINTING
 
     def config(self) -> Config:
-        """Settle the Config, and log what an operator will want to know tomorrow."""
+        """Resolve the Config, and log the settings and warnings that an operator will look for later."""
         config, warnings = resolve(self.parsed, self._facts)
         self.log_settings()
         for warning in (*self._warnings, *warnings):
@@ -77,7 +77,7 @@ class Context:
         return "nft" if self.operation.native_nftables else "restore"
 
     def machine(self, *, writing: bool) -> Machine:
-        """Return the kernel, to be entered by the caller."""
+        """Return the kernel as a context manager."""
         from ..kernel.machine import Machine
 
         return Machine(
@@ -88,22 +88,22 @@ class Context:
         )
 
 
-#: The commands that touch nothing, whatever the settings say.
+#: The commands that change nothing, whatever the settings are.
 _PRINTING = frozenset({"render", "pod args", "pod lint", "pod init-container"})
 
-#: As much of a value as a line of the log shows.
+#: The log shows no more characters of a value.
 _MOST_OF_A_VALUE = 200
 
 
 def _shortened(text: str) -> str:
-    """Return a value as the log has it: of a long list only the beginning, and how long it is."""
+    """Return a value for the log: of a long list only the beginning and its length."""
     if len(text) <= _MOST_OF_A_VALUE:
         return repr(text)
     return f"{text[:_MOST_OF_A_VALUE]!r}... ({text.count(',') + 1} members, {len(text)} characters)"
 
 
 def _namespace_mistakes(given: list[Given]) -> list[str]:
-    """Return what is wrong with the network namespace that was asked for: it is looked at, not entered."""
+    """Return what is wrong with the network namespace that was asked for, without entering it."""
     asked = [item for item in given if item.setting.field == "network_namespace" and item.text]
     if not asked:
         return []

@@ -1,5 +1,8 @@
-"""usecases: what the commands do, each by the library's own functions. Output goes to standard output,
-log lines to standard error, and what a use case returns is the exit code (SPEC section 6)."""
+"""handlers: what each command does, by the library's own functions.
+
+Output goes to standard output and log lines to standard error. A handler returns the exit code (SPEC
+section 6).
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,22 @@ if TYPE_CHECKING:
     from ..settings.go_flags import Invocation
 
 
-#: The commands about manifests, which have a module of their own, and their functions there.
+#: The commands about manifests, and their functions in pod_handlers.py.
 _POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-container": "init_container"}
 
-#: Exit code of a run that Ctrl-C ended, as shells have it.
+#: The exit code after Ctrl-C: 128 plus SIGINT, as shells report it.
 _INTERRUPTED = 130
 
 
 def handle(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
-    """Do what a command line says and return the exit code; errors are reported here."""
+    """Run the command of a command line. Return the exit code; errors are reported here."""
     try:
         return _handle(invocation, environ)
     except KeyboardInterrupt:
         log.error("interrupted: nothing was left half done")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read standard output has seen enough; the interpreter would complain when it ends.
+        # The reader of standard output is gone. Without this the interpreter complains when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -67,11 +70,11 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """Report what nobody has thought of; where it happened is for whoever mends it."""
+    """Report an exception that no code expects. The traceback, at level debug, is for its developers."""
     what = " ".join(f"{type(error).__name__} {error}".split())
     log.error(
-        f"unexpected {what}: this is a mistake in istio-iptables: report it, with what it says "
-        "with --log_output_level=default:debug"
+        f"unexpected {what}: bug in istio-iptables: please report it with the output of "
+        "--log_output_level=default:debug"
     )
     if log.enabled("debug"):
         import traceback
@@ -109,7 +112,7 @@ def apply(context: Context) -> int:
     """Put the rules in place; with --dry-run print them. With --run-validation prove that they work."""
     operation = context.operation
     if operation.skip_rule_apply:
-        log.info("--skip-rule-apply: no rules are touched")
+        log.info("--skip-rule-apply: no rules are changed")
         return _validate(context, context.config()) if operation.run_validation else 0
     config = context.config()
     wanted = build(config)
@@ -132,7 +135,7 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
             _log_choice(prepared)
             streams.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
-                "rules of ours are in place that differ from the wanted ones (- in place, + wanted): "
+                "the rules of istio-iptables in place differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
             )
         prepared.confirm_backend()
@@ -143,7 +146,7 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
 
 
 def validate(context: Context) -> int:
-    """Prove with real connections that redirection works; exit 126 if it does not, or cannot be proven to."""
+    """Prove with real connections that redirection works. Exit code 126 if it cannot be proven."""
     return _validate(context, context.config(), as_json=context.options["json"])
 
 
@@ -171,7 +174,7 @@ def _validate(context: Context, config: Config, *, as_json: bool = False) -> int
     else:
         streams.write(validation.text(results, notes, colour=_colour()))
     if success:
-        log.info("validated: connections are redirected as they should be, as far as that could be tried")
+        log.info("validated: connections are redirected as they should be, as far as this could be tested")
         return 0
     said = "redirection does not work" if broken else "redirection could not be proven to work"
     log.error(f"{said}: the report on standard output says what was tried and what to do")
@@ -179,7 +182,7 @@ def _validate(context: Context, config: Config, *, as_json: bool = False) -> int
 
 
 class _InPlace(Record):
-    """How the rules in place compare with the settings; neither `equal` nor `differ`: it cannot be seen."""
+    """How the rules in place compare with the settings. If they cannot be read, both flags are false."""
 
     said: str
     equal: bool = False
@@ -187,30 +190,34 @@ class _InPlace(Record):
 
 
 def _rules_in_place(context: Context, config: Config) -> _InPlace:
-    """Compare the rules in place with the settings, if this process may look at them."""
+    """Compare the rules in place with the settings, if this process may read them."""
     try:
         with context.machine(writing=False) as machine:
             prepared = prepare(machine, build(config))
     except (KernelError, OSError) as error:
         cause = error.cause if isinstance(error, KernelError) else str(error)
-        return _InPlace(f"the rules in place could not be looked at: {cause}")
+        return _InPlace(f"the rules in place could not be read: {cause}")
     locations = prepared.live.locations
     if not locations:
-        return _InPlace("no rules of ours are in place, in no backend: apply them first", differ=True)
+        return _InPlace(
+            "no rules of istio-iptables are in place in any backend: apply them first", differ=True
+        )
     ports = ", ".join(map(str, prepared.live.redirects_to()))
-    where = f"rules of ours are in place ({', '.join(locations)}), which redirect to the ports {ports}"
+    where = (
+        f"rules of istio-iptables are in place ({', '.join(locations)}), which redirect to the ports {ports}"
+    )
     if prepared.differences:
-        differ = f"{where}: not those that the settings mean (`diff`, with the same settings, shows more)"
+        differ = f"{where}: they differ from those of the settings (`diff` with the same settings shows how)"
         return _InPlace(differ, differ=True)
     equal = (
-        f"{where}: they are those that the settings mean, so something else keeps them from working, "
-        "such as other rules, or a table that is switched off (`nft list ruleset` shows all)"
+        f"{where}: they are those of the settings, so something else keeps them from working, such as "
+        "foreign rules or a table that is switched off (`nft list ruleset` shows everything)"
     )
     return _InPlace(equal, equal=True)
 
 
 def cleanup(context: Context) -> int:
-    """Remove everything that is ours, whatever the settings say; with --dry-run print what that is."""
+    """Remove everything that istio-iptables has set up; with --dry-run print what that is."""
     context.log_settings()
     if context.operation.run_validation:
         log.warn("--run-validation has no effect: rules are removed, so there is nothing to prove")
@@ -223,14 +230,14 @@ def cleanup(context: Context) -> int:
                 context, "".join(difference.script(action) for action in prepared.plan.actions)
             )
         if not prepared.plan.actions:
-            log.info("nothing of ours is in place: nothing to do")
+            log.info("nothing of istio-iptables is in place: nothing to do")
             return 0
         _apply(machine, prepared)
     return 0
 
 
 def diff(context: Context) -> int:
-    """Show how what is in place differs from what is wanted; exit 3 if it does."""
+    """Show how the rules in place differ from the wanted ones. Exit code 3 if they do."""
     wanted = build(context.config())
     with context.machine(writing=False) as machine:
         prepared = prepare(machine, wanted)
@@ -250,7 +257,7 @@ def _log_choice(prepared: Prepared) -> None:
 
 
 def _colour() -> bool:
-    """Tell whether to use colours: on a terminal, unless the user said NO_COLOR (no-color.org)."""
+    """Tell whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -272,7 +279,7 @@ def _log_state(when: str, prepared: Prepared) -> None:
 
 
 def _print_script(context: Context, text: str) -> int:
-    """Print what a dry run shows, into DRY_RUN_FILE_PATH too."""
+    """Print the script of a dry run, and write it to DRY_RUN_FILE_PATH too."""
     streams.write(text)
     path = context.operation.dry_run_file
     if path:

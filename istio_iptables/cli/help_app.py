@@ -1,8 +1,9 @@
-"""cli: the Typer application: help, completion, and the commands with options of their own.
+"""help_app: the Typer application. It answers help, --version and completion.
 
-Everything it shows is declared in settings.py and commands.py: the options of the application are made
-from these tables, and what is parsed goes back into an Invocation, which the use cases take. Arguments come
-here in the canonical form `--name=value` that goflags makes of Go's dialect.
+All that it shows is declared in settings/declared.py and settings/commands.py: the options are made from
+these tables. It could run the commands too: what it parses becomes an Invocation for the handlers, so that
+tests can compare it with settings/go_flags.py. Arguments come in the canonical form `--name=value`, which
+Invocation.canonical() returns.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "Every setting can be given by its flag, by the variable shown, in a --config file, or by a --pod "
-    "manifest; a flag goes before a variable, a variable before a file. Exit codes: 0 done or nothing to do; "
-    "1 failed, everything as before; 2 bad usage or settings, nothing touched; 3 other rules of ours are in "
-    "place and --reconcile is not given (diff: a difference; pod lint: findings); 126 redirection does not "
-    "work, or could not be proven to (validate)."
+    "manifest. A flag takes precedence over a variable, a variable over a file. Exit codes: 0 done or "
+    "nothing to do; 1 failed, everything is as before; 2 bad usage or settings, nothing was changed; 3 other "
+    f"rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: findings); "
+    "126 redirection does not work, or could not be proven to (validate)."
 )
-_COMMAND_EPILOG = f"All settings go with this command: `{PROGRAM} --help` lists them."
+_COMMAND_EPILOG = f"All settings can be given with this command: `{PROGRAM} --help` lists them."
 _HELP = (
     f"Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port "
     f"{istio.OUTBOUND_PORT}, inbound to port {istio.INBOUND_PORT}. Envoy's own traffic (UID "
@@ -41,9 +42,9 @@ _HELP = (
 
 
 def _option(setting: Setting, panel: str) -> inspect.Parameter:
-    """Return a setting as a parameter of a Typer callback. Booleans are texts, too: see goflags.
+    """Return a setting as a parameter of a Typer callback. Booleans are strings, too: see go_flags.py.
 
-    It may be given several times: each time is checked, and the last one counts (of sources all do).
+    It may be given several times. Each value is checked, and the last one is used (of sources, all are).
     """
     variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if setting.name in BY_NAME else ""
     option = typer.Option(
@@ -67,7 +68,7 @@ _OPERANDS = "operands"
 
 
 def _argument(operand: Operand) -> inspect.Parameter:
-    """Return an operand as a parameter of a Typer callback. How many there are goflags has checked."""
+    """Return an operand as a parameter of a Typer callback. go_flags.py has checked how many there are."""
     argument = typer.Argument(help=operand.help, metavar=operand.usage, show_default=False)
     return inspect.Parameter(
         _OPERANDS,
@@ -88,7 +89,7 @@ def _identifier(setting: Setting) -> str:
 def _with_signature(
     function: Callable[..., None], name: str, doc: str, parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Give a callback the parameters that Typer is to make options of."""
+    """Give a callback the parameters that Typer turns into options."""
     function.__name__ = name
     function.__doc__ = doc
     function.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
@@ -97,7 +98,7 @@ def _with_signature(
 
 
 def _given(settings: Sequence[Setting], values: Mapping[str, Any]) -> tuple[Given, ...]:
-    """Return what was given, in the order of the declarations."""
+    """Return the settings given, in the order of the declarations."""
     return tuple(
         Given(setting, text, setting.flag)
         for setting in settings
@@ -111,12 +112,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-#: Typer has click inside, under another name in each release; this is its class of mistakes in arguments.
+#: The base class of errors in arguments, of the copy of click that Typer has under changing names.
 _ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _help_by_group(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
-    """Return the options' help, by group, as pairs of what to write and what it does."""
+    """Return the help of the options, by group, as pairs of syntax and description."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
@@ -133,15 +134,15 @@ def _write(groups: Mapping[str, Sequence[tuple[str, str]]], formatter: Any) -> N
 
 
 class _Settings(typer.core.TyperGroup):
-    """Help with the settings under their groups, in plain text that survives pipes and narrow windows."""
+    """Help with the settings by group, in plain text that is readable in pipes and narrow terminals."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the settings by group, those that are variables only too, then the commands."""
+        """Write the settings by group, including those that are only variables, then the commands."""
         groups = _help_by_group(self, ctx)
         for setting in SETTINGS:
             if not setting.has_flag:
-                words = f"{setting.variable}={setting.metavar}"
-                groups[setting.group].append((words, f"Variable only. {_described(setting)}"))
+                syntax = f"{setting.variable}={setting.metavar}"
+                groups[setting.group].append((syntax, f"Variable only. {_described(setting)}"))
         _write(groups, formatter)
         _write({"Commands": [(command.name, _short(command)) for command in COMMANDS]}, formatter)
 
@@ -156,7 +157,7 @@ class _Group(typer.core.TyperGroup):
 
 
 class _Command(typer.core.TyperCommand):
-    """The same for a command's own options."""
+    """Help of a command, with its own options only."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options."""
@@ -223,7 +224,7 @@ def _group(app: typer.Typer, name: str) -> typer.Typer:
 
 
 def _short(command: Command) -> str:
-    """Return a command's help as it stands in a list."""
+    """Return the help of a command for a list of commands: its beginning."""
     return command.help.partition(":")[0].partition(",")[0].partition(" (")[0]
 
 
@@ -248,7 +249,7 @@ def _command(command: Command) -> Callable[..., None]:
 
 
 def run_app(arguments: Sequence[str]) -> int:
-    """Run the application and return the exit code; mistakes are one line each, without usage or box."""
+    """Run the application and return the exit code. A mistake is one line, without a usage text."""
     try:
         result = make_app()(list(arguments), standalone_mode=False, prog_name=PROGRAM)
     except _ArgumentError as error:

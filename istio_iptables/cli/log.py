@@ -1,7 +1,7 @@
-"""log: what an init container leaves behind for `kubectl logs`. Lines go to standard error.
+"""log: log lines on standard error, where `kubectl logs` finds those of an init container.
 
-The standard logging package is not used: importing it costs as much as bare Python needs to start
-half its modules, for the three things that are needed here, a level, a time and JSON.
+The logging package is not used: its import is expensive (startup/__init__.py has the figure), and only a
+level, a time and JSON are needed here.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 class Logger:
-    """Writes lines of a level that is high enough."""
+    """Writes the lines whose level is at least the configured one."""
 
     def __init__(self) -> None:
         self._threshold = LOG_LEVELS.index("info")
         self._as_json = False
 
     def configure(self, levels: Iterable[tuple[str, str]], *, as_json: bool = False) -> None:
-        """Set the levels, by scope (there is one, `default`; others are accepted), and the form."""
+        """Set the levels by scope, and the format. There is one scope, `default`; others are accepted."""
         for scope, level in levels:
             if scope in (LOG_SCOPE, "all"):
                 self._threshold = LOG_LEVELS.index(level)
         self._as_json = as_json
 
     def enabled(self, level: str) -> bool:
-        """Tell whether lines of a level are written: what they take to make may be spared."""
+        """Tell whether lines of a level are written, so that the work of making them can be saved."""
         return LOG_LEVELS.index(level) >= self._threshold
 
     def debug(self, message: str) -> None:
-        """Write what helps to find a mistake in this tool, or the state before and after."""
+        """Write what helps to find a bug in this tool: tracebacks, and the state before and after."""
         self._write("debug", message)
 
     def info(self, message: str) -> None:
@@ -43,7 +43,7 @@ class Logger:
         self._write("info", message)
 
     def warn(self, message: str) -> None:
-        """Write what may not be as the operator thinks."""
+        """Write what may not be as the operator expects."""
         self._write("warn", message)
 
     def error(self, message: str) -> None:

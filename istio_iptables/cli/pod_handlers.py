@@ -1,4 +1,4 @@
-"""pod_commands: what the commands `pod args`, `pod lint` and `pod init-container` do. They touch nothing."""
+"""pod_handlers: what the commands `pod args`, `pod lint` and `pod init-container` do. They change nothing."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     from ..pod.lint import Finding
     from .context import Context
 
-#: Exit code if there are findings: what there is differs from what it says.
+#: The exit code if there are findings.
 _FINDINGS = 3
 
 
 def arguments(context: Context) -> int:
-    """pod args: print the arguments that a pod means, with where each came from."""
+    """pod args: print the arguments for a pod, and where each value comes from."""
     found = container_settings(context.given)
-    words, variables, style = found.arguments(), found.variables(), context.options["format"]
+    command_line, variables, style = found.arguments(), found.variables(), context.options["format"]
     if style == "json":
         origins = [
             {"setting": given.setting.name, "value": given.text, "origin": given.origin}
             for given in found.settings
         ]
-        _print_json({"args": words, "env": variables, "origins": origins})
+        _print_json({"args": command_line, "env": variables, "origins": origins})
         return 0
     _print_lines(found.comments())
     if style == "shell":
         import shlex
 
         assignments = [f"{name}={shlex.quote(text)}" for name, text in variables.items()]
-        _print_lines([" ".join([*assignments, *map(shlex.quote, words)])])
+        _print_lines([" ".join([*assignments, *map(shlex.quote, command_line)])])
         return 0
     for name, text in variables.items():
         _print_lines([f"# a variable (env:), since it has no flag: {name}={_yaml_text(text)}"])
-    _print_lines([f"[{', '.join(map(_yaml_text, words))}]"])
+    _print_lines([f"[{', '.join(map(_yaml_text, command_line))}]"])
     return 0
 
 
@@ -62,7 +62,7 @@ def init_container(context: Context) -> int:
 
 
 def findings(context: Context) -> int:
-    """pod lint: print what does not do what it says."""
+    """pod lint: print the findings."""
     ignored = context.options["ignore"]
     unknown = [f"--ignore: {kind!r}: unknown kind{_hint(kind)}" for kind in ignored if kind not in KINDS]
     if unknown:
@@ -80,12 +80,12 @@ def findings(context: Context) -> int:
         _print_lines([str(finding) for finding in there])
     if there:
         return _FINDINGS
-    log.info(f"pods looked at: {len(pods)}, no findings")
+    log.info(f"pods checked: {len(pods)}, no findings")
     return 0
 
 
 def _manifests(context: Context) -> list[tuple[str, tuple[Pod, ...]]]:
-    """Return the files and the pods in each. Raises SettingsError with what is wrong with all of them."""
+    """Return the files and the pods in each. Raises SettingsError with the mistakes of all files."""
     name = pod_name(context.invocation)
     mistakes: list[str] = []
     read: list[tuple[str, tuple[Pod, ...]]] = []
@@ -96,7 +96,7 @@ def _manifests(context: Context) -> list[tuple[str, tuple[Pod, ...]]]:
             mistakes += error.mistakes
             continue
         if not found:
-            log.warn(f"{file}: no pod, and no workload with a pod template, is in it")
+            log.warn(f"{file}: contains no pod, and no workload with a pod template")
         read.append((file, found))
     if name and not mistakes:
         everything = tuple(pod for _, found in read for pod in found)
@@ -116,7 +116,7 @@ def _as_json(finding: Finding) -> dict[str, str]:
 
 
 def _yaml_text(text: str) -> str:
-    """Return a text as a scalar of YAML in double quotes."""
+    """Return a string as a YAML scalar in double quotes."""
     import yaml
 
     return yaml.safe_dump(text, default_style='"', width=float("inf")).rstrip("\n")

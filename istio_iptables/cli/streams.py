@@ -1,7 +1,8 @@
-"""output: the two places where a user reads: standard output (rules, plans, reports) and standard error.
+"""streams: standard output (rules, plans, reports) and standard error, on which a user reads.
 
-What cannot be printed is an error that says so. What cannot be said on standard error, because it is closed
-or full or nobody reads it, must not change what is done: a log is no reason to leave a pod without its rules.
+If standard output cannot be written, the command fails with an error that says so. If standard error cannot
+be written, because it is closed or full or has no reader, the command goes on: a lost log line is no reason
+to leave a pod without its rules.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from ..errors import KernelError
 
 
 def write(text: str) -> None:
-    """Print text on standard output at once, before any line on standard error that comes after it.
+    """Print text on standard output and flush it, so that later lines on standard error come after it.
 
-    Raises KernelError if it cannot be printed, BrokenPipeError if nobody reads.
+    Raises KernelError if it cannot be written, BrokenPipeError if the reader is gone.
     """
     try:
         sys.stdout.write(text)
@@ -25,7 +26,8 @@ def write(text: str) -> None:
     except OSError as error:
         _give_up_standard_output()
         raise KernelError(
-            f"standard output cannot be written: {error.strerror}", "make room there, or send it elsewhere"
+            f"standard output cannot be written: {error.strerror}",
+            "free some space there, or redirect the output elsewhere",
         ) from error
     except UnicodeEncodeError as error:
         raise KernelError(
@@ -36,12 +38,12 @@ def write(text: str) -> None:
 
 
 def _give_up_standard_output() -> None:
-    """Have the interpreter not try again, and complain, when it ends."""
+    """Keep the interpreter from flushing again, and complaining, when it exits."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
 
 
 def complain(text: str) -> None:
-    """Write lines on standard error, if anybody can read them."""
+    """Write lines on standard error, if it can be written."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()

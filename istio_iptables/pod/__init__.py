@@ -1,10 +1,10 @@
-"""pod: settings from the manifest of a pod, and what in it does not do what it says.
+"""pod: settings from the manifest of a pod, and findings about settings that do not do what they say.
 
-    text --> manifest (pods, typed) --+--> reading (settings, with where each came from)
+    text --> manifest (pods, typed) --+--> reading (settings, and where each comes from)
                                       +--> lint (findings)
     settings --> container (an init container's arguments and its entry)
 
-annotations.py is the one table of what Istio calls the settings in a pod. Nothing here reads a file.
+annotations.py is the table of the names that Istio gives to the settings in a pod. Nothing here reads a file.
 """
 
 from .manifest import Container, Pod, pick, pods

@@ -1,7 +1,7 @@
-"""Annotations: how the settings are called in a pod, each once. Reading, lint and docs go by this table.
+"""annotations: the names of the settings in a pod, each once. reading.py, lint and the docs use this table.
 
-The names are Istio's (its reference of resource annotations); which setting each one is, is what Istio's CNI
-plugin makes of it.
+The names are from Istio's reference of resource annotations. The setting for each is the one that Istio's CNI
+plugin uses.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Annotation(Record):
     """An annotation that is a setting.
 
-    `deprecated` is an older name, which counts if the new one is not there. `always` are members that
-    its list has whatever the pod says.
+    `deprecated` is an older name, used only if the pod does not have the new one. `always` are members that
+    the list has in every pod.
     """
 
     name: str
@@ -31,21 +31,21 @@ class Annotation(Record):
 
     @property
     def default(self) -> str:
-        """What the setting is if the pod says nothing: the setting's own default, plus `always`."""
+        """The value without the annotation: the default of the setting, plus `always`."""
         return ",".join([*filter(None, [self.setting.default]), *self.always])
 
     @property
     def short(self) -> str:
-        """The name without its prefix, as people say it: includeInboundPorts."""
+        """The name without its prefix, for messages: includeInboundPorts."""
         return self.name.rpartition("/")[2]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, the strongest first."""
+        """All names; the first takes precedence."""
         return tuple(filter(None, (self.name, self.deprecated)))
 
 
-#: Where the annotations about traffic are.
+#: The prefix of the annotations about traffic.
 TRAFFIC = "traffic.sidecar.istio.io/"
 
 #: The sidecar's own ports, which are never captured: merged metrics, health, Envoy's metrics.
@@ -68,17 +68,17 @@ ANNOTATIONS: tuple[Annotation, ...] = (
 )
 #: By the name of the setting.
 BY_SETTING: Mapping[str, Annotation] = {a.setting.name: a for a in ANNOTATIONS}
-#: Every name of every annotation, the deprecated ones too.
+#: By every name, including the deprecated ones.
 NAMES: Mapping[str, Annotation] = {name: a for a in ANNOTATIONS for name in a.names}
 
-#: Variables of the proxy's container, and the switches that each of them is.
+#: Variables of the proxy's container, and the settings that each of them switches on.
 VARIABLES: Mapping[str, tuple[Setting, ...]] = {
     DNS_CAPTURE: (BY_NAME["redirect-dns"], BY_NAME["capture-all-dns"]),
     DUAL_STACK: (BY_NAME["dual-stack"],),
     INVALID_DROP: (BY_NAME["drop-invalid"],),
 }
 
-#: The annotation and label that say whether there is a sidecar at all.
+#: The annotation and label that switch injection of the sidecar on or off.
 INJECT = "sidecar.istio.io/inject"
 #: The annotation that holds settings of the proxy, in YAML.
 PROXY_CONFIG = "proxy.istio.io/config"
@@ -86,5 +86,5 @@ PROXY_CONFIG = "proxy.istio.io/config"
 PROXY = "istio-proxy"
 #: The container that sets up the rules.
 INIT = "istio-init"
-#: The user and group of the proxy, where the pod does not say otherwise.
+#: The user and group of the proxy, unless the pod sets others.
 PROXY_ID = str(istio.PROXY_ID)

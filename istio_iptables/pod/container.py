@@ -1,6 +1,6 @@
-"""Container: settings as the arguments of a container, and the entry of an init container that has them.
+"""container: settings as the arguments of a container, and the entry for an init container that has them.
 
-What is written here is what pod_commands.py prints and what deploy/ holds.
+cli/pod_handlers.py prints what is made here, and deploy/ contains it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from ..settings.resolve import Operation, Parsed
 
-#: More of a value than this does not help in a comment.
+#: Comments show no more characters of a value.
 _LONGEST_IN_COMMENT = 60
 
 _CNI_MODE = BY_NAME["cni-mode"]
-_OF_THE_ENTRY = "the root file system is read-only: an image that has no lock file can make none"
+_OF_THE_ENTRY = "the root file system is read-only: an image without a lock file cannot make one"
 
 
 class Rights(Record):
-    """What a container may do: the user and group that it runs as, and its capabilities.
+    """The rights of a container: the user and group that it runs as, and its capabilities.
 
-    Only root's capabilities count: others lose theirs when a program starts (capabilities(7)), and Kubernetes
-    has no ambient ones.
+    Capabilities work only for root: other users lose theirs at execve(2) (capabilities(7)), and Kubernetes
+    sets no ambient ones.
     """
 
     user: int
@@ -50,14 +50,14 @@ class Rights(Record):
 
 
 def _touches_rules(operation: Operation) -> bool:
-    """Tell whether rules are written; a cleanup looks at them even if it is to write none."""
+    """Tell whether rules are written or read. A cleanup reads them even with --dry-run."""
     return operation.cleanup_only or not (operation.skip_rule_apply or operation.dry_run)
 
 
 def rights(parsed: Parsed) -> Rights:
-    """Return the least that a container needs for what its settings make it do.
+    """Return the least rights that a container needs with these settings.
 
-    Where it needs no capability it runs as the proxy, who may validate without any.
+    If it needs no capability it runs as the proxy's user, which can validate without any.
     """
     operation = parsed.operation()
     needed: list[str] = []
@@ -70,15 +70,15 @@ def rights(parsed: Parsed) -> Rights:
         groups = parsed.values["proxy_gids"] or users
         return Rights(users[0], groups[0], ())
     if operation.run_validation and not operation.dry_run and not operation.cleanup_only:
-        needed += ["SETUID", "SETGID"]  # to connect as the proxy, and as somebody else
+        needed += ["SETUID", "SETGID"]  # to connect as the proxy, and as another user
     return Rights(0, 0, tuple(needed))
 
 
 class ContainerSettings(Record):
-    """What settings come to: one Given for each, in the order of the declarations.
+    """The settings of a container: one Given for each, in the order of the declarations.
 
-    Settings that a pod has annotations for are there even if nobody gave them, unless they are empty then:
-    the defaults of other tools of this name differ.
+    A setting that has an annotation is there even if it was not given, unless its default is empty: other
+    tools of this name have other defaults.
     """
 
     settings: tuple[Given, ...]
@@ -93,12 +93,12 @@ class ContainerSettings(Record):
         return {given.setting.variable: given.text for given in self.settings if not given.setting.has_flag}
 
     def comments(self) -> list[str]:
-        """Return a line of comment for each setting: what it is, in one column, and where it comes from."""
-        words = [shown(f"{given.setting.flag}={_shortened(given.text)}") for given in self.settings]
-        width = max(map(len, words), default=0)
+        """Return a comment line for each setting: its value in one column, and where it comes from."""
+        values = [shown(f"{given.setting.flag}={_shortened(given.text)}") for given in self.settings]
+        width = max(map(len, values), default=0)
         return [
-            f"# {word:{width}}  {shown(given.origin)}"
-            for word, given in zip(words, self.settings, strict=True)
+            f"# {value:{width}}  {shown(given.origin)}"
+            for value, given in zip(values, self.settings, strict=True)
         ]
 
 
@@ -107,7 +107,7 @@ def _shortened(text: str) -> str:
 
 
 def container_settings(given: Iterable[Given]) -> ContainerSettings:
-    """Return what settings, the strongest last, come to."""
+    """Return the settings of a container from what was given, the strongest last."""
     strongest = {
         name: Given(annotation.setting, annotation.setting.default, "default")
         for name, annotation in BY_SETTING.items()
@@ -122,8 +122,9 @@ def container_settings(given: Iterable[Given]) -> ContainerSettings:
 def for_entry(found: ContainerSettings, operation: Operation) -> ContainerSettings:
     """Return the settings for the container that `entry` makes, which has a read-only root file system.
 
-    --cni-mode does no harm there: the lock file would be the container's alone, so that locking it keeps
-    nobody away, while the network namespace is what all containers of the pod share (backends/lock.py).
+    --cni-mode loses nothing there: a lock file would belong to this container alone, and keep no
+    other process out. The network namespace, which is locked instead, is shared by the whole pod
+    (kernel/lock.py).
     """
     if not _touches_rules(operation) or any(given.setting is _CNI_MODE for given in found.settings):
         return found
@@ -131,7 +132,7 @@ def for_entry(found: ContainerSettings, operation: Operation) -> ContainerSettin
 
 
 def entry(found: ContainerSettings, image: str, granted: Rights) -> dict[str, Any]:
-    """Return a container of initContainers that has these settings, and these rights alone."""
+    """Return an entry of initContainers with these settings and only these rights."""
     variables = [{"name": name, "value": value} for name, value in found.variables().items()]
     return {
         "name": INIT,

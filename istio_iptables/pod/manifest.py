@@ -1,8 +1,8 @@
-"""Manifest: from the text of Kubernetes objects to the pods in it, typed.
+"""manifest: the pods in the text of Kubernetes objects, typed.
 
-A Pod is a pod, or the pod template of a workload (Deployment, CronJob ...): either has annotations,
-containers and security contexts in the same places (the Kubernetes API reference, core/v1 PodSpec). All
-scalars are texts. What is not shaped as it should be is a problem of the pod, in words, and no exception.
+A Pod is a pod, or the pod template of a workload (Deployment, CronJob ...): both have annotations, containers
+and security contexts in the same places (the Kubernetes API reference, core/v1 PodSpec). All scalars are
+strings. A value of the wrong type is reported in the `problems` of the pod, not by an exception.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Identity(Record):
-    """Users and groups of a security context, as they are written; nothing where nothing is."""
+    """The user and group of a security context, as they are written; empty if they are not set."""
 
     user: str = ""
     group: str = ""
 
 
 class Port(Record):
-    """A port that a container says it listens on."""
+    """A port that a container declares (containerPort)."""
 
     number: str
     protocol: str
@@ -36,7 +36,7 @@ class Port(Record):
 class Container(Record):
     """A container of a pod.
 
-    `init` is true for those of initContainers, `sidecar` for those of them that keep running. `command_line`
+    `init` is true for one of initContainers, `sidecar` for one of these that keeps running. `command_line`
     is its command and arguments; `has_command` is true if the first of them is the command. A variable's
     value is None if it is not in the manifest (valueFrom). `identity` is the pod's where the container has
     none.
@@ -58,8 +58,8 @@ class Container(Record):
 class Pod(Record):
     """A pod, or the pod template of a workload.
 
-    `workload_annotations` are those of a workload's own metadata, where Istio does not look.
-    `problems` says what in the manifest is not shaped as Kubernetes has it.
+    `workload_annotations` are those of a workload's own metadata, which Istio does not read.
+    `problems` has a message for each value of a type that Kubernetes does not accept.
     """
 
     kind: str
@@ -76,12 +76,12 @@ class Pod(Record):
 
     @property
     def label(self) -> str:
-        """The pod in the words of a message: `pod web`, `deployment web`."""
+        """The pod's name in messages: `pod web`, `deployment web`."""
         return shown(f"{self.kind.lower()} {self.name}")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What --pod-name may call it, the shortest first."""
+        """The names that --pod-name accepts for it, the shortest first."""
         short = f"{self.kind.lower()}/{self.name}"
         return self.name, short, f"{self.namespace or 'default'}/{short}"
 
@@ -90,7 +90,7 @@ class Pod(Record):
         return next((c for c in self.containers if c.name == name), None)
 
 
-#: Where the pod template is, in the kinds of workloads that do not have it in the usual place.
+#: Where the pod template is, in the kinds of workloads that do not have it at _USUAL_TEMPLATE.
 _TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
     "PodTemplate": ("template",),
@@ -99,9 +99,9 @@ _USUAL_TEMPLATE = ("spec", "template")
 
 
 def pods(text: str, what: str) -> tuple[Pod, ...]:
-    """Return all pods and pod templates of a manifest, in its order; other objects are passed over.
+    """Return all pods and pod templates of a manifest, in its order. Other objects are skipped.
 
-    `what` is the manifest in the words of a message. Raises SettingsError if the text is none.
+    `what` is the manifest's name in messages. Raises SettingsError if the text is not a manifest.
     """
     try:
         found = yaml_text.read_documents(text)
@@ -109,13 +109,13 @@ def pods(text: str, what: str) -> tuple[Pod, ...]:
         raise SettingsError([f"{what} is neither YAML nor JSON: {error}"]) from error
     objects = [thing for document in found for thing in _objects(document)]
     if any(document not in (None, "") for document in found) and not objects:
-        raise SettingsError([f"{what} holds no Kubernetes object: a mapping with the key `kind`"])
+        raise SettingsError([f"{what} contains no Kubernetes object (a mapping with the key `kind`)"])
     made = (_pod(thing, number) for number, thing in enumerate(objects, 1))
     return tuple(pod for pod in made if pod is not None)
 
 
 def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
-    """Return the objects of a document: itself, or those of a list and of the lists in it, in order."""
+    """Return the objects of a document: itself, or the items of a list and of lists in it, in order."""
     left = [document]
     while left:
         thing = left.pop()
@@ -134,7 +134,7 @@ def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _pod(thing: Mapping[str, Any], number: int) -> Pod | None:
-    """Return the pod of an object, None if it is about something else."""
+    """Return the pod of an object, None if it has no pod."""
     problems: list[str] = []
     whole = View(thing, "", problems)
     kind = str(thing["kind"])
@@ -201,24 +201,26 @@ _ENOUGH_NAMES = 20
 
 
 def pick(found: Sequence[Pod], name: str, what: str) -> Pod:
-    """Return the pod that is called `name`, or the only one. Raises SettingsError that says which there are.
+    """Return the pod with this name, or the only one. Raises SettingsError that lists the pods there are.
 
-    `what` is the manifest in the words of a message.
+    `what` is the manifest's name in messages.
     """
     if not found:
-        raise SettingsError([f"{what} holds no pod and no workload with a pod template"])
+        raise SettingsError([f"{what} contains no pod, and no workload with a pod template"])
     called = [pod for pod in found if name in pod.names] if name else found
     if not called:
         hint = nearest(name, {n for pod in found for n in pod.names})
-        raise SettingsError([f"--pod-name: {what} holds no pod {name!r}{hint}: it holds {_listed(found)}"])
+        raise SettingsError(
+            [f"--pod-name: {what} contains no pod {name!r}{hint}: it contains {_listed(found)}"]
+        )
     if len(called) > 1:
-        said = f"--pod-name: {name!r} is the name of several" if name else "--pod-name has to say which"
-        raise SettingsError([f"{what} holds {len(found)} pods, {said}: {_listed(called)}"])
+        said = f"--pod-name: {name!r} is the name of several" if name else "choose one with --pod-name"
+        raise SettingsError([f"{what} contains {len(found)} pods, {said}: {_listed(called)}"])
     return called[0]
 
 
 def _listed(found: Sequence[Pod]) -> str:
-    """Return the pods by their shortest names that no other pod has."""
+    """Return the pods, each by its shortest unique name."""
     everyone = [name for pod in found for name in pod.names]
     names = [next((n for n in pod.names if everyone.count(n) == 1), pod.names[-1]) for pod in found]
     more = f" and {len(names) - _ENOUGH_NAMES} more" if len(names) > _ENOUGH_NAMES else ""

@@ -1,8 +1,8 @@
-"""Reading: the settings that a pod means, each with where in the pod it stands.
+"""reading: the settings of a pod, each with the place in the pod that it comes from.
 
-From the weakest: the annotations, the proxy's container, the variables and then the arguments of a container
-istio-init that is there already. The texts are checked where all settings are (resolve.parse); what only a
-pod can get wrong is a mistake here.
+From the weakest: the annotations, the proxy's container, then the variables and the arguments of an existing
+container istio-init. Values are checked with all other settings (resolve.parse); only mistakes that are
+possible in a pod alone are found here.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from .manifest import Container, Pod
 
 MODE = BY_SETTING["istio-inbound-interception-mode"]
-#: The interception mode that Istio knows and that means no rules at all.
+#: The interception mode of Istio that means no rules at all.
 NO_INTERCEPTION = "NONE"
 
 
 class Reading(Record):
-    """What a pod says, the strongest last, and in one line each the mistakes in it.
+    """The settings of a pod, the strongest last, and the mistakes in it, one line each.
 
-    `refusals` say why there must be no rules for this pod at all, however right the rest is.
+    `refusals` say why this pod must not get rules at all, even if all settings are valid.
     """
 
     given: tuple[Given, ...]
@@ -39,7 +39,7 @@ class Reading(Record):
 
 
 def read_settings(pod: Pod) -> Reading:
-    """Return the settings that a pod means."""
+    """Return the settings of a pod."""
     mistakes = [f"{pod.label}: {problem}" for problem in pod.problems]
     given: list[Given] = []
     for annotation in ANNOTATIONS:
@@ -52,7 +52,7 @@ def read_settings(pod: Pod) -> Reading:
 def _refusals(pod: Pod) -> Iterator[str]:
     if pod.host_network:
         yield (
-            f"{pod.label}: hostNetwork: its network namespace is the node's own, whose traffic must not be "
+            f"{pod.label}: hostNetwork: it uses the network namespace of the node, whose traffic must not be "
             "redirected to a sidecar: no rules for this pod"
         )
     if captures_nothing(pod):
@@ -63,17 +63,17 @@ def _refusals(pod: Pod) -> Iterator[str]:
 
 
 def captures_nothing(pod: Pod) -> bool:
-    """Tell whether the pod says that it wants no rules."""
+    """Tell whether the pod asks for no rules."""
     return pod.annotations.get(MODE.name) == NO_INTERCEPTION
 
 
 def origin_of(pod: Pod, name: str) -> str:
-    """Return an annotation of a pod in the words of a message."""
+    """Return the name of an annotation of a pod in messages."""
     return f"{pod.label}: annotation {name}"
 
 
 def written(pod: Pod, annotation: Annotation) -> str:
-    """Return the name under which an annotation stands in the pod, nothing if it does not."""
+    """Return the name that the pod uses for an annotation, an empty string if the pod does not have it."""
     return next((name for name in annotation.names if name in pod.annotations), "")
 
 
@@ -91,10 +91,10 @@ def _from_annotation(pod: Pod, annotation: Annotation) -> Iterator[Given]:
 
 
 def _from_proxy(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
-    """Return the users of the proxy, and the switches among its variables.
+    """Return the user and group of the proxy, and the switches among its variables.
 
-    For TPROXY the proxy runs as UID 0, to be allowed to; -u stays 1337 then, whose rules come before those of
-    the group by which the proxy is told. A proxy that is not in the manifest will be injected as 1337.
+    With TPROXY the proxy has to run as UID 0. Then -u stays 1337, and the rules recognize the proxy by its
+    group. A proxy that is not in the manifest will be injected as user 1337.
     """
     proxy = pod.container(PROXY)
     where = f"{pod.label}: container {PROXY}"
@@ -120,7 +120,7 @@ def _from_proxy(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
 
 
 def _not_in_the_manifest(origin: str) -> str:
-    return f"{origin}: its value is not in the manifest (valueFrom): write it there"
+    return f"{origin}: its value is not in the manifest (valueFrom): write the value there"
 
 
 #: Programs that a container's command may name and that take these arguments.
@@ -136,13 +136,13 @@ def arguments(container: Container) -> tuple[str, ...] | None:
 
 
 def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
-    """Return what a container istio-init that is there already is called with: it knows best."""
+    """Return the settings of an existing container istio-init: they are what the pod will apply."""
     container = pod.container(INIT)
     if container is None:
         return
     where = f"{pod.label}: container {INIT}"
-    words = arguments(container)
-    if words is None:
+    given_arguments = arguments(container)
+    if given_arguments is None:
         mistakes.append(f"{where}: command: {container.command_line[0]!r} is not {PROGRAM}: cannot be read")
         return
     own = {name: text for name, text in container.variables.items() if text is not None}
@@ -151,7 +151,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
         for name, text in container.variables.items()
         if text is None and from_environment({name: ""})
     ]
-    invocation = go_flags.read_arguments(words)
+    invocation = go_flags.read_arguments(given_arguments)
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]
     mistakes += [f"{where}: {shown(flag)}: sets up no rules" for flag in invocation.meta]
     mistakes += [

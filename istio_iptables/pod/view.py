@@ -1,4 +1,4 @@
-"""View: a place in a manifest and what stands there, in the shape that is wanted or as a problem in words."""
+"""view: a place in a manifest, and its value in the type that is expected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MERGE = "<<"
 
 
 class View:
-    """A place in a manifest. What is not shaped as it should be becomes a problem, and counts as absent.
+    """A place in a manifest. A value of the wrong type is added to `problems`, and treated as absent.
 
     >>> problems = []
     >>> pod = View({"spec": {"containers": {"name": "app"}}}, "", problems)
@@ -31,7 +31,7 @@ class View:
         self._problems = problems
 
     def __bool__(self) -> bool:
-        """Tell whether anything stands there; an empty scalar of YAML is nothing."""
+        """Tell whether there is a value; an empty YAML scalar is none."""
         return self._value is not None and self._value != ""
 
     def at(self, *keys: str) -> View:
@@ -52,25 +52,25 @@ class View:
         return [View(each, f"{self._path}[{i}]", self._problems) for i, each in enumerate(self._value)]
 
     def text(self) -> str:
-        """Return the scalar that stands there as text, nothing if there is none."""
+        """Return the scalar as a string, an empty one if there is no value."""
         if not self:
             return ""
         if isinstance(self._value, bool):
             return Unquoted(str(self._value).lower())
         if isinstance(self._value, str):
             return self._value
-        self._wrong("a text")
+        self._wrong("a string")
         return ""
 
     def truth(self) -> bool:
-        """Tell whether `true` stands there."""
+        """Tell whether the value is `true`."""
         text = self.text()
         if text not in ("", "true", "false"):
             self._wrong("true or false")
         return text == "true"
 
     def texts(self) -> dict[str, str]:
-        """Return a mapping of texts."""
+        """Return a mapping of strings."""
         return {str(key): self.at(str(key)).text() for key in self._mapping()}
 
     def _mapping(self) -> Mapping[Any, Any]:
@@ -88,7 +88,7 @@ class View:
 
     def _wrong(self, wanted: str) -> None:
         kinds: Mapping[type, str] = {dict: "a mapping", list: "a list", bool: "a boolean"}
-        found = kinds.get(type(self._value), "a text" if isinstance(self._value, str) else "a number")
+        found = kinds.get(type(self._value), "a string" if isinstance(self._value, str) else "a number")
         problem = f"{shown(self._path) or 'it'}: is {found} and should be {wanted}"
         if problem not in self._problems:
             self._problems.append(problem)

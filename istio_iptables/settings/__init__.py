@@ -1,1 +1,1 @@
-"""What may be written and which Config it becomes: every setting and command, declared once."""
+"""What may be written, and which Config it becomes: every setting and command is declared once."""

@@ -1,6 +1,6 @@
-"""Commands: every command once, with the options that only it has, and its operands.
+"""commands: every command, declared once, with its own options and its operands.
 
-The command line, help and docs read this table, as they do that of the settings.
+The command line, help and the docs read this table, as they read the table of the settings (declared.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Operand(Record):
-    """What stands behind a command word, without a flag: its name in help, and how many there may be.
+    """An argument of a command that is not a flag: its name in help, and how many are allowed.
 
-    `most` 0 means any number. `source` names the source of settings that the operand is, if it is one.
+    `most` 0 means any number. If the operand is a source of settings, `source` is the name of that source.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Operand(Record):
 
     @property
     def usage(self) -> str:
-        """The operand as it stands in a usage line: FILE, or FILE... if there may be several."""
+        """The operand in a usage line: FILE, or FILE... if several are allowed."""
         return self.name if self.most == 1 else f"{self.name}..."
 
 
 class Command(Record):
-    """A command, what it does, the options that only it has, and its operands.
+    """A command: what it does, its own options, and its operand.
 
-    A name of two words is a command of a group, which is its first word (see GROUPS).
+    If the name has two words, the first is the group that the command belongs to (see GROUPS).
     """
 
     name: str
@@ -49,7 +49,7 @@ class Command(Record):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The command's name as it stands on a command line."""
+        """The words of the command's name on a command line."""
         return tuple(self.name.split())
 
 
@@ -58,42 +58,38 @@ def _format(*formats: str, help: str) -> Setting:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("apply", "Put the rules in place (what happens without a command)."),
+    Command("apply", "Put the rules in place (the default command)."),
     Command(
         "diff",
-        "Show how the rules in place differ from the wanted ones: exit 0 if they do not, 3 if they do.",
-        (
-            option(
-                "json", "Print the difference for programs.", parsers.boolean, default="false", metavar="BOOL"
-            ),
-        ),
+        "Show how the rules in place differ from the wanted ones: exit code 0 if they are equal, 3 if not.",
+        (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
     Command(
         "validate",
-        "Prove with real connections that redirection works: exit 0 if it does, 126 if not.",
-        (option("json", "Print the report for programs.", parsers.boolean, default="false", metavar="BOOL"),),
+        "Prove with real connections that redirection works: exit code 0 if it does, 126 if not.",
+        (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
-    Command("cleanup", "Remove everything that this tool ever put there, whatever the settings say."),
+    Command("cleanup", "Remove everything that istio-iptables has set up, whatever the settings are."),
     Command(
         "render",
-        "Print the rules that the settings mean; nothing is touched.",
+        "Print the rules for the settings: nothing is changed.",
         (
             option(
                 "family",
-                "Only this family, ipv4 or ipv6: iptables-restore takes one at a time.",
+                "Print only this family, ipv4 or ipv6: iptables-restore takes one family at a time.",
                 parsers.one_of("ipv4", "ipv6", "", empty=""),
                 metavar="FAMILY",
             ),
             option(
                 "format",
                 "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
-                "Not given: what apply would load.",
+                "By default what apply would load.",
                 parsers.one_of("restore", "nft", "commands", "json", "", empty=""),
                 metavar="FORMAT",
             ),
             option(
                 "explain",
-                "With --format commands or nft: why each rule is there, above it.",
+                "With --format commands or nft: print the reason for each rule above it.",
                 parsers.boolean,
                 default="false",
                 metavar="BOOL",
@@ -102,7 +98,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "pod args",
-        "Print the arguments that a pod's manifest means, and where each value came from.",
+        "Print the arguments for a pod's manifest, and where each value comes from.",
         (
             _format(
                 "yaml",
@@ -115,14 +111,12 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "pod lint",
-        "Find what in manifests does not do what it says: exit 0 if there is nothing, 3 if there is.",
+        "Find settings in manifests that do not do what they say: exit code 0 if none, 3 if there are some.",
         (
-            option(
-                "json", "Print the findings for programs.", parsers.boolean, default="false", metavar="BOOL"
-            ),
+            option("json", "Print the findings as JSON.", parsers.boolean, default="false", metavar="BOOL"),
             option(
                 "ignore",
-                "Kinds of findings to leave out, a list: the words in [brackets].",
+                "Kinds of findings to leave out: a list of the words in [brackets].",
                 parsers.texts,
                 metavar="KINDS",
             ),
@@ -142,9 +136,11 @@ COMMANDS: tuple[Command, ...] = (
             ),
             _format("yaml", "json", help="yaml (an entry of a list) or json (the container alone)."),
         ),
-        Operand("FILE", "Manifest of the pod; not given: the settings alone.", least=0, source="pod"),
+        Operand(
+            "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"
+        ),
     ),
 )
 COMMAND_BY_NAME: Mapping[str, Command] = {command.name: command for command in COMMANDS}
-#: First words of commands of two words, and what the commands of such a group are about.
-GROUPS: Mapping[str, str] = {"pod": "What the manifest of a pod means, and what is wrong with it."}
+#: The groups of commands, and what the commands of each are about.
+GROUPS: Mapping[str, str] = {"pod": "Read settings from the manifest of a pod, and check them."}

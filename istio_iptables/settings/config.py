@@ -1,8 +1,8 @@
-"""Config: everything the rules depend on, checked and parsed; what the policy reads.
+"""config: everything that the rules depend on, checked and parsed. The policy reads it.
 
-It holds values (ports, networks, numeric users), never the text a user wrote, and facts about
-the machine (is IPv6 captured, which DNS servers) that were settled when it was made. The
-settings room makes one; nothing further on knows about flags.
+A Config holds values (ports, CIDRs, numeric users), never the text that a user wrote. What depends on the
+machine (is IPv6 captured, which DNS servers are there) was decided when it was made. This package makes
+it; nothing that reads it knows about flags.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Everything(Record):
-    """The wildcard `*` of a list: whatever there is, as opposed to a tuple of members."""
+    """The wildcard `*` of a list: all there are, as opposed to a tuple of members."""
 
 
 ALL = Everything()
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class Config(Record):
     """What to capture and what to leave alone. Make one with `istio_iptables.configure()`.
 
-    Ports are 1 to 65535, users and groups numeric IDs, networks of both families in one list
-    (each family's rules use their own).
+    Ports are 1 to 65535. Users and groups are numeric IDs. A list of CIDRs has those of both families (the
+    rules of a family use its own).
     """
 
     outbound_port: int
@@ -47,8 +47,8 @@ class Config(Record):
     inbound_ports_excluded: tuple[PortRange, ...]
     interfaces_excluded: tuple[str, ...]
     outbound_cidrs: Cidrs
-    #: The list of captured destinations names a loopback address: traffic of the proxy over the
-    #: loopback interface is then wanted at the proxy.
+    #: True if the list of captured destinations names a loopback address: then the proxy's own traffic over
+    #: the loopback interface is to be captured too.
     outbound_cidrs_name_loopback: bool
     outbound_cidrs_excluded: tuple[Cidr, ...]
     outbound_ports: tuple[PortRange, ...]
@@ -65,7 +65,7 @@ class Config(Record):
     ipv4_loopback: Cidr
     ipv6: bool
     rule_comments: bool
-    #: Fewer rules for lists: joined ports and merged networks, the same verdicts.
+    #: Fewer rules for lists: joined ports and merged CIDRs, with the same verdicts.
     compact: bool
 
     @property

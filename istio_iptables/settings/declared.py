@@ -1,8 +1,8 @@
-"""Settings: every setting once. The command line, variables, files, help and docs read this table.
+"""declared: every setting, declared once. The command line, variables, files, help and docs read this table.
 
-A Setting says what a user may write (flag, short option, variables, default, parser, help) and
-which field of Config or Operation it becomes. Commands are declared in commands.py.
-What was given is collected in sources.py and turned into values in resolve.py.
+A Setting says what a user may write (flag, short option, variables, default, parser, help) and which field
+of Config or Operation it becomes. Commands are declared in commands.py. cli/collect.py collects what was
+given, and resolve.py turns it into values.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ OWNER_GROUPS_EXCLUDED = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"
 class Setting(Record):
     """One setting.
 
-    `name` is the flag's long name without dashes; of a setting that has no flag it is the variable's
-    name. `default` is text like any other, read by the same parser. `aliases` are variables that
-    go before the setting's own. `field` names what it becomes; settings without one are accepted
-    and change nothing.
+    `name` is the long name of the flag without dashes, or the name of the variable if there is no flag.
+    `default` is a text, read by the same parser as a user's. `aliases` are variables that take precedence
+    over the setting's own. `field` is the field that it becomes; a setting without one is accepted and
+    ignored.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Setting(Record):
 
     @property
     def is_boolean(self) -> bool:
-        """True if the flag may stand without a value."""
+        """True if the flag needs no value."""
         return self.parse is parsers.boolean
 
     @property
     def flag(self) -> str:
-        """The setting in the words of a command line."""
+        """The setting's name in messages: its flag, or its variable if there is no flag."""
         return f"--{self.name}" if self.has_flag else self.name
 
 
@@ -80,7 +80,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "istio-local-exclude-ports",
-        "Inbound ports to leave alone; only counts when all inbound ports are captured.",
+        "Inbound ports that are not captured; used only when all inbound ports are captured.",
         "Inbound",
         parsers.ports,
         "",
@@ -120,7 +120,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _switch(
         "drop-invalid",
-        "Drop packets that conntrack calls INVALID, which otherwise reset connections.",
+        "Drop packets in conntrack state INVALID, which would otherwise reset connections.",
         "Inbound",
         aliases=(INVALID_DROP,),
         field="drop_invalid",
@@ -148,7 +148,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "istio-service-exclude-cidr",
-        "Destinations never captured: a list of CIDRs.",
+        "Destinations that are never captured: a list of CIDRs.",
         "Outbound",
         parsers.cidrs,
         "",
@@ -158,7 +158,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "istio-outbound-ports",
-        "Outbound ports captured whatever the destination.",
+        "Outbound ports that are captured whatever the destination.",
         "Outbound",
         parsers.ports,
         "",
@@ -168,7 +168,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "istio-local-outbound-ports-exclude",
-        "Outbound ports never captured, TCP and UDP.",
+        "Outbound ports that are never captured, TCP and UDP.",
         "Outbound",
         parsers.ports,
         "",
@@ -178,7 +178,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "istio-exclude-interfaces",
-        "Interfaces whose traffic is not captured either way; a trailing `+` is a wildcard.",
+        "Interfaces whose traffic is not captured, inbound or outbound; a trailing `+` is a wildcard.",
         "Outbound",
         parsers.interfaces,
         "",
@@ -188,7 +188,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "kube-virt-interfaces",
-        "Interfaces of virtual machines in the pod: what comes from them is treated as outbound.",
+        "Interfaces of virtual machines in the pod: traffic that comes from them is treated as outbound.",
         "Outbound",
         parsers.interfaces,
         "",
@@ -208,7 +208,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         OWNER_GROUPS_EXCLUDED,
-        "Groups (name or GID, at most 64) whose outbound traffic is left alone, when all are captured.",
+        "Groups (name or GID, at most 64) whose outbound traffic is not captured; used only when all groups "
+        "are captured.",
         "Outbound",
         parsers.excluded_groups,
         "",
@@ -218,7 +219,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
-        "IPv4 loopback network, within 127.0.0.0/8, whose traffic stays local.",
+        "IPv4 loopback CIDR, within 127.0.0.0/8, whose traffic stays local.",
         "Outbound",
         parsers.ipv4_loopback,
         "127.0.0.1/32",
@@ -229,8 +230,8 @@ SETTINGS: tuple[Setting, ...] = (
     # --- proxy
     Setting(
         "proxy-uid",
-        "Users (name or UID) that the proxy runs as, whose traffic is left alone; "
-        f"without it the user that ENVOY_USER names, else {istio.PROXY_ID}.",
+        "Users (name or UID) that the proxy runs as, whose traffic is not captured; "
+        f"by default the user that ENVOY_USER names, or {istio.PROXY_ID} if there is none.",
         "Proxy",
         parsers.users,
         "",
@@ -240,7 +241,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "proxy-gid",
-        "Groups (name or GID) that the proxy runs as; without it the same numbers as --proxy-uid.",
+        "Groups (name or GID) that the proxy runs as; by default the same numbers as --proxy-uid.",
         "Proxy",
         parsers.groups,
         "",
@@ -275,7 +276,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _switch(
         "capture-all-dns",
-        "With --redirect-dns: every query to port 53, not only those to the servers in /etc/resolv.conf.",
+        f"With --redirect-dns: capture all queries to port {istio.DNS_PORT}, not only those to servers in "
+        "/etc/resolv.conf.",
         "DNS",
         field="capture_all_dns",
     ),
@@ -292,7 +294,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "istio-inbound-tproxy-route-table",
-        "Routing table that marked packets are looked up in.",
+        "Routing table for marked packets.",
         "TPROXY",
         parsers.route_table,
         str(istio.TPROXY_ROUTE_TABLE),
@@ -301,10 +303,10 @@ SETTINGS: tuple[Setting, ...] = (
         field="tproxy_route_table",
     ),
     # --- operation
-    _switch("dry-run", "Print what would be done, change nothing.", short="n", field="dry_run"),
+    _switch("dry-run", "Print what would be done; change nothing.", short="n", field="dry_run"),
     Setting(
         "DRY_RUN_FILE_PATH",
-        "File that --dry-run writes the script to, too.",
+        "File that --dry-run also writes the script to.",
         "Operation",
         parsers.anything,
         metavar="FILE",
@@ -313,15 +315,15 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _switch(
         "reconcile",
-        "Replace rules of ours that are in place but differ, instead of failing.",
+        f"Replace rules of {istio.PROGRAM} that are in place but differ, instead of failing.",
         field="reconcile",
     ),
     _switch(
         "cleanup-only",
-        "Remove everything that this tool ever put there, and nothing else.",
+        f"Remove everything that {istio.PROGRAM} has set up, and do nothing else.",
         field="cleanup_only",
     ),
-    _switch("force-apply", "Write the rules again even if they are in place already.", field="force_apply"),
+    _switch("force-apply", "Write the rules even if they are in place already.", field="force_apply"),
     _switch("skip-rule-apply", "Do not touch any rules.", field="skip_rule_apply"),
     _switch(
         "run-validation",
@@ -339,7 +341,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "probe-timeout",
-        "Longest time the validation waits, as a Go duration such as 5s.",
+        "Longest time that the validation may take, as a Go duration such as 5s.",
         "Operation",
         parsers.duration,
         f"{istio.PROBE_SECONDS}s",
@@ -361,7 +363,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "force-iptables-binary",
-        "Use this variant of iptables, legacy or nft, whatever is in place.",
+        "Use this variant of iptables, legacy or nft, whatever rules are in place.",
         "Operation",
         parsers.one_of("legacy", "nft", "", empty=""),
         metavar="VARIANT",
@@ -388,15 +390,17 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="LEVELS",
         field="log_levels",
     ),
-    _switch("log_as_json", "Log one JSON object a line.", "Logging", field="log_as_json"),
+    _switch("log_as_json", "Log one JSON object per line.", "Logging", field="log_as_json"),
     Setting(
         "log_target",
-        "Accepted for Istio's sake; log lines go to standard error.",
+        "Accepted for compatibility with Istio; log lines go to standard error.",
         "Logging",
         parsers.anything,
     ),
-    Setting("log_caller", "Accepted for Istio's sake.", "Logging", parsers.anything),
-    Setting("log_stacktrace_level", "Accepted for Istio's sake.", "Logging", parsers.anything),
+    Setting("log_caller", "Accepted for compatibility with Istio; ignored.", "Logging", parsers.anything),
+    Setting(
+        "log_stacktrace_level", "Accepted for compatibility with Istio; ignored.", "Logging", parsers.anything
+    ),
 )
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -404,11 +408,11 @@ BY_SHORT: Mapping[str, Setting] = {setting.short: setting for setting in SETTING
 
 
 def option(name: str, help: str, parse: Callable[[str, parsers.Names], object], **more: Any) -> Setting:
-    """Make an option: declared like a setting, but without a variable and not for files."""
+    """Make an option: like a setting, but without a variable, and not allowed in files."""
     return Setting(name, help, "Operation", parse, **more)
 
 
-#: Where settings come from besides flags and variables.
+#: Options that name other sources of settings than flags and variables.
 SOURCES: tuple[Setting, ...] = (
     option(
         "config",
@@ -418,14 +422,14 @@ SOURCES: tuple[Setting, ...] = (
     ),
     option(
         "pod",
-        "Pod manifest, or a workload's, to take settings from its annotations and containers: YAML or JSON, "
-        "`-` for standard input. A --config file goes before it.",
+        "Manifest of a pod or a workload, YAML or JSON: settings come from its annotations and containers. "
+        "`-` is standard input. A --config file takes precedence over it.",
         parsers.anything,
         metavar="FILE",
     ),
     option(
         "pod-name",
-        "Which pod of the manifest, if there are several: NAME, KIND/NAME or NAMESPACE/KIND/NAME.",
+        "The pod to use if the manifest has several: NAME, KIND/NAME or NAMESPACE/KIND/NAME.",
         parsers.anything,
         metavar="NAME",
     ),
@@ -434,7 +438,7 @@ SOURCE_BY_NAME: Mapping[str, Setting] = {source.name: source for source in SOURC
 
 
 class Given(Record):
-    """The text that somebody gave a setting, and where: the words a mistake is reported in."""
+    """The text given for a setting, and where it was given, as messages about it begin."""
 
     setting: Setting
     text: str
@@ -442,12 +446,12 @@ class Given(Record):
 
 
 def shown(text: str) -> str:
-    """Return text that a user wrote as it can stand in a line of ours."""
+    """Return a user's text so that it fits into one line of output: unprintable characters are escaped."""
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint that names the known word most like `name`, or nothing."""
+    """Return a hint with the known word that is most similar to `name`, or an empty string."""
     import difflib
 
     matches = difflib.get_close_matches(name, tuple(known), n=1, cutoff=0.6)
@@ -464,10 +468,10 @@ def as_text(value: object) -> str:
         return str(value)
     if isinstance(value, (list, tuple)):
         return ",".join(_member(member) for member in value)
-    raise ValueError("a value is a text, a number, true, false or a list of such")
+    raise ValueError("a value must be a string, a number, true, false or a list of these")
 
 
 def _member(value: object) -> str:
     if isinstance(value, (list, tuple, dict)):
-        raise ValueError("a list cannot hold lists or mappings")
+        raise ValueError("a list cannot contain lists or mappings")
     return as_text(value)

@@ -1,7 +1,7 @@
 """facts: what the settings need to know about a machine: addresses, DNS servers, users and groups.
 
-kernel/this_machine.py reads them from the machine that the process is on. Tests and programs that make
-rules for another machine give their own.
+kernel/this_machine.py reads them from the machine that the process runs on. Tests, and programs that make
+rules for another machine, pass their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
             """Tell whether there is an IPv4, and an IPv6, address that traffic could use."""
 
         def dns_servers(self) -> tuple[str, ...]:
-            """Return the DNS servers' addresses as they are written."""
+            """Return the DNS servers' addresses as /etc/resolv.conf has them."""
 
         def user_id(self, name: str) -> int | None:
             """Return the UID of a user, None if there is none of that name."""
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Facts(Record):
-    """An environment made of given facts: for tests, and for making rules for another machine."""
+    """An Environment with fixed facts: for tests, and for making rules for another machine."""
 
     ipv4: bool = True
     ipv6: bool = False

@@ -1,12 +1,12 @@
-"""go_flags: read a command line as Go's pflag does, the dialect that pod specs are written in.
+"""go_flags: read a command line as Go's pflag does, since pod specs are written for pflag.
 
-It turns arguments into an Invocation: which settings were given in which words, which command,
-which options and operands of that command. It knows the declarations in settings.py and commands.py
-and nothing of what they mean, and it never stops at the first mistake: all of them are in the Invocation.
+It turns arguments into an Invocation: the settings with their text and flag, the command, and the options
+and operands of that command. It knows the declarations in declared.py and commands.py, and nothing of their
+meaning. It does not stop at the first mistake: all of them are in the Invocation.
 
-The dialect (github.com/spf13/pflag): `--flag value`, `--flag=value`; a boolean takes a value only
-after `=`; `-p 15001`, `-p15001`, `-p=15001`; one-letter booleans may be joined (`-np15001`); a
-flag that needs a value takes the next argument whatever it looks like.
+The syntax (github.com/spf13/pflag): `--flag value`, `--flag=value`; a boolean takes a value only after `=`;
+`-p 15001`, `-p15001`, `-p=15001`; short booleans may be joined (`-np15001`); a flag that needs a value
+takes the next argument, even if that begins with a dash.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from .declared import Setting
 
 
-#: Flags of the command line itself; the command line interface answers them.
+#: Flags that ask for help, the version or completion; cli/help_app.py answers them.
 HELP = ("--help", "-h")
 META = (*HELP, "--version", "--install-completion", "--show-completion")
 
-#: Words of command names, which are no value of an unknown flag before them.
+#: Words of command names: after an unknown flag, one of these is not taken for its value.
 _COMMAND_WORDS = frozenset(word for command in COMMANDS for word in command.words)
 
 
 class Invocation(Record):
-    """A command line, taken apart.
+    """A parsed command line.
 
-    `settings` and `sources` (--config, ...) and `options` (of the command) are in the order given;
-    `command` may be the first word of a group alone, which is a mistake unless help is asked for.
-    `meta` are flags such as --help.
+    `settings`, `sources` (--config, ...) and `options` (of the command) are in the order given. `command` may
+    be a group without a command, which is a mistake unless help is asked for. `meta` are flags such as
+    --help.
     """
 
     settings: tuple[Given, ...] = ()
@@ -48,17 +48,17 @@ class Invocation(Record):
     mistakes: tuple[str, ...] = ()
 
     def canonical(self) -> list[str]:
-        """Return the same command line in one form: `--name=value`, settings before the command."""
+        """Return the command line in canonical form: `--name=value`, and settings before the command."""
 
         def spelled(given: Given) -> str:
             return f"--{given.setting.name}={given.text}"
 
         of_command = [flag for flag in self.meta if flag in HELP] if self.command else []
-        words = [flag for flag in self.meta if flag not in of_command]
-        words += [spelled(given) for given in (*self.sources, *self.settings)]
+        arguments = [flag for flag in self.meta if flag not in of_command]
+        arguments += [spelled(given) for given in (*self.sources, *self.settings)]
         if self.command:
-            words += [*self.command.split(), *(spelled(given) for given in self.options)]
-        return [*words, *of_command, *(["--", *self.operands] if self.operands else [])]
+            arguments += [*self.command.split(), *(spelled(given) for given in self.options)]
+        return [*arguments, *of_command, *(["--", *self.operands] if self.operands else [])]
 
 
 class _Reader:
@@ -71,8 +71,8 @@ class _Reader:
         self.mistakes: list[str] = []
         self.command = ""
         self.operands: list[str] = []
-        #: The second word of a command was none of its group's: what the words after it mean, nobody knows.
-        self.group_is_lost = False
+        #: True after an unknown command of a group: the arguments after it cannot be assigned to a command.
+        self.command_is_unknown = False
         self.long: Mapping[str, Setting] = {
             **{name: setting for name, setting in BY_NAME.items() if setting.has_flag},
             **SOURCE_BY_NAME,
@@ -83,33 +83,33 @@ class _Reader:
         if self.rest and self.rest[0] == PROGRAM:
             self.rest.pop(0)
         while self.rest:
-            word = self.rest.pop(0)
-            if word.partition("=")[0] in META:
-                self.meta.append(word)
-            elif word == "--":
+            argument = self.rest.pop(0)
+            if argument.partition("=")[0] in META:
+                self.meta.append(argument)
+            elif argument == "--":
                 for rest in self.rest:
-                    self._word(rest)
+                    self._positional(rest)
                 self.rest.clear()
-            elif word.startswith("--"):
-                self._long(word)
-            elif word.startswith("-") and word != "-":
-                self._shorts(word)
+            elif argument.startswith("--"):
+                self._long(argument)
+            elif argument.startswith("-") and argument != "-":
+                self._shorts(argument)
             else:
-                self._word(word)
+                self._positional(argument)
         self._complete()
 
-    def _word(self, word: str) -> None:
-        """Take a word that is no flag: of a command's name, or an operand."""
+    def _positional(self, argument: str) -> None:
+        """Take an argument that is not a flag: a word of the command's name, or an operand."""
         command = COMMAND_BY_NAME.get(self.command)
         if command is None:
-            self._command(word)
+            self._command(argument)
         elif command.operand and (not command.operand.most or len(self.operands) < command.operand.most):
-            self.operands.append(word)
+            self.operands.append(argument)
         else:
-            self.mistakes.append(f"{word!r}: unexpected argument after the command {self.command}")
+            self.mistakes.append(f"{argument!r}: unexpected argument after the command {self.command}")
 
     def _command(self, word: str) -> None:
-        if self.group_is_lost:
+        if self.command_is_unknown:
             return
         name = f"{self.command} {word}".strip()
         if name in COMMAND_BY_NAME:
@@ -121,21 +121,21 @@ class _Reader:
             known = [command.name for command in COMMANDS if command.name.startswith(self.command)]
             hint = nearest(name, known) or f" (commands: {', '.join(known)})"
             self.mistakes.append(f"{name!r}: unknown command{hint}")
-            self.group_is_lost = bool(self.command)
+            self.command_is_unknown = bool(self.command)
 
     def _complete(self) -> None:
-        """Find what is missing. Where there are other mistakes it may only have been misread."""
+        """Report what is missing, unless there are other mistakes, which may be the reason."""
         command = COMMAND_BY_NAME.get(self.command)
         if self.mistakes or self.meta:
             return
         if command is None and self.command:
             known = [command.name for command in COMMANDS if command.words[0] == self.command]
-            self.mistakes.append(f"{self.command}: needs another word (commands: {', '.join(known)})")
+            self.mistakes.append(f"{self.command}: needs a subcommand (commands: {', '.join(known)})")
         elif command and command.operand and len(self.operands) < command.operand.least:
             self.mistakes.append(f"{self.command}: needs {command.operand.usage} ({command.operand.help})")
 
-    def _long(self, word: str) -> None:
-        name, equals, value = word[2:].partition("=")
+    def _long(self, argument: str) -> None:
+        name, equals, value = argument[2:].partition("=")
         setting = self.long.get(name)
         if setting is None:
             self._unknown(f"--{name}", bool(equals), nearest(f"--{name}", [f"--{n}" for n in self.long]))
@@ -146,8 +146,8 @@ class _Reader:
         else:
             self._take_next(setting, f"--{name}")
 
-    def _shorts(self, word: str) -> None:
-        letters = word[1:]
+    def _shorts(self, argument: str) -> None:
+        letters = argument[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
             setting = BY_SHORT.get(letter)
@@ -183,7 +183,7 @@ class _Reader:
 
 
 def read_arguments(arguments: Sequence[str]) -> Invocation:
-    """Read a command line (without the program's own name)."""
+    """Parse a command line, without argv[0]. Mistakes are in the result; nothing is raised."""
     reader = _Reader(arguments)
     reader.read()
     sources = tuple(given for given in reader.given if given.setting in SOURCES)

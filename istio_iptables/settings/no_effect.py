@@ -1,6 +1,6 @@
 """no_effect: settings that other settings leave without effect, one row each.
 
-resolve.py makes warnings of the rows, pod/lint findings: the condition and the reason are the same.
+resolve.py turns the rows into warnings, pod/lint into findings: the condition and the reason are the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class NoEffect(Record):
-    """A setting that has no effect, because of another one.
+    """A setting that has no effect because of another one, `cause`.
 
-    `applies` tells so from all values by field name. `reason` goes on after "has no effect"; its `{cause}` is
-    the other setting. `remedy` is what pod lint advises, empty for settings that a pod has no name for.
+    `applies` takes all values by field name, and tells whether it is so. `reason` is the text after "has no
+    effect", with `{cause}` in place of the other setting's name. `remedy` is the advice of pod lint; it is
+    empty for settings that a pod cannot set without their cause.
     """
 
     setting: str
@@ -29,12 +30,12 @@ class NoEffect(Record):
     remedy: str = ""
 
     def problem(self, called: Callable[[str], str]) -> str:
-        """Return what is wrong, without the setting's own name; `called` returns a setting's name to show."""
+        """Return the text after the setting's own name; `called` returns the name to show for a setting."""
         return f"has no effect{self.reason.format(cause=called(self.cause))}"
 
     @property
     def warning(self) -> str:
-        """The row as a line for the log, with settings by their flags."""
+        """The row as a warning, with settings by their flags."""
         return f"{BY_NAME[self.setting].flag} {self.problem(lambda name: BY_NAME[name].flag)}"
 
 

@@ -1,13 +1,13 @@
-"""parsers: how the text of a setting becomes a typed value, or an explanation of what is wrong.
+"""parsers: turn the text of a setting into a typed value, or into a message that says what is wrong.
 
-A parser takes the text and the names that the machine knows (users and groups) and returns the
-value, or raises BadValue with a sentence for every bad part. Parsers are strict: what they let
-through is digits, addresses and names, so nothing that a user writes can become another rule
-argument or another line of a script.
+A parser takes the text and the names of users and groups that the machine knows. It returns the value, or
+raises BadValue with one message for each bad part. Parsers are strict: they accept only digits, addresses
+and names, so no text of a user can become another argument of a rule or another line of a script.
 """
 
 from __future__ import annotations
 
+from ..rules.istio import TPROXY_ROUTE_TABLE
 from ..rules.model import Cidr, PortRange
 from ..startup.c_modules import socket
 from .config import ALL, Everything
@@ -38,7 +38,7 @@ _LONGEST_INTERFACE_NAME = 15
 
 
 class BadValue(ValueError):
-    """A value that cannot be used; `problems` has one sentence for each bad part of it."""
+    """A value that cannot be used. `problems` has one message for each bad part."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -46,16 +46,16 @@ class BadValue(ValueError):
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether text is decimal digits and nothing else (int() would take much more)."""
+    """Tell whether text consists of decimal digits only (int() accepts much more)."""
     return text.isascii() and text.isdigit()
 
 
-#: More digits than any number here has: no more of a text are looked at.
+#: More digits than any valid number has; the rest of a text is not read.
 _ENOUGH_DIGITS = 11
 
 
 def _as_number(text: str, smallest: int, largest: int) -> int | None:
-    """Return the number that decimal digits mean, None if they mean none in the range."""
+    """Return the value of decimal digits, None if it is not in the range."""
     if not _is_number(text):
         return None
     number = int(text.lstrip("0")[:_ENOUGH_DIGITS] or "0")
@@ -63,12 +63,12 @@ def _as_number(text: str, smallest: int, largest: int) -> int | None:
 
 
 def members(text: str) -> tuple[str, ...]:
-    """Split a comma separated list; blanks around members and empty members are dropped."""
+    """Split a comma-separated list. White space around members and empty members are dropped."""
     return tuple(member.strip() for member in text.split(",") if member.strip())
 
 
 def _each(texts: Iterable[str], parse: Callable[[str], T], no_wildcard: str = "") -> tuple[T, ...]:
-    """Parse every member, and report all the bad ones together; `no_wildcard`: why `*` is one of them."""
+    """Parse every member, and report all bad ones together. `no_wildcard` says why `*` is not allowed."""
     parsed: list[T] = []
     problems: list[str] = []
     for text in texts:
@@ -104,7 +104,7 @@ def anything(text: str, _: Names) -> str:
 
 
 def image(text: str, _: Names) -> str:
-    """Accept what may be the name of a container's image: anything but nothing."""
+    """Accept the name of a container's image: any text that is not blank."""
     if not text.strip():
         raise BadValue(
             f"{text!r} is not an image: use a name such as registry.example.com/istio-iptables:0.1.0"
@@ -118,7 +118,7 @@ def texts(text: str, _: Names) -> tuple[str, ...]:
 
 
 def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], str]:
-    """Make a parser for one of some words; `empty` is what the empty string means, if anything."""
+    """Make a parser that accepts some words. `empty` is the value of the empty string, if it is allowed."""
 
     def parse(text: str, _: Names) -> str:
         if text == "" and empty is not None:
@@ -144,7 +144,7 @@ _NANOSECONDS = {
 
 def duration(text: str, _: Names) -> float:
     """Parse a Go duration (time.ParseDuration) that is more than zero, into seconds."""
-    # By hand: every run parses the default, and importing `re` would cost it five milliseconds.
+    # Without `re`: every run parses the default, and start-up must not pay for that import.
     nanoseconds, rest = 0.0, text.removeprefix("+")
     if rest.startswith("-"):
         raise BadValue(f"{text!r} is out of range: the duration must be more than zero")
@@ -153,22 +153,24 @@ def duration(text: str, _: Names) -> float:
         number = rest[: len(rest) - len(after)]
         unit = next((unit for unit in _NANOSECONDS if after.startswith(unit)), "")
         if not unit or not number.strip(".") or number.count(".") > 1:
-            raise BadValue(f"{text!r} is not a duration: use numbers with units, as in 5s, 500ms or 1m30s")
+            raise BadValue(f"{text!r} is not a duration: use numbers with units, such as 5s, 500ms or 1m30s")
         nanoseconds += float(number) * _NANOSECONDS[unit]
         rest = after[len(unit) :]
         if not rest:
             break
     seconds = nanoseconds / 10**9
     if not 0 < seconds < 2**63 / 10**9:
-        raise BadValue(f"{text!r} is out of range: use more than zero, and less than 292 years (as Go does)")
+        raise BadValue(
+            f"{text!r} is out of range: use more than zero and less than 292 years (the limits of Go)"
+        )
     return seconds
 
 
-#: From the most lines to none; the last one is no level of a line.
+#: From the most verbose to none.
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal", "none")
 #: The levels as a sentence lists them.
 ANY_LOG_LEVEL = f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"
-#: The scope of a level without one.
+#: The scope of a level that is given without one.
 LOG_SCOPE = "default"
 
 
@@ -202,7 +204,7 @@ def port(text: str, _: Names) -> int:
 
 
 def mark(text: str, _: Names) -> int:
-    """Parse a packet mark, decimal or 0x...; 0 is what unmarked packets have, so it cannot be one."""
+    """Parse a packet mark, decimal or 0x... 0 is not allowed, since unmarked packets have it."""
     digits = text
     if text[:2] in ("0x", "0X") and text[2:] and all(c in "0123456789abcdefABCDEF" for c in text[2:]):
         digits = str(int(text[2:].lstrip("0")[:9] or "0", 16))
@@ -216,7 +218,9 @@ def route_table(text: str, _: Names) -> int:
     """Parse a routing table's number; 253 to 255 are the kernel's own (linux/rtnetlink.h)."""
     number = _number(text, "a routing table", 1, _LARGEST_WORD)
     if 253 <= number <= 255:
-        raise BadValue(f"{text!r} is one of the kernel's own routing tables: use another, such as 133")
+        raise BadValue(
+            f"{text!r} is one of the kernel's own routing tables: use another, such as {TPROXY_ROUTE_TABLE}"
+        )
     return number
 
 
@@ -230,10 +234,10 @@ def _port_range(text: str) -> PortRange:
         high = _number(last, "a port", 1, _LARGEST_PORT) if separator else low
     except BadValue:
         raise BadValue(
-            f"{text!r} is not a port: use a number from 1 to {_LARGEST_PORT} or a range as in 8000-8100"
+            f"{text!r} is not a port: use a number from 1 to {_LARGEST_PORT} or a range such as 8000-8100"
         ) from None
     if low > high:
-        raise BadValue(f"{text!r} is an empty range of ports: the smaller one comes first")
+        raise BadValue(f"{text!r} is an empty range of ports: write the smaller port first")
     return PortRange(low, high)
 
 
@@ -260,7 +264,7 @@ def _interface(text: str) -> str:
         raise BadValue(f"{text!r} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes")
     if text[0] in "-!":
         raise BadValue(
-            f"{text!r} is not an interface: a name that begins with {text[0]!r} is taken for an option"
+            f"{text!r} is not an interface: iptables takes a name that begins with {text[0]!r} for an option"
         )
     return text
 
@@ -270,16 +274,16 @@ def interfaces(text: str, _: Names) -> tuple[str, ...]:
     return _each(members(text), _interface, "the wildcard of interface names is a trailing '+'")
 
 
-# --- networks -------------------------------------------------------------------------------
+# --- CIDRs ----------------------------------------------------------------------------------
 
 
 class WrittenCidr(Cidr):
-    """A network as a user wrote it: also tells whether the address written is a loopback address."""
+    """A CIDR that also tells whether the address, as the user wrote it, is a loopback address."""
 
     names_loopback: bool = False
 
     def as_cidr(self) -> Cidr:
-        """Return the network alone."""
+        """Return it as a plain Cidr."""
         return Cidr(self.version, self.address, self.prefix)
 
 
@@ -288,18 +292,18 @@ _ADDRESS_FAMILIES = {4: (2, 32), 6: (10, 128)}
 
 
 def _cidr_parts(text: str) -> tuple[int, int, int, int]:
-    """Return the IP version, the address as an integer, and its bits: network, host."""
+    """Return the IP version, the address as an integer, the prefix length, and the number of host bits."""
     address, slash, prefix = text.partition("/")
     version = 6 if ":" in address else 4
     family, bits = _ADDRESS_FAMILIES[version]
     length = _as_number(prefix, 0, bits) if slash else bits
     try:
-        # inet_pton(3) takes whole addresses only: no octal numbers, no zone
+        # inet_pton(3) accepts only complete addresses: no octal numbers, no zone
         packed = socket.inet_pton(family, address)
     except (OSError, ValueError):
         length = None
     if length is None:
-        raise BadValue(f"{text!r} is not a CIDR: use an address or a network as in 10.0.0.0/8 or fd00::/8")
+        raise BadValue(f"{text!r} is not a CIDR: use an address or a CIDR such as 10.0.0.0/8 or fd00::/8")
     return version, int.from_bytes(packed, "big"), length, bits - length
 
 
@@ -310,13 +314,13 @@ def _cidr(text: str) -> Cidr:
 
 def _written_cidr(text: str) -> WrittenCidr:
     version, address, _, _ = _cidr_parts(text)
-    network = _cidr(text)
+    cidr = _cidr(text)
     is_loopback = address >> 24 == 127 if version == 4 else address == 1
-    return WrittenCidr(version, network.address, network.prefix, is_loopback)
+    return WrittenCidr(version, cidr.address, cidr.prefix, is_loopback)
 
 
 def cidrs(text: str, _: Names) -> tuple[Cidr, ...]:
-    """Parse a list of CIDRs: a bare address is its host route, host bits are cleared."""
+    """Parse a list of CIDRs. An address without a prefix is a host route; host bits are cleared."""
     why = "to exclude every destination, capture none instead"
     return _each(members(text), _cidr, why)
 
@@ -329,22 +333,22 @@ def cidrs_or_all(text: str, _: Names) -> Everything | tuple[WrittenCidr, ...]:
 
 
 def ipv4_loopback(text: str, _: Names) -> Cidr:
-    """Parse an IPv4 network within 127.0.0.0/8."""
+    """Parse an IPv4 CIDR within 127.0.0.0/8."""
     if text == "127.0.0.1/32":
         return Cidr(4, 0x7F000001, 32)
-    network = _cidr(text)
-    if network.version != 4 or network.address >> 24 != 127 or network.prefix < 8:
+    cidr = _cidr(text)
+    if cidr.version != 4 or cidr.address >> 24 != 127 or cidr.prefix < 8:
         raise BadValue(f"{text!r} is not within the IPv4 loopback network 127.0.0.0/8")
-    return network
+    return cidr
 
 
 def host_cidr(address: str) -> Cidr | None:
     """Return the host route of an address (a zone as in fe80::1%eth0 is left out), None if it is none."""
     try:
-        network = _cidr(address.partition("%")[0])
+        cidr = _cidr(address.partition("%")[0])
     except BadValue:
         return None
-    return network if network.prefix == network.bits else None
+    return cidr if cidr.prefix == cidr.bits else None
 
 
 # --- users and groups -----------------------------------------------------------------------
@@ -356,7 +360,7 @@ def _identity(text: str, lookup: Callable[[str], int | None], kind: str) -> int:
     number = lookup(text)
     if number is None:
         raise BadValue(
-            f"there is no {kind} {text!r} on this machine: use a name that is known here or a number"
+            f"there is no {kind} {text!r} on this machine: use a name that exists here, or a number"
         )
     return number
 
@@ -371,7 +375,7 @@ def groups(text: str, names: Names, no_wildcard: str = "") -> tuple[int, ...]:
     return _each(members(text), lambda member: _identity(member, names.group_id, "group"), no_wildcard)
 
 
-#: Istio's limit, which spares the kernel a rule of hundreds of matches.
+#: Istio's limit. It keeps rules from having hundreds of matches.
 MOST_OWNER_GROUPS = 64
 
 

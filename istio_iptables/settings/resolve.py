@@ -1,7 +1,7 @@
-"""resolve: from what was given to a Config and an Operation, or every mistake at once.
+"""resolve: from the settings given to a Config and an Operation, or all mistakes at once.
 
-`parse` looks at texts alone, so it can be done before anything of the machine is read; `resolve`
-then settles what depends on the machine.
+`parse` needs only the text of the settings, so it runs before any fact about the machine is read. `resolve`
+then decides what depends on the machine.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class Operation(Record):
 
 
 class Parsed(Record):
-    """Every setting's value by field name, and which settings differ from their default and why."""
+    """The value of every setting by field name, and the settings that differ from their defaults."""
 
     values: Mapping[str, Any]
     changed: tuple[Given, ...]
 
     def operation(self) -> Operation:
-        """Return the part that says how to run."""
+        """Return the settings about how to run."""
         return Operation(**{name: self.values[name] for name in Operation._fields})
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Given]:
-    """Return what the variables say, the strongest last."""
+    """Return the settings that variables set, the strongest last."""
     return [
         Given(setting, environ[variable], f"variable {variable}")
         for setting in SETTINGS
@@ -69,26 +69,26 @@ def from_environment(environ: Mapping[str, str]) -> list[Given]:
 def _is_service_link(variable: str, text: str) -> bool:
     """Tell whether Kubernetes set a variable for a Service: ENVOY_PORT=tcp://10.0.0.1:80 for one named envoy.
 
-    It does so in every container of the Service's namespace (enableServiceLinks), so nobody meant it
-    as a setting, and a pod must not fail for it.
+    It does so in every container of the Service's namespace (enableServiceLinks). So the variable is not
+    intended as a setting, and a pod must not fail because of it.
     """
     return variable.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def service_links(environ: Mapping[str, str]) -> list[str]:
-    """Return a warning for each variable that has a setting's name and that Kubernetes set for a Service."""
+    """Return a warning for each variable of a setting that Kubernetes has set for a Service."""
     return [
-        f"variable {name} = {environ[name]!r} is what Kubernetes sets for a Service: it is left out"
+        f"variable {name} = {environ[name]!r} was set by Kubernetes for a Service: ignored"
         for name in (setting.variable for setting in SETTINGS)
         if _is_service_link(name, environ.get(name, ""))
     ]
 
 
 def parse(given: Sequence[Given], names: parsers.Names, mistakes: Iterable[str] = ()) -> Parsed:
-    """Parse everything given, the strongest last, and return all values.
+    """Parse all settings given, the strongest last, and return all values.
 
-    A value that cannot be parsed is a mistake even if a stronger one stands above it.
-    Raises SettingsError with `mistakes` and all that is found here.
+    A value that cannot be parsed is a mistake even if a stronger source overrides it.
+    Raises SettingsError with `mistakes` and all that are found here.
     """
     problems = list(mistakes)
     parsed: dict[str, Any] = {}
@@ -115,12 +115,12 @@ def parse(given: Sequence[Given], names: parsers.Names, mistakes: Iterable[str] 
 
 
 def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[str, Given]) -> list[str]:
-    """Return what is wrong with interfaces: nft(8) has no way to write a double quote or a backslash."""
+    """Return a mistake for each interface with a double quote or a backslash, which nft(8) cannot write."""
     if not parsed["native_nftables"]:
         return []
     return [
         f"{strongest[setting.name].origin}: {name!r} cannot be written with --native-nftables: "
-        "nft takes no double quote or backslash in a name; iptables does"
+        "nft accepts no double quote or backslash in a name; iptables does"
         for setting in SETTINGS
         if setting.field in ("interfaces_excluded", "rerouted_interfaces")
         for name in parsed[setting.field]
@@ -131,7 +131,7 @@ def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[s
 def parse_options(
     command: str, given: Sequence[Given], names: parsers.Names
 ) -> tuple[dict[str, Any], list[str]]:
-    """Parse the options of a command: all values by name, and the mistakes."""
+    """Parse the options of a command. Return all values by name, and the mistakes."""
     if command not in COMMAND_BY_NAME:
         return {}, []
     parsed = {o.name: o.parse(o.default, names) for o in COMMAND_BY_NAME[command].options}
@@ -145,7 +145,7 @@ def parse_options(
 
 
 def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str, ...]]:
-    """Settle what depends on the machine: return the Config and warnings for the operator."""
+    """Decide what depends on the machine. Return the Config, and warnings for the operator."""
     chosen = dict(parsed.values)
     warnings: list[str] = []
     chosen["proxy_uids"] = chosen["proxy_uids"] or _default_proxy_users(chosen, environment)
@@ -191,7 +191,7 @@ def _dns_servers(
     for text in environment.dns_servers():
         server = host_cidr(text)
         if server is None:
-            warnings.append(f"/etc/resolv.conf: {text!r} is not an address: it is left out")
+            warnings.append(f"/etc/resolv.conf: {text!r} is not an address: ignored")
         else:
             servers.append(server)
     if not servers:

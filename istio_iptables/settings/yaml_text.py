@@ -1,7 +1,7 @@
-"""yaml_text: YAML and JSON text as data in which every scalar is the text that was written.
+"""yaml_text: YAML and JSON as data in which every scalar is a string, exactly as it was written.
 
-8000:8100 is a range of ports and `010` a user's number, whatever YAML makes of them. What a reader with types
-would not take for a text, because it has no quotes, is marked `Unquoted`.
+8000:8100 is a range of ports and `010` is a user's number, although YAML reads both as other numbers. A
+scalar without quotes is marked `Unquoted`, since a reader with types may not take it for a string.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class Unreadable(ValueError):
 
 
 class Unquoted(str):
-    """A scalar without quotes: maybe a number or a boolean to others, here the text that it is."""
+    """A scalar without quotes: other readers may take it for a number or a boolean; here it is a string."""
 
     __slots__ = ()
 
     @property
     def read_as(self) -> str:
-        """What Kubernetes' YAML reader takes it for, if that is no text: a number or a boolean.
+        """What Kubernetes' YAML reader takes it for, if not for a string: a number or a boolean.
 
         >>> [Unquoted(text).read_as for text in ("15020", "false", "80,443", "8000:8100", "")]
         ['a number', 'a boolean', '', '', '']
@@ -31,8 +31,8 @@ class Unquoted(str):
 
         import yaml
 
-        # Go's reader (YAML 1.1, as Kubernetes has it) and PyYAML do not agree on these.
-        if ":" in self:  # 1:30 is no number to the base of 60
+        # Kubernetes' reader (Go, YAML 1.1) and PyYAML do not agree on these.
+        if ":" in self:  # PyYAML takes 1:30 for a number in base 60
             return ""
         if self in ("y", "Y", "n", "N"):
             return "a boolean"
@@ -44,14 +44,14 @@ class Unquoted(str):
 
 
 def is_null(value: object) -> bool:
-    """Tell whether there is no value: JSON's null, or what YAML takes for it where nothing is quoted."""
+    """Tell whether there is no value: JSON's null, or an unquoted scalar that YAML takes for null."""
     return value is None or (isinstance(value, Unquoted) and value in ("", "~", "null", "Null", "NULL"))
 
 
 def read_documents(text: str) -> list[Any]:
-    """Return the documents of a text, YAML or JSON, any number of either. Raises Unreadable.
+    """Return the documents of a text: any number of them, all YAML or all JSON. Raises Unreadable.
 
-    Scalars are texts; of JSON also True, False, None and what Python makes of NaN.
+    Scalars are strings. From JSON there are also True, False and None, and floats for NaN and Infinity.
     """
     try:
         if text.lstrip().startswith("{"):
@@ -60,17 +60,17 @@ def read_documents(text: str) -> list[Any]:
             except Unreadable:
                 raise
             except ValueError:
-                pass  # YAML has such braces too
+                pass  # a YAML mapping may begin with a brace too
         return _yaml(text)
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
 
 
 def _json(text: str) -> list[Any]:
-    """Parse JSON, which PyYAML would take a hundred times as long for. Raises ValueError.
+    """Parse JSON, for which PyYAML would take a hundred times as long. Raises ValueError.
 
-    Programs that print several texts of it (`jq`, `kubectl get -o json` again and again) put nothing but
-    space between them.
+    There may be several documents: `jq`, and `kubectl get -o json` called repeatedly, print them with only
+    white space between them.
     """
     import json
 
@@ -87,11 +87,11 @@ def _json(text: str) -> list[Any]:
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Make a mapping in which no key stands twice. Raises Unreadable."""
+    """Make a mapping. Raises Unreadable if a key appears twice."""
     made: dict[Any, Any] = {}
     for key, value in pairs:
         if key in made:
-            raise Unreadable(f"the key {str(key)!r} stands there twice")
+            raise Unreadable(f"the key {str(key)!r} appears twice")
         made[key] = value
     return made
 

@@ -1,11 +1,11 @@
-"""lean: what Python's own modules socket, signal and hashlib do in C, without what they add to it in Python.
+"""c_modules: the parts of socket, signal and hashlib that are written in C, without those written in Python.
 
-What they add, enumerations and sockets that are files, takes five to seven milliseconds to import (enum,
-functools, collections, selectors ...), a quarter of what a whole run may take, and is of no use to a program
-that sends a few netlink messages and blocks three signals. The C halves, `_socket` and `_signal`, have the
-same functions under the same names, but numbers are plain integers, and a socket is no context manager.
-`_blake2` has a digest without the OpenSSL that hashlib brings in. They are private to the standard library:
-where they are missing the public modules do as well.
+The Python parts (enumerations, sockets as files) import enum, functools, collections, selectors and more. A
+program that sends a few netlink messages and blocks three signals does not need them; startup/__init__.py
+has the cost. The C modules `_socket` and `_signal` have the same functions under the same names, but
+constants are plain integers, and a socket is not a context manager. `_blake2` has a digest without OpenSSL,
+which hashlib imports. These modules are private to the standard library, so the public ones are used where
+they are missing.
 """
 
 from __future__ import annotations

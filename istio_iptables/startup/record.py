@@ -1,9 +1,8 @@
-"""Record: the immutable value that rules, settings and plans are made of.
+"""record: Record, the base class of the immutable values of rules, settings and plans.
 
-It gives what ``dataclasses.dataclass(frozen=True)`` gives and type checkers treat it the same
-way. The standard module is not used because importing it and making thirty classes with it
-costs more processor time than everything else the default run does before its first system
-call; the benchmark shows the start-up path.
+It provides what ``dataclasses.dataclass(frozen=True)`` does, and type checkers treat it in the same way. The
+standard module is not used: importing it, and making its classes, is the largest cost that start-up avoids
+(startup/__init__.py has the figures).
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class Record:
     def __init_subclass__(cls) -> None:
         own = tuple(name for name in cls.__annotations__ if not name.startswith("_"))
         cls._fields = cls._fields + own
-        setattr(cls, "__match_args__", cls._fields)  # noqa: B010  # mypy keeps this name for itself
-        setattr(cls, "__init__", Record.__init__)  # noqa: B010  # not the one that the base class may get
+        setattr(cls, "__match_args__", cls._fields)  # noqa: B010  # mypy reserves this name
+        setattr(cls, "__init__", Record.__init__)  # noqa: B010  # not the one that the base class may have been given
 
     def __init__(self, *values: Any, **named: Any) -> None:
         cls = type(self)
@@ -88,15 +87,15 @@ class Record:
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.as_dict().items())})"
 
 
-#: How many records of a class have been made, and from which number on it gets an __init__ of its own.
+#: The number of records made of each class, and the number at which a class gets its own __init__.
 _made: dict[type[Record], int] = {}
 _MANY = 500
 
 
 def _own_init(cls: type[Record]) -> Callable[..., None]:
-    """Return an __init__ written out for a class, three times as fast as the one that serves all.
+    """Return an __init__ generated for one class, three times as fast as the generic one.
 
-    Making it takes as long as making a hundred records: only for classes that long lists are made of.
+    Generating it takes as long as making a hundred records, so only classes with many records get one.
     """
     named = {name: getattr(cls, name) for name in cls._fields if hasattr(cls, name)}
     parameters = ", ".join(f"{name}=named[{name!r}]" if name in named else name for name in cls._fields)

@@ -251,11 +251,11 @@ def test_no_rules(pod: Pod) -> None:
     }
     assert "no rule captures" in said(outcome, "inbound, IPv4")
     assert "no rule captures" in said(outcome, "outbound, IPv4")
-    assert "no rules of ours are in place, in no backend" in notes(outcome)
+    assert "no rules of istio-iptables are in place in any backend" in notes(outcome)
     assert "redirection does not work" in outcome.err
     proxy = restricted(pod, "--run-validation", "--skip-rule-apply")
     assert (proxy.code, verdicts(proxy)["inbound, IPv4"]) == (126, "FAIL")
-    assert "could not be looked at" in notes(proxy)
+    assert "could not be read" in notes(proxy)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -265,7 +265,7 @@ def test_a_wrong_port(pod: Pod, backend: str) -> None:
     nobody = pod.tool(*BACKENDS[backend], "validate")
     assert (nobody.code, verdicts(nobody)) == (126, expected)
     assert "a port other than 15006" in said(nobody, "inbound, IPv4")
-    assert "which redirect to the ports 16001, 16006: not those that the settings mean" in notes(nobody)
+    assert "which redirect to the ports 16001, 16006: they differ from those of the settings" in notes(nobody)
     pod.listen("other", tcp=[16001, 16006], uid=77)
     somebody = pod.tool(*BACKENDS[backend], "validate")
     assert (somebody.code, verdicts(somebody)) == (126, expected)
@@ -319,7 +319,7 @@ def test_rules_that_are_there_and_do_not_work(pod: Pod, settings: list[str], tab
     outcome = pod.tool(*settings, "validate")
     assert outcome.code == 126
     assert verdicts(outcome) == {**all_pass(), "inbound, IPv4": "FAIL", "outbound, IPv4": "FAIL"}
-    assert "rules of ours are in place" in notes(outcome)
+    assert "rules of istio-iptables are in place" in notes(outcome)
     assert restricted(pod, *settings, "--run-validation", "--skip-rule-apply").code == 126
 
 
@@ -427,11 +427,11 @@ def test_rules_that_cannot_be_tried_are_compared(pod: Pod) -> None:
     tool = ("--force-iptables-binary", "legacy")
     assert pod.tool(*tool).code == 0
     equal = pod.tool(*tool, "validate")
-    assert (equal.code, "rules of ours" in notes(equal)) == (0, False)
+    assert (equal.code, "rules of istio-iptables" in notes(equal)) == (0, False)
     pod.run(["iptables-legacy", "-t", "nat", "-D", "PREROUTING", "1"])
     outcome = pod.tool(*tool, "validate")
     assert (outcome.code, verdicts(outcome)) == (0, all_pass())
-    assert "not those that the settings mean (`diff`" in notes(outcome)
+    assert "differ from those of the settings (`diff`" in notes(outcome)
     assert "the proxy's own call to its pod" in said(outcome, "inbound, IPv4")
 
 
@@ -441,7 +441,7 @@ def test_the_routes_of_tproxy_are_compared(pod: Pod) -> None:
     pod.ip("route flush table 133")
     outcome = pod.tool("-m", "TPROXY", "validate")
     assert outcome.code == 0
-    assert "not those that the settings mean" in notes(outcome)
+    assert "differ from those of the settings" in notes(outcome)
 
 
 def test_somebody_elses_rule_in_the_way_of_right_rules(pod: Pod) -> None:

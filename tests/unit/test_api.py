@@ -379,7 +379,7 @@ def test_cleanup(capsys: pytest.CaptureFixture[str]):
     assert context.writes is True
     assert state(machine) == []
     assert handlers.cleanup(Context(machine, "cleanup")) == 0
-    assert "nothing of ours is in place" in capsys.readouterr().err
+    assert "nothing of istio-iptables is in place" in capsys.readouterr().err
     assert handlers.diff(Context(machine, "diff")) == 3
 
 

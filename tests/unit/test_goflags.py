@@ -249,7 +249,7 @@ def test_operands_may_look_like_anything():
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_alone_is_no_command(group: str):
     names = ", ".join(command.name for command in COMMANDS if command.words[0] == group)
-    assert read_arguments([group]).mistakes == (f"{group}: needs another word (commands: {names})",)
+    assert read_arguments([group]).mistakes == (f"{group}: needs a subcommand (commands: {names})",)
     assert read_arguments([group, "--help"]).canonical() == [group, "--help"]
     assert {command.words[0] for command in COMMANDS if len(command.words) == 2} == set(GROUPS)
 

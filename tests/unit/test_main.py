@@ -106,10 +106,10 @@ def test_bad_settings(command: list[str]):
         (["--config", "/does/not/exist"], "--config: '/does/not/exist' cannot be read: No such file"),
         (["validate", "--json=maybe"], "--json: 'maybe' is not a boolean"),
         (["--run-validation=yes"], "--run-validation: 'yes' is not a boolean"),
-        (["--pod", "-"], "--pod: '-' holds no pod and no workload with a pod template"),
+        (["--pod", "-"], "--pod: '-' contains no pod, and no workload with a pod template"),
         (["--pod", "/does/not/exist"], "--pod: '/does/not/exist' cannot be read: No such file"),
-        (["--pod-name", "x"], "--pod-name: there is no manifest to pick a pod from (--pod FILE)"),
-        (["pod"], "pod: needs another word"),
+        (["--pod-name", "x"], "--pod-name: there is no manifest to pick a pod from: give --pod FILE"),
+        (["pod"], "pod: needs a subcommand"),
         (["pod", "lint"], "pod lint: needs FILE..."),
         (["pod", "args", "/does/not/exist"], "FILE: '/does/not/exist' cannot be read: No such file"),
         (["pod", "lint", "--ignore=dnss", "-"], "--ignore: 'dnss': unknown kind (did you mean dns?)"),
@@ -385,7 +385,7 @@ def test_dry_run_file_that_cannot_be_written():
 def test_skipping_the_rules_needs_no_privilege():
     process = run("--skip-rule-apply")
     assert (process.status, process.output) == (0, "")
-    assert "--skip-rule-apply: no rules are touched" in process.errors
+    assert "--skip-rule-apply: no rules are changed" in process.errors
 
 
 # --- without privileges -----------------------------------------------------------------------
@@ -429,7 +429,7 @@ def test_what_nobody_has_thought_of_is_one_line_and_a_traceback_only_for_debuggi
     process = run("-n", code=code + MAIN)
     assert (process.status, process.output) == (1, "")
     (line,) = [line for line in process.errors.splitlines() if "\terror\t" in line]
-    assert "unexpected RuntimeError two lines: this is a mistake in istio-iptables: report it" in line
+    assert "unexpected RuntimeError two lines: bug in istio-iptables: please report it" in line
     assert "Traceback" not in process.errors
     assert "Traceback" in run("-n", "--log_output_level=debug", code=code + MAIN).errors
 

@@ -252,21 +252,25 @@ def test_picking_a_pod(name: str, number: int):
         (
             SEVERAL,
             "",
-            "m holds 4 pods, --pod-name has to say which: "
+            "m contains 4 pods, choose one with --pod-name: "
             "api, default/deployment/web, shop/deployment/web, cronjob/web",
         ),
         (
             SEVERAL,
             "deployment/web",
-            "m holds 4 pods, --pod-name: 'deployment/web' is the name of several: "
+            "m contains 4 pods, --pod-name: 'deployment/web' is the name of several: "
             "default/deployment/web, shop/deployment/web",
         ),
-        (SEVERAL, "apu", "--pod-name: m holds no pod 'apu' (did you mean api?): it holds api, "),
-        ([manifest()], "zzzz", "--pod-name: m holds no pod 'zzzz': it holds web"),
-        ([{"kind": "Service"}], "", "m holds no pod and no workload with a pod template"),
-        ([], "web", "m holds no pod and no workload with a pod template"),
-        ([manifest(), manifest()], "", "m holds 2 pods, --pod-name has to say which: default/pod/web, "),
-        ([manifest(name=f"p{i}") for i in range(30)], "", "m holds 30 pods, --pod-name has to say which: p0"),
+        (SEVERAL, "apu", "--pod-name: m contains no pod 'apu' (did you mean api?): it contains api, "),
+        ([manifest()], "zzzz", "--pod-name: m contains no pod 'zzzz': it contains web"),
+        ([{"kind": "Service"}], "", "m contains no pod, and no workload with a pod template"),
+        ([], "web", "m contains no pod, and no workload with a pod template"),
+        ([manifest(), manifest()], "", "m contains 2 pods, choose one with --pod-name: default/pod/web, "),
+        (
+            [manifest(name=f"p{i}") for i in range(30)],
+            "",
+            "m contains 30 pods, choose one with --pod-name: p0",
+        ),
     ],
 )
 def test_no_pod_or_more_than_one(things: list[Any], name: str, mistake: str):
@@ -279,7 +283,7 @@ def test_no_pod_or_more_than_one(things: list[Any], name: str, mistake: str):
 
 @pytest.mark.parametrize("text", ["just words", "- a\n- b\n", "a: 1\n", "kind: [Pod]\n", "[1, 2]"])
 def test_what_is_no_manifest(text: str):
-    with pytest.raises(SettingsError, match="m holds no Kubernetes object"):
+    with pytest.raises(SettingsError, match="m contains no Kubernetes object"):
         pods(text, "m")
 
 
@@ -520,9 +524,9 @@ OTHER_PROGRAM = {"name": "istio-init", "command": ["sh", "-c", "x"]}
         (manifest(containers=[proxy(env=ELSEWHERE)]), f"{PROXY}: variable INVALID_DROP: its value is not in"),
         (manifest(inits=[init(env=ELSEWHERE)]), f"{INIT}: variable INVALID_DROP: its value is not in"),
         ({**BARE, "metadata": {"name": "web", "annotations": ["a"]}}, "metadata.annotations: is a list and"),
-        ({**BARE, "spec": "x"}, "spec: is a text and should be a mapping"),
+        ({**BARE, "spec": "x"}, "spec: is a string and should be a mapping"),
         (manifest(containers={"name": "app"}), "spec.containers: is a mapping and should be a list"),  # type: ignore[arg-type]
-        (manifest(hostNetwork="perhaps"), "spec.hostNetwork: is a text and should be true or false"),
+        (manifest(hostNetwork="perhaps"), "spec.hostNetwork: is a string and should be true or false"),
     ],
 )
 def test_one_mistake(thing: Any, mistake: str):
@@ -577,7 +581,7 @@ def test_which_pod_of_several(tmp_path: Path):
     file.write_text(yaml.safe_dump_all(things))
     assert [str(p) for p in configured("--pod", str(file), "--pod-name=p2").inbound_ports] == ["2"]  # type: ignore[union-attr]
     _, mistakes = collect(read_arguments(["--pod", str(file), "-b", "80"]), {})
-    assert mistakes == [f"--pod: {str(file)!r} holds 2 pods, --pod-name has to say which: p1, p2"]
+    assert mistakes == [f"--pod: {str(file)!r} contains 2 pods, choose one with --pod-name: p1, p2"]
 
 
 # --- properties -------------------------------------------------------------------------------

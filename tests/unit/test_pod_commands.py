@@ -173,9 +173,9 @@ def test_a_pod_of_the_node_gets_no_init_container(tmp_path: Path):
 def test_which_of_several_pods(tmp_path: Path):
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all([WEB, workload("Deployment", {})]))
-    choice = "--pod-name has to say which: pod/web, deployment/web"
-    assert refused("pod", "args", str(file)) == [f"FILE: {str(file)!r} holds 2 pods, {choice}"]
-    assert refused("-n", "--pod", str(file)) == [f"--pod: {str(file)!r} holds 2 pods, {choice}"]
+    choice = "choose one with --pod-name: pod/web, deployment/web"
+    assert refused("pod", "args", str(file)) == [f"FILE: {str(file)!r} contains 2 pods, {choice}"]
+    assert refused("-n", "--pod", str(file)) == [f"--pod: {str(file)!r} contains 2 pods, {choice}"]
     assert "--istio-inbound-ports=*" in deploy.printed("pod", "args", str(file), "--pod-name=deployment/web")
 
 
@@ -195,7 +195,7 @@ def test_lint_prints_a_line_for_each_finding(tmp_path: Path):
     assert process.errors == ""
     process = run("pod", "lint", str(good))
     assert (process.status, process.output) == (0, "")
-    assert process.errors.endswith("\tinfo\tpods looked at: 1, no findings\n")
+    assert process.errors.endswith("\tinfo\tpods checked: 1, no findings\n")
     assert run("pod", "lint", "--ignore", "dns,invalid", str(bad)).status == 0
     assert run("pod", "lint", str(bad), "--pod-name", "a").output.count("\n") == 1
     document = json.loads(run("pod", "lint", "--json", str(bad)).output)
@@ -212,7 +212,7 @@ def test_lint_of_what_holds_no_pod(tmp_path: Path):
     file.write_text("kind: Service\n")
     process = run("pod", "lint", str(file))
     assert (process.status, process.output) == (0, "")
-    assert f"\twarn\t{file}: no pod, and no workload with a pod template, is in it" in process.errors
+    assert f"\twarn\t{file}: contains no pod, and no workload with a pod template" in process.errors
 
 
 def test_lint_of_what_cannot_be_read(tmp_path: Path):

@@ -460,7 +460,7 @@ def test_a_setting_that_stands_twice_in_a_file_is_a_mistake(text: str, tmp_path:
     file = tmp_path / "settings"
     file.write_text(text)
     (mistake,) = mistakes_of("--config", str(file))
-    assert "the key 'envoy-port' stands there twice" in mistake
+    assert "the key 'envoy-port' appears twice" in mistake
 
 
 def test_a_flag_that_is_written_as_its_variable_is_recognised(tmp_path: Path):
@@ -695,11 +695,11 @@ def test_what_only_yaml_takes_for_a_boolean_fails(value: str, tmp_path: Path):
         ('["envoy-port"]', ["--config: '{}' is not a mapping of long flag names to values"]),
         (
             "envoy-port: {a: 1}",
-            ["{}: envoy-port: a value is a text, a number, true, false or a list of such"],
+            ["{}: envoy-port: a value must be a string, a number, true, false or a list of these"],
         ),
-        ('{"envoy-port": {"a": 1}}', ["{}: envoy-port: a value is"]),
-        ('{"proxy-uid": NaN}', ["{}: proxy-uid: a value is"]),
-        ("proxy-uid: [[1]]", ["{}: proxy-uid: a list cannot hold lists or mappings"]),
+        ('{"envoy-port": {"a": 1}}', ["{}: envoy-port: a value must be"]),
+        ('{"proxy-uid": NaN}', ["{}: proxy-uid: a value must be"]),
+        ("proxy-uid: [[1]]", ["{}: proxy-uid: a list cannot contain lists or mappings"]),
         ("proxy-uid: &a [*a]", ["--config: '{}' is neither YAML nor JSON: "]),
         ("a: [", ["--config: '{}' is neither YAML nor JSON: "]),
         ('{"envoy-port": 1', ["--config: '{}' is neither YAML nor JSON: "]),

@@ -1,7 +1,7 @@
-"""Lint: what in a pod's manifest does not do what it says.
+"""lint: find settings in a pod's manifest that do not do what they say.
 
-Istio takes nearly any annotation and any combination of them without a word. A check looks at one pod and
-yields findings; checks of values are in traffic_checks.py, those of the pod around them in pod_checks.py.
+Istio accepts nearly any annotation, and any combination of them, silently. A check takes one pod and yields
+findings. Checks of values are in traffic.py, checks of the pod around them in pod.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["KINDS", "Finding", "lint"]
 
 
 def lint(pod: Pod, names: Names, others: Sequence[Given] = ()) -> list[Finding]:
-    """Return all findings about a pod. `others` are settings that go before its own, all of them valid."""
+    """Return all findings about a pod. `others` are valid settings that take precedence over its own."""
     subject = Subject(pod, others, names)
     checks = pod_checks.CHECKS
     if not captures_nothing(pod) and not pod.host_network:

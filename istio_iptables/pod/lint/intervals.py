@@ -1,6 +1,6 @@
-"""Spans: the members of lists of ports and networks as intervals, and which of them meet.
+"""intervals: the members of lists of ports and CIDRs as intervals, and which of them overlap.
 
-Lists may have twenty thousand members, so nothing here looks at all pairs.
+Lists may have twenty thousand members, so nothing here compares all pairs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Interval(Record):
-    """A member of a list: its text, and the numbers `first` to `last` that it means.
+    """A member of a list: its text, and its range of numbers, `first` to `last`.
 
-    `version` is that of a network's IP, 0 for ports: only spans of the same version meet.
+    `version` is the IP version of a CIDR, and 0 for ports: only intervals of the same version overlap.
     """
 
     text: str
@@ -27,19 +27,19 @@ class Interval(Record):
     last: int
 
     def covers(self, other: Interval) -> bool:
-        """Tell whether the other one lies wholly in this one."""
+        """Tell whether the other one is completely within this one."""
         return self.version == other.version and self.first <= other.first and other.last <= self.last
 
 
 def interval(text: str, value: Cidr | PortRange) -> Interval:
-    """Return the span of a member that was written as `text`."""
+    """Return the interval of a member that was written as `text`."""
     if isinstance(value, PortRange):
         return Interval(text, 0, value.first, value.last)
     return Interval(text, value.version, value.address, value.last)
 
 
 class Intervals:
-    """Some spans, of which those that lie in others are set aside.
+    """Intervals that can be searched. Those within others are only in `repeated`.
 
     >>> texts = {"80": (80, 80), "80-90": (80, 90), "85": (85, 85)}
     >>> ports = Intervals([Interval(text, 0, *ends) for text, ends in texts.items()])
@@ -49,11 +49,11 @@ class Intervals:
     '80-90'
     """
 
-    def __init__(self, spans: Iterable[Interval]) -> None:
+    def __init__(self, members: Iterable[Interval]) -> None:
         self._kept: list[Interval] = []
-        #: Pairs: a span that lies in another or overlaps it, and that other.
+        #: Pairs: an interval that is within another or overlaps it, and that other.
         self.repeated: list[tuple[Interval, Interval]] = []
-        for each in sorted(spans, key=lambda s: (s.version, s.first, -s.last)):
+        for each in sorted(members, key=lambda s: (s.version, s.first, -s.last)):
             before = self._kept[-1] if self._kept else None
             if before and before.version == each.version and each.first <= before.last:
                 self.repeated.append((each, before))
@@ -66,7 +66,7 @@ class Intervals:
         return bool(self._kept)
 
     def meeting(self, other: Interval) -> Interval | None:
-        """Return the first span that has numbers in common with another one, None if none has."""
+        """Return the first interval that overlaps another one, None if there is none."""
         at = bisect_left(self._ends, (other.version, other.first))
         if at == len(self._kept):
             return None
@@ -74,6 +74,6 @@ class Intervals:
         return found if found.version == other.version and found.first <= other.last else None
 
     def covering(self, other: Interval) -> Interval | None:
-        """Return a span in which another one lies wholly, None if there is none."""
+        """Return an interval that completely contains another one, None if there is none."""
         found = self.meeting(other)
         return found if found and found.covers(other) else None

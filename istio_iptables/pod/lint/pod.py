@@ -1,4 +1,4 @@
-"""Pod checks: what is wrong with annotations whatever their values are, and with the pod around them."""
+"""pod: checks of annotations apart from their values, and of the pod around them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 def mistakes(subject: Subject) -> Iterator[Finding]:
-    """What cannot be read."""
+    """Values that cannot be read."""
     for mistake in subject.mistakes:
         where, _, problem = mistake.removeprefix(f"{subject.pod.label}: ").partition(": ")
-        yield subject.finding("invalid", where, problem, "correct it, no rules are made with it")
+        yield subject.finding("invalid", where, problem, "correct it: no rules are made with this value")
 
 
 def unquoted(subject: Subject) -> Iterator[Finding]:
-    """Texts that Kubernetes takes for something else."""
+    """Scalars that Kubernetes does not take for strings."""
     pod = subject.pod
     texts: dict[str, str | None] = {
         f"annotation {name}": pod.annotations[name] for name in (*NAMES, INJECT) if name in pod.annotations
@@ -51,17 +51,17 @@ def unquoted(subject: Subject) -> Iterator[Finding]:
             texts |= {f"{where} {name}": text for name, text in container.variables.items()}
     for where, text in texts.items():
         if isinstance(text, Unquoted) and text.read_as:
-            problem = f"{text} without quotes is {text.read_as}, and Kubernetes refuses the pod"
+            problem = f"{text} without quotes is {text.read_as}: Kubernetes rejects the pod"
             yield subject.finding("unquoted", where, problem, f'write "{text}"')
 
 
-#: How like an annotation's last part has to be to be taken for a slip of the pen. Istio has others under the
-#: same prefixes, none of which is that like (tests/unit/test_pod_lint.py has them).
+#: How similar (difflib) the last part of a key must be to be taken for a typing error. Istio has other
+#: annotations under the same prefixes, and none is as similar (tests/unit/test_pod_lint.py lists them).
 _LIKE = 0.8
 
 
 def unknown(subject: Subject) -> Iterator[Finding]:
-    """Keys that are no annotation of Istio's and are like one, or stand where only such should."""
+    """Keys that are not an annotation of Istio but are similar to one, or have the prefix of these."""
     for key in subject.pod.annotations:
         prefix = key.rpartition("/")[0].lower()
         if key in NAMES or (prefix and not prefix.endswith("istio.io")):
@@ -74,12 +74,12 @@ def unknown(subject: Subject) -> Iterator[Finding]:
             problem = "there is no such annotation, and nothing reads it"
             known = ", ".join(name.removeprefix(TRAFFIC) for name in NAMES if name.startswith(TRAFFIC))
             yield subject.finding(
-                "unknown", f"annotation {key}", problem, f"leave it out (there are {known})"
+                "unknown", f"annotation {key}", problem, f"leave it out (Istio has {known})"
             )
 
 
 def _nearest(key: str) -> str:
-    """Return the annotation that a key was probably meant to be: like one in its last part, in any case."""
+    """Return the annotation whose last part is most similar to that of a key, ignoring case."""
     import difflib
 
     ends = {name.rpartition("/")[2].lower(): annotation.name for name, annotation in NAMES.items()}
@@ -93,7 +93,7 @@ def misplaced(subject: Subject) -> Iterator[Finding]:
     for name in NAMES:
         if name in pod.workload_annotations and name not in pod.annotations:
             where = f"annotation {name} of the {pod.kind} itself"
-            problem = "has no effect there: only the pod's own annotations are read"
+            problem = "has no effect there: only the annotations of the pod are read"
             yield subject.finding(
                 "misplaced", where, problem, "move it to metadata.annotations of the pod template"
             )
@@ -109,15 +109,15 @@ def deprecated(subject: Subject) -> Iterator[Finding]:
         if not old or old not in subject.pod.annotations:
             continue
         if annotation.name in subject.pod.annotations:
-            problem = f"has no effect: {annotation.name} is there too and goes before it"
+            problem = f"has no effect: {annotation.name} is there too and takes precedence"
             yield subject.finding("deprecated", f"annotation {old}", problem, "leave it out")
         else:
-            problem = "is the old name of an annotation"
-            yield subject.finding("deprecated", f"annotation {old}", problem, f"call it {annotation.name}")
+            problem = "is the old name of this annotation"
+            yield subject.finding("deprecated", f"annotation {old}", problem, f"use {annotation.name}")
 
 
 def overridden(subject: Subject) -> Iterator[Finding]:
-    """Annotations that the arguments of an istio-init contradict, which was made before they were changed."""
+    """Annotations that the arguments of istio-init contradict, since they changed after it was injected."""
     for annotation in ANNOTATIONS:
         name, given = written(subject.pod, annotation), subject.given.get(annotation.setting.name)
         if not name or given is None or given.origin == origin_of(subject.pod, name):
@@ -128,8 +128,8 @@ def overridden(subject: Subject) -> Iterator[Finding]:
         except BadValue:
             continue
         if wanted != found:
-            problem = f"does not count: {subject.place(given)} says {given.text!r}"
-            remedy = "make the two agree, or have the sidecar injected again"
+            problem = f"is overridden: {subject.place(given)} sets {given.text!r}"
+            remedy = "make the two equal, or have the sidecar injected again"
             yield subject.finding("overridden", f"annotation {name}", problem, remedy)
 
 
@@ -146,8 +146,8 @@ def host_network(subject: Subject) -> Iterator[Finding]:
     if not subject.pod.host_network:
         return
     if subject.annotated or any(c.name in (PROXY, INIT) for c in subject.pod.containers):
-        problem = "its network namespace is the node's own: rules for a sidecar would redirect the whole node"
-        remedy = "take hostNetwork away, or the sidecar and its annotations (Istio injects none)"
+        problem = "it has the node's network namespace: rules for a sidecar would redirect the whole node"
+        remedy = "remove hostNetwork, or the sidecar and its annotations (Istio injects none into such pods)"
         yield subject.finding("host-network", "spec.hostNetwork", problem, remedy)
 
 
@@ -161,10 +161,10 @@ def no_sidecar(subject: Subject) -> Iterator[Finding]:
     for name in subject.annotated:
         if off and pod.container(PROXY) is None:
             problem = f"has no effect: {INJECT} is {inject!r}, so the pod gets no sidecar"
-            yield subject.finding("no-sidecar", f"annotation {name}", problem, "take one of the two away")
+            yield subject.finding("no-sidecar", f"annotation {name}", problem, "remove one of the two")
         elif captures_nothing(pod) and name != mode:
             problem = f"has no effect: {mode} is 'NONE', so nothing is captured"
-            yield subject.finding("no-sidecar", f"annotation {name}", problem, "take one of the two away")
+            yield subject.finding("no-sidecar", f"annotation {name}", problem, "remove one of the two")
 
 
 def proxy_config(subject: Subject) -> Iterator[Finding]:
@@ -178,8 +178,10 @@ def proxy_config(subject: Subject) -> Iterator[Finding]:
     }
     for word, settings in words.items():
         if word in text and not any(setting.name in subject.given for setting in settings):
-            problem = f"{word} is not read from there: it is the injector that makes it the proxy's"
-            remedy = f"lint the pod that the injector made, or give {settings[0].flag} too"
+            problem = (
+                f"{word} is not read from this annotation: the injector turns it into a variable of the proxy"
+            )
+            remedy = f"check the pod as the injector made it, or give {settings[0].flag} too"
             yield subject.finding("no-sidecar", f"annotation {PROXY_CONFIG}", problem, remedy)
 
 
@@ -191,7 +193,7 @@ def _number(text: str) -> int | None:
 
 
 def users(subject: Subject) -> Iterator[Finding]:
-    """Applications that are taken for the proxy, and a proxy that is not."""
+    """Applications that the rules take for the proxy, and a proxy that they do not recognize."""
     uids, gids = _proxy_ids(subject)
     for container in subject.pod.containers:
         if container.name in (PROXY, INIT) or (container.init and not container.sidecar):
@@ -202,28 +204,28 @@ def users(subject: Subject) -> Iterator[Finding]:
         ):
             if _number(text) in ids:
                 where = f"container {container.name}: securityContext.{field}"
-                problem = f"{text} is the proxy's own: nothing that the container sends is captured"
-                yield subject.finding("proxy-user", where, problem, "let it run as another")
+                problem = f"{text} is the proxy's own: traffic that the container sends is not captured"
+                yield subject.finding("proxy-user", where, problem, f"set another {field}")
     proxy = subject.pod.container(PROXY)
     if proxy is None:
         return
     user, group = _number(proxy.identity.user), _number(proxy.identity.group)
     if user is not None and user not in uids and (group or 0) not in gids:
         where = f"container {PROXY}: securityContext.runAsUser"
-        problem = f"{user} is not exempt, nor is its group: what the proxy sends comes back to it for ever"
+        problem = f"{user} is not exempt, nor is its group: its traffic is redirected to itself in a loop"
         yield subject.finding(
             "proxy-user", where, problem, f"set runAsGroup to {gids[0]}, or runAsUser to {uids[0]}"
         )
 
 
 def _proxy_ids(subject: Subject) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the users and the groups that the rules exempt; without groups they are the users' numbers."""
+    """Return the users and groups that the rules exempt. The default of the groups is the users' numbers."""
     uids = subject.values["proxy_uids"] or (istio.PROXY_ID,)
     return uids, subject.values["proxy_gids"] or uids
 
 
 def owner_groups(subject: Subject) -> Iterator[Finding]:
-    """Groups that a process has beside its own, by which the kernel's owner match does not know it."""
+    """Supplementary groups of a process, which the kernel's owner match does not see."""
     others = {_number(text) for text in subject.pod.other_groups}
     own = {_number(container.identity.group) for container in subject.pod.containers}
     for name, field in (
@@ -233,24 +235,26 @@ def owner_groups(subject: Subject) -> Iterator[Finding]:
         groups = subject.values[field]
         for group in groups if isinstance(groups, tuple) else ():
             if group in others and group not in own:
-                problem = f"{group} is an fsGroup or a supplemental group: only what a process runs as counts"
-                yield subject.about(name, "owner-group", problem, "name a group of runAsGroup")
+                problem = f"{group} is an fsGroup or a supplementary group: rules match only a process's own"
+                yield subject.about(name, "owner-group", problem, "use a group that is set by runAsGroup")
     yield from subject.without_effect(OWNER_GROUPS_EXCLUDED)
 
 
 def tproxy(subject: Subject) -> Iterator[Finding]:
-    """A proxy that may not do what TPROXY takes."""
+    """A proxy without the rights that TPROXY requires."""
     proxy = subject.pod.container(PROXY)
     if proxy is None or subject.values["interception_mode"] != "TPROXY":
         return
     if not _has(proxy, "NET_ADMIN"):
         where = f"container {PROXY}: securityContext.capabilities"
-        problem = "without NET_ADMIN the proxy cannot take connections to other addresses, as TPROXY wants"
+        problem = (
+            "without NET_ADMIN the proxy cannot accept connections to other addresses, which TPROXY requires"
+        )
         yield subject.finding("tproxy", where, problem, "add NET_ADMIN, or use REDIRECT")
     if _number(proxy.identity.user) != 0:
         where = f"container {PROXY}: securityContext.runAsUser"
         runs_as = proxy.identity.user or "its image's user"
-        problem = f"as {runs_as} the proxy's own calls to the application come back to it under TPROXY"
+        problem = f"as {runs_as} the proxy's own connections to the application come back to it with TPROXY"
         yield subject.finding("tproxy", where, problem, "run it as user 0 and group 1337, or use REDIRECT")
 
 
@@ -260,13 +264,13 @@ def _has(container: Container, capability: str) -> bool:
 
 
 def init_privileges(subject: Subject) -> Iterator[Finding]:
-    """An istio-init that may not write rules."""
+    """An istio-init without the rights to write rules."""
     init = subject.pod.container(INIT)
     if init is None or subject.values["skip_rule_apply"] or subject.values["dry_run"]:
         return
     dropped = {name.removeprefix("CAP_") for name in init.dropped}
     missing = [] if _has(init, "NET_ADMIN") else ["NET_ADMIN"]
-    # Docker's and containerd's default set has NET_RAW, unless it is taken away.
+    # NET_RAW is in the default set of Docker and containerd, unless it is dropped.
     if not _has(init, "NET_RAW") and dropped & {"ALL", "NET_RAW"}:
         missing.append("NET_RAW")
     for capability in missing:
@@ -281,7 +285,7 @@ def init_privileges(subject: Subject) -> Iterator[Finding]:
 
 
 def init_order(subject: Subject) -> Iterator[Finding]:
-    """Init containers that start when traffic is captured already and the proxy is not there yet."""
+    """Init containers that start after traffic is captured and before the proxy runs."""
     captures = subject.values["outbound_cidrs"] != () or subject.values["outbound_ports"] != ()
     inits = [container for container in subject.pod.containers if container.init]
     names = [container.name for container in inits]
@@ -292,7 +296,7 @@ def init_order(subject: Subject) -> Iterator[Finding]:
         if container.name == PROXY and container.sidecar:
             return
         if _number(container.identity.user) not in uids and _number(container.identity.group) not in gids:
-            problem = f"starts after {INIT} and before the proxy: connections that it makes are refused"
+            problem = f"starts after {INIT} and before the proxy: its connections are refused"
             remedy = (
                 f"put it before {INIT}, make {PROXY} a native sidecar before it, or run it as user {uids[0]}"
             )

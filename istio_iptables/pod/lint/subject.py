@@ -1,4 +1,4 @@
-"""Subject: a pod as the checks of lint see it, and what they find."""
+"""subject: a pod as the checks of lint see it, and their findings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from ...settings.parsers import Names
     from ..manifest import Pod
 
-    #: Looks at one thing of a pod and yields what it finds.
+    #: Checks one aspect of a pod and yields findings.
     Check: TypeAlias = Callable[["Subject"], Iterator["Finding"]]
 
-#: What each kind of finding is about: `--ignore` takes these words, docs/pods.md lists them.
+#: The kinds of findings, and what each is about. `--ignore` accepts these words; docs/pods.md lists them.
 KINDS: Mapping[str, str] = {
-    "invalid": "a value or a shape that cannot be used",
-    "istio": "a value that this tool takes and Istio's injector refuses",
-    "unquoted": "a number or a boolean where Kubernetes wants a text",
-    "unknown": "an annotation that does not exist and is like one that does",
-    "misplaced": "an annotation where nobody looks: on a workload, or as a label",
+    "invalid": "a value, or a type of value, that cannot be used",
+    "istio": "a value that this tool accepts and Istio's injector rejects",
+    "unquoted": "a number or a boolean where Kubernetes requires a string",
+    "unknown": "an annotation that does not exist but is similar to one that does",
+    "misplaced": "an annotation in a place that is not read: on a workload, or as a label",
     "deprecated": "the old name of an annotation",
     "host-network": "a pod in the node's network namespace",
     "no-sidecar": "annotations of a pod that gets no sidecar, or captures nothing",
@@ -36,24 +36,24 @@ KINDS: Mapping[str, str] = {
     "no-effect": "a list that another setting makes pointless",
     "contradiction": "the same thing both included and excluded",
     "duplicate": "the same thing twice in a list",
-    "shadowed": "a network that lies in an excluded one",
-    "host-bits": "a network with bits set beyond its mask",
+    "shadowed": "a CIDR within an excluded one",
+    "host-bits": "a CIDR with bits set beyond its prefix",
     "everything": "an exclusion of everything",
-    "one-family": "IPv6 networks where IPv6 is not captured",
-    "dns": "the pod's DNS servers, or port 53, and where queries really go",
+    "one-family": "IPv6 CIDRs where IPv6 is not captured",
+    "dns": "lists with the pod's DNS servers or port 53, and where queries really go",
     "proxy-port": "ports that the sidecar listens on itself",
     "container-port": "a container's port that is not captured",
     "not-tcp": "a port that is not TCP, which is never captured",
-    "proxy-user": "users and groups that are taken for the proxy, or not",
-    "owner-group": "groups by which no process can be told",
-    "tproxy": "a proxy that is not allowed to do TPROXY",
-    "init-privileges": "an istio-init that is not allowed to write rules",
+    "proxy-user": "an application that the rules take for the proxy, or a proxy that they do not recognize",
+    "owner-group": "groups that the owner match does not see",
+    "tproxy": "a proxy without the rights that TPROXY requires",
+    "init-privileges": "an istio-init without the rights to write rules",
     "init-order": "containers that start between the rules and the proxy",
 }
 
 
 class Finding(Record):
-    """One thing that does not do what it says: where it stands, what it does and what to do instead."""
+    """A setting that does not do what it says: where it is, what it does, and what to do instead."""
 
     kind: str
     pod: str
@@ -69,15 +69,15 @@ class Finding(Record):
 
 
 def _called(setting: str) -> str:
-    """Return what a setting is called in a pod: the short name of its annotation, if it has one."""
+    """Return a setting's name in a pod: the short name of its annotation, if it has one."""
     return BY_SETTING[setting].short if setting in BY_SETTING else BY_NAME[setting].flag
 
 
 class Subject:
-    """A pod and what its settings come to; a value that cannot be used counts as not given."""
+    """A pod and its parsed settings. A value that cannot be used is treated as not given."""
 
     def __init__(self, pod: Pod, others: Sequence[Given], names: Names) -> None:
-        """Read the pod; `others` are settings that go before its own, all of them valid."""
+        """Read the pod. `others` are valid settings that take precedence over its own."""
         reading = read_settings(pod)
         self.pod = pod
         self.mistakes = reading.mistakes
@@ -96,20 +96,21 @@ class Subject:
                 self.values[given.setting.field] = value
 
     def where(self, setting: str) -> str:
-        """Return where a setting was given, in words that go without the pod's name."""
+        """Return where a setting was given, without the name of the pod."""
         given = self.given.get(setting)
         if given is None or given.origin.endswith("the sidecar's own ports"):
             return f"annotation {BY_SETTING[setting].name}"
         return self.place(given)
 
     def place(self, given: Given) -> str:
-        """Return where something was given."""
+        """Return the origin of a setting without the name of the pod."""
         return given.origin.removeprefix(f"{self.pod.label}: ")
 
     def text(self, setting: str) -> str:
-        """Return what somebody wrote for a setting, without what is there anyway; nothing if nobody did.
+        """Return the text given for a setting, without the members that are always there.
 
-        What is there anyway many write too, as Istio's injector does: it means no more and no less.
+        Istio's injector, and many users, list these members too, which makes no difference. The text is empty
+        if the setting is not given.
         """
         given = self.given.get(setting)
         if given is None:
@@ -119,8 +120,8 @@ class Subject:
             return given.text
         return ",".join(member for member in members(given.text) if member not in always)
 
-    def spans(self, setting: str) -> list[Interval]:
-        """Return the members of a list of ports or networks that somebody wrote; none of a wildcard."""
+    def intervals(self, setting: str) -> list[Interval]:
+        """Return the given members of a list of ports or CIDRs; a wildcard has none."""
         text = self.text(setting)
         given = self.given.get(setting)
         if given is None or members(text) == ("*",):
@@ -138,16 +139,16 @@ class Subject:
         return self.finding(kind, self.where(setting), problem, remedy)
 
     def without_effect(self, setting: str) -> Iterator[Finding]:
-        """Make a finding if another setting leaves a setting without effect."""
+        """Yield a finding if another setting leaves this one without effect."""
         for row in NO_EFFECT:
             if row.setting == setting and row.applies(self.values):
                 yield self.about(setting, "no-effect", row.problem(_called), row.remedy)
 
     @property
     def annotated(self) -> list[str]:
-        """The names of the annotations that the pod has, of those that are settings."""
+        """The names of the pod's annotations that are settings."""
         return [name for name in NAMES if name in self.pod.annotations]
 
     def searchable(self, setting: str) -> Intervals:
-        """Return the members of a list as spans that can be searched."""
-        return Intervals(self.spans(setting))
+        """Return the given members of a list, to be searched."""
+        return Intervals(self.intervals(setting))

@@ -1,8 +1,8 @@
-"""Traffic checks: lists of ports, networks and interfaces that do not do what they say.
+"""traffic: checks of lists of ports, CIDRs and interfaces that do not do what they say.
 
-What they do is what the rules do (policy/nat.py is in a packet's order): outbound, excluded ports come first,
-then DNS, excluded networks, captured ports, captured networks; inbound, an exclusion is only looked at when
-all ports are captured.
+What a list does follows from the order of the rules (policy/nat.py has them in the order that a packet meets
+them). Outbound: excluded ports come first, then DNS, excluded CIDRs, captured ports, captured CIDRs. Inbound:
+exclusions are used only if all ports are captured.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DNS_PORT = Interval(str(istio.DNS_PORT), 0, istio.DNS_PORT, istio.DNS_PORT)
 
 
 def _short(setting: str) -> str:
-    """Return an annotation's name as people say it: includeInboundPorts."""
+    """Return the short name of a setting's annotation: includeInboundPorts."""
     return BY_SETTING[setting].short
 
 
@@ -45,9 +45,9 @@ def _short(setting: str) -> str:
 
 
 def bad_values(subject: Subject) -> Iterator[Finding]:
-    """Values that cannot be used, wildcards where there are none among them."""
+    """Values that cannot be used, such as wildcards where they are not allowed."""
     for given, problem in subject.bad:
-        remedy = "correct it, no rules are made with it"
+        remedy = "correct it: no rules are made with this value"
         if given.setting.field == "interception_mode" and given.text.strip().upper() in (
             "REDIRECT",
             "TPROXY",
@@ -57,31 +57,31 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
 
 
 def refused_by_istio(subject: Subject) -> Iterator[Finding]:
-    """What this tool takes and Istio's injector does not, in annotations."""
+    """Annotations with values that this tool accepts and Istio's injector rejects."""
     for annotation in ANNOTATIONS:
         name = annotation.setting.name
         if name not in subject.given or not subject.where(name).startswith("annotation "):
             continue
         for member in members(subject.text(name)):
             if name in _PORTS and ("-" in member or ":" in member):
-                problem = f"{member!r} is a range, which Istio's injector refuses"
-                yield subject.about(name, "istio", problem, "list the ports one by one for its sake")
+                problem = f"{member!r} is a range, which Istio's injector rejects"
+                yield subject.about(name, "istio", problem, "list each port by itself")
             if name in _CIDRS and member != "*" and "/" not in member:
-                problem = f"{member!r} has no mask, which Istio's injector refuses"
-                mask = "/128" if ":" in member else "/32"
-                yield subject.about(name, "istio", problem, f"write {member}{mask} for its sake")
+                problem = f"{member!r} has no prefix length, which Istio's injector rejects"
+                length = "/128" if ":" in member else "/32"
+                yield subject.about(name, "istio", problem, f"write {member}{length}")
 
 
 def host_bits(subject: Subject) -> Iterator[Finding]:
-    """Networks that were written by an address within."""
+    """CIDRs that are written with host bits set."""
     for name in _CIDRS:
-        for each in subject.spans(name):
+        for each in subject.intervals(name):
             address = host_cidr(each.text.partition("/")[0])
             if address is not None and address.address != each.first:
-                network = f"{_address(each.first, each.version)}/{each.text.partition('/')[2]}"
-                problem = f"{each.text} means the whole network {network}"
+                cidr = f"{_address(each.first, each.version)}/{each.text.partition('/')[2]}"
+                problem = f"{each.text} means all of {cidr}"
                 yield subject.about(
-                    name, "host-bits", problem, "write the network, or the address and its mask"
+                    name, "host-bits", problem, "write that, or the address alone with its own prefix length"
                 )
 
 
@@ -92,38 +92,39 @@ def _address(number: int, version: int) -> str:
 
 
 def repeated(subject: Subject) -> Iterator[Finding]:
-    """Members that are in the list already, or in a list that is there anyway."""
+    """Members that appear twice in a list, or are within another member."""
     for name in (*_PORTS, *_CIDRS):
         for one, other in subject.searchable(name).repeated:
             if one.text == other.text:
-                problem = f"{one.text} stands there twice"
+                problem = f"{one.text} appears twice"
             elif other.covers(one):
                 problem = f"{one.text} is in {other.text} already"
             else:
                 problem = f"{one.text} and {other.text} overlap"
             yield subject.about(
-                name, "duplicate", problem, "once is enough: see that none of them was meant otherwise"
+                name,
+                "duplicate",
+                problem,
+                "remove one, and check that it is not a typing error for another value",
             )
     for name in (EXCLUDE_INTERFACES, REROUTE_INTERFACES):
         interfaces = members(subject.text(name))
         for interface in dict.fromkeys(i for i in interfaces if interfaces.count(i) > 1):
-            yield subject.about(name, "duplicate", f"{interface} stands there twice", "once is enough")
+            yield subject.about(name, "duplicate", f"{interface} appears twice", "remove one")
 
 
 def everything_excluded(subject: Subject) -> Iterator[Finding]:
-    """Exclusions after which nothing is left."""
-    for each in subject.spans(EXCLUDE_CIDRS):
+    """Exclusions that leave nothing to capture."""
+    for each in subject.intervals(EXCLUDE_CIDRS):
         if each.first == 0 and each.text.endswith("/0"):
-            problem = f"{each.text} leaves no destination of IPv{each.version} to capture"
-            remedy = f'give {_short(INCLUDE_CIDRS)}: "" if nothing outbound is to be captured'
+            problem = f"{each.text} leaves no IPv{each.version} destination to capture"
+            remedy = f'set {_short(INCLUDE_CIDRS)}: "" if nothing outbound is to be captured'
             yield subject.about(EXCLUDE_CIDRS, "everything", problem, remedy)
     for interface in members(subject.text(EXCLUDE_INTERFACES)):
         prefix = interface.removesuffix("+")
         if interface == "eth0" or (interface.endswith("+") and "eth0".startswith(prefix)):
-            problem = (
-                f"{interface} is the pod's own interface in nearly every cluster: nothing of it is captured"
-            )
-            remedy = "name the pod's additional interfaces alone"
+            problem = f"{interface} is the pod's interface in nearly every cluster: nothing of it is captured"
+            remedy = "list only additional interfaces of the pod"
             yield subject.about(EXCLUDE_INTERFACES, "everything", problem, remedy)
 
 
@@ -131,20 +132,18 @@ def everything_excluded(subject: Subject) -> Iterator[Finding]:
 
 
 def inbound_exclusions(subject: Subject) -> Iterator[Finding]:
-    """Excluded inbound ports where not all ports are captured anyway."""
-    excluded = subject.spans(EXCLUDE_INBOUND)
+    """Excluded inbound ports although the captured ports are listed."""
+    excluded = subject.intervals(EXCLUDE_INBOUND)
     if not excluded or isinstance(subject.values["inbound_ports"], Everything):
         return
-    included = Intervals(subject.spans(INCLUDE_INBOUND))
+    included = Intervals(subject.intervals(INCLUDE_INBOUND))
     in_both = False
     for each in excluded:
         captured = included.meeting(each)
         if captured is not None:
             in_both = True
-            problem = (
-                f"{each.text} is captured all the same, since {_short(INCLUDE_INBOUND)} lists {captured.text}"
-            )
-            yield subject.about(EXCLUDE_INBOUND, "contradiction", problem, "take it out of one of the two")
+            problem = f"{each.text} is still captured, since {_short(INCLUDE_INBOUND)} lists {captured.text}"
+            yield subject.about(EXCLUDE_INBOUND, "contradiction", problem, "remove it from one of the two")
     if not in_both:
         yield from subject.without_effect(EXCLUDE_INBOUND)
 
@@ -154,7 +153,7 @@ def _applications(subject: Subject) -> Iterator[Container]:
 
 
 def _declared(subject: Subject) -> Iterator[tuple[Container, Interval, str]]:
-    """Return the ports that applications say they listen on: container, port, protocol."""
+    """Return the ports that applications declare: container, port, protocol."""
     for container in _applications(subject):
         for port in container.ports:
             if port.number.isascii() and port.number.isdigit() and len(port.number) < 6:
@@ -163,25 +162,30 @@ def _declared(subject: Subject) -> Iterator[tuple[Container, Interval, str]]:
 
 
 def container_ports(subject: Subject) -> Iterator[Finding]:
-    """Ports of applications that a list forgot, and ports of lists that are not TCP.
+    """Ports of applications that are missing in a list, and listed ports that are not TCP.
 
-    A port that is excluded, and every port if nothing inbound is captured, is meant so.
+    A port that is excluded is missing on purpose, and so are all ports if nothing inbound is captured.
     """
     declared = list(_declared(subject))
     included, excluded = subject.searchable(INCLUDE_INBOUND), subject.searchable(EXCLUDE_INBOUND)
-    settled = {port.first for port, _ in _proxy_ports(subject)}  # ports_of_the_proxy speaks of these
+    of_the_proxy = {port.first for port, _ in _proxy_ports(subject)}  # see ports_of_the_proxy
     for container, port, protocol in declared if included else ():
-        if protocol != "TCP" or port.first in settled or included.meeting(port) or excluded.meeting(port):
+        if (
+            protocol != "TCP"
+            or port.first in of_the_proxy
+            or included.meeting(port)
+            or excluded.meeting(port)
+        ):
             continue
         where = f"container {container.name}: containerPort {port.text}"
-        problem = f"callers reach it past the proxy, since {_short(INCLUDE_INBOUND)} does not list it"
-        yield subject.finding("container-port", where, problem, "list it, or see that it is meant so")
+        problem = f"connections to it bypass the proxy, since {_short(INCLUDE_INBOUND)} does not list it"
+        yield subject.finding("container-port", where, problem, "list it, or check that this is intended")
     tcp = Intervals(port for _, port, protocol in declared if protocol == "TCP")
     other = {port.text: protocol for _, port, protocol in declared if protocol != "TCP"}
     for name in (INCLUDE_INBOUND, EXCLUDE_INBOUND):
-        for each in subject.spans(name):
+        for each in subject.intervals(name):
             if each.text in other and not tcp.meeting(each):
-                problem = f"{each.text} is a port of {other[each.text]}, of which nothing is ever captured"
+                problem = f"{each.text} is a {other[each.text]} port, which is never captured"
                 yield subject.about(name, "not-tcp", problem, "leave it out")
 
 
@@ -197,7 +201,7 @@ def _proxy_ports(subject: Subject) -> Iterator[tuple[Interval, str]]:
 
 
 def ports_of_the_proxy(subject: Subject) -> Iterator[Finding]:
-    """Captured ports on which the sidecar listens itself, and applications that want to."""
+    """Captured ports that the sidecar itself listens on, and applications that listen on them too."""
     included = subject.searchable(INCLUDE_INBOUND)
     declared = list(_declared(subject))
     for port, what in _proxy_ports(subject):
@@ -208,7 +212,7 @@ def ports_of_the_proxy(subject: Subject) -> Iterator[Finding]:
                 problem = f"{port.text}{within} is for {what} and is never captured"
             else:
                 own = f"the sidecar's own port, for {what}"
-                problem = f"{port.text}{within} is {own}: calls to it get lost in the proxy"
+                problem = f"{port.text}{within} is {own}: connections to it are lost in the proxy"
             yield subject.about(INCLUDE_INBOUND, "proxy-port", problem, "leave it out")
         for container, each, protocol in declared:
             if each.first == port.first and protocol == "TCP":
@@ -221,16 +225,16 @@ def ports_of_the_proxy(subject: Subject) -> Iterator[Finding]:
 
 
 def outbound_lists(subject: Subject) -> Iterator[Finding]:
-    """Lists of outbound traffic that others make pointless."""
+    """Outbound lists that other lists leave without effect."""
     everything = isinstance(subject.values["outbound_cidrs"], Everything)
-    included, ports = subject.spans(INCLUDE_CIDRS), subject.spans(INCLUDE_OUTBOUND)
+    included, ports = subject.intervals(INCLUDE_CIDRS), subject.intervals(INCLUDE_OUTBOUND)
     if everything and ports:
         problem = f"has no effect: {_short(INCLUDE_CIDRS)} is '*', so every port is captured anyway"
         remedy = f"leave it out, or give {_short(INCLUDE_CIDRS)} a list"
         yield subject.about(INCLUDE_OUTBOUND, "no-effect", problem, remedy)
     if not everything and not included and not ports:
         for name in (EXCLUDE_CIDRS, EXCLUDE_OUTBOUND):
-            if subject.spans(name):
+            if subject.intervals(name):
                 problem = f"has no effect: {_short(INCLUDE_CIDRS)} is empty, so nothing outbound is captured"
                 yield subject.about(name, "no-effect", problem, "leave it out")
         return
@@ -239,56 +243,58 @@ def outbound_lists(subject: Subject) -> Iterator[Finding]:
         excluded = excluded_ports.meeting(each)
         if excluded is not None:
             problem = f"{each.text} is not captured, since {_short(EXCLUDE_OUTBOUND)} lists {excluded.text}"
-            yield subject.about(INCLUDE_OUTBOUND, "contradiction", problem, "take it out of one of the two")
+            yield subject.about(INCLUDE_OUTBOUND, "contradiction", problem, "remove it from one of the two")
     if everything:
         return
     captured = Intervals(included)
-    for each in subject.spans(EXCLUDE_CIDRS):
+    for each in subject.intervals(EXCLUDE_CIDRS):
         if not ports and captured.meeting(each) is None:
-            problem = f"{each.text} has no effect: it is in no network of {_short(INCLUDE_CIDRS)}"
+            problem = f"{each.text} has no effect: it is in no CIDR of {_short(INCLUDE_CIDRS)}"
             yield subject.about(EXCLUDE_CIDRS, "no-effect", problem, "leave it out")
 
 
 def shadowed_cidrs(subject: Subject) -> Iterator[Finding]:
-    """Networks to capture that lie in excluded ones."""
+    """CIDRs to capture that are within excluded ones."""
     excluded = subject.searchable(EXCLUDE_CIDRS)
-    for each in subject.spans(INCLUDE_CIDRS):
+    for each in subject.intervals(INCLUDE_CIDRS):
         other = excluded.covering(each)
         if other is not None:
-            problem = f"{each.text} is not captured, since it lies in {other.text} of {_short(EXCLUDE_CIDRS)}"
-            yield subject.about(INCLUDE_CIDRS, "shadowed", problem, "take one of the two out")
+            problem = (
+                f"{each.text} is not captured, since it is within {other.text} of {_short(EXCLUDE_CIDRS)}"
+            )
+            yield subject.about(INCLUDE_CIDRS, "shadowed", problem, "remove one of the two")
 
 
 def dual_stack(subject: Subject) -> Iterator[Finding]:
-    """Networks of both families where only one is captured."""
+    """CIDRs of both families where only one family is captured."""
     if subject.values["dual_stack"]:
         return
     for name in _CIDRS:
-        spans = subject.spans(name)
-        if {each.version for each in spans} == {4, 6}:
-            sixth = next(each.text for each in spans if each.version == 6)
+        intervals = subject.intervals(name)
+        if {each.version for each in intervals} == {4, 6}:
+            sixth = next(each.text for each in intervals if each.version == 6)
             problem = (
                 f"{sixth} has no effect in a pod with addresses of both families: IPv6 is not captured there"
             )
-            remedy = f"set {DUAL_STACK}=true in container {PROXY}, or leave the networks of IPv6 out"
+            remedy = f"set {DUAL_STACK}=true in container {PROXY}, or leave the IPv6 CIDRs out"
             yield subject.about(name, "one-family", problem, remedy)
 
 
 def _captures_ipv6(subject: Subject) -> bool:
-    """Tell whether IPv6 is captured in the pod: not without ISTIO_DUAL_STACK, if it has IPv4 too.
+    """Tell whether IPv6 is captured: without ISTIO_DUAL_STACK only if the pod has no IPv4 address.
 
-    What addresses it has is not in its manifest; where IPv4 is spoken of, there is some.
+    The pod's addresses are not in the manifest. If that has an IPv4 CIDR or DNS server, the pod has IPv4 too.
     """
     if subject.values["dual_stack"]:
         return True
     servers = [host_cidr(text) for text in subject.pod.dns_servers]
     versions = {server.version for server in servers if server is not None}
-    versions |= {each.version for name in _CIDRS for each in subject.spans(name)}
+    versions |= {each.version for name in _CIDRS for each in subject.intervals(name)}
     return 4 not in versions
 
 
 def dns(subject: Subject) -> Iterator[Finding]:
-    """The pod's DNS servers in lists of networks, and port 53 in lists of ports."""
+    """The pod's DNS servers in lists of CIDRs, and port 53 in lists of ports."""
     captured = subject.values["redirect_dns"]
     excluded, included = subject.searchable(EXCLUDE_CIDRS), subject.searchable(INCLUDE_CIDRS)
     for text in subject.pod.dns_servers:
@@ -300,28 +306,24 @@ def dns(subject: Subject) -> Iterator[Finding]:
             continue
         out, into = excluded.covering(server), included.covering(server)
         if captured and out is not None:
-            problem = (
-                f"{out.text} holds the pod's DNS server {text}, but queries go to the agent all the same"
-            )
-            yield subject.about(EXCLUDE_CIDRS, "dns", problem, f"{_NO_CAPTURE} if they are not to")
+            problem = f"{out.text} contains the pod's DNS server {text}, but queries still go to the agent"
+            yield subject.about(EXCLUDE_CIDRS, "dns", problem, f"{_NO_CAPTURE} if they must not")
         if not captured and into is not None and out is None:
-            problem = (
-                f"{into.text} holds the pod's DNS server {text}: queries by TCP, and only they, go to Envoy"
-            )
+            problem = f"{into.text} contains the pod's DNS server {text}: queries over TCP go to Envoy, over UDP not"
             remedy = f"exclude the server ({_short(EXCLUDE_CIDRS)}), or set {DNS_CAPTURE}"
             yield subject.about(INCLUDE_CIDRS, "dns", problem, remedy)
     port = subject.searchable(EXCLUDE_OUTBOUND).meeting(_DNS_PORT)
     if captured and port is not None:
-        problem = f"{port.text} lets all DNS queries pass by the agent, which is to answer them"
+        problem = f"{port.text} makes all DNS queries bypass the agent, which should answer them"
         yield subject.about(EXCLUDE_OUTBOUND, "dns", problem, f"leave port 53 out, or {_NO_CAPTURE}")
 
 
 def interfaces(subject: Subject) -> Iterator[Finding]:
-    """Interfaces that are both excluded and rerouted, or rerouted under TPROXY."""
+    """Interfaces that are both excluded and rerouted, or rerouted with TPROXY."""
     rerouted = members(subject.text(REROUTE_INTERFACES))
     for interface in sorted(set(rerouted) & set(members(subject.text(EXCLUDE_INTERFACES)))):
-        problem = f"{interface} is captured all the same, since {_short(REROUTE_INTERFACES)} lists it"
-        yield subject.about(EXCLUDE_INTERFACES, "contradiction", problem, "take it out of one of the two")
+        problem = f"{interface} is still captured, since {_short(REROUTE_INTERFACES)} lists it"
+        yield subject.about(EXCLUDE_INTERFACES, "contradiction", problem, "remove it from one of the two")
     yield from subject.without_effect(REROUTE_INTERFACES)
 
 
