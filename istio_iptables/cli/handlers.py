@@ -11,7 +11,6 @@ import sys
 
 from ..api import build, prepare, render
 from ..errors import Differs, KernelError, NotValidated, SettingsError
-from ..formats import difference
 from ..rules.model import FAMILIES, Ruleset
 from ..startup.record import Record
 from . import streams
@@ -132,6 +131,8 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
             log.info("the rules are in place already: nothing to do")
             return 0
         if prepared.plan.replaces and not context.operation.reconcile and prepared.differences:
+            from ..formats import difference
+
             _log_choice(prepared)
             streams.write(difference.text(prepared.plan, colour=_colour()))
             raise Differs(
@@ -226,6 +227,8 @@ def cleanup(context: Context) -> int:
         prepared = prepare(machine, wanted)
         _log_state("before", prepared)
         if context.operation.dry_run:
+            from ..formats import difference
+
             return _print_script(
                 context, "".join(difference.script(action) for action in prepared.plan.actions)
             )
@@ -238,6 +241,8 @@ def cleanup(context: Context) -> int:
 
 def diff(context: Context) -> int:
     """Show how the rules in place differ from the wanted ones. Exit code 3 if they do."""
+    from ..formats import difference
+
     wanted = build(context.config())
     with context.machine(writing=False) as machine:
         prepared = prepare(machine, wanted)
@@ -274,6 +279,8 @@ def _apply(machine: Machine, prepared: Prepared) -> None:
 
 def _log_state(when: str, prepared: Prepared) -> None:
     if log.enabled("debug"):
+        from ..formats import difference
+
         for line in difference.state_lines(prepared.live):
             log.debug(f"{when}: {line}")
 

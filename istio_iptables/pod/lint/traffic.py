@@ -309,7 +309,10 @@ def dns(subject: Subject) -> Iterator[Finding]:
             problem = f"{out.text} contains the pod's DNS server {text}, but queries still go to the agent"
             yield subject.about(EXCLUDE_CIDRS, "dns", problem, f"{_NO_CAPTURE} if they must not")
         if not captured and into is not None and out is None:
-            problem = f"{into.text} contains the pod's DNS server {text}: queries over TCP go to Envoy, over UDP not"
+            problem = (
+                f"{into.text} contains the pod's DNS server {text}: "
+                "its TCP queries go to Envoy, its UDP queries do not"
+            )
             remedy = f"exclude the server ({_short(EXCLUDE_CIDRS)}), or set {DNS_CAPTURE}"
             yield subject.about(INCLUDE_CIDRS, "dns", problem, remedy)
     port = subject.searchable(EXCLUDE_OUTBOUND).meeting(_DNS_PORT)
