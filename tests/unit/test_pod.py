@@ -51,7 +51,7 @@ def only(thing: Any) -> Pod:
 
 
 def meaning(thing: Any) -> dict[str, tuple[str, str]]:
-    """What a pod means: setting -> what it comes to and where that was."""
+    """The settings of a pod: setting -> its value and where it was given."""
     said = read_settings(only(thing))
     assert said.mistakes == said.refusals == ()
     return {item.setting.name: (item.text, item.origin) for item in said.given}

@@ -298,7 +298,7 @@ def test_the_container_has_the_least_privileges(
 def test_another_network_namespace_takes_root_and_one_more_capability(
     more: list[str], capabilities: list[str]
 ):
-    """Whoever is not root has no capabilities in a container, whatever is added."""
+    """Only root has capabilities in a container, whatever is added."""
     given, mistakes = collect(read_arguments(["--network-namespace=x", *more]), {})
     granted = rights(parse(given, FACTS, mistakes))
     assert (granted.user, granted.group, granted.capabilities) == (0, 0, tuple(capabilities))

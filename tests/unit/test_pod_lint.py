@@ -595,7 +595,7 @@ def test_nothing_to_find(thing: Any):
     assert found_in(thing) == []
 
 
-#: Annotations and labels of Istio's that are none of ours (Istio's reference of resource annotations).
+#: Annotations and labels of Istio that are not settings (Istio's reference of resource annotations).
 OTHERS = [
     "sidecar.istio.io/agentLogLevel",
     "sidecar.istio.io/bootstrapOverride",

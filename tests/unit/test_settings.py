@@ -1,4 +1,4 @@
-"""Settings: where each one comes from, which source wins, what is wrong with it, what it comes to."""
+"""Settings: where each one comes from, which source takes precedence, mistakes, and the resulting Config."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ PAIRS = [
 
 
 def value_of(setting: Setting, ways: Mapping[str, str], directory: Path) -> object:
-    """What a setting comes to if it is given in some ways."""
+    """The value of a setting that is given in some ways."""
     arguments, environ = [], {}
     for way, text in ways.items():
         if way == "file":
@@ -335,7 +335,7 @@ def value_of(setting: Setting, ways: Mapping[str, str], directory: Path) -> obje
     result = parsed(*arguments, environ=environ)
     if setting.field:
         return result.values[setting.field]
-    return [given.text for given in result.changed]  # what it comes to is only that it was given
+    return [given.text for given in result.changed]  # only that it was given is recorded
 
 
 @pytest.mark.parametrize(("setting", "stronger", "weaker"), PAIRS)
