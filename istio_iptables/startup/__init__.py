@@ -14,7 +14,7 @@ measured by undoing that one alone (Debian 12, Python 3.11, two x86-64 cores, me
     a netlink client instead of pyroute2     100 ms    kernel/netlink (the import alone)
 
 The savings overlap, since expensive packages import the same modules. Besides, no module on this path
-imports `re`, `enum`, `functools` or `json` (milliseconds each, with what they import), and netaddr, PyYAML and python-iptables
-are imported only where a setting or a backend needs them. tests/unit/test_startup.py lists the modules that a
-plain call must not import.
+imports `re`, `enum`, `functools` or `json` (milliseconds each, with what they import), and netaddr, PyYAML
+and python-iptables are imported only where a setting or a backend needs them. tests/unit/test_startup.py
+lists the modules that a plain call must not import.
 """
