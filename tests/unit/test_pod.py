@@ -108,7 +108,10 @@ def test_what_has_quotes_is_known():
     assert not isinstance(document["b"], Unquoted)
 
 
-@pytest.mark.parametrize("text", ["a: [", "{", "a: &x [*x]", "a: *b", "a\x00b", "[" * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "{", "a: &x [*x]", "a: *b", "a\x00b", pytest.param("[" * 20_000, marks=pytest.mark.slow)],
+)
 def test_text_that_is_no_document(text: str):
     with pytest.raises(Unreadable) as caught:
         read_documents(text)

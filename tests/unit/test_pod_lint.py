@@ -670,6 +670,7 @@ def test_settings_from_elsewhere_go_before_those_of_the_pod():
     assert [finding.kind for finding in lint(pod, Facts(), others)] == ["dns"]
 
 
+@pytest.mark.slow
 def test_long_lists_are_not_looked_at_in_pairs():
     networks = ",".join(f"10.{i >> 8 & 255}.{i & 255}.0/24" for i in range(20_000))
     thing = manifest(
