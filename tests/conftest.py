@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("tests.support")
 
 for _name, _examples in (("quick", 5), ("default", 100), ("fuzz", 1000)):
     settings.register_profile(
