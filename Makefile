@@ -1,21 +1,21 @@
-# Everything that is done with this project; `make help` lists it. CI runs these targets and nothing else.
+# Everything that is done with this project; `make help` lists it. CI runs only these targets.
 #
-# Needs GNU make, Python 3.11 or newer, and root or sudo for what changes the network. The rest is fetched.
+# Needs GNU make, Python 3.11 or newer, and root or sudo for what changes network settings. make fetches the rest.
 
 PYTHON ?= python3# makes the virtual environment
 VENV   ?= .venv
-ARGS   ?=# run: the command line; test, unit, kernel, e2e, soak, image-test: more for pytest; image, lock: more for those
+ARGS   ?=# run: the command line; test, quick, unit, kernel, e2e, soak, image-test: for pytest; image, lock: for those
 
 .DEFAULT_GOAL := help
-.NOTPARALLEL: # `make -j test` would mix up the output, and the order below is meant
+.NOTPARALLEL: # `make -j test` would mix up the output, and the checks run in the order below
 MAKEFLAGS += --no-print-directory
 
-# Empty for root, and where there is no sudo: then the program itself says what it is not allowed to do. -E because
-# settings come from the environment too. Root leaves no files behind that the user cannot delete.
+# Empty for root, and where there is no sudo: then the program itself says what it may not do. -E because settings
+# come from the environment too. Root leaves no bytecode behind, which the user could not delete.
 SUDO = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 AS_ROOT = $(if $(SUDO),$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1)
 
-# Kernel tests need root: through sudo, where that works without asking. What root writes goes elsewhere.
+# Kernel tests need root: through sudo, if it asks for no password. What root writes goes elsewhere.
 TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
     $(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis-of-root))
 
@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -35,7 +35,12 @@ run: system-run $(VENV) ## show what it does, in network namespaces of its own; 
 test: system $(VENV) lint types ## all checks and all tests
 	$(TEST_AS_ROOT) $(PYTEST) tests/unit tests/kernel tests/e2e $(DOCTESTS) $(ARGS)
 
-lint: $(VENV) ## style, order of imports between the rooms, workflow files, dependencies
+# For the time between two edits. Property tests get few examples, and tests that are marked `slow` are left out.
+quick: export HYPOTHESIS_PROFILE = quick
+quick: lint types ## lint, types, and unit tests with few examples: half a minute
+	$(PYTEST) -m 'not slow' tests/unit $(ARGS)
+
+lint: $(VENV) ## style, imports between the packages, workflow files, dependencies
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --quiet --check
 	$(VENV)/bin/lint-imports --no-logo
@@ -66,7 +71,7 @@ soak: system $(VENV) ## thousands of generated configurations, in the kernel
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py) $(ARGS)
 
-golden: $(VENV) ## write tests/golden and what deploy/ has of the tool anew; read the difference before you commit it
+golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; read the difference before you commit it
 	$(VENV)/bin/python -m tests.support.golden --write
 	$(VENV)/bin/python -m tests.support.deploy --write
 
@@ -80,9 +85,9 @@ image: ## build the container image, with docker or podman
 image-test: $(VENV) ## build it with podman and try it in pods (skipped unless root)
 	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
 
-# With the oldest Python: what it needs, the newer ones install too. ARGS=--upgrade for newer versions.
-# The files hold no address of a package index: hashes make it irrelevant from which one the packages come.
-lock: $(VENV) ## write requirements/*.txt anew from setup.cfg and pyproject.toml
+# Run it with the oldest Python: what that needs, the newer ones can install too. ARGS=--upgrade for newer versions.
+# The files name no package index: thanks to the hashes it does not matter which one the packages come from.
+lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.toml
 	$(PIP_COMPILE) --all-build-deps --only-build-deps --output-file requirements/build.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --output-file requirements/runtime.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
@@ -95,16 +100,16 @@ clean: ## remove everything that make has made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The packages of the system: all of them, or those that `make run` takes.
+# System packages: all of them, or those that `make run` needs.
 system: ## install system packages that are missing (apt-get), or say which are
 	@tools/system-packages test $(PYTHON)
 system-run:
 	@tools/system-packages run $(PYTHON)
 
 # The virtual environment. The stamp's name holds PYTHON, so that another Python makes another environment.
-# Nothing unhashed gets in: build isolation would fetch the newest setuptools to compile python-iptables and to install
-# ourselves, so the locked one goes in first and is used. The "compat" mode puts our folder on the path instead of
-# installing an import hook, which would slow down every start.
+# Everything is checked by its hash: build isolation would fetch the newest setuptools to compile python-iptables and
+# to install this project, so the locked setuptools is installed first and used. The "compat" mode puts this folder on
+# the path instead of installing an import hook, which would slow down every start.
 STAMP := $(VENV)/.made-with$(subst /,_,$(PYTHON))
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 $(VENV): $(STAMP)

@@ -1,22 +1,24 @@
-"""Hypothesis profiles, chosen by the variable HYPOTHESIS_PROFILE: `default`, and `fuzz` with more examples.
+"""Hypothesis profiles; the variable HYPOTHESIS_PROFILE chooses one.
 
-A test that wants fewer or more examples than the rest says so as a part of `settings().max_examples`,
-so that the profile scales it too.
+`default` is what `make test` uses, `quick` has few examples, `fuzz` has many. A test that needs fewer or more
+examples than the others takes a part or a multiple of `settings().max_examples`, so that the profile scales
+it too.
 """
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
-_EXAMPLES = 100
+pytest.register_assert_rewrite("tests.support")
 
-for _name, _factor in (("default", 1), ("fuzz", 10)):
+for _name, _examples in (("quick", 5), ("default", 100), ("fuzz", 1000)):
     settings.register_profile(
         _name,
-        max_examples=_EXAMPLES * _factor,
-        deadline=None,  # a busy machine is no mistake
+        max_examples=_examples,
+        deadline=None,  # a busy machine is not an error
         suppress_health_check=[HealthCheck.too_slow],
         print_blob=True,
     )

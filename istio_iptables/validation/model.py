@@ -1,9 +1,4 @@
-"""Probe: proving redirection by real connections, without the connections.
-
-`planning` decides which connections are to be made, as whom, and where each has to arrive; `trace` follows
-a connection's first packet through a rule set; `judging` turns what was seen into a verdict and what to do.
-The records that they speak of are here. All of it computes: connections are made in backends/probing.py.
-"""
+"""model: the records of validation: the probes, what was observed of each, and the results."""
 
 from __future__ import annotations
 
@@ -16,10 +11,11 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family
 
-    #: What a probe is to prove. Exemptions are outbound, too: the proxy's own traffic is left alone, for its
-    #: UID, for its GID, or (`exempt`) for both together, where they cannot be had apart.
+    #: What a probe has to prove. The exemptions are outbound, too: the proxy's own traffic is not redirected,
+    #: because of its UID, because of its GID, or (`exempt`) because of either, where a process cannot
+    #: separate them.
     Kind: TypeAlias = Literal["inbound", "outbound", "exempt", "exempt-uid", "exempt-gid"]
-    #: unproven: has to be proven and could not be; not-probed: nothing is missing without it.
+    #: unproven: this had to be proven and could not be; not-probed: the proof is complete without it.
     Status: TypeAlias = Literal["pass", "fail", "unproven", "not-probed"]
     #: What became of a connection; see Observation.
     State: TypeAlias = Literal[
@@ -43,12 +39,12 @@ class Identity(Record):
 
 
 class Probe(Record):
-    """A connection to be made, and what has to become of it.
+    """One connection to make, and where it has to arrive.
 
-    `source` is the address to dial from, empty for whichever the kernel takes. If `arrives`, the connection
-    has to arrive at the local port `watched`; otherwise it must not, nor at any other but `elsewhere`, where
-    rules may send it. `why` is the reason of the rule that settles it. `others` are addresses that would do
-    as well, for dialling again.
+    `source` is the address to dial from; if it is empty, the kernel chooses. If `arrives`, the connection
+    must arrive at the local port `watched`. If not, it must not arrive there, nor at any other local port
+    except `elsewhere`, where rules may send it. `why` is the reason of the rule that decides. `others` are
+    equivalent destination addresses, for dialling again.
     """
 
     kind: Kind
@@ -66,12 +62,12 @@ class Probe(Record):
 
     @property
     def dialled(self) -> str:
-        """Who dials what, in words."""
+        """Who dialled what, as text."""
         return f"{self.identity} dialled {endpoint(self.address, self.port)}"
 
 
 class Skipped(Record):
-    """A proof that is not attempted, why, and what to do to have it. `required`: it is owed."""
+    """A probe that is not made, why, and what to do to have it made. `required`: validation needs it."""
 
     kind: Kind
     family: Family
@@ -81,15 +77,15 @@ class Skipped(Record):
 
     @property
     def dialled(self) -> str:
-        """Nobody dials anything."""
+        """Empty: no connection is made."""
         return ""
 
 
 class Listening(Record):
     """Who listens on a watched port: this process, or (`taken`) another one, of user `uid` if that is known.
 
-    `problem` says why nobody does. `stuck`: the other process leaves so many connections waiting that a
-    further one might not be answered.
+    `problem` is the reason why no process listens there. `stuck`: the other process has left so many
+    connections waiting that the kernel might not answer another one.
     """
 
     port: int
@@ -102,15 +98,23 @@ class Listening(Record):
 class Observation(Record):
     """What became of a dialled connection.
 
-    `connected`: somebody accepted it; `arrived` is the local port at which, None if not in this network
-    namespace, and `listener_uid` whose socket that is. `reset`: accepted and broken off before it could be
-    seen where. `refused`: a reset came back. `unanswered`: nothing came back (`certain`: in the time in which
-    an answer of a local listener would have come), or the network's word that it does not get there. `error`:
-    it could not even be sent. `cannot-become`: the user could not be had. `no-dialler`: the process that was
-    to dial failed. `late`: the time was up. `error` holds the kernel's words. `original` is SO_ORIGINAL_DST.
-    `sent_to` is where rules sent it, by the kernel's connection tracking, None if that may not be asked.
-    `address_is_here`: the address that was dialled is one of this network namespace. `refused_here`: this
-    network namespace itself has sent a refusal meanwhile.
+    The states:
+
+    - `connected`: a listener accepted it. `arrived` is its local port, None if the listener is not in this
+      network namespace; `listener_uid` is the user who owns the socket.
+    - `reset`: it was accepted and reset before it could be seen where it arrived.
+    - `refused`: a reset came back.
+    - `unanswered`: nothing came back (`certain`: in the time that a local listener needs to answer), or an
+      ICMP error did.
+    - `error`: the first packet could not be sent.
+    - `cannot-become`: the process could not change to the user.
+    - `no-dialler`: the process that should have dialled failed.
+    - `late`: the time was up.
+
+    `error` is the kernel's error message. `original` is the value of SO_ORIGINAL_DST. `sent_to` is where
+    rules sent the connection, according to connection tracking, None if this process may not ask.
+    `address_is_here`: the dialled address is one of this network namespace. `refused_here`: this network
+    namespace sent a refusal while the connection was dialled.
     """
 
     state: State
@@ -125,7 +129,7 @@ class Observation(Record):
 
 
 class Result(Record):
-    """The verdict on a probe: where the connection arrived, what that means, and what to do."""
+    """The result of a probe: its status, where the connection arrived, what that means, and what to do."""
 
     subject: Probe | Skipped
     status: Status
@@ -136,11 +140,11 @@ class Result(Record):
 
 
 def succeeded(results: tuple[Result, ...]) -> bool:
-    """Tell whether redirection is proven: nothing failed or is owed, and at least one probe was made."""
+    """Tell whether redirection is proven: no result is a failure or unproven, and at least one is a pass."""
     statuses = {result.status for result in results}
     return "pass" in statuses and not statuses & {"fail", "unproven"}
 
 
 def endpoint(address: str, port: int) -> str:
-    """Return an address and a port as they are written together."""
+    """Return `address:port`, with brackets around an IPv6 address."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,7 +1,8 @@
-"""planning: which connections prove what the settings promise, as far as they can be made inside the pod.
+"""plan: which connections prove what the settings promise, as far as they can be made inside the pod.
 
-Where a connection has to arrive is not decided here: the rules that the settings mean are asked (fate.py),
-and those connections are chosen that they capture. So every setting counts, whichever rule it became.
+This module does not decide where a connection has to arrive. It traces connections through the rules that
+follow from the settings (trace.py), and chooses connections that those rules capture. So every setting
+counts, whatever rule it became.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ _BECOME = (
     "add the capabilities SETUID and SETGID to the container, or validate as {proxy}, as Istio does "
     "(--run-validation --skip-rule-apply)"
 )
-#: Networks that no host has (RFC 5737, 2544, 3849, 9637): dialled first, lest a connection reach somebody.
-_NOBODYS = {
+#: CIDRs that no host uses (RFC 5737, 2544, 3849, 9637): they are dialled first, so that no connection reaches
+#: a real host.
+_UNUSED = {
     "ipv4": (
         Cidr(4, 0xC0000200, 24),  # 192.0.2.0/24
         Cidr(4, 0xC6336400, 24),  # 198.51.100.0/24
@@ -40,7 +42,7 @@ _NOBODYS = {
     ),
     "ipv6": (Cidr(6, 0x20010DB8 << 96, 32), Cidr(6, 0x3FFF << 112, 20)),
 }
-#: Where an address is looked for in the end, private networks first; the probe does not get beyond one hop.
+#: Where an address is looked for last, private CIDRs first. A probe gets no further than one hop.
 _ANYWHERE = {
     "ipv4": (
         Cidr(4, 10 << 24, 8),
@@ -51,20 +53,21 @@ _ANYWHERE = {
     ),
     "ipv6": (Cidr(6, 0xFD << 120, 8), Cidr(6, 0x2000 << 112, 3)),
 }
-#: The user and the group that have no rights (nobody, nogroup).
-_NOBODY = 65534
-#: How many addresses a probe has, so that it can be dialled again, and how many are drawn to find them.
+#: The UID of `nobody` and the GID of `nogroup`, who have no rights.
+_UNPRIVILEGED = 65534
+#: How many addresses a probe has, so that it can be dialled again, and how many are drawn at random to find
+#: them.
 _ADDRESSES, _DRAWS = 3, 12
-#: How many members of a list are tried before giving up: each trial goes through all rules.
+#: How many members of a list are tried at most: each trial goes through all rules.
 _ENOUGH = 8
 
 
 class Situation(Record):
-    """What planning has to know about the process and its network namespace.
+    """What the plan depends on: this process and its network namespace.
 
-    `may_become`: whether it can make connections as anybody else. `addresses` are those of its interfaces, as
-    networks that keep their host bits. `route` finds the interface that leads to an address. `pick`, if
-    given, chooses among addresses that do equally well: connection tracking may still know an earlier probe.
+    `may_become`: the process can make connections as any other user. `addresses` are those of its interfaces,
+    as CIDRs that keep their host bits. `route` finds the interface that leads to an address. `pick`, if
+    given, chooses among equivalent addresses: connection tracking may still remember an earlier probe.
     """
 
     identity: Identity
@@ -75,7 +78,7 @@ class Situation(Record):
 
 
 class _Target(Record):
-    """A destination, the way to it, and what the rules do with a connection to it."""
+    """A destination, the interface that leads to it, and what the rules do with a connection to it."""
 
     address: int
     port: int
@@ -85,9 +88,9 @@ class _Target(Record):
 
 
 def plan(config: Config, ruleset: Ruleset, situation: Situation, port: int) -> tuple[Probe | Skipped, ...]:
-    """Return the probes for a Config and the rules that it means, and the proofs that cannot be had.
+    """Return the probes for a Config and the rules that follow from it, and those that cannot be made.
 
-    `port` is the one to connect to, where the settings let it be captured; otherwise another one is taken.
+    `port` is the port to connect to, if the settings let it be captured; otherwise another port is taken.
     """
     planner = _Planner(config, ruleset, situation, port)
     inbound = [item for family in config.families for item in planner.inbound(family)]
@@ -96,7 +99,7 @@ def plan(config: Config, ruleset: Ruleset, situation: Situation, port: int) -> t
 
 
 class _Planner:
-    """The planning for one Config, in one situation."""
+    """The plan for one Config, in one situation."""
 
     def __init__(self, config: Config, ruleset: Ruleset, situation: Situation, port: int) -> None:
         self._config = config
@@ -114,7 +117,8 @@ class _Planner:
     def inbound(self, family: Family) -> list[Probe | Skipped]:
         """Plan connections of the proxy to its own pod, which count as inbound.
 
-        Of several UIDs the rules send those of the first that way; those of the others that they do, too.
+        If there are several proxy UIDs, the rules redirect these connections for the first one, and for
+        others only if no earlier rule returns them.
         """
         proxies = [self._proxy.replace(uid=uid) for uid in self._config.proxy_uids]
         dialling = proxies if self._may_become else [self._self]
@@ -123,18 +127,18 @@ class _Planner:
         if probes:
             return list(probes)
         possible = [self._inbound_of(family, identity) for identity in proxies]
-        if any(isinstance(item, Probe) for item in possible):  # by somebody whom this process is not
+        if any(isinstance(item, Probe) for item in possible):  # as a user that this process is not
             return [self._cannot_become("inbound", family)]
         reason = possible[0]
         return [Skipped("inbound", family, f"the settings leave it alone: {reason}", "", required=False)]
 
     def _inbound_of(self, family: Family, identity: Identity) -> Probe | str:
-        """Return the inbound probe as somebody, or the reason why the rules do not capture it."""
+        """Return the inbound probe of an identity, or the reason why the rules do not capture it."""
         reason = ""
         passthrough = passthrough_source(family).address
-        # From ::1, not from ::6 itself, which the kernel would take: the rules return what comes from there.
+        # From ::1, not from ::6, which the kernel would choose: the rules return what comes from ::6.
         ways = [(passthrough, 0x7F000001 if family == IPV4 else IPV6_LOOPBACK.address)]
-        # The pod's own address does as well, where 127.0.0.6 is among the addresses that stay local.
+        # The pod's own address works too, where 127.0.0.6 is within the loopback CIDR of the settings.
         ways += [(own.address, own.address) for own in self._own(family)]
         for address, origin in ways:
             for port in self._ports():
@@ -157,37 +161,37 @@ class _Planner:
         return reason
 
     def _own(self, family: Family) -> list[Cidr]:
-        """Return the pod's own addresses beyond the loopback interface's usual ones."""
+        """Return the pod's own addresses, without the usual ones of the loopback interface."""
         usual = (Cidr(4, 127 << 24, 8), IPV6_LOOPBACK, passthrough_source(family))
-        link_local = Cidr(6, 0xFE80 << 112, 10)  # not to be dialled without a zone
+        link_local = Cidr(6, 0xFE80 << 112, 10)  # dialling one needs a zone
         return [
             own
             for own in self._addresses
             if own.family == family
             and not any(
-                network.version == own.version and network.address <= own.address <= network.last
-                for network in (*usual, link_local)
+                cidr.version == own.version and cidr.address <= own.address <= cidr.last
+                for cidr in (*usual, link_local)
             )
         ]
 
     # --- outbound ---------------------------------------------------------------------------
 
     def outbound(self, family: Family) -> list[Probe | Skipped]:
-        """Plan a connection of somebody who is not the proxy to a captured address, and such of the proxy."""
-        stranger = self._stranger()
-        target, straight = self._target(family, stranger)
-        if target is None and straight is None and next(self._destinations(family), None) is None:
-            straight = self._excluded(family, stranger)
-        if target is None and straight is None:
+        """Plan connections to a captured address: by a user other than the proxy, and by the proxy."""
+        other = self._other_user()
+        target, alone = self._target(family, other)
+        if target is None and alone is None and next(self._destinations(family), None) is None:
+            alone = self._excluded(family, other)
+        if target is None and alone is None:
             why = "no route leads to an address that the settings capture"
             return [Skipped("outbound", family, why, "", required=False)]
         if target is None:
-            assert straight is not None
-            dialling = stranger if self._may_become else self._self
-            return [self._probe("outbound", family, straight, dialling, False)]
+            assert alone is not None
+            dialling = other if self._may_become else self._self
+            return [self._probe("outbound", family, alone, dialling, False)]
         if self._may_become:
             return [
-                self._probe("outbound", family, target, stranger, True),
+                self._probe("outbound", family, target, other, True),
                 *self._exemptions(family, target),
             ]
         if trace(self._ruleset, self._packet(family, target, self._self)).port == self._config.outbound_port:
@@ -195,23 +199,24 @@ class _Planner:
                 self._probe("outbound", family, target, self._self, True),
                 self._cannot_become("exempt", family),
             ]
-        why = "only root can dial as somebody who is not the proxy"
+        why = "only root can dial as a user other than the proxy"
         found: list[Probe | Skipped] = [Skipped("outbound", family, why, "", required=False)]
         if self._self.uid in self._config.proxy_uids or self._self.gid in self._config.proxy_gids:
             return [*found, self._probe("exempt", family, target, self._self, False)]
         return [*found, self._cannot_become("exempt", family)]
 
     def _exemptions(self, family: Family, target: _Target) -> Iterator[Probe]:
-        """Yield a probe for each UID and each GID of the proxy, apart from each other.
+        """Yield a probe for each UID and each GID of the proxy, separately.
 
-        Each goes with the group, or user, of the stranger who is captured: with both of the proxy, a missing
-        exemption of one is hidden by that of the other. With TPROXY, root with the proxy's GID is the proxy.
+        Each UID is combined with a captured group, and each GID with a captured user: with both of the proxy,
+        the exemption of one hides that the other's is missing. With TPROXY, root with the proxy's GID is the
+        proxy.
         """
-        stranger = target.identity
+        other = target.identity
         for uid in dict.fromkeys(self._config.proxy_uids):
-            yield self._probe("exempt-uid", family, target, stranger.replace(uid=uid), False)
+            yield self._probe("exempt-uid", family, target, other.replace(uid=uid), False)
         for gid in dict.fromkeys(self._config.proxy_gids):
-            yield self._probe("exempt-gid", family, target, stranger.replace(gid=gid), False)
+            yield self._probe("exempt-gid", family, target, other.replace(gid=gid), False)
 
     def _probe(self, kind: Kind, family: Family, target: _Target, identity: Identity, arrives: bool) -> Probe:
         decided = trace(self._ruleset, self._packet(family, target, identity))
@@ -232,10 +237,10 @@ class _Planner:
         )
 
     def _addresses_like(self, family: Family, target: _Target, identity: Identity) -> list[str]:
-        """Return addresses near a target that do as well, at random; its own alone if none may be chosen.
+        """Return equivalent addresses near a target, at random; only the target's own if none may be chosen.
 
-        The rules do the same with them, and the same interface leads there. Of a network that this pod is in,
-        no other is taken: that could be a neighbour's.
+        The rules treat them alike, and the same interface leads to them. If the target is in a subnet of this
+        pod, no other address is taken: it could be a neighbour's.
         """
         neighbours = any(
             own.family == family
@@ -251,13 +256,13 @@ class _Planner:
         return [*found] or [_text(family, target.address)]
 
     def _around(self, family: Family, address: int) -> tuple[int, int]:
-        """Return the first and the last address of the network, or the part of it, that an address is in."""
+        """Return the first and last address of the /24 or /112 around an address, within its listed CIDR."""
         low = 0xFF if family == IPV4 else 0xFFFF
         first, last = address & ~low | 1, (address | low) - 1
-        for network in self._listed(family):
-            start = network.address >> (network.bits - network.prefix) << (network.bits - network.prefix)
-            if start <= address <= network.last:
-                return max(min(first, address), start), min(max(last, address), network.last)
+        for cidr in self._listed(family):
+            start = _first(cidr)
+            if start <= address <= cidr.last:
+                return max(min(first, address), start), min(max(last, address), cidr.last)
         return min(first, address), max(last, address)
 
     def _is_like(self, family: Family, target: _Target, identity: Identity, address: int) -> bool:
@@ -272,85 +277,83 @@ class _Planner:
         )
 
     def _packet(self, family: Family, target: _Target, identity: Identity) -> Packet:
-        # No rule but that for 127.0.0.6 and ::6 looks at the source, and the kernel takes neither by itself.
+        # Only the rule for 127.0.0.6 and ::6 matches the source, and the kernel chooses neither as a source.
         return Packet(family, 0, target.address, target.port, target.interface, identity)
 
-    def _target(self, family: Family, stranger: Identity) -> tuple[_Target | None, _Target | None]:
-        """Return a destination that is captured, or else the first one that is left alone."""
-        straight: _Target | None = None
+    def _target(self, family: Family, other: Identity) -> tuple[_Target | None, _Target | None]:
+        """Return a destination that is captured (or None), and the first one that is left alone (or None)."""
+        alone: _Target | None = None
         for address in self._destinations(family):
             interface = self._route(family, _text(family, address))
             if interface is None:
                 continue
             for port in self._outbound_ports():
-                packet = Packet(family, 0, address, port, interface, stranger)
+                packet = Packet(family, 0, address, port, interface, other)
                 decided = trace(self._ruleset, packet)
-                target = _Target(address, port, interface, stranger, decided)
+                target = _Target(address, port, interface, other, decided)
                 if decided.port == self._config.outbound_port:
-                    return target, straight
-                straight = straight or target
+                    return target, alone
+                alone = alone or target
             if not self._config.outbound_cidrs and not self._config.outbound_ports:
                 break  # none is captured
-        return None, straight
+        return None, alone
 
-    def _excluded(self, family: Family, stranger: Identity) -> _Target | None:
-        """Return a destination, where the settings exclude all that they would capture."""
+    def _excluded(self, family: Family, other: Identity) -> _Target | None:
+        """Return a destination that is left alone, where the settings exclude all that they would capture."""
         own = {own.address for own in self._addresses if own.family == family}
         on_link = [own for own in self._own(family) if own.prefix < own.bits]
-        for network in (*_NOBODYS[family], *on_link[:_ENOUGH]):
-            address = (
-                network.address >> (network.bits - network.prefix) << (network.bits - network.prefix) | 1
-            )
+        for cidr in (*_UNUSED[family], *on_link[:_ENOUGH]):
+            address = _first(cidr) | 1
             interface = self._route(family, _text(family, address))
             if interface is None or address in own:
                 continue
-            packet = Packet(family, 0, address, self._outbound_ports()[0], interface, stranger)
+            packet = Packet(family, 0, address, self._outbound_ports()[0], interface, other)
             decided = trace(self._ruleset, packet)
             if decided.port != self._config.outbound_port:
-                return _Target(address, packet.port, interface, stranger, decided)
+                return _Target(address, packet.port, interface, other, decided)
         return None
 
     def _destinations(self, family: Family) -> Iterator[int]:
-        """Yield addresses that might be captured and are no host's, or at least none of this pod's."""
+        """Yield addresses that might be captured and that no host has, or at least not this pod."""
         listed = self._listed(family)
         yield from self._free_addresses(listed)
         if not listed or self._config.outbound_ports:
             on_link = [own for own in self._own(family) if own.prefix < own.bits]
-            yield from self._free_addresses((*_NOBODYS[family], *on_link[:_ENOUGH], *_ANYWHERE[family]))
+            yield from self._free_addresses((*_UNUSED[family], *on_link[:_ENOUGH], *_ANYWHERE[family]))
 
     def _listed(self, family: Family) -> tuple[Cidr, ...]:
-        """Return the first of the listed destinations of a family, none if all destinations are captured."""
-        networks = self._config.outbound_cidrs
-        if isinstance(networks, Everything):
+        """Return the first listed destinations of a family, nothing if all destinations are captured."""
+        cidrs = self._config.outbound_cidrs
+        if isinstance(cidrs, Everything):
             return ()
-        return tuple(islice((network for network in networks if network.family == family), _ENOUGH))
+        return tuple(islice((cidr for cidr in cidrs if cidr.family == family), _ENOUGH))
 
-    def _free_addresses(self, networks: Iterable[Cidr]) -> Iterator[int]:
-        """Yield one address of each network that is neither excluded nor this pod's own."""
+    def _free_addresses(self, cidrs: Iterable[Cidr]) -> Iterator[int]:
+        """Yield one address of each CIDR that is neither excluded nor this pod's own."""
         closed = [(n.address, n.last, n.version) for n in self._config.outbound_cidrs_excluded]
         closed += [(own.address, own.address, own.version) for own in self._addresses]
         by_version = {v: union((a, b) for a, b, version in closed if version == v) for v in (4, 6)}
-        for network in networks:
-            first = network.address >> (network.bits - network.prefix) << (network.bits - network.prefix)
-            address = first + 1 if network.prefix < network.bits - 1 else first  # .0 is the network itself
-            for low, high in by_version[network.version]:
+        for cidr in cidrs:
+            first = _first(cidr)
+            address = first + 1 if cidr.prefix < cidr.bits - 1 else first  # .0 is the network address
+            for low, high in by_version[cidr.version]:
                 if low <= address <= high:
                     address = high + 1
-            if address <= first + (1 << (network.bits - network.prefix)) - 1:
+            if address <= first + (1 << (cidr.bits - cidr.prefix)) - 1:
                 yield address
 
-    def _stranger(self) -> Identity:
-        """Return somebody who is not the proxy and whose traffic is captured, if anybody's is.
+    def _other_user(self) -> Identity:
+        """Return an identity that is not the proxy, one whose traffic is captured if there is one.
 
-        This process itself, if it is such a one; so the connection is one that could really happen.
+        It is this process itself, if possible, so that the connection is one that could really happen.
         """
         groups, exempt = self._config.owner_groups, set(self._config.proxy_gids)
-        candidates: Iterable[int] = chain((self._self.gid, _NOBODY), count(1))
+        candidates: Iterable[int] = chain((self._self.gid, _UNPRIVILEGED), count(1))
         if isinstance(groups, Everything):
             exempt |= set(self._config.owner_groups_excluded)
         else:
             candidates = groups
-        users = chain((self._self.uid, _NOBODY), count(1))
+        users = chain((self._self.uid, _UNPRIVILEGED), count(1))
         uid = next(uid for uid in users if uid not in self._config.proxy_uids)
         gid = next((gid for gid in candidates if gid not in exempt), self._self.gid)
         return Identity(uid, gid)
@@ -375,10 +378,15 @@ class _Planner:
         return (*wanted, *islice(free, 1))
 
     def _outbound_ports(self) -> tuple[int, ...]:
-        """Return the ports to try: those above, or where only some ports are captured, these."""
+        """Return the ports to try: those of _ports, or the captured ports if only some are captured."""
         if self._config.outbound_cidrs or not self._config.outbound_ports:
             return self._ports()
         return tuple(ports.first for ports in self._config.outbound_ports[:_ENOUGH])
+
+
+def _first(cidr: Cidr) -> int:
+    """Return the first address of a CIDR that may have host bits."""
+    return cidr.address >> (cidr.bits - cidr.prefix) << (cidr.bits - cidr.prefix)
 
 
 def _text(family: Family, address: int) -> str:

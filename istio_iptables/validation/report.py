@@ -1,4 +1,4 @@
-"""validation: the report on probes, for people and for programs."""
+"""report: the results of validation, for people and for programs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
     from .model import Result
 
-_WORDS = {"pass": "PASS", "fail": "FAIL", "unproven": "UNPROVEN", "not-probed": "NOT PROBED"}
+_STATUSES = {"pass": "PASS", "fail": "FAIL", "unproven": "UNPROVEN", "not-probed": "NOT PROBED"}
 _COLOURS = {"pass": 32, "fail": 31, "unproven": 31, "not-probed": 33}
 _FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
-_WHAT = {
+_TRAFFIC = {
     "inbound": "inbound",
     "outbound": "outbound",
     "exempt": "outbound of the proxy",
@@ -22,14 +22,14 @@ _WHAT = {
 
 
 def text(results: Iterable[Result], notes: Sequence[str], *, colour: bool = False) -> str:
-    """Return a line for each result, what to do below it where there is something, and notes at the end."""
+    """Return a line for each result, a second line if there is something to do, and notes at the end."""
     lines: list[str] = []
     for result in results:
-        word = f"{_WORDS[result.status]:<10}"
+        status = f"{_STATUSES[result.status]:<10}"
         if colour:
-            word = f"\033[{_COLOURS[result.status]}m{word}\033[0m"
+            status = f"\033[{_COLOURS[result.status]}m{status}\033[0m"
         meaning = f": {result.meaning}" if result.meaning else ""
-        lines.append(f"{word}  {_subject(result)}{result.where}{meaning}")
+        lines.append(f"{status}  {_subject(result)}{result.where}{meaning}")
         if result.remedy:
             lines.append(f"{'':<10}  what to do: {result.remedy}")
     lines += [f"note: {note}" for note in notes]
@@ -37,9 +37,9 @@ def text(results: Iterable[Result], notes: Sequence[str], *, colour: bool = Fals
 
 
 def _subject(result: Result) -> str:
-    """Return direction and family, and who dialled what."""
+    """Return the direction, the family, and who dialled what."""
     subject = result.subject
-    title = f"{_WHAT[subject.kind]}, {_FAMILIES[subject.family]}: "
+    title = f"{_TRAFFIC[subject.kind]}, {_FAMILIES[subject.family]}: "
     return f"{title}{subject.dialled}: " if subject.dialled else title
 
 
@@ -51,7 +51,7 @@ def document(results: Iterable[Result], notes: Sequence[str], *, succeeded: bool
 def _entry(result: Result) -> dict[str, Any]:
     subject = result.subject.as_dict()
     identity = subject.pop("identity", None)
-    subject.pop("others", None)  # not dialled
+    subject.pop("others", None)  # none of them was dialled
     return {
         "status": result.status,
         "direction": "inbound" if result.subject.kind == "inbound" else "outbound",

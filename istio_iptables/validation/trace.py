@@ -1,4 +1,4 @@
-"""fate: where the nat rules send a connection that a process of this machine makes."""
+"""trace: where the nat rules send a connection that a local process makes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Packet(Record):
-    """The first packet of a TCP connection made here. Addresses are integers."""
+    """The first packet of a TCP connection from a local process. Addresses are integers."""
 
     family: Family
     source: int
@@ -40,30 +40,30 @@ class Packet(Record):
 
 
 class Outcome(Record):
-    """The local port that a packet is redirected to, None if it goes where it wants, and why."""
+    """The local port that a packet is redirected to, None if it keeps its destination, and the reason."""
 
     port: int | None
     reason: str
 
 
-#: Chains with nothing but a REDIRECT.
-_WAYS_TO_THE_PROXY = (istio.REDIRECT, istio.IN_REDIRECT)
-_STRAIGHT_ON = Outcome(None, "no rule captures it")
+#: Chains that contain only a REDIRECT.
+_REDIRECT_CHAINS = (istio.REDIRECT, istio.IN_REDIRECT)
+_NOT_CAPTURED = Outcome(None, "no rule captures it")
 
 
 def trace(ruleset: Ruleset, packet: Packet) -> Outcome:
     """Follow a packet through the chain OUTPUT of nat and return what its rules decide.
 
-    Raises ValueError for a match or target that has no place there.
+    Raises ValueError for a match or target that cannot be in that chain.
     """
     _, found = _through(ruleset.table(packet.family, "nat"), "OUTPUT", packet)
-    return found or _STRAIGHT_ON
+    return found or _NOT_CAPTURED
 
 
 def _through(table: Table, chain: str, packet: Packet) -> tuple[bool, Outcome | None]:
-    """Return whether a chain decides on a packet, and what; otherwise its caller goes on.
+    """Return whether a chain decides about a packet, and its decision; if it does not, its caller goes on.
 
-    What a RETURN says is the reason as long as nothing later decides.
+    The reason of a RETURN is the reason of the outcome, unless a later rule decides.
     """
     returned: Outcome | None = None
     for rule in table.chain(chain).in_order:
@@ -77,8 +77,8 @@ def _through(table: Table, chain: str, packet: Packet) -> tuple[bool, Outcome | 
         if not isinstance(target, Jump):
             raise ValueError(f"{target} in the chain {chain} of nat")
         decided, found = _through(table, target.chain, packet)
-        if decided and found and found.port and target.chain in _WAYS_TO_THE_PROXY:
-            found = found.replace(reason=rule.reason)  # why it is sent there says more than where to
+        if decided and found and found.port and target.chain in _REDIRECT_CHAINS:
+            found = found.replace(reason=rule.reason)  # the jump's reason says more than the REDIRECT's
         if decided:
             return True, found
         returned = found or returned
@@ -109,8 +109,8 @@ def _holds(match: Match, packet: Packet) -> bool:
     return holds != match.negated
 
 
-def _contains(network: Cidr, address: int) -> bool:
-    return network.address <= address <= network.last
+def _contains(cidr: Cidr, address: int) -> bool:
+    return cidr.address <= address <= cidr.last
 
 
 def _within(ranges: Iterable[PortRange], port: int) -> bool:
@@ -118,5 +118,5 @@ def _within(ranges: Iterable[PortRange], port: int) -> bool:
 
 
 def _names(pattern: str, interface: str) -> bool:
-    """Tell whether an interface is meant; a trailing `+` stands for any ending (iptables(8), -o)."""
+    """Tell whether an interface matches a name; a trailing `+` stands for any ending (iptables(8), -o)."""
     return interface.startswith(pattern[:-1]) if pattern.endswith("+") else interface == pattern

@@ -1,4 +1,4 @@
-"""judging: what a connection that was observed means, in words for whoever is to mend it."""
+"""verdict: what an observed connection shows, and what the user can do about it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 _SLOW = "give it more time with --probe-timeout"
 _DROPPED = (
-    "look for rules of somebody else that drop it (`nft list ruleset` and `iptables-legacy-save` show all); "
-    "only on a machine that is very slow: give it more time with --probe-timeout"
+    "look for rules of other programs that drop it (`nft list ruleset` and `iptables-legacy-save` show all); "
+    "on a very slow machine only: give it more time with --probe-timeout"
 )
-_OTHERS = (
-    "the rules are in place: look for rules of somebody else that are in the way (`nft list ruleset` and "
+_INTERFERING = (
+    "the rules are in place: look for rules of other programs that interfere (`nft list ruleset` and "
     "`iptables-legacy-save` show all)"
 )
-_LOOK = "look for rules of somebody else (`nft list ruleset` and `iptables-legacy-save` show all)"
+_LOOK = "look for rules of other programs (`nft list ruleset` and `iptables-legacy-save` show all)"
 _DIFF = "`istio-iptables diff`, with the same settings, shows whether the rules are in place"
 _LISTEN = "validate as root, or with the capability NET_BIND_SERVICE if the port is below 1024"
-_SETTINGS = "check that --envoy-port and --inbound-capture-port are those that the rules were made with"
+_SETTINGS = "check that --envoy-port and --inbound-capture-port have the values that the rules were made with"
 
 
 def skipped(item: Skipped) -> Result:
-    """Return the result of a proof that was not attempted."""
+    """Return the result of a probe that was not made."""
     status: Status = "unproven" if item.required else "not-probed"
     meaning = f"{_SUBJECT[item.kind]} is neither proven nor refuted" if item.required else ""
     return Result(item, status, item.why, meaning, item.remedy)
@@ -43,10 +43,10 @@ _SUBJECT = {
 
 
 def judge(probe: Probe, seen: Observation, listening: Listening, *, in_place: bool = False) -> Result:
-    """Return the verdict on a probe. `in_place`: the rules are known to be those that the settings mean."""
+    """Return the result of a probe. `in_place`: the rules in place are known to be those of the settings."""
     verdict = _without_a_connection(probe, seen) or _without_a_listener(probe, listening)
     if verdict is None:
-        compare = _OTHERS if in_place else _DIFF
+        compare = _INTERFERING if in_place else _DIFF
         of_its_kind = _positive if probe.arrives else _negative
         verdict = of_its_kind(probe, seen, listening, compare)
     status, where, meaning, remedy = verdict
@@ -54,7 +54,7 @@ def judge(probe: Probe, seen: Observation, listening: Listening, *, in_place: bo
 
 
 def _without_a_connection(probe: Probe, seen: Observation) -> Verdict | None:
-    """Return the verdict if nothing was dialled at all."""
+    """Return the verdict if nothing was dialled."""
     if seen.state == "late":
         return "unproven", "not dialled to the end", "the time was up", _SLOW
     if seen.state == "cannot-become":
@@ -81,7 +81,8 @@ def _without_a_listener(probe: Probe, listening: Listening) -> Verdict | None:
 
 
 def _holder_remedy(listening: Listening) -> str:
-    return f"see who has port {listening.port} (`ss -tanp 'sport = :{listening.port}'`), then run again"
+    port = listening.port
+    return f"see which process has port {port} (`ss -tanp 'sport = :{port}'`), then run again"
 
 
 # --- what has to arrive ---------------------------------------------------------------------
@@ -95,13 +96,13 @@ def _positive(probe: Probe, seen: Observation, listening: Listening, compare: st
         return _stuck(probe, listening)
     where = _where(probe, seen)
     if seen.state == "reset" and listening.taken:
-        meaning = "somebody took the connection and broke it off before it could be seen who"
+        meaning = "a listener accepted the connection and reset it before it could be seen which"
         return "unproven", where, meaning, _holder_remedy(listening)
     return "fail", where, *_cause(probe, seen, compare)
 
 
 def _arrived(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
-    # What comes from outside goes through other rules than this call: see coverage.
+    # Connections from outside go through other rules than this one: see coverage.
     shown = (
         "the proxy's own call to its pod is sent to its inbound port"
         if probe.kind == "inbound"
@@ -130,13 +131,13 @@ def _arrived(probe: Probe, seen: Observation, listening: Listening) -> Verdict:
 
 
 def _stuck(probe: Probe, listening: Listening) -> Verdict:
-    where = f"not answered: at port {listening.port} connections wait that who listens there does not accept"
+    where = f"not answered: connections wait at port {listening.port} that its listener does not accept"
     meaning = f"{_SUBJECT[probe.kind]} is neither proven nor refuted"
     return "unproven", where, meaning, f"see why the process on port {listening.port} accepts nothing"
 
 
 def _cause(probe: Probe, seen: Observation, compare: str) -> tuple[str, str]:
-    """Return the likely cause of a connection's not arriving, and what to do."""
+    """Return why a connection probably did not arrive, and what to do."""
     if not seen.address_is_here and probe.interface == "lo":
         return (
             f"the interface lo has no address {probe.address}, so inbound {_family(probe)} traffic cannot be "
@@ -147,22 +148,25 @@ def _cause(probe: Probe, seen: Observation, compare: str) -> tuple[str, str]:
     port = _redirected(probe, seen)
     if port == probe.watched:
         meaning = "rules send it to the proxy's port, but it does not get there: something drops it"
-        return meaning, "see that lo is up, and look for a firewall that drops what comes in over it"
+        return meaning, "check that lo is up, and look for a firewall that drops what comes in over it"
     if port is not None:
         meaning = f"rules send it to port {port}, but the settings say {probe.watched}"
         return meaning, _SETTINGS
     if seen.state == "refused" and seen.sent_to is None:
         return (
-            f"nobody listens where it went: no rule captures it, or one sends it to a port other than "
+            f"no process listens where it went: no rule captures it, or one sends it to a port other than "
             f"{probe.watched}",
             compare,
         )
     if seen.state == "error":
-        return f"{_family(probe)} connections from here cannot be made", "see addresses, routes and firewall"
+        return (
+            f"{_family(probe)} connections from here cannot be made",
+            "check addresses, routes and firewall",
+        )
     if seen.state == "unanswered" and not seen.certain:
         return "the probe was not answered in time: something may drop it", _DROPPED
     captured = f"{_family(probe)} {'inbound' if probe.kind == 'inbound' else 'outbound'} traffic"
-    if compare == _OTHERS:
+    if compare == _INTERFERING:
         return f"something keeps the rules from capturing {captured}, or drops it", compare
     if seen.state == "unanswered":
         captured += ", or something drops it"
@@ -181,38 +185,38 @@ def _negative(probe: Probe, seen: Observation, listening: Listening, compare: st
     if listening.stuck and seen.state == "unanswered":
         return _stuck(probe, listening)
     if seen.state == "reset" and listening.taken:
-        meaning = "somebody took the connection and broke it off before it could be seen who"
+        meaning = "a listener accepted the connection and reset it before it could be seen which"
         return "unproven", where, meaning, _holder_remedy(listening)
     if seen.state == "unanswered" and not seen.certain and seen.sent_to is None:
-        return "unproven", where, "whether it was redirected cannot be told: something may drop it", _DROPPED
+        return "unproven", where, "it is not known whether it was redirected: something may drop it", _DROPPED
     if seen.state == "refused" and seen.refused_here and not seen.address_is_here and seen.sent_to is None:
-        where = "was refused by this very machine, although the address is not here"
+        where = "was refused by this machine, although the address is not one of its own"
         return (
             "unproven",
             where,
             "another rule redirects or rejects it",
-            _OTHERS if compare == _OTHERS else _LOOK,
+            _INTERFERING if compare == _INTERFERING else _LOOK,
         )
     return "pass", where, f"not sent to port {probe.watched}: {probe.why}", ""
 
 
 def _missing(probe: Probe, port: int, compare: str) -> tuple[str, str]:
-    """Return what it means that a connection was redirected that should have been left alone."""
+    """Return what it means that a connection was redirected but should not have been, and what to do."""
     who = {"exempt-uid": f"UID {probe.identity.uid}", "exempt-gid": f"GID {probe.identity.gid}"}
     if probe.kind == "outbound":
         return f"it is sent to port {port}, but the settings leave it alone: {probe.why}", compare
     return (
         f"the exemption of the proxy's own traffic ({who.get(probe.kind, str(probe.identity))}) is missing: "
-        "the proxy's connections come back to it for ever",
+        "the proxy's connections come back to it in an endless loop",
         compare
-        if compare == _OTHERS
+        if compare == _INTERFERING
         else f"apply the rules with this user in --proxy-uid and --proxy-gid; {compare}",
     )
 
 
 def coverage(config: Config) -> tuple[str, ...]:
-    """Return what the probes do not cover, whatever they find."""
-    dns = ("DNS redirection is not tried: the probes are TCP connections",) if config.redirect_dns else ()
+    """Return what the probes never cover."""
+    dns = ("DNS redirection is not tested: the probes are TCP connections",) if config.redirect_dns else ()
     if not config.captures_inbound:
         inbound = (
             "no inbound port is captured (--istio-inbound-ports is empty): the inbound probe shows only "
@@ -221,15 +225,15 @@ def coverage(config: Config) -> tuple[str, ...]:
         return (inbound, *dns)
     outside = "connections from outside cannot be made from inside the pod, so the rules in PREROUTING"
     which = "which hand them to the proxy (TPROXY)" if config.tproxy else "which redirect them"
-    instead = "the inbound probe takes the way of the proxy's own calls to its pod"
-    return (f"{outside}, {which}, are not tried: {instead}", *dns)
+    instead = "the inbound probe takes the path of the proxy's own calls to its pod"
+    return (f"{outside}, {which}, are not tested: {instead}", *dns)
 
 
-# --- words ----------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------
 
 
 def _redirected(probe: Probe, seen: Observation) -> int | None:
-    """Return the local port that rules sent a connection to, None if none did as far as is known."""
+    """Return the local port that rules sent a connection to, None if no rule is known to have done that."""
     if seen.sent_to is not None:
         return None if seen.sent_to == (probe.address, probe.port) else seen.sent_to[1]
     if seen.arrived == probe.watched or not seen.address_is_here:
@@ -238,18 +242,20 @@ def _redirected(probe: Probe, seen: Observation) -> int | None:
 
 
 def _where(probe: Probe, seen: Observation) -> str:
-    """Return where a connection got to."""
+    """Return where a connection went, as text."""
     if seen.state == "connected" and seen.arrived is not None:
         whose = "" if seen.listener_uid is None else f", where a process of UID {seen.listener_uid} listens"
         return f"arrived at port {seen.arrived}{whose}"
     if seen.sent_to is not None and _redirected(probe, seen):
         sent = f"was redirected to {endpoint(*seen.sent_to)}"
-        return f"{sent}, where nobody listens" if seen.state == "refused" else sent
+        return f"{sent}, where no process listens" if seen.state == "refused" else sent
     if seen.state == "connected":
         return "arrived outside this network namespace"
     if seen.state == "unanswered":
-        said = f" ({seen.error})" if seen.error else ""
-        return f"left by {probe.interface} and was not answered{said}" if seen.certain else "was not answered"
+        error = f" ({seen.error})" if seen.error else ""
+        return (
+            f"left by {probe.interface} and was not answered{error}" if seen.certain else "was not answered"
+        )
     words = {"refused": "was refused", "reset": "was accepted and reset at once"}
     return words.get(seen.state, f"could not be dialled: {seen.error}")
 

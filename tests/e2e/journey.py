@@ -15,8 +15,8 @@ import pytest
 from tests.e2e.conversation import Conversation, failure
 from tests.e2e.envoy import difference
 from tests.e2e.mesh import SERVICE, Mesh
-from tests.kernel.test_traffic import resolve
 from tests.support.netns import Endpoint
+from tests.support.scenarios import resolve
 
 #: Bytes of an exchange: more than one segment, and no round number.
 SIZE = 100_003

@@ -11,8 +11,8 @@ import pytest
 from tests.e2e import envoy
 from tests.e2e.conversation import LIMIT, Conversation
 from tests.e2e.envoy import Envoy, Identity, Service
-from tests.kernel.test_traffic import Scenario, apply, resolve
 from tests.support.netns import Listener, Namespace, Pod
+from tests.support.scenarios import Scenario, apply, resolve
 
 REDIRECT, TPROXY = "REDIRECT", "TPROXY"
 MODES = (REDIRECT, TPROXY)

@@ -16,9 +16,9 @@ import pytest
 
 from tests.e2e.journey import FROM_OUTSIDE, TO_WORLD, check, miscounted
 from tests.e2e.mesh import APP, SETTINGS, Mesh, each_backend, each_mode, mesh_of
-from tests.kernel.test_traffic import resolve
-from tests.kernel.test_traffic_foreign_programs import dns_server, queries
+from tests.support.dnsmasq import dns_server, queries
 from tests.support.netns import COMMAND_LIMIT, Namespace
+from tests.support.scenarios import resolve
 from tests.support.scratch import wait_until
 
 pytestmark = [

@@ -15,9 +15,9 @@ from tests.e2e import envoy
 from tests.e2e.conversation import Conversation
 from tests.e2e.envoy import Envoy, Identity
 from tests.e2e.mesh import APP
-from tests.kernel.test_traffic import Scenario, apply, resolve
 from tests.support.deploy import BASE
 from tests.support.netns import Pod
+from tests.support.scenarios import Scenario, apply, resolve
 
 
 def example() -> dict[str, Any]:

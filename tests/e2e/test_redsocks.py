@@ -17,8 +17,8 @@ import pytest
 
 from tests.e2e.conversation import Conversation
 from tests.e2e.mesh import APP, APP_PORTS, SETTINGS, WORLD_PORTS, each_backend
-from tests.kernel.test_traffic import Scenario, apply, resolve
 from tests.support.netns import Pod
+from tests.support.scenarios import Scenario, apply, resolve
 
 pytestmark = [
     pytest.mark.skipif(

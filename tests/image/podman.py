@@ -150,3 +150,10 @@ def describe(image: str) -> dict[str, object]:
     (known,) = json.loads(engine("image", "inspect", image).out)
     assert isinstance(known, dict)
     return known
+
+
+#: As Istio calls it (SPEC section 1).
+ARGUMENTS = (
+    *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),
+    *("-b", "*", "-d", "15090,15021,15020", "--log_output_level=default:info"),
+)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.image.podman import (
     ALONE,
+    ARGUMENTS,
     BASE,
     IMAGE,
     INIT_CONTAINER,
@@ -25,11 +26,6 @@ from tests.image.podman import (
     tool,
 )
 
-#: As Istio calls it (SPEC section 1).
-ARGUMENTS = (
-    *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),
-    *("-b", "*", "-d", "15090,15021,15020", "--log_output_level=default:info"),
-)
 #: Megabytes that the image may have over its base.
 MOST = 90.0
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.image.podman import IMAGE, INIT_CONTAINER, PodmanPod, engine, new_name, run
-from tests.image.test_image import ARGUMENTS
+from tests.image.podman import ARGUMENTS, IMAGE, INIT_CONTAINER, PodmanPod, engine, new_name, run
 from tests.support.netns import Call, Endpoint
 
 BACKENDS: dict[str, list[str]] = {

@@ -8,22 +8,27 @@ import json
 import os
 import re
 import shlex
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.applying import (
+    ALL_SORTS,
+    BACKENDS,
+    NOBODY,
+    every_backend,
+    ip_commands,
+    readable_by_nobody,
+    rules_of,
+    traffic,
+)
+from tests.support.foreign import foreign_rules
 from tests.support.oracle import expected, normalise_save
 
 from ..support.scratch import (
     CHAINS,
     FAMILIES,
-    IPV4_ADDRESS,
-    IPV6_ADDRESS,
     KERNEL,
-    PACKAGE_FOLDER,
     SETPRIV,
     VARIANTS,
     Family,
@@ -38,39 +43,7 @@ from ..support.scratch import (
 
 pytestmark = KERNEL
 
-#: How each backend is asked for, and where its rules are.
-BACKENDS: dict[str, tuple[list[str], Variant]] = {
-    "libiptc": ([], "legacy"),
-    "iptables-legacy-restore": (["--force-iptables-binary", "legacy"], "legacy"),
-    "iptables-nft-restore": (["--force-iptables-binary", "nft"], "nft"),
-}
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-#: Everything that leaves traces: all tables, both families, routes, addresses, tagged rules.
-ALL_SORTS = shlex.split(
-    "--dual-stack -m TPROXY -t 1400 -r 140 -c eth1,net+ -k vm0 -b 80,8000-8100 -i 10.0.0.0/8,fd00::/8 "
-    "-x 10.1.0.0/16 -o 123 -q 443 --redirect-dns --capture-all-dns --drop-invalid"
-)
-
-NOBODY = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
-
-
-def traffic(scratch: Scratch) -> None:
-    """Have rules of all tables count something: UDP, and TCP that nobody takes."""
-    addresses = [
-        (socket.AF_INET, ("127.0.0.1", 53)),
-        (socket.AF_INET, (IPV4_ADDRESS, 80)),
-        (socket.AF_INET6, ("::1", 53)),
-        (socket.AF_INET6, (IPV6_ADDRESS, 80)),
-    ]
-    with scratch.inside():
-        for family, address in addresses:
-            with socket.socket(family, socket.SOCK_DGRAM) as datagram:
-                datagram.sendto(b"x", address)
-            with socket.socket(family, socket.SOCK_STREAM) as stream:
-                stream.settimeout(0.05)
-                stream.connect_ex(address)
 
 
 def counted(saved: str) -> list[str]:
@@ -186,17 +159,6 @@ def test_reconcile_makes_it_as_if_freshly_applied(backend: str, first: list[str]
         assert rules_of(scratch) == expected({**want, **more}, ipv6=False)
 
 
-def rules_of(scratch: Scratch) -> dict[tuple[str, str], list[str]]:
-    """Return all iptables rules, in both variants, as tests/oracle.py writes them."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for family in FAMILIES:
-        for variant in VARIANTS:
-            for table, lines in normalise_save(scratch.save(variant, family)).items():
-                assert (family, table) not in found, f"{family} {table} is in both variants"
-                found[family, table] = lines
-    return found
-
-
 #: What somebody does to our rules by hand: commands of iptables, after `-t nat`.
 BY_HAND = {
     "rule deleted": ["-D ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"],
@@ -263,40 +225,6 @@ def test_an_empty_chain_that_is_left_over_is_no_difference(backend: str) -> None
 
 
 # --- strangers ------------------------------------------------------------------------------
-
-
-def foreign_rules(family: Family) -> str:
-    """Rules of somebody else, with counters, in all tables and with names like ours."""
-    network = "10.3.0.0/16" if family == "ipv4" else "fd03::/16"
-    return f"""\
-*raw
-[1:100] -A PREROUTING -d {network} -j CT --notrack
-COMMIT
-*mangle
-:ISTIOLIKE - [0:0]
-[2:200] -A PREROUTING -i eth1 -j RETURN
-[3:300] -A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-[4:400] -A ISTIOLIKE -m comment --comment "ISTIO_OUTPUT -j ISTIO_OUTPUT" -j RETURN
-[5:500] -A OUTPUT -j ISTIOLIKE
-COMMIT
-*nat
-:ISTIOLIKE - [0:0]
-:KUBE-SERVICES - [0:0]
-[6:600] -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
-[7:700] -A OUTPUT -m comment --comment "about istio-iptables and more" -j ISTIOLIKE
-[8:800] -A OUTPUT -p tcp -m tcp --dport 1:1023 -m limit --limit 5/sec -j RETURN
-[9:900] -A POSTROUTING -s {network} -j MASQUERADE
-[10:1000] -A ISTIOLIKE -m comment --comment "quote \\" and \\\\" -j RETURN
-[11:1100] -A KUBE-SERVICES -d {network} -j ISTIOLIKE
-COMMIT
-*filter
-:ISTIO_OUTPUT - [0:0]
-[12:1200] -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
-[13:1300] -A FORWARD -m comment --comment istio-iptables -j DROP
-[14:1400] -A OUTPUT -j ISTIO_OUTPUT
-[15:1500] -A ISTIO_OUTPUT -j RETURN
-COMMIT
-"""
 
 
 LATER = """\
@@ -618,20 +546,6 @@ def families_of(script: str) -> dict[Family, str]:
         return {"ipv4": script}
     ipv4, ipv6 = script.split("# ipv6:")
     return {"ipv4": ipv4, "ipv6": f"# ipv6:{ipv6}"}
-
-
-def ip_commands(script: str) -> list[str]:
-    return [
-        line.removeprefix("# ")
-        for line in script.splitlines()
-        if re.match("# ip (-6 )?(rule|route|addr)", line)
-    ]
-
-
-def readable_by_nobody() -> bool:
-    command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli.help_app"]
-    environment = {"PYTHONPATH": str(PACKAGE_FOLDER)}
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
 
 @every_backend

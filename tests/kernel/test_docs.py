@@ -1,7 +1,7 @@
 """The documentation does what it says: every command of README.md, docs/ and deploy/ is run, in pods.
 
-tests/pages.py says how a page is written and tests/unit/test_docs.py checks what needs no kernel. What
-a page marks as needing more than a network namespace is not run; the end of the run says how much that is.
+tests/support/pages.py says how a page is written; tests/unit/test_docs.py checks what needs no kernel. What a
+page marks as needing more than a network namespace is not run; the end of the run says how much that is.
 """
 
 from __future__ import annotations

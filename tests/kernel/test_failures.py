@@ -8,26 +8,27 @@ import fcntl
 import os
 import random
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from pathlib import Path
 
 import pytest
 
-from istio_iptables import Facts, KernelError, Machine, Ruleset, build, configure, prepare
+from istio_iptables import KernelError, Machine, Ruleset, prepare
 from istio_iptables.change.actions import AddObject, EditTable, Live, RemoveObject
 from istio_iptables.change.execute import execute
 from istio_iptables.change.plan import make_plan
 from istio_iptables.kernel import lock
 from istio_iptables.rules.edit import apply_to
 from istio_iptables.rules.model import Table
+from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of, traffic
+from tests.support.failing import OTHER, Broken, at_once, everything_stays, failed, hidden, wanted, with_owner
+from tests.support.foreign import foreign_rules
 from tests.support.oracle import expected, normalise_save
 
 from ..support.scratch import (
@@ -36,82 +37,17 @@ from ..support.scratch import (
     SETPRIV,
     VARIANTS,
     Fork,
-    Result,
     Scratch,
     Variant,
-    is_owned,
     needs_seccomp,
     owned,
     refuse_replacing,
-    wait_until,
 )
-from .test_apply import ALL_SORTS, BACKENDS, every_backend, foreign_rules, rules_of, traffic
 
 pytestmark = KERNEL
 
-OTHER = shlex.split("--dual-stack -b 80 -c eth2 -x 10.2.0.0/16 -m TPROXY -t 7")
-
-
-def failed(done: Result, *texts: str) -> str:
-    """Assert that a run failed as it should: exit 1, cause and remedy, no traceback. Returns the log."""
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    errors = [line.split("\t", 2)[2] for line in done.stderr.splitlines() if "\terror\t" in line]
-    assert errors, done.stderr
-    assert any(line.strip().startswith("what to do: ") and len(line) > 30 for line in errors), errors
-    for text in texts:
-        assert text in "\n".join(errors), errors
-    return done.stderr
-
-
-@contextmanager
-def everything_stays(scratch: Scratch) -> Iterator[None]:
-    """Nothing changes but counters that traffic changes; empty legacy tables may come into being."""
-    before = scratch.state(counters=True)
-    yield
-    after = scratch.state(counters=True)
-    assert comparable(after) == comparable(before)
-
-
-def comparable(state: Mapping[str, str]) -> dict[str, object]:
-    """A legacy table cannot be taken away, and one without rules or chains does nothing.
-
-    Counters of legacy policies (not of rules) are left out: libiptc itself zeroes them with every change.
-    """
-    found: dict[str, object] = dict(state)
-    # ip6tables-nft-restore (1.8.9) takes no counters, so rules of ours come back without theirs.
-    saved = state["ipv6 nft"].splitlines()
-    found["ipv6 nft"] = [re.sub(r"^\[.*?\] ", "", line) if is_owned(line) else line for line in saved]
-    # Chains that were away for a moment come last.
-    text = re.sub(r" *packets \d+ bytes \d+ *|^\t?\}?\n", "", state["nft"], flags=re.MULTILINE)
-    found["nft"] = [
-        sorted(chain.strip() for chain in re.split(r"^(?=\t\w)", table, flags=re.MULTILINE))
-        for table in sorted(re.split(r"^(?=table)", text, flags=re.MULTILINE))
-    ]
-    for key in ("rules -4", "rules -6"):  # the kernel chooses the priority anew for a rule that comes back
-        found[key] = sorted(re.sub(r"^\d+:", "", line) for line in state[key].splitlines())
-    for key in ("ipv4 legacy", "ipv6 legacy"):
-        text = re.sub(r"^(:\S+ [A-Z]+) \[.*\]", r"\1", state[key], flags=re.MULTILINE)
-        tables = re.split(r"^(?=\*)", text, flags=re.MULTILINE)
-        found[key] = [table for table in tables if re.search(r"^\[|^:\S+ (-|DROP)", table, re.MULTILINE)]
-    return found
-
 
 # --- rollback, for real ---------------------------------------------------------------------
-
-
-@contextmanager
-def with_owner(scratch: Scratch, table: str) -> Iterator[None]:
-    """An nftables table that another process owns: the kernel lets nobody else change it."""
-    owner = scratch.spawn("nft", "-i")
-    assert owner.stdin is not None
-    owner.stdin.write(f"add table {table} {{ flags owner; }}\n")
-    owner.stdin.flush()
-    wait_until(lambda: table in scratch.nft("list", "tables"))
-    yield
-    owner.stdin.close()
-    owner.wait(10)
 
 
 @pytest.mark.parametrize("table", ["ip nat", "ip mangle", "ip6 raw", "ip6 nat"])
@@ -206,28 +142,6 @@ def test_rollback_of_everything_when_the_last_step_fails(backend: str) -> None:
             scratch.restore(BACKENDS[backend][1], family, foreign_rules(family), "--counters")
         with with_owner(scratch, "inet istio-proxy-nat"), everything_stays(scratch):
             failed(scratch.tool(*options, *ALL_SORTS, "--reconcile"), "istio-proxy-nat")
-
-
-class Broken(Machine):
-    """The real kernel, until step number `fails_at`, which fails (as `error`) without being done."""
-
-    fails_at = -1
-    error: BaseException = KernelError("this step fails", "nothing: it is a test")
-
-    def do(self, action: object) -> None:
-        if self.fails_at == 0:
-            self.fails_at -= 1
-            raise self.error
-        self.fails_at -= 1
-        super().do(action)  # type: ignore[arg-type]
-
-
-def wanted(*arguments: str, ipv6: bool = True) -> Ruleset:
-    """Return the rules of a command line."""
-    from istio_iptables.settings.go_flags import read_arguments
-
-    given = {item.setting.name: item.text for item in read_arguments(arguments).settings}
-    return build(configure(given, environment=Facts(ipv4=True, ipv6=ipv6)))
 
 
 @pytest.mark.parametrize(
@@ -473,23 +387,6 @@ def test_the_whole_command_killed_at_random_moments(backend: str) -> None:
 # --- several at once ------------------------------------------------------------------------
 
 
-def at_once(scratch: Scratch, *runs: list[str], same_lock: bool = True) -> list[int]:
-    """Start runs together and return their exit codes."""
-    children = [
-        scratch.spawn(
-            sys.executable,
-            "-m",
-            "istio_iptables",
-            *arguments,
-            env={} if same_lock else {"XTABLES_LOCKFILE": str(scratch.directory / f"lock{number}")},
-        )
-        for number, arguments in enumerate(runs)
-    ]
-    outcomes = [child.communicate(timeout=60) for child in children]
-    assert not [err for _, err in outcomes if "Traceback" in err]
-    return [child.returncode for child in children]
-
-
 @every_backend
 @pytest.mark.parametrize("many", [2, 4])
 @pytest.mark.parametrize("same_lock", [True, False], ids=["one lock file", "a lock file each"])
@@ -667,12 +564,6 @@ def test_not_root() -> None:
         scratch.lock.chmod(0o666)
         for arguments in ([], ["cleanup"], ["diff"]):
             failed(scratch.tool(*arguments, prefix=capable), "ip_tables_names", "root")
-
-
-def hidden(*paths: str) -> list[str]:
-    """Return a command prefix under which files cannot be used."""
-    mounts = " && ".join(f"mount --bind /dev/null {Path(path).resolve()}" for path in paths)
-    return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
 def test_missing_commands() -> None:

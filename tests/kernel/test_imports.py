@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.test_startup import expensive
+from tests.support.imports import expensive
 
 from ..support.scratch import FAMILIES, KERNEL, Family, Scratch
 

@@ -35,6 +35,7 @@ from istio_iptables.rules.model import (
     Transport,
 )
 from istio_iptables.settings.go_flags import read_arguments
+from tests.support.applying import ALL_SORTS, rules_of
 from tests.support.oracle import expected, normalise_save
 
 from ..support.scratch import (
@@ -48,7 +49,6 @@ from ..support.scratch import (
     refuse_replacing,
     wait_until,
 )
-from .test_apply import ALL_SORTS, rules_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.support.applying import ALL_SORTS, NOBODY, ip_commands, readable_by_nobody, traffic
+from tests.support.failing import OTHER, at_once, everything_stays, failed, hidden
+from tests.support.foreign import FOREIGN, foreign_rules
+from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, native, network
 from tests.support.oracle import normalise_save
 
 from ..support.scratch import (
@@ -25,33 +28,10 @@ from ..support.scratch import (
     owned,
     wait_until,
 )
-from .test_apply import ALL_SORTS, NOBODY, foreign_rules, ip_commands, readable_by_nobody, traffic
-from .test_failures import OTHER, at_once, everything_stays, failed, hidden
 
 pytestmark = KERNEL
 
-NATIVE = ["--native-nftables"]
 TABLES = ("istio-proxy-raw", "istio-proxy-mangle", "istio-proxy-nat")
-#: How rules of each place are asked for.
-LOCATIONS: dict[str, list[str]] = {
-    "legacy": ["--force-iptables-binary", "legacy"],
-    "nft": ["--force-iptables-binary", "nft"],
-    "native": NATIVE,
-}
-
-
-def native(scratch: Scratch, *, counters: bool = False) -> dict[str, list[str]]:
-    """Return our native tables as nft prints them, their chains and sets sorted: by table."""
-    found = {}
-    for line in scratch.nft("list", "tables").splitlines():
-        family, name = line.split()[1:]
-        if family == "inet" and name.startswith("istio-proxy-"):
-            text = scratch.nft("list", "table", family, name)
-            if not counters:
-                text = re.sub(r" packets \d+ bytes \d+", "", text)
-            text = re.sub(r"^table.*\{\n|^\}\n", "", text, flags=re.MULTILINE)
-            found[name] = sorted(part.strip() for part in re.split(r"^(?=\t\w)", text, flags=re.MULTILINE))
-    return found
 
 
 def iptables(scratch: Scratch) -> list[str]:
@@ -59,12 +39,6 @@ def iptables(scratch: Scratch) -> list[str]:
     return [
         line for variant in VARIANTS for family in FAMILIES for line in owned(scratch.save(variant, family))
     ]
-
-
-def network(scratch: Scratch) -> dict[str, list[str]]:
-    """Return addresses, routing rules (whose priority the kernel chooses anew) and routes."""
-    found = {key: text.splitlines() for key, text in scratch.network().items()}
-    return {key: sorted(re.sub(r"^\d+:", "", line) for line in lines) for key, lines in found.items()}
 
 
 def counted(tables: Mapping[str, list[str]]) -> list[str]:
@@ -113,15 +87,6 @@ def test_the_script_is_applied_to_the_letter(tmp_path: Path) -> None:
             scripts
             == ["".join(f"{line}\n" for line in shown.splitlines() if not line.startswith("# ip"))] * 2
         )
-
-
-def in_place_of_nft(folder: Path, script: str) -> str:
-    """Return a PATH on which nft is a shell script, to which the real one is $NFT."""
-    folder.mkdir()
-    program = folder / "nft"
-    program.write_text(f"#!/bin/bash\nNFT=/usr/sbin/nft\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @pytest.mark.skipif(not readable_by_nobody(), reason="nobody may not read this checkout")
@@ -314,17 +279,6 @@ def test_a_rule_that_moved_is_a_difference() -> None:
 
 
 # --- strangers --------------------------------------------------------------------------------
-
-FOREIGN = """\
-table inet mine {
-	set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }
-	chain istio-output { counter packets 3 bytes 300 comment "istio-proxy-nat"; }
-	chain output { type filter hook output priority -150; ip daddr @s counter jump istio-output; }
-}
-table ip istio-proxy-nat { chain istio-output { counter packets 5 bytes 500; }; }
-table inet istio-proxy { chain prerouting { type nat hook prerouting priority -100; counter; }; }
-table inet istio-proxy-nat-2 { chain istio-inbound { counter packets 7 bytes 700; }; }
-"""
 
 
 def test_what_is_others_stays_byte_for_byte() -> None:

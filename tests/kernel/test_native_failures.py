@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from istio_iptables import KernelError, Machine, Ruleset, prepare
+from tests.support.applying import ALL_SORTS, traffic
+from tests.support.failing import OTHER, Broken, everything_stays, failed, wanted, with_owner
+from tests.support.foreign import FOREIGN, foreign_rules
+from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, native, network
 
 from ..support.scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, refuse_replacing
-from .test_apply import ALL_SORTS, foreign_rules, traffic
-from .test_failures import OTHER, Broken, everything_stays, failed, wanted, with_owner
-from .test_native import FOREIGN, LOCATIONS, NATIVE, in_place_of_nft, native, network
 
 pytestmark = KERNEL
 

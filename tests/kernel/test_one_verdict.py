@@ -24,7 +24,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from istio_iptables import Facts, Machine, Ruleset, build, configure, prepare
 
-from ..support.netns import CALL_LIMIT, SIDE_LINK, UPLINK, VM_LINKS, WORLD, Call, Namespace, Pod
+from ..support.netns import SIDE_LINK, UPLINK, VM_LINKS, WORLD, Call, Namespace, Pod
+from ..support.netns_helper import CALL_LIMIT
 from ..support.scratch import entered
 
 Settings = dict[str, str]

@@ -25,39 +25,21 @@ where it dialled. Some words of the settings describe the pod. `pod=4,6`: it has
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import os
 import re
-import shlex
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.declared import SETTINGS
-from tests.support.netns import SIDE_LINK, SILENCE_LIMIT, UPLINK, VM_LINKS, Call, Namespace, Pod, left_behind
-
-ADDRESSES = {
-    "pod": (UPLINK.ipv4[0], UPLINK.ipv6[0]),  # its own address, on eth0
-    "client": (UPLINK.ipv4[1], UPLINK.ipv6[1]),
-    "pod-lo1": (SIDE_LINK.ipv4[0], SIDE_LINK.ipv6[0]),  # its own on the second interface, lo1
-    "client-lo1": (SIDE_LINK.ipv4[1], SIDE_LINK.ipv6[1]),
-    "pod-vm0": (VM_LINKS[0].ipv4[0], VM_LINKS[0].ipv6[0]),  # its own towards the virtual machine
-    "self": ("127.0.0.1", "::1"),
-    "passthrough": ("127.0.0.6", "::6"),  # Envoy calls the application from there
-    "world": ("198.18.0.1", "2001:db8::1"),
-    "blue": ("198.18.1.1", "2001:db8:1::1"),
-    "green": ("198.18.2.1", "2001:db8:2::1"),
-    "dns": ("198.18.53.1", "2001:db8:53::1"),
-    "dns2": ("198.18.53.2", "2001:db8:53::2"),
-    "side": ("198.19.0.1", "2001:db8:19::1"),  # the way to it leads through lo1
-}
+from tests.support.netns import Namespace, Pod, left_behind
+from tests.support.netns_helper import SILENCE_LIMIT
+from tests.support.scenarios import ADDRESSES, BACKENDS, OWNERS, Row, Scenario, apply, resolve, word
 
 TABLE = r"""
 as Istio's injector calls it
@@ -732,67 +714,7 @@ ROW = re.compile(
     """,
     re.VERBOSE,
 )
-OWNERS = {"app": "1000:1000", "proxy": "1337:1337", "client": "0:0", "vm": "0:0"}
-#: Ports that nobody but the proxy and the agent listens on.
-PROXY_PORTS = frozenset({15001, 15006, 15008})
 AGENT_PORT = 15053
-
-
-@dataclass(frozen=True)
-class Row:
-    """A connection and where it must arrive."""
-
-    text: str
-    who: str
-    uid: int
-    gid: int
-    mark: int
-    source: str
-    address: str
-    port: int
-    kind: str
-    versions: tuple[int, ...]
-    arrives: str
-
-
-@dataclass
-class Scenario:
-    """A configuration, the pod it is for, and connections."""
-
-    title: str
-    settings: list[str] = field(default_factory=list)
-    variables: dict[str, str] = field(default_factory=dict)
-    families: str = "4+6"
-    resolv_conf: str | None = None
-    proxy: tuple[int, int] = (1337, 1337)
-    rows: list[Row] = field(default_factory=list)
-
-    def describe(self, line: str) -> None:
-        """Take in a line of settings."""
-        for word in shlex.split(line):
-            name, assigned, value = word.partition("=")
-            if assigned and name.isupper():
-                self.variables[name] = value
-            elif assigned and name == "pod":
-                self.families = value
-            elif assigned and name == "dns":
-                servers = filter(None, value.split(","))
-                self.resolv_conf = "# 198.18.0.1\nsearch example.org\n" + "".join(
-                    f"nameserver {server}\n" for server in servers
-                )
-            elif assigned and name == "proxy":
-                uid, gid = value.split(":")
-                self.proxy = int(uid), int(gid)
-            else:
-                self.settings.append(word)
-
-    @property
-    def tproxy(self) -> bool:
-        return "TPROXY" in self.settings
-
-    def proxy_ports(self) -> frozenset[int]:
-        named = {int(row.arrives.partition(":")[2]) for row in self.rows if "proxy:" in row.arrives}
-        return PROXY_PORTS | named
 
 
 def read_table(text: str) -> Iterator[Scenario]:
@@ -837,12 +759,6 @@ SCENARIOS = list(read_table(TABLE))
 # --- making the connections ---------------------------------------------------------------------------------
 
 
-def resolve(name: str, version: int) -> str:
-    address = ADDRESSES[name][version == 6] if name in ADDRESSES else name
-    assert ipaddress.ip_address(address).version == version, f"{name} is not an IPv{version} address"
-    return address
-
-
 def source_of(row: Row, version: int) -> tuple[str, int] | None:
     if not row.source:
         return None
@@ -864,26 +780,6 @@ def arrival(row: Row, version: int, pod: Pod) -> str:
         return word(caller.query(address, row.port, **how), row.kind)
     call = caller.connect(address, row.port, mark=row.mark, transparent=bool(row.mark), **how)
     return word(call, row.kind)
-
-
-def word(call: Call, kind: str) -> str:
-    """Say in the words of the table what a call came to, and what is wrong with it if anything is."""
-    seen = call.arrival
-    if seen is None:
-        return call.error
-    redirected = seen.local != call.dialled
-    wrong = ""
-    # A caller may use one source port for two destinations; if both are redirected to one, NAT changes it.
-    if seen.peer != call.local and not (redirected and seen.peer[0] == call.local[0]):
-        wrong += f", but it saw the caller as {seen.peer}, not {call.local}"
-    if seen.original != call.dialled and (seen.original or (redirected and kind == "tcp")):
-        wrong += f", but it thought that {seen.original} was dialled"
-    listener = f"{seen.name}:{seen.port}"
-    if redirected:
-        return listener + wrong
-    if seen.port != call.dialled[1]:
-        return "t" + listener + wrong
-    return (listener if seen.name in ("proxy", "agent") else seen.name) + wrong
 
 
 def populate(pod: Pod, scenario: Scenario) -> None:
@@ -920,22 +816,7 @@ def check(pod: Pod, rows: list[Row]) -> None:
 
 # --- the tests ----------------------------------------------------------------------------------------------
 
-#: What to add to the settings to get a backend, and what the log then calls it.
-BACKENDS = {
-    "libiptc": ((), "libiptc"),
-    "legacy": (("--force-iptables-binary", "legacy"), "iptables-legacy-restore"),
-    "nft": (("--force-iptables-binary", "nft"), "iptables-nft-restore"),
-    "native": (("--native-nftables",), "nftables"),
-    "compact": (("--compact",), "libiptc"),
-}
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
-
-
-@functools.cache
-def has_legacy_tables() -> bool:
-    """Tell whether the kernel can do legacy rules at all; asking may load its modules."""
-    with Namespace() as namespace:
-        return namespace.run(["iptables-legacy", "-t", "nat", "-S"], check=False).returncode == 0
 
 
 @contextmanager
@@ -946,19 +827,6 @@ def pod_of(scenario: Scenario) -> Iterator[Pod]:
     ) as pod:
         populate(pod, scenario)
         yield pod
-
-
-def apply(pod: Pod, scenario: Scenario, backend: str) -> None:
-    force, name = BACKENDS[backend]
-    for command in ("iptables-legacy-restore", "iptables-nft-restore"):
-        if name in (command, "libiptc") and shutil.which(command) is None:
-            pytest.skip(f"{command} is not installed")
-    if backend not in ("nft", "native") and not has_legacy_tables():
-        pytest.skip("the kernel has no legacy tables")
-    both = ["--dual-stack"] if "4+6" in scenario.families else []
-    done = pod.tool(*scenario.settings, *both, *force, env=scenario.variables)
-    assert done.code == 0, done.err
-    assert f"backend {name}:" in done.err
 
 
 def scenario_of(title: str) -> Scenario:

@@ -8,7 +8,6 @@ ncat, the application and the world are web servers; each says who it is to whoe
 from __future__ import annotations
 
 import hashlib
-import re
 import shlex
 import shutil
 import sys
@@ -18,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.test_traffic import ADDRESSES, BACKENDS, OWNERS, Scenario, apply, resolve
+from tests.support.dnsmasq import dns_server, queries
 from tests.support.netns import Endpoint, Namespace, Pod
+from tests.support.scenarios import ADDRESSES, BACKENDS, OWNERS, Scenario, apply, resolve
 
 pytestmark = [
     pytest.mark.skipif(
@@ -201,13 +201,6 @@ FROM_AGENT = {4: "192.0.2.77", 6: "2001:db8:77::77"}
 FROM_UPSTREAM = {4: "203.0.113.7", 6: "2001:db8:113::7"}
 
 
-def dns_server(namespace: Namespace, uid: int, gid: int, *options: str) -> None:
-    """Start dnsmasq. It knows what the options say, keeps nothing, and prints every query."""
-    command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--log-facility=-"]
-    command += ["--no-resolv", "--no-hosts", "--cache-size=0", "--bind-interfaces", "--log-queries"]
-    namespace.start([*command, *options], uid, gid)
-
-
 @contextmanager
 def pod_with_dns(version: int, uid: int, gid: int) -> Iterator[Pod]:
     """A pod with an agent that knows the name agent.test, and beyond it a server that knows upstream.test."""
@@ -240,11 +233,6 @@ def look_up(pod: Pod, name: str, uid: int, gid: int, transport: str) -> dict[int
         if done.stdout:
             found[version] = done.stdout.split()[0]
     return found
-
-
-def queries(namespace: Namespace, name: str) -> set[str]:
-    """Return who has asked a namespace's dnsmasq for a name."""
-    return set(re.findall(rf"query\[A+\] {re.escape(name)} from (\S+)", namespace.output()))
 
 
 each_transport = pytest.mark.parametrize("transport", ["udp", "tcp"])

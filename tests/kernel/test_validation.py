@@ -396,7 +396,7 @@ def test_a_redirection_of_somebody_else_is_no_exemption(pod: Pod) -> None:
     outcome = pod.tool("--force-iptables-binary", "legacy", "validate")
     subject = "outbound of the proxy's UID, IPv4"
     assert (outcome.code, verdicts(outcome)) == (126, {**all_pass(), subject: "UNPROVEN"}), outcome
-    assert "refused by this very machine" in said(outcome, subject)
+    assert "refused by this machine" in said(outcome, subject)
     proxy = restricted(pod, "--run-validation", "--skip-rule-apply")
     assert proxy.code == 126
     assert verdicts(proxy)["outbound of the proxy, IPv4"] == "UNPROVEN"
@@ -458,7 +458,7 @@ def test_somebody_elses_rule_in_the_way_of_right_rules(pod: Pod) -> None:
     assert (outcome.code, verdicts(outcome)["outbound, IPv4"]) == (126, "FAIL")
     words = said(outcome, "outbound, IPv4")
     assert "diff" not in words
-    assert "rules of somebody else" in words
+    assert "rules of other programs" in words
 
 
 def test_a_firewall_that_drops_all_that_is_sent(pod: Pod) -> None:
@@ -468,7 +468,7 @@ def test_a_firewall_that_drops_all_that_is_sent(pod: Pod) -> None:
     assert outcome.code == 126
     for subject in ("inbound, IPv4", "outbound, IPv4"):
         assert "drop it" in said(outcome, subject)
-        assert "look for rules of somebody else" in said(outcome, subject)
+        assert "look for rules of other programs" in said(outcome, subject)
 
 
 # --- ports that somebody has already ----------------------------------------------------------
@@ -539,7 +539,7 @@ def test_a_port_of_somebody_who_never_accepts(pod: Pod, family: str) -> None:
 
 
 def test_a_port_whose_queue_is_full(pod: Pod) -> None:
-    """A connection to it would not be answered either: what cannot be told is no success."""
+    """A connection to it would not be answered either: what is not known is no success."""
     assert pod.tool().code == 0
     hold(pod, "ipv4", "0", "15001", "15006")
     started = time.monotonic()
@@ -560,7 +560,7 @@ def test_a_port_that_is_bound_but_not_listened_on(pod: Pod) -> None:
     assert outcome.code == 126
     assert set(verdicts(outcome).values()) == {"UNPROVEN"}
     assert "another process has it" in said(outcome, "inbound, IPv4")
-    assert "see who has port 15006" in said(outcome, "inbound, IPv4")
+    assert "see which process has port 15006" in said(outcome, "inbound, IPv4")
 
 
 def test_a_port_that_may_not_be_listened_on(pod: Pod) -> None:

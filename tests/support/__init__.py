@@ -1,0 +1,33 @@
+"""What tests share. Each module is about one thing:
+
+What should be there, said independently of the product:
+
+- oracle: the rules that the contract demands for settings, as iptables-save prints them
+- interpreter: the verdict that rules have about a packet
+- restore: what iptables-restore does with a script, and what iptables-save prints afterwards
+- golden, golden_cases: the files in tests/golden, and the configurations that they are for
+- deploy: the parts of deploy/ that the tool prints
+- messages: the messages in the source code, for docs/troubleshooting.md
+
+What tests are made of:
+
+- strategies: Hypothesis strategies for settings, environments and what follows from them
+- manifests: manifests of pods and workloads: plain, odd and generated
+- scenarios: settings of which the traffic is tested, and where each connection must arrive
+- pages: the commands and examples on the pages of the documentation
+
+Where tests run:
+
+- netns, netns_helper: network namespaces, pods, real connections; the helper runs inside
+- scratch: tables of another program and of istio-iptables in a namespace, and what the kernel has of them
+- sandbox: a file system and a systemd of its own for the commands of the documentation
+- applying: the iptables backends, settings that make rules of all sorts, and the rules in a namespace
+- native: the same for native nftables
+- agreeing: settings and locations for the tests that compare backends
+- foreign: rules of another program, which keep their places and counters
+- failing: how a run is made to fail, and what has to be as before afterwards
+- command: the command line as a process without privileges
+- dnsmasq: a real DNS server
+- imports: which imports the start-up path avoids
+- skipping: mark and skip the tests of a folder, and say how many were skipped
+"""

@@ -274,7 +274,7 @@ class _Reader:
         else:
             if not kind:
                 raise BadPage(
-                    f"{self.page}:{number}: neither commands nor data: {lines[:1]} (see tests/pages.py)"
+                    f"{self.page}:{number}: neither commands nor data: {lines[:1]} (see {__file__})"
                 )
             text = "\n".join(lines) + "\n"
             if file:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that decides which rules there are (SPEC section 2).
+"""strategies: Hypothesis strategies for everything that decides which rules there are (SPEC section 2).
 
 `settings()` draws what a user may write: long flag names (or names of variable-only settings) to raw texts,
 all of them valid. `environments()` draws what the pod looks like.
@@ -19,41 +19,43 @@ from istio_iptables.rules.nftables import model as nftables
 MAX_ID = 2**32 - 2  # 2**32 - 1 is "no user" for the kernel
 
 
-def settings() -> SearchStrategy[dict[str, str]]:
-    """Random valid settings; each one is absent about half of the time."""
+def values() -> dict[str, SearchStrategy[str]]:
+    """Return valid texts for every setting that decides which rules there are, by the setting's name."""
     yes = ["true", "TRUE", "True", "t", "T", "1"]
     no = ["false", "FALSE", "False", "f", "F", "0"]
     booleans = st.sampled_from(yes + no)
     marks = st.integers(1, 2**32 - 1) | st.sampled_from([1, 1337, 1338, 2**31, 2**32 - 1])
     route_tables = st.integers(1, 250) | st.integers(256, 4_000_000_000)
-    return st.fixed_dictionaries(
-        {},
-        optional={
-            "envoy-port": single_ports(),
-            "inbound-capture-port": single_ports(),
-            "inbound-tunnel-port": single_ports(),
-            "proxy-uid": listed(ids(), min_size=1, max_size=3),
-            "proxy-gid": listed(ids(), min_size=1, max_size=3),
-            "istio-inbound-interception-mode": st.sampled_from(["REDIRECT", "TPROXY", "TPROXY", ""]),
-            "istio-inbound-ports": st.just("*") | listed(ports()),
-            "istio-local-exclude-ports": listed(ports()),
-            "istio-exclude-interfaces": listed(interfaces(), max_size=3),
-            "istio-service-cidr": st.just("*") | listed(cidrs()),
-            "istio-service-exclude-cidr": listed(cidrs()),
-            "istio-outbound-ports": listed(ports()),
-            "istio-local-outbound-ports-exclude": listed(ports()),
-            "kube-virt-interfaces": listed(interfaces(), max_size=3),
-            "istio-inbound-tproxy-mark": marks.map(str),
-            "istio-inbound-tproxy-route-table": route_tables.map(str),
-            "redirect-dns": booleans,
-            "capture-all-dns": booleans,
-            "drop-invalid": booleans,
-            "dual-stack": booleans,
-            "ISTIO_OUTBOUND_OWNER_GROUPS": st.just("*") | listed(ids(), max_size=20),
-            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": listed(ids()),
-            "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR": loopback_cidrs(),
-        },
-    )
+    return {
+        "envoy-port": single_ports(),
+        "inbound-capture-port": single_ports(),
+        "inbound-tunnel-port": single_ports(),
+        "proxy-uid": listed(ids(), min_size=1, max_size=3),
+        "proxy-gid": listed(ids(), min_size=1, max_size=3),
+        "istio-inbound-interception-mode": st.sampled_from(["REDIRECT", "TPROXY", "TPROXY", ""]),
+        "istio-inbound-ports": st.just("*") | listed(ports()),
+        "istio-local-exclude-ports": listed(ports()),
+        "istio-exclude-interfaces": listed(interfaces(), max_size=3),
+        "istio-service-cidr": st.just("*") | listed(cidrs()),
+        "istio-service-exclude-cidr": listed(cidrs()),
+        "istio-outbound-ports": listed(ports()),
+        "istio-local-outbound-ports-exclude": listed(ports()),
+        "kube-virt-interfaces": listed(interfaces(), max_size=3),
+        "istio-inbound-tproxy-mark": marks.map(str),
+        "istio-inbound-tproxy-route-table": route_tables.map(str),
+        "redirect-dns": booleans,
+        "capture-all-dns": booleans,
+        "drop-invalid": booleans,
+        "dual-stack": booleans,
+        "ISTIO_OUTBOUND_OWNER_GROUPS": st.just("*") | listed(ids(), max_size=20),
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": listed(ids()),
+        "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR": loopback_cidrs(),
+    }
+
+
+def settings() -> SearchStrategy[dict[str, str]]:
+    """Random valid settings; each one is absent about half of the time."""
+    return st.fixed_dictionaries({}, optional=values())
 
 
 @st.composite

@@ -32,7 +32,8 @@ from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.validation import trace
 from istio_iptables.validation.model import Identity
 from tests.support import interpreter
-from tests.support.golden import GOLDEN, given
+from tests.support.golden import given
+from tests.support.golden_cases import GOLDEN
 
 from . import test_nft as written_for_nft
 

@@ -63,7 +63,7 @@ from istio_iptables.rules.model import (
 from istio_iptables.rules.ownership import is_owned, is_tagged
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies
-from tests.support.golden import load
+from tests.support.restore import load
 
 BOTH = Facts(True, True, ("10.0.0.1", "fd00::1"))
 TCP = Transport("tcp")

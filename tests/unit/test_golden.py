@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.golden import DIRECTORY, GOLDEN, Golden, after_loading, by_family, check, main, text_of
+from tests.support.golden import check, main, text_of
+from tests.support.golden_cases import DIRECTORY, GOLDEN, Golden
+from tests.support.restore import after_loading, by_family
 
 #: Every numbered step of SPEC section 3, and what a golden file that shows it has in it:
 #: (table, pattern of a line as iptables-save prints it).

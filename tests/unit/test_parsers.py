@@ -19,7 +19,7 @@ from istio_iptables.settings.config import ALL, Config
 from istio_iptables.settings.declared import BY_NAME, SETTINGS, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.parsers import BadValue
-from tests.support.golden import after_loading, by_family
+from tests.support.restore import after_loading, by_family
 
 FACTS = Facts(users={"envoy": 101}, groups={"payments": 2000})
 

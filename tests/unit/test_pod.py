@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, SettingsError, configure, pod_settings
+from istio_iptables import SettingsError, configure, pod_settings
 from istio_iptables.cli.collect import collect
 from istio_iptables.pod import Pod, pick, pods, read_settings
 from istio_iptables.pod.annotations import ANNOTATIONS, NAMES, VARIABLES
@@ -22,28 +22,20 @@ from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.settings.yaml_text import Unquoted, Unreadable, read_documents
-from tests.support import strategies
+from tests.support.manifests import (
+    FACTS,
+    TRAFFIC,
+    VALUES,
+    init,
+    manifest,
+    odd_pods,
+    proxy,
+    valid_pods,
+    workload,
+)
 
-FACTS = Facts(ipv4=True)
-TRAFFIC = "traffic.sidecar.istio.io/"
 SIDECAR = "pod web: the sidecar's own ports"
 ISTIO = "pod web: the proxy's user and group in Istio"
-
-
-def manifest(
-    annotations: Mapping[str, Any] | None = None,
-    containers: list[dict[str, Any]] | None = None,
-    inits: list[dict[str, Any]] | None = None,
-    kind: str = "Pod",
-    name: str = "web",
-    **spec: Any,
-) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": kind,
-        "metadata": {"name": name, "annotations": dict(annotations or {})},
-        "spec": {"containers": containers or [{"name": "app"}], "initContainers": inits or [], **spec},
-    }
 
 
 def only(thing: Any) -> Pod:
@@ -107,7 +99,10 @@ def test_what_has_quotes_is_known():
     assert not isinstance(document["b"], Unquoted)
 
 
-@pytest.mark.parametrize("text", ["a: [", "{", "a: &x [*x]", "a: *b", "a\x00b", "[" * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "{", "a: &x [*x]", "a: *b", "a\x00b", pytest.param("[" * 20_000, marks=pytest.mark.slow)],
+)
 def test_text_that_is_no_document(text: str):
     with pytest.raises(Unreadable) as caught:
         read_documents(text)
@@ -125,15 +120,6 @@ TEMPLATES = {
     "Job": "batch/v1",
     "Rollout": "argoproj.io/v1alpha1",
 }
-
-
-def workload(kind: str, annotations: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
-    template = {"metadata": {"annotations": dict(annotations)}, "spec": manifest()["spec"]}
-    spec: dict[str, Any] = {"template": template}
-    if kind == "CronJob":
-        spec = {"jobTemplate": {"spec": spec}}
-    whole = {"template": template} if kind == "PodTemplate" else {"spec": spec}
-    return {"kind": kind, "metadata": {"name": "web", **metadata}, **whole}
 
 
 @pytest.mark.parametrize("kind", [*TEMPLATES, "CronJob", "PodTemplate"])
@@ -307,18 +293,6 @@ TABLE = {
     f"{TRAFFIC}excludeInterfaces": ("c", ""),
     "istio.io/reroute-virtual-interfaces": ("k", ""),
 }
-VALUES = {
-    "sidecar.istio.io/interceptionMode": "TPROXY",
-    f"{TRAFFIC}includeOutboundIPRanges": "10.0.0.0/8,fd00::/8",
-    f"{TRAFFIC}excludeOutboundIPRanges": "10.1.0.0/16",
-    f"{TRAFFIC}includeInboundPorts": "80,443",
-    f"{TRAFFIC}excludeInboundPorts": "9090",
-    f"{TRAFFIC}includeOutboundPorts": "27017",
-    f"{TRAFFIC}excludeOutboundPorts": "3306",
-    f"{TRAFFIC}excludeInterfaces": "net1,net2",
-    "istio.io/reroute-virtual-interfaces": "vm0",
-    f"{TRAFFIC}kubevirtInterfaces": "vm0",
-}
 
 
 def test_the_table_is_that_of_the_specification():
@@ -379,10 +353,6 @@ def test_the_new_name_goes_before_the_deprecated_one():
 # --- what the containers mean -----------------------------------------------------------------
 
 
-def proxy(**more: Any) -> dict[str, Any]:
-    return {"name": "istio-proxy", **more}
-
-
 def test_the_user_of_the_proxy():
     assert (
         meaning(manifest(containers=[proxy(securityContext={"runAsUser": 2000, "runAsGroup": 3000})])).items()
@@ -439,10 +409,6 @@ def test_the_variables_of_the_proxy():
         }.items()
     )
     assert "redirect-dns" not in meaning(manifest(containers=[{"name": "app", "env": variables}]))
-
-
-def init(*arguments: str, **more: Any) -> dict[str, Any]:
-    return {"name": "istio-init", "args": list(arguments), **more}
 
 
 def test_an_istio_init_goes_before_the_annotations():
@@ -587,50 +553,6 @@ def test_which_pod_of_several(tmp_path: Path):
 # --- properties -------------------------------------------------------------------------------
 
 
-def annotation_texts() -> st.SearchStrategy[dict[str, str]]:
-    """Annotations with valid values."""
-    lists = strategies.listed
-    return st.fixed_dictionaries(
-        {},
-        optional={
-            "sidecar.istio.io/interceptionMode": st.sampled_from(["REDIRECT", "TPROXY", ""]),
-            f"{TRAFFIC}includeOutboundIPRanges": st.just("*") | lists(strategies.cidrs()),
-            f"{TRAFFIC}excludeOutboundIPRanges": lists(strategies.cidrs()),
-            f"{TRAFFIC}includeInboundPorts": st.just("*") | lists(strategies.ports()),
-            f"{TRAFFIC}excludeInboundPorts": lists(strategies.ports()),
-            f"{TRAFFIC}includeOutboundPorts": lists(strategies.ports()),
-            f"{TRAFFIC}excludeOutboundPorts": lists(strategies.ports()),
-            f"{TRAFFIC}excludeInterfaces": lists(strategies.interfaces()),
-            "istio.io/reroute-virtual-interfaces": lists(strategies.interfaces()),
-            f"{TRAFFIC}kubevirtInterfaces": lists(strategies.interfaces()),
-        },
-    )
-
-
-@st.composite
-def valid_pods(draw: st.DrawFn) -> dict[str, Any]:
-    """Pods of which nothing is wrong for a reader of settings."""
-    ids = st.integers(0, 5000)
-    security = st.fixed_dictionaries({}, optional={"runAsUser": ids, "runAsGroup": ids})
-    flags = st.sampled_from(["true", "false", "1", "0"])
-    variables = [
-        {"name": name, "value": draw(flags)} for name in draw(st.sets(st.sampled_from([*VARIABLES])))
-    ]
-    container = proxy(securityContext=draw(security), env=variables)
-    inits = (
-        [init(*draw(st.sampled_from([(), ("-b", "80"), ("-p5", "--redirect-dns")])))]
-        if draw(st.booleans())
-        else []
-    )
-    there = draw(st.booleans())
-    return manifest(
-        draw(annotation_texts()),
-        [container] if there else [{"name": "app"}],
-        inits,
-        securityContext=draw(security),
-    )
-
-
 @given(valid_pods())
 def test_the_arguments_of_a_pod_mean_what_the_pod_means(thing: dict[str, Any]):
     text = json.dumps(thing)
@@ -641,29 +563,6 @@ def test_the_arguments_of_a_pod_mean_what_the_pod_means(thing: dict[str, Any]):
         invocation = read_arguments(arguments)
         assert invocation.mistakes == ()
         assert configured(*arguments, environ=found.variables()) == wanted
-
-
-anything: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@st.composite
-def odd_pods(draw: st.DrawFn) -> Any:
-    """Pods in which some things are not as they should be."""
-    thing = draw(valid_pods())
-    for _ in range(draw(st.integers(1, 3))):
-        place: Any = thing
-        while True:
-            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-            key = draw(st.sampled_from(keys))
-            if not isinstance(place[key], (dict, list)) or not place[key] or draw(st.integers(0, 3)) == 0:
-                place[key] = draw(anything | st.sampled_from(["*", "x", "80,80", "10.0.0.1/8", "TPROXY\n"]))
-                break
-            place = place[key]
-    return thing
 
 
 @given(odd_pods(), st.booleans())

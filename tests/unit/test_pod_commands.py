@@ -23,9 +23,8 @@ from istio_iptables.settings.config import Config
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
 from tests.support import deploy
-from tests.unit.test_main import MAIN, ROOT, assert_refused, run
-from tests.unit.test_pod import FACTS, TRAFFIC, manifest, proxy, workload
-from tests.unit.test_pod_lint import MODE, traffic
+from tests.support.command import MAIN, ROOT, assert_refused, run
+from tests.support.manifests import FACTS, MODE, TRAFFIC, manifest, proxy, traffic, workload
 
 #: The version of Kubernetes whose schemas are used.
 KUBERNETES = "1.34"

@@ -17,9 +17,18 @@ from istio_iptables.pod.annotations import NAMES
 from istio_iptables.pod.lint import KINDS, Finding, lint
 from istio_iptables.pod.lint.intervals import Interval, Intervals
 from istio_iptables.settings.declared import BY_NAME, Given
-from tests.unit.test_pod import TRAFFIC, VALUES, init, manifest, odd_pods, proxy, valid_pods, workload
+from tests.support.manifests import (
+    MODE,
+    VALUES,
+    init,
+    manifest,
+    odd_pods,
+    proxy,
+    traffic,
+    valid_pods,
+    workload,
+)
 
-MODE = "sidecar.istio.io/interceptionMode"
 REROUTE = "istio.io/reroute-virtual-interfaces"
 DNS = proxy(env=[{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}])
 DUAL_DNS = proxy(env=[{"name": n, "value": "true"} for n in ("ISTIO_META_DNS_CAPTURE", "ISTIO_DUAL_STACK")])
@@ -28,10 +37,6 @@ SIXTH_SERVER: Any = {"dnsConfig": {"nameservers": ["fd00::a"]}}
 BOTH_SERVERS = {"nameservers": ["10.96.0.10", "fd00::a"]}
 ROOT_PROXY = {"runAsUser": 0, "runAsGroup": 1337, "capabilities": {"add": ["NET_ADMIN"]}}
 ALLOWED = {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}}
-
-
-def traffic(**texts: Any) -> dict[str, Any]:
-    return {f"{TRAFFIC}{name}": text for name, text in texts.items()}
 
 
 def app(number: int = 0, protocol: str = "TCP", **security: Any) -> dict[str, Any]:
@@ -675,6 +680,7 @@ def test_settings_from_elsewhere_go_before_those_of_the_pod():
     assert [finding.kind for finding in lint(pod, Facts(), others)] == ["dns"]
 
 
+@pytest.mark.slow
 def test_long_lists_are_not_looked_at_in_pairs():
     networks = ",".join(f"10.{i >> 8 & 255}.{i & 255}.0/24" for i in range(20_000))
     thing = manifest(

@@ -30,7 +30,7 @@ from istio_iptables.rules.ownership import is_owned, is_owned_rule, is_tagged, o
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.facts import Facts
 from tests.support import oracle, strategies
-from tests.support.golden import after_loading, by_family, without_comments
+from tests.support.restore import after_loading, by_family, without_comments
 
 Environment = tuple[bool, bool, list[str]]
 MANY = settings(max_examples=settings().max_examples * 2)

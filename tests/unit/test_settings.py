@@ -744,6 +744,7 @@ def test_a_mistake_about_a_key_is_one_line(tmp_path: Path):
     assert "\n" not in mistakes_of("--config", str(file))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ['{{"a": {}}}', "a: {}"], ids=["json", "yaml"])
 def test_a_deeply_nested_config_file_is_a_mistake(text: str, tmp_path: Path):
     file = tmp_path / "settings.yaml"

@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.imports import expensive
+
 ROOT = Path(__file__).parents[2]
 
-_LIST = """
-    typer click rich shellingham netaddr yaml iptc setuptools distutils pyroute2
-    logging dataclasses subprocess json difflib inspect argparse typing pathlib asyncio tempfile shutil shlex
-    textwrap datetime decimal ipaddress ssl importlib.metadata importlib.resources unittest email http urllib
-    string random threading concurrent multiprocessing signal locale gettext traceback ast dis tokenize pprint
-    copy pickle hashlib secrets uuid configparser csv
-    re enum socket selectors contextlib functools collections weakref importlib.util
-"""
-#: Modules that take milliseconds each, or bring in others that do.
-EXPENSIVE = frozenset(_LIST.split())
 
 BEFORE = "import os, sys; before = set(sys.modules)"
 AFTER = "print(*sorted(set(sys.modules) - before), file=sys.__stderr__)"
@@ -39,10 +31,6 @@ def imported(code: str) -> set[str]:
         check=True,
     )
     return set(done.stderr.splitlines()[-1].split())
-
-
-def expensive(modules: set[str]) -> set[str]:
-    return {module for module in EXPENSIVE if any(m == module or m.startswith(f"{module}.") for m in modules)}
 
 
 POD_SPEC = (

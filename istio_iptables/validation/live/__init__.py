@@ -1,1 +1,1 @@
-"""The connections themselves: made, watched and looked up in this network namespace."""
+"""live: the part of validation that makes connections, and asks the kernel where they went."""

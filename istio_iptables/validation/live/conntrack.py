@@ -1,4 +1,4 @@
-"""conntrack: where connection tracking says that a connection was sent to."""
+"""conntrack: where a connection was sent, according to connection tracking."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _TCP = 6
 
 
 def sent_to(family: str, source: tuple[str, int], destination: tuple[str, int]) -> tuple[str, int] | None:
-    """Return the address and port that a TCP connection was sent to in the end; None if that is not known.
+    """Return the address and port that a TCP connection was finally sent to; None if that is not known.
 
-    Connection tracking knows (`conntrack -G`); asking takes the capability NET_ADMIN. Raises NetlinkError.
+    It asks connection tracking (as `conntrack -G` does), which takes the capability NET_ADMIN. Raises
+    NetlinkError.
     """
     number = ADDRESS_FAMILIES[family]
     own, other = _CTA_IP[family]

@@ -1,11 +1,11 @@
-"""dialling: make one connection as somebody, in a process of its own, and see at once what becomes of it.
+"""dial: make one connection as a given user, in a process of its own, and see at once what happens to it.
 
-Nothing here waits for a time in which an answer would have come. A connection that is redirected to a
-listener of this machine never leaves the loopback interface, and what one processor sends there is received
-in the order in which it was sent. So a datagram that the process sends itself after the first packet of a
-connection, and receives, tells that the listener has seen that packet; a second and a third one, that its
-answer, and the answer to that, have been seen. If there is no answer then, the connection was not redirected
-to a listener of this machine, however slow the machine is.
+Nothing here waits for a timeout. A connection that is redirected to a local listener never leaves the
+loopback interface, and what one processor sends there is received in the order in which it was sent. So after
+the first packet of the connection, the process sends itself a datagram. When it receives the datagram, the
+listener has received the packet. When it receives a second and a third one, the answer of the listener, and
+the answer to that, have been received. If there is no answer by then, the connection was not redirected to a
+local listener, however slow the machine is.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
     from ..model import Identity, Probe, State
 
-#: Datagrams that have to come back before no answer means that there is none: see above.
+#: How many datagrams have to come back before a missing answer counts: see above.
 _ROUNDS = 3
-#: Where the kernel says whether what lo receives is spread over processors, which breaks the order.
+#: Whether what lo receives is spread over processors, which breaks the order (Receive Packet Steering).
 _SPREADING = "/sys/class/net/lo/queues/rx-0/rps_cpus"
-#: A connection is closed with a reset: it leaves nothing behind, on either side.
+#: A connection is closed with a reset, so that it leaves nothing behind on either side.
 _RESET_ON_CLOSE = struct.pack("=ii", 1, 0)
 _FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
 
 class Dialled(Record):
-    """What became of a connection: see probe.Observation. `local` is the near end's address and port."""
+    """What happened to a connection: see Observation in model.py. `local` is its own address and port."""
 
     state: State
     error: str = ""
@@ -48,8 +48,8 @@ class Dialled(Record):
 class Dialling:
     """A context manager: a process that has dialled, and keeps the connection until the block ends.
 
-    `done` holds what became of it. The process is gone at the end, whatever happens; so it is soon after
-    `deadline` (time.monotonic()), even if nobody ends it. It does not dial from the ports `used`.
+    `done` says what happened to the connection. The process ends with the block, in any case. It also ends by
+    itself, soon after `deadline` (time.monotonic()). It does not dial from the ports in `used`.
     """
 
     def __init__(self, probe: Probe, own: Identity, deadline: float, used: Collection[int] = ()) -> None:
@@ -68,8 +68,8 @@ class Dialling:
                 os.close(self._holding)
                 _child(self._probe, self._own, self._deadline, self._used, report, wait)
             except Exception as error:
-                words = ("no-dialler", "", " ".join(f"{type(error).__name__}: {error}".split()), "", "0")
-                os.write(report, "\n".join(words).encode())
+                fields = ("no-dialler", "", " ".join(f"{type(error).__name__}: {error}".split()), "", "0")
+                os.write(report, "\n".join(fields).encode())
             finally:
                 os._exit(0)
         os.close(report)
@@ -86,35 +86,39 @@ class Dialling:
             return Dialled("late")
         report = os.read(self._reading, 4096).decode()
         if not report:
-            return Dialled("no-dialler", "the process that was to dial has ended")
+            return Dialled("no-dialler", "the process that should have dialled has ended")
         state, certain, error, address, port = report.split("\n")
         return Dialled(state, error, bool(certain), (address, int(port)))  # type: ignore[arg-type]
 
     def __exit__(self, *_: object) -> None:
-        # It is another user's, and we may lack the capability KILL: then what follows ends it, or its time.
+        # It runs as another user, and without the capability KILL it cannot be killed. Then the closed pipe
+        # ends it, or its deadline.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self._child, signal.SIGKILL)
         os.close(self._reading)
         os.close(self._holding)
-        with contextlib.suppress(ChildProcessError):  # who started us ignores SIGCHLD: the kernel has done it
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # our parent ignored SIGCHLD: the kernel has reaped the child
             os.waitpid(self._child, 0)
 
 
 def _left(deadline: float) -> float:
-    """Return the seconds until a moment, none if it has passed."""
+    """Return the seconds until a deadline, 0 if it has passed."""
     return max(0.0, deadline - time.monotonic())
 
 
 # --- in the process that dials --------------------------------------------------------------
 #
-# Nothing is imported here, not even a codec: the user that it becomes may not be allowed to read our Python.
+# Nothing is imported here, not even a codec: the user that it becomes may be unable to read the Python
+# installation.
 
 
 def _child(
     probe: Probe, own: Identity, deadline: float, used: Collection[int], report: int, wait: int
 ) -> None:
     """Dial, report, and keep the connection until the other end of `wait` is closed."""
-    deadline -= _left(deadline) / 5  # so that there is a report before nobody waits for one
+    deadline -= _left(deadline) / 5  # so that the report comes while the parent still waits for it
     with contextlib.ExitStack() as open_until_then:
         try:
             _become(probe.identity, own)
@@ -127,13 +131,13 @@ def _child(
                 done = _dial(made, probe, certain, deadline, used)
             except OSError as error:
                 done = Dialled("error", error.strerror or str(error))
-        words = (done.state, "certain" if done.certain else "", done.error, *map(str, done.local))
-        os.write(report, "\n".join(words).encode())
+        fields = (done.state, "certain" if done.certain else "", done.error, *map(str, done.local))
+        os.write(report, "\n".join(fields).encode())
         select.select([wait], [], [], _left(deadline) + 1)
 
 
 def _become(identity: Identity, own: Identity) -> None:
-    """Become a user and group for good, and in all respects. Raises OSError if that is not allowed."""
+    """Change all user and group IDs, irrevocably. Raises OSError if that is not permitted."""
     if identity == own:
         return
     uid, gid = identity.uid, identity.gid
@@ -143,7 +147,7 @@ def _become(identity: Identity, own: Identity) -> None:
 
 
 def _pin() -> bool:
-    """Stay on one processor, and tell whether what it sends over lo is thereby received in order."""
+    """Stay on one processor; return whether what it sends over lo is then received in order."""
     try:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         with open(_SPREADING, "rb") as file:
@@ -157,13 +161,13 @@ def _pin() -> bool:
 def _dial(
     made: socket.socket, probe: Probe, certain: bool, deadline: float, used: Collection[int]
 ) -> Dialled:
-    """Connect, and see what becomes of it. Raises OSError if nothing could be sent."""
-    if probe.family == "ipv4":  # whatever is not redirected gets no further than the first router
+    """Connect, and see what happens. Raises OSError if nothing could be sent."""
+    if probe.family == "ipv4":  # what is not redirected gets no further than the first router
         made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
     else:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    # A connection that is refused at once has forgotten where it came from.
+    # A socket whose connection was refused at once no longer knows its own address.
     _bind(made, probe.source or _source(probe), used)
     local = made.getsockname()[:2]
     made.setblocking(False)
@@ -177,14 +181,14 @@ def _dial(
         select.select([], [made], [], _left(deadline))
         number = _outcome(made)
     state = _STATES.get(number, "unanswered")
-    said = state == "unanswered" and number != errno.EINPROGRESS
-    return Dialled(state, os.strerror(number) if said else "", certain, local)
+    error = os.strerror(number) if state == "unanswered" and number != errno.EINPROGRESS else ""
+    return Dialled(state, error, certain, local)
 
 
 def _bind(made: socket.socket, source: str, used: Collection[int]) -> None:
-    """Bind to an address and a free port, none of those used. Raises OSError."""
+    """Bind to an address and a free port that is not in `used`. Raises OSError."""
     with contextlib.ExitStack() as occupied:
-        for port in used:  # what is occupied the kernel does not give
+        for port in used:  # the kernel does not choose a port that is taken
             other = occupied.enter_context(socket.socket(made.family))
             with contextlib.suppress(OSError):
                 other.bind((source, port))
@@ -192,7 +196,7 @@ def _bind(made: socket.socket, source: str, used: Collection[int]) -> None:
 
 
 def _source(probe: Probe) -> str:
-    """Return the address that the kernel would dial from. Raises OSError if it knows no way."""
+    """Return the source address that the kernel would choose. Raises OSError if there is no route."""
     with socket.socket(_FAMILIES[probe.family], socket.SOCK_DGRAM) as asking:
         asking.connect((probe.address, probe.port))  # sends nothing
         source: str = asking.getsockname()[0]
@@ -215,7 +219,7 @@ def _outcome(made: socket.socket) -> int:
 
 
 def _drained(deadline: float) -> bool:
-    """Wait until what has been sent over lo has been received, and answered, twice; tell whether it has."""
+    """Wait until what was sent over lo has been received, and answered, twice; return whether that was so."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.bind(("127.0.0.1", 0))

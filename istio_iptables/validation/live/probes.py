@@ -1,7 +1,7 @@
-"""probing: make the planned connections, one after another, and see where each arrives.
+"""probes: make the planned connections, one after another, and see where each arrives.
 
-The proxy's ports are listened on for as long as that takes; where somebody else has them already, the
-kernel's list of sockets tells where a connection arrived. All of it together is bounded by one deadline.
+Meanwhile this process listens on the proxy's ports. If another process has one of them already, the kernel's
+list of sockets tells where a connection arrived. One deadline covers all probes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..plan import Situation
 from ..verdict import judge, skipped
 from .conntrack import sent_to
 from .dial import Dialling
-from .sockets import answering, listening, room_at
+from .sockets import answering, can_accept, listening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,31 +35,33 @@ if TYPE_CHECKING:
     from .dial import Dialled
 
 _SO_ORIGINAL_DST = 80  # the same number in both families: linux/netfilter_ipv4.h, ip6_tables.h
-#: By family: the address that connections made here are redirected to, and those that also stand for it.
+#: By family: the address that local connections are redirected to, and the addresses of listeners that serve
+#: it.
 _LOOPBACK = {"ipv4": ("127.0.0.1", ("127.0.0.1", "0.0.0.0", "::")), "ipv6": ("::1", ("::1", "::"))}
-#: How often a connection is dialled before it counts that it did not get where it has to. Connection tracking
-#: remembers for two minutes what was not answered (nf_conntrack_tcp_timeout_syn_sent), and no rule of nat is
-#: asked about a connection that it takes for the same. More often where somebody else's listener breaks off.
+#: How often a connection is dialled before a wrong destination counts. Connection tracking remembers an
+#: unanswered connection for two minutes (nf_conntrack_tcp_timeout_syn_sent), and a connection with the same
+#: addresses and ports does not go through the nat rules again. More often where another process's listener
+#: resets connections.
 _TRIES, _TRIES_OF_RESETS = 3, 12
-#: Seconds between looks at a port that somebody seems to be about to leave.
+#: Seconds between two looks at a port whose process seems to be ending.
 _PAUSE = 0.02
 _RESET_ON_CLOSE = struct.pack("=ii", 1, 0)
 
 
 def situation() -> Situation:
-    """Return what planning has to know about this process and its network namespace. Raises KernelError."""
+    """Return what the plan depends on in this process and its network namespace. Raises KernelError."""
     try:
         addresses = routing.addresses()
     except OSError as error:
         raise KernelError(f"the addresses cannot be read: {error.strerror}") from error
-    networks = (host_cidr(address.address) for address in addresses)
+    cidrs = (host_cidr(address.address) for address in addresses)
     return Situation(
         Identity(os.geteuid(), os.getegid()),
         not missing_capabilities("SETUID", "SETGID"),
         tuple(
-            network.replace(prefix=address.prefix)
-            for network, address in zip(networks, addresses, strict=True)
-            if network
+            cidr.replace(prefix=address.prefix)
+            for cidr, address in zip(cidrs, addresses, strict=True)
+            if cidr
         ),
         _route,
         random.randrange,
@@ -78,7 +80,7 @@ def probe_all(
 ) -> tuple[Result, ...]:
     """Make the planned connections within some seconds and return the results in the same order.
 
-    `in_place`: it is known that the rules are those that the settings mean.
+    `in_place`: the rules in place are known to be those of the settings.
     """
     deadline = time.monotonic() + seconds
     own = Identity(os.geteuid(), os.getegid())
@@ -95,7 +97,7 @@ def probe_all(
 
 
 class _Tries:
-    """The connections that are made for one probe, until one gets where it has to."""
+    """The connections that are made for one probe, until one arrives where it has to."""
 
     def __init__(
         self, probe: Probe, own: Identity, listeners: _Listeners, deadline: float, in_place: bool
@@ -108,7 +110,7 @@ class _Tries:
         self._used: set[int] = set()
 
     def result(self) -> Result:
-        """Dial until it passes, or has not passed repeatedly. A single failure is none: see _TRIES."""
+        """Dial until it passes, or has failed repeatedly. A single failure does not count: see _TRIES."""
         results: list[Result] = []
         for number in range(_TRIES_OF_RESETS):
             result, again = self._try(number)
@@ -125,7 +127,7 @@ class _Tries:
         return failed[-1]
 
     def _try(self, number: int) -> tuple[Result, bool]:
-        """Dial once; return the verdict, and whether it is worth while to dial again."""
+        """Dial once; return the result, and whether to dial again."""
         probe = self._variant(number)
         left = self._deadline - time.monotonic()
         if left <= 0:
@@ -140,7 +142,7 @@ class _Tries:
             return result, False
         if (
             listening.taken and seen.state == "reset"
-        ):  # somebody who is about to end, such as another validation
+        ):  # the listener may be ending, as another validation does
             time.sleep(_PAUSE)
             return result, True
         return result, number < _TRIES - 1
@@ -153,7 +155,7 @@ class _Tries:
 def _observe(
     probe: Probe, own: Identity, listeners: _Listeners, deadline: float, used: set[int]
 ) -> Observation:
-    """Dial once, from a port that is not among those used, and add it to them."""
+    """Dial once, from a port that is not in `used`, and add the port to it."""
     refusals = refusals_sent()
     with Dialling(probe, own, deadline, used) as dialling:
         done = dialling.done
@@ -171,11 +173,11 @@ def _observe(
 def _arrival(
     seen: Observation, probe: Probe, done: Dialled, listeners: _Listeners, deadline: float
 ) -> Observation:
-    """Return where a connection that was made has arrived."""
+    """Return what was seen, with the place where the connection arrived."""
     accepted = listeners.accepted(probe.family, done.local, 0)
     other_end = None if accepted else answering(done.local)
     if other_end and listeners.is_own(probe.family, other_end.local[1]):
-        # Somebody has kept the kernel from finishing in order: it will be there in a moment.
+        # The kernel has not handed it over yet, for some reason: it will be there in a moment.
         accepted = listeners.accepted(probe.family, done.local, deadline - time.monotonic())
         if not accepted:
             return seen.replace(state="late")
@@ -208,8 +210,8 @@ def _is_here(probe: Probe) -> bool:
 class _Listeners:
     """Listeners on the ports that are watched, in the families that are dialled; a context manager.
 
-    They listen on the loopback address alone, which is where the kernel redirects what is sent from here:
-    nobody outside can reach them, and a connection that arrives was redirected.
+    They listen only on the loopback address, which is where the kernel redirects local connections. So no
+    host can reach them from outside, and a connection that arrives was redirected.
     """
 
     def __init__(self, planned: Sequence[Probe | Skipped]) -> None:
@@ -241,8 +243,8 @@ class _Listeners:
     def ready(self, probe: Probe, until: float) -> Listening:
         """Return who listens on the port that a probe watches: this process, if the port has become free.
 
-        Whoever has it without listening there may be ending, or beginning, as another validation is: once
-        for each port that is waited for, until a moment (time.monotonic()).
+        A process that has the port without listening there may be starting or ending, as another validation
+        does. This waits for it, once for each port, until a deadline (time.monotonic()).
         """
         where = (probe.family, probe.watched)
         while True:
@@ -271,10 +273,10 @@ class _Listeners:
             return Listening(port, problem=problem.strerror or str(problem))
         holder = listening(port, _LOOPBACK[family][1])
         if holder is None:
-            words = "another process has it, which does not listen there for what is redirected"
-            return Listening(port, taken=True, problem=words)
-        room = room_at(port)
-        stuck = holder.waiting > 0 if room is None else not room
+            problem_text = "another process has it, but does not listen there for redirected connections"
+            return Listening(port, taken=True, problem=problem_text)
+        accepts = can_accept(port)
+        stuck = holder.waiting > 0 if accepts is None else not accepts
         return Listening(port, taken=True, uid=holder.uid, stuck=stuck)
 
     def accepted(
@@ -282,7 +284,7 @@ class _Listeners:
     ) -> tuple[int, tuple[str, int] | None] | None:
         """Return the port at which a connection from `peer` arrived, and its original destination.
 
-        Waits for it for some seconds; None if it has not come. Other connections are closed.
+        Waits for it for some seconds; None if it has not arrived. Other connections are closed.
         """
         sockets = {made: port for (of, port), made in self._sockets.items() if of == family}
         deadline = time.monotonic() + seconds
@@ -301,7 +303,7 @@ class _Listeners:
 def _listener(family: Family, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET if family == "ipv4" else socket.AF_INET6)
     try:
-        # For connections of an earlier proxy that are not quite over; a listener is in the way all the same.
+        # In spite of old connections of an earlier proxy. A port that has a listener stays unavailable.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((_LOOPBACK[family][0], port))
         made.listen(64)
@@ -316,13 +318,13 @@ def _accept_all(made: socket.socket) -> Iterator[tuple[socket.socket, tuple[str,
     while True:
         try:
             connection, address = made.accept()
-        except OSError:  # BlockingIOError: there are no more; or one that was broken off already
+        except OSError:  # BlockingIOError: there are no more; or the connection was reset already
             return
         yield connection, address[:2]
 
 
 def _original(connection: socket.socket) -> tuple[str, int] | None:
-    """Return where a connection was going before it was redirected, None if the kernel does not know."""
+    """Return the destination of a connection before it was redirected, None if the kernel does not know."""
     try:
         if connection.family == socket.AF_INET6:
             data = connection.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, 28)

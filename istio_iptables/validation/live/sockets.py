@@ -33,9 +33,9 @@ _TCP = 6
 
 
 class Connection(Record):
-    """A TCP socket: its own end, the other end, its state (net/tcp_states.h) and the user who has it.
+    """A TCP socket: its own address and port, those of its peer, its state (net/tcp_states.h) and its user.
 
-    `waiting` is, of a listening socket, how many connections nobody has accepted yet.
+    `waiting`, of a listening socket, is how many connections have not been accepted yet.
     """
 
     local: tuple[str, int]
@@ -46,8 +46,8 @@ class Connection(Record):
 
 
 def connections(port: int) -> Iterator[Connection]:
-    """Yield every TCP socket with a port at either end; IPv4 within IPv6 (`::ffff:…`) is given as IPv4."""
-    mentioned = f":{port:04X} "  # parsing all of a busy machine's sockets would take a while
+    """Yield every TCP socket with a port at either end; a mapped address (`::ffff:…`) is given as IPv4."""
+    mentioned = f":{port:04X} "  # parsing all sockets of a busy machine would take a while
     for path in _FILES:
         try:
             file = open(path, encoding="ascii")  # noqa: SIM115  # FileNotFoundError: the kernel has no IPv6
@@ -59,9 +59,9 @@ def connections(port: int) -> Iterator[Connection]:
                     yield _connection(line.split())
 
 
-def _connection(words: list[str]) -> Connection:
-    waiting = words[4].partition(":")[2]
-    return Connection(_end(words[1]), _end(words[2]), int(words[3], 16), int(waiting, 16), int(words[7]))
+def _connection(fields: list[str]) -> Connection:
+    waiting = fields[4].partition(":")[2]
+    return Connection(_end(fields[1]), _end(fields[2]), int(fields[3], 16), int(waiting, 16), int(fields[7]))
 
 
 def _end(text: str) -> tuple[str, int]:
@@ -77,29 +77,29 @@ def _end(text: str) -> tuple[str, int]:
 def answering(peer: tuple[str, int]) -> Connection | None:
     """Return the socket that a connection from `peer` has arrived at, None if there is none here.
 
-    Looked up twice, as sockets that come and go may hide one in a single reading.
+    It looks twice, because other sockets that come and go may hide one in a single reading.
     """
     for _ in range(2):
         found = [c for c in connections(peer[1]) if c.remote == peer and c.state != LISTEN]
         if found:
-            # What an older connection from the same port has left counts only if there is nothing else.
+            # The remains of an older connection from the same port count only if there is nothing else.
             return min(found, key=lambda connection: connection.state == _TIME_WAIT)
     return None
 
 
 def listening(port: int, addresses: tuple[str, ...]) -> Connection | None:
-    """Return the socket that listens on a port of one of these addresses, None if none does."""
+    """Return the socket that listens on a port at one of these addresses, None if there is none."""
     for connection in connections(port):
         if connection.state == LISTEN and connection.local[1] == port and connection.local[0] in addresses:
             return connection
     return None
 
 
-def room_at(port: int) -> bool | None:
-    """Tell whether every listener on a TCP port can take one more connection, None if that cannot be known.
+def can_accept(port: int) -> bool | None:
+    """Tell whether every listener on a TCP port can take one more connection, None if that is not known.
 
-    A listener's queue is full when more connections wait in it than its backlog says (listen(2)); the first
-    packet of a further one is then dropped. Like `ss -ltn`; needs no privilege.
+    A listener's queue is full when more connections wait in it than its backlog allows (listen(2)). The
+    kernel then drops the first packet of another one. It asks as `ss -ltn` does, and needs no privilege.
     """
     full: list[bool] = []
     for family in ADDRESS_FAMILIES.values():

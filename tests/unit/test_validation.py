@@ -94,7 +94,7 @@ def seen_as(item: Probe | Skipped) -> tuple[object, ...]:
     )
 
 
-# --- fate -------------------------------------------------------------------------------------
+# --- trace ------------------------------------------------------------------------------------
 
 
 def packet(
@@ -556,7 +556,7 @@ GONE = Observation("unanswered", address_is_here=False)
         (OUT, GONE.replace(certain=False), OWN_P, "fail", ["not answered in time", "--probe-timeout"]),
         (OUT, Observation("late"), OWN_P, "unproven", ["the time was up", "--probe-timeout"]),
         (OUT, GONE, STUCK_P, "unproven", ["does not accept", "port 15001"]),
-        (OUT, Observation("reset"), TAKEN_P, "unproven", ["broke it off"]),
+        (OUT, Observation("reset"), TAKEN_P, "unproven", ["reset it before"]),
         (
             OUT,
             THERE.replace(arrived=15001),
@@ -581,14 +581,14 @@ GONE = Observation("unanswered", address_is_here=False)
             Observation("refused", address_is_here=False, refused_here=True),
             OWN_P,
             "unproven",
-            ["refused by this very machine", "another rule redirects or rejects it"],
+            ["refused by this machine", "another rule redirects or rejects it"],
         ),
         (
             OUT,
             GONE.replace(certain=False),
             OWN_P,
             "fail",
-            ["something may drop it", "rules of somebody else"],
+            ["something may drop it", "rules of other programs"],
         ),
         (UID, GONE, TAKEN_P, "pass", []),
         (
@@ -596,7 +596,7 @@ GONE = Observation("unanswered", address_is_here=False)
             THERE.replace(arrived=15001),
             OWN_P,
             "fail",
-            ["exemption", "(UID 1337)", "for ever", "--proxy-uid"],
+            ["exemption", "(UID 1337)", "endless loop", "--proxy-uid"],
         ),
         (GID, THERE.replace(arrived=15001), TAKEN_P, "fail", ["exemption", "(GID 1337)", "--proxy-gid"]),
         (UID, THERE.replace(arrived=15009), OWN_P, "fail", ["arrived at port 15009", "exemption"]),
@@ -604,9 +604,9 @@ GONE = Observation("unanswered", address_is_here=False)
         (UID, GONE.replace(sent_to=DIALLED), OWN_P, "pass", []),
         # no success without a proof
         (UID, GONE, STUCK_P, "unproven", ["does not accept"]),
-        (UID, GONE.replace(certain=False), OWN_P, "unproven", ["cannot be told", "--probe-timeout"]),
+        (UID, GONE.replace(certain=False), OWN_P, "unproven", ["it is not known whether", "--probe-timeout"]),
         (UID, Observation("late"), OWN_P, "unproven", ["the time was up"]),
-        (UID, Observation("reset"), TAKEN_P, "unproven", ["broke it off"]),
+        (UID, Observation("reset"), TAKEN_P, "unproven", ["reset it before"]),
         (UID, Observation("error", "Network is unreachable"), OWN_P, "unproven", ["nothing was sent"]),
         (UID, GONE, Listening(15001, problem="x"), "unproven", ["port 15001 cannot be listened on: x"]),
     ],
@@ -652,7 +652,7 @@ def test_where_the_rules_are_known_to_be_right_nobody_is_sent_to_compare_them(
     result = judge(probe, seen, OWN_P, in_place=True)
     assert result.status == "fail"
     assert "diff" not in result.remedy
-    assert "rules of somebody else that are in the way" in result.remedy
+    assert "rules of other programs that interfere" in result.remedy
     assert "no rule captures IPv4" not in result.meaning
 
 
@@ -698,7 +698,7 @@ def test_the_report_for_people():
     assert lines[2].startswith("            what to do: ")
     assert lines[3].startswith("UNPROVEN    inbound, IPv4: this process (UID 0, GID 0) may not become")
     assert "SETUID and SETGID" in lines[4]
-    assert lines[5] == "NOT PROBED  outbound, IPv4: only root can dial as somebody who is not the proxy"
+    assert lines[5] == "NOT PROBED  outbound, IPv4: only root can dial as a user other than the proxy"
     assert lines[6] == "note: this is not covered"
     assert "\x1b" not in text
     assert "\x1b[31mFAIL" in validation.text(report(), [], colour=True)
@@ -727,10 +727,10 @@ def test_the_report_for_programs():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "PREROUTING, which redirect them, are not tried"),
-        ({"istio_inbound_interception_mode": "TPROXY"}, "(TPROXY), are not tried"),
+        ({}, "PREROUTING, which redirect them, are not tested"),
+        ({"istio_inbound_interception_mode": "TPROXY"}, "(TPROXY), are not tested"),
         ({"istio_inbound_ports": ""}, "no inbound port is captured"),
-        ({"redirect_dns": True}, "DNS redirection is not tried"),
+        ({"redirect_dns": True}, "DNS redirection is not tested"),
     ],
     ids=str,
 )

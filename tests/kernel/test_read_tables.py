@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from istio_iptables.kernel.xtables import read_tables
+from tests.support.applying import ALL_SORTS, traffic
 
 from ..support.scratch import FAMILIES, KERNEL, Family, Scratch
-from .test_apply import ALL_SORTS, traffic
 
 pytestmark = KERNEL
 

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from tests.support.applying import ALL_SORTS, rules_of
+
 from ..support.scratch import (
     FAMILIES,
     KERNEL,
@@ -17,7 +19,6 @@ from ..support.scratch import (
     foreign_lines,
     owned,
 )
-from .test_apply import ALL_SORTS, rules_of
 
 pytestmark = KERNEL
 
