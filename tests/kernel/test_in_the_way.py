@@ -58,7 +58,7 @@ def test_the_address_with_another_prefix_is_an_error_and_stays():
         before = scratch.network()
         done = scratch.tool("--dual-stack")
         assert done.returncode == 1
-        assert "::6 already" in done.stderr
+        assert "already has the address ::6" in done.stderr
         assert scratch.network() == before
 
 

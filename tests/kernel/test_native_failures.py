@@ -52,7 +52,7 @@ def test_what_nft_refuses_is_not_begun(before: str) -> None:
         with with_owner(scratch, "inet istio-proxy-raw"), everything_stays(scratch):
             generation = scratch.generation()
             done = scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile")
-            failed(done, "program owns the table", "end that program")
+            failed(done, "program owns the table", "stop that program")
             assert scratch.generation() == generation
         scratch.apply(*NATIVE, *ALL_SORTS, "--reconcile")
 
@@ -62,7 +62,7 @@ def test_an_address_that_is_in_the_way() -> None:
         scratch.apply(*NATIVE, "-b", "80", "--drop-invalid")
         scratch.give("lo", "::6/64")
         with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile"), "::6 already")
+            failed(scratch.tool(*NATIVE, *ALL_SORTS, "--reconcile"), "already has the address ::6")
 
 
 @pytest.mark.parametrize("family", ["-4", "-6"])

@@ -121,6 +121,7 @@ def test_rules_of_any_kind_are_read_back_equal_with_their_counters(
             scratch.nft("flush", "ruleset")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_twenty_thousand_networks_and_some_ranges(scratch: Scratch, family: model.Family) -> None:
     """Sets this long are written and printed in many lines."""
@@ -135,6 +136,7 @@ def test_twenty_thousand_networks_and_some_ranges(scratch: Scratch, family: mode
         assert read() == ()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
 def test_nothing_depends_on_the_names_of_this_machine() -> None:
     """A small image has no /etc/protocols; an admin may have given a mark a name (/etc/iproute2/rt_marks)."""

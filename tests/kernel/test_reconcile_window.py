@@ -192,7 +192,12 @@ def nobody_was_reached(tally: Tally, tried_at_least: int) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("settings", "times"),
-    [("lists and modes", 200), ("marks and routes", 30), ("modes and dropping", 30), ("captured lists", 60)],
+    [
+        pytest.param("lists and modes", 200, marks=pytest.mark.slow),
+        ("marks and routes", 30),
+        ("modes and dropping", 30),
+        ("captured lists", 60),
+    ],
 )
 def test_no_connection_gets_past_the_proxy_while_rules_are_replaced(
     backend: str, settings: str, times: int
