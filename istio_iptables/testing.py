@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .change.actions import Action, EditNative, Location
     from .rules.edit import Step
-    from .rules.model import Family, Match, PortRange, RoutingObject, TableName, Target
+    from .rules.model import Family, Match, RoutingObject, TableName, Target, Transport
     from .rules.nftables.model import NativeTable
 
 __all__ = ["FakeKernel"]
@@ -240,9 +240,8 @@ class _FakeRouting:
 
     def add(self, item: RoutingObject) -> None:
         there, foreign = self._kernel.routing, self._kernel.foreign_routes
-        exists = item in there and not isinstance(
-            item, model.MarkLookup
-        )  # a second rule has another priority
+        # A second routing rule that is equal but for its priority can be there.
+        exists = item in there and not isinstance(item, model.MarkLookup)
         if exists or (isinstance(item, model.LocalDefaultRoute) and (item.family, item.table) in foreign):
             raise KernelError(f"{item}: File exists", "remove the address or route, then run again")
         there.append(item)
@@ -260,9 +259,7 @@ def _native_as_kept(table: NativeTable) -> NativeTable:
 
 def _as_kept(rule: Rule) -> Rule:
     """Return a rule as the kernel has it: no reason, no list that it came from, and a comment cut off."""
-    if any(
-        isinstance(match, model.Comment) and len(match.text) > _LONGEST_COMMENT // 4 for match in rule.matches
-    ):
+    if any(isinstance(m, model.Comment) and len(m.text) > _LONGEST_COMMENT // 4 for m in rule.matches):
         rule = rule.replace(matches=tuple(map(_cut_off, rule.matches)))
     return rule.replace(reason="", listed=None) if rule.reason or rule.listed else rule
 
@@ -474,9 +471,7 @@ def _why_not_rule(rule: Rule, table: Table, chain: str, chains: Container[str]) 
         yield from _why_not_match(match, table.family, chain, transports)
 
 
-def _why_not_match(
-    match: Match, family: Family, chain: str, transports: list[model.Transport]
-) -> Iterator[str]:
+def _why_not_match(match: Match, family: Family, chain: str, transports: list[Transport]) -> Iterator[str]:
     if isinstance(match, (model.InInterface, model.OutInterface)):
         if not 0 < len(match.name.encode()) <= _LONGEST_INTERFACE_NAME:
             yield f"interface {match.name}: a name has 1 to {_LONGEST_INTERFACE_NAME} bytes"
@@ -486,9 +481,7 @@ def _why_not_match(
         if match.cidr.family != family:
             yield f"{match.cidr} is not of {family}"
     elif isinstance(match, (model.SourcePort, model.DestinationPort, model.DestinationPorts)):
-        ranges: tuple[PortRange, ...] = (
-            match.ports if isinstance(match, model.DestinationPorts) else (match.ports,)
-        )
+        ranges = match.ports if isinstance(match, model.DestinationPorts) else (match.ports,)
         if not transports or transports[0].negated:
             yield f"{match} needs a protocol, which is not negated"
         if any(not 0 <= ports.first <= ports.last <= 65535 for ports in ranges):
