@@ -144,7 +144,7 @@ def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(member) for member in value]
     raise ValueError(
-        "a value is a text, a number, true, false, a port range, a network or a list of such, "
+        "a value must be a string, a number, true, false, a PortRange, a CIDR or a list of these, "
         f"not {type(value).__name__}"
     )
 
