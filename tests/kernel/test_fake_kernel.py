@@ -257,7 +257,7 @@ def done_by_both(place: Place, kernel: FakeKernel, edit: TableEdit) -> bool:
     return not why
 
 
-@properties(0.25)
+@properties(0.15)
 @given(data=st.data(), family=st.sampled_from(FAMILIES), name=st.sampled_from(TABLES))
 def test_the_fake_kernel_accepts_what_the_real_one_accepts(
     places: list[Place], data: st.DataObject, family: Family, name: TableName
