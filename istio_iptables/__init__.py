@@ -1,18 +1,32 @@
 """istio-iptables: write, read and explain the redirection rules of an Istio sidecar.
 
-The library in one breath: `configure` checks settings and makes a Config, `build` makes the
-Ruleset that it means, `render` shows it, `Machine` is the kernel, `prepare` plans against it, and
-the plan is applied:
+`configure` checks settings and makes a Config, `build` makes the Ruleset that it means, `render` writes it
+as text. Machine is the kernel; `machine.plan` compares it with a Ruleset, and the plan is applied:
 
-    from istio_iptables import Machine, build, configure, prepare
+    from istio_iptables import Machine, build, configure
 
-    wanted = build(configure({"istio-inbound-ports": "*"}))
+    wanted = build(configure(inbound_ports="*", dual_stack=True))
     with Machine() as machine:
-        prepared = prepare(machine, wanted)
+        prepared = machine.plan(wanted)
         for difference in prepared.differences:
             print(difference.title)
         prepared.apply()
 
+What is here:
+
+    configure, configure_with_warnings     settings to a Config, without and with its warnings as data
+    pod_settings, lint_pods                settings of a pod's manifest; what in it has no effect
+    build, render                          a Config to a Ruleset; a Ruleset to text
+    Machine, prepare                       the kernel, and what has to change there
+    validate, succeeded                    real connections that prove that redirection works
+    network_namespace                      run functions in another network namespace
+    enter_network_namespace                enter one for the rest of the process's life
+    Config, Facts, ThisMachine, ALL        settings, and the machine that they are for
+    Ruleset, Table, Chain, Rule, ...       the rules; istio_iptables.rules.model has each match and target
+    Prepared, Plan, Difference, Choice     what is going to change, and where
+    SettingsError, KernelError             what goes wrong, below IstioIptablesError
+
+`istio_iptables.testing` has a kernel in memory for tests. docs/library.md explains all of it.
 Names are imported when they are first used: `import istio_iptables` itself costs nothing.
 """
 
@@ -20,58 +34,175 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import build, configure, lint_pods, pod_settings, prepare, render, validate
+    from .api import (
+        build,
+        configure,
+        configure_with_warnings,
+        lint_pods,
+        pod_settings,
+        prepare,
+        render,
+        validate,
+    )
+    from .change.actions import AddObject, EditNative, EditTable, Live, RemoveObject
     from .change.plan import Plan
-    from .errors import IstioIptablesError, KernelError, SettingsError
+    from .errors import IstioIptablesError, KernelError, SettingsError, SettingsWarning
+    from .formats.difference import Difference
+    from .kernel.choose import Choice
     from .kernel.machine import Machine
+    from .kernel.namespace import NetworkNamespace, network_namespace
     from .kernel.namespace import enter as enter_network_namespace
     from .kernel.prepared import Prepared
     from .kernel.this_machine import ThisMachine
-    from .rules.model import Ruleset
-    from .settings.config import Config
+    from .pod.lint.subject import Finding
+    from .rules.edit import CreateChain, Delete, Insert, RemoveChain, ReplaceRules, TableEdit
+    from .rules.model import (
+        Chain,
+        Cidr,
+        Counters,
+        Listed,
+        LocalAddress,
+        LocalDefaultRoute,
+        MarkLookup,
+        Match,
+        PortRange,
+        Rule,
+        Ruleset,
+        Table,
+        Target,
+    )
+    from .rules.nftables.model import Hook, NativeChain, NativeTable
+    from .settings.config import ALL, Config, Everything
     from .settings.facts import Facts
+    from .settings.keywords import Settings
+    from .validation.model import Identity, Observation, Probe, Result, Skipped, succeeded
 
 __version__ = "0.1.0"
 
+#: The modules of the names; `module:name` where a name is another one there.
 _WHERE = {
+    "ALL": "settings.config",
+    "AddObject": "change.actions",
+    "Chain": "rules.model",
+    "Choice": "kernel.choose",
+    "Cidr": "rules.model",
     "Config": "settings.config",
+    "Counters": "rules.model",
+    "CreateChain": "rules.edit",
+    "Delete": "rules.edit",
+    "Difference": "formats.difference",
+    "EditNative": "change.actions",
+    "EditTable": "change.actions",
+    "Everything": "settings.config",
     "Facts": "settings.facts",
+    "Finding": "pod.lint.subject",
+    "Hook": "rules.nftables.model",
+    "Identity": "validation.model",
+    "Insert": "rules.edit",
     "IstioIptablesError": "errors",
     "KernelError": "errors",
+    "Listed": "rules.model",
+    "Live": "change.actions",
+    "LocalAddress": "rules.model",
+    "LocalDefaultRoute": "rules.model",
     "Machine": "kernel.machine",
+    "MarkLookup": "rules.model",
+    "Match": "rules.model",
+    "NativeChain": "rules.nftables.model",
+    "NativeTable": "rules.nftables.model",
+    "NetworkNamespace": "kernel.namespace",
+    "Observation": "validation.model",
     "Plan": "change.plan",
+    "PortRange": "rules.model",
     "Prepared": "kernel.prepared",
+    "Probe": "validation.model",
+    "RemoveChain": "rules.edit",
+    "RemoveObject": "change.actions",
+    "ReplaceRules": "rules.edit",
+    "Result": "validation.model",
+    "Rule": "rules.model",
     "Ruleset": "rules.model",
+    "Settings": "settings.keywords",
     "SettingsError": "errors",
+    "SettingsWarning": "errors",
+    "Skipped": "validation.model",
+    "Table": "rules.model",
+    "TableEdit": "rules.edit",
+    "Target": "rules.model",
     "ThisMachine": "kernel.this_machine",
     "build": "api",
     "configure": "api",
-    "enter_network_namespace": "kernel.namespace",
+    "configure_with_warnings": "api",
+    "enter_network_namespace": "kernel.namespace:enter",
     "lint_pods": "api",
+    "network_namespace": "kernel.namespace",
     "pod_settings": "api",
     "prepare": "api",
     "render": "api",
+    "succeeded": "validation.model",
     "validate": "api",
 }
 
 __all__ = [
+    "ALL",
+    "AddObject",
+    "Chain",
+    "Choice",
+    "Cidr",
     "Config",
+    "Counters",
+    "CreateChain",
+    "Delete",
+    "Difference",
+    "EditNative",
+    "EditTable",
+    "Everything",
     "Facts",
+    "Finding",
+    "Hook",
+    "Identity",
+    "Insert",
     "IstioIptablesError",
     "KernelError",
+    "Listed",
+    "Live",
+    "LocalAddress",
+    "LocalDefaultRoute",
     "Machine",
+    "MarkLookup",
+    "Match",
+    "NativeChain",
+    "NativeTable",
+    "NetworkNamespace",
+    "Observation",
     "Plan",
+    "PortRange",
     "Prepared",
+    "Probe",
+    "RemoveChain",
+    "RemoveObject",
+    "ReplaceRules",
+    "Result",
+    "Rule",
     "Ruleset",
+    "Settings",
     "SettingsError",
+    "SettingsWarning",
+    "Skipped",
+    "Table",
+    "TableEdit",
+    "Target",
     "ThisMachine",
     "build",
     "configure",
+    "configure_with_warnings",
     "enter_network_namespace",
     "lint_pods",
+    "network_namespace",
     "pod_settings",
     "prepare",
     "render",
+    "succeeded",
     "validate",
 ]
 
@@ -81,5 +212,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    attribute = "enter" if name == "enter_network_namespace" else name
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), attribute)
+    module, _, attribute = _WHERE[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,25 +9,28 @@
 from __future__ import annotations
 
 from . import policy
+from .errors import SettingsWarning, require_type
 from .formats import IPTABLES, iptables_restore, shell
 from .formats import json as as_json
 from .kernel.this_machine import ThisMachine
 from .rules import istio
-from .rules.model import FAMILIES, Ruleset
-from .settings.config import Config
+from .rules.model import FAMILIES, PortRange, Ruleset
+from .settings.config import Config, Everything
 from .settings.declared import BY_NAME, Given, as_text, nearest
-from .settings.resolve import parse, resolve
+from .settings.resolve import Operation, parse, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Literal, TypeAlias
+    from typing import Literal, TypeAlias, Unpack
 
     from .kernel.machine import Machine
     from .kernel.prepared import Prepared
     from .pod.lint import Finding
     from .rules.model import Family
+    from .settings.declared import Setting
     from .settings.facts import Environment
+    from .settings.keywords import Settings
     from .validation.model import Result
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
@@ -37,26 +40,113 @@ STYLES = ("restore", "nft", "commands", "json")
 
 
 def configure(
-    settings: Mapping[str, object] | None = None, *, environment: Environment | None = None
+    settings: Mapping[str, object] | None = None,
+    *,
+    environment: Environment | None = None,
+    **keywords: Unpack[Settings],
 ) -> Config:
-    """Make a Config from settings by their long flag names; what is not given has its default.
+    """Make a Config from settings; what is not given has its default.
 
-    Values are texts as on the command line, or numbers, booleans and lists, and are checked in the
-    same way. `environment` are the facts about the machine that the rules are for, by default this
-    one. Variables of the process are not read. Raises SettingsError with every mistake.
+    Keywords are typed: the TypedDict Settings has them all. `settings` are by their long flag names, as in a
+    --config file. Values are Python's own (numbers, booleans, lists, Cidr, PortRange, networks of `ipaddress`
+    or netaddr) or texts as on the command line, and are checked in the same way. `environment` are the facts
+    about the machine that the rules are for, by default this one. Variables of the process are not read.
+
+    Settings that have no effect, and the like, are issued as a SettingsWarning, which Python's `warnings`
+    shows, filters or makes an error. `configure_with_warnings` returns them instead. Raises SettingsError
+    with every mistake.
+
+    >>> from istio_iptables import Facts, configure
+    >>> config = configure(inbound_ports=[8080, "9000-9010"], dual_stack=True, environment=Facts(ipv6=True))
+    >>> config.inbound_ports
+    (PortRange(first=8080, last=8080), PortRange(first=9000, last=9010))
     """
+    config, found = configure_with_warnings(settings, environment=environment, **keywords)
+    if found:
+        import warnings
+
+        for text in found:
+            warnings.warn(text, SettingsWarning, stacklevel=2)
+    return config
+
+
+def configure_with_warnings(
+    settings: Mapping[str, object] | None = None,
+    *,
+    environment: Environment | None = None,
+    **keywords: Unpack[Settings],
+) -> tuple[Config, tuple[str, ...]]:
+    """Return what `configure` returns, and the texts of its warnings instead of issuing them.
+
+    >>> from istio_iptables import Facts, configure_with_warnings
+    >>> config, warnings = configure_with_warnings(capture_all_dns=True, environment=Facts())
+    >>> warnings
+    ('--capture-all-dns has no effect without --redirect-dns',)
+    """
+    if settings is not None and not hasattr(settings, "items"):
+        raise TypeError(f"settings are a mapping of long flag names to values, not {type(settings).__name__}")
     facts = environment or ThisMachine()
+    if not hasattr(facts, "usable_families"):
+        raise TypeError(f"environment is a Facts, or has its methods, not {type(environment).__name__}")
+    given, mistakes = _given(dict(settings or {}), {**keywords})
+    return resolve(parse(given, facts, mistakes), facts)
+
+
+def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> tuple[list[Given], list[str]]:
+    """Return what was given as texts, and what is wrong with names and types."""
     given, mistakes = [], []
-    for name, value in (settings or {}).items():
-        if name not in BY_NAME:
+    fields = {setting.field: setting for setting in BY_NAME.values() if setting.field}
+    found: list[tuple[str, object, Setting]] = []
+    for name, value in by_flag.items():
+        if name in BY_NAME:
+            found.append((name, value, BY_NAME[name]))
+        else:
             mistakes.append(f"{name}: unknown setting{nearest(str(name), BY_NAME)}")
-            continue
+    for name, value in by_keyword.items():
+        if name not in fields:
+            mistakes.append(f"{name}: unknown setting{_nearest_keyword(name, fields)}")
+        elif name in _HOW_TO_RUN:
+            mistakes.append(f"{name}: for the command alone: it says how to run, and not which rules to make")
+        elif fields[name].name in by_flag:
+            mistakes.append(f"{name}: given twice, as {fields[name].name} too: leave one out")
+        elif value is None:
+            mistakes.append(f"{name}: None is no value: leave it out for the default, or use () for none")
+        else:
+            found.append((name, value, fields[name]))
+    for name, value, setting in found:
         try:
-            given.append(Given(BY_NAME[name], as_text(value), name))
+            given.append(Given(setting, as_text(_plain(value)), name))
         except ValueError as error:
             mistakes.append(f"{name}: {error}")
-    config, _warnings = resolve(parse(given, facts, mistakes), facts)
-    return config
+    return given, mistakes
+
+
+#: Settings of the command that a Config does not depend on; Machine, and what a program does, are for these.
+_HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
+
+
+def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:
+    """Return a hint; a flag's name with underscores counts as its keyword's."""
+    for setting in fields.values():
+        if setting.name.replace("-", "_").lower() == name.lower():
+            return f" (did you mean {setting.field}?)"
+    return nearest(name, fields.keys() - _HOW_TO_RUN)
+
+
+def _plain(value: object) -> object:
+    """Return a value with ports and networks, of this package, ipaddress or netaddr, as texts."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Everything):
+        return "*"
+    if isinstance(value, PortRange) or getattr(value, "version", None) in (4, 6):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(member) for member in value]
+    raise ValueError(
+        "a value must be a string, a number, true, false, a PortRange, a CIDR or a list of these, "
+        f"not {type(value).__name__}"
+    )
 
 
 def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
@@ -77,6 +167,7 @@ def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
     >>> configure(settings, environment=Facts()).inbound_ports
     (PortRange(first=8080, last=8080),)
     """
+    require_type(manifest, str, "pod_settings() takes the text of a manifest")
     from .pod import pick, pods, read_settings
 
     said = read_settings(pick(pods(manifest, "the manifest"), name, "the manifest"))
@@ -98,6 +189,7 @@ def lint_pods(manifest: str) -> list[Finding]:
     >>> [(finding.kind, finding.remedy) for finding in found]
     [('unknown', 'did you mean traffic.sidecar.istio.io/includeInboundPorts?')]
     """
+    require_type(manifest, str, "lint_pods() takes the text of a manifest")
     from .pod import pods
     from .pod.lint import lint
 
@@ -107,6 +199,7 @@ def lint_pods(manifest: str) -> list[Finding]:
 
 def build(config: Config) -> Ruleset:
     """Return the rules that a Config means."""
+    require_type(config, Config, "build() takes a Config (see configure)")
     return policy.build(config)
 
 
@@ -124,8 +217,11 @@ def render(
     native nftables rules for both. Then come ip(8) commands as comments. `commands`: a shell script. With
     `explain` it, and `nft`, have each rule's reason above it. `json`: for programs.
     """
-    if style not in STYLES or not set(families) <= set(FAMILIES):
-        raise ValueError(f"no such style or family: {style!r}, {families!r}")
+    require_type(ruleset, Ruleset, "render() takes a Ruleset (see build)")
+    if style not in STYLES:
+        raise ValueError(f"style is {style!r}: it has to be one of {', '.join(STYLES)}")
+    if isinstance(families, str) or any(family not in FAMILIES for family in families):
+        raise ValueError(f"families is {families!r}: it has to be a list of {' and '.join(FAMILIES)}")
     if style == "json":
         return as_json.text(as_json.document(ruleset, families))
     if style == "commands":
@@ -165,9 +261,9 @@ def validate(
     As root with the capabilities SETUID and SETGID everything is proven; as the proxy's user what it may. No
     rules are touched. `port` is what is connected to, `seconds` how long all of it may take at most.
     `in_place` says that the rules are known to be those that the Config means: then what is wrong is
-    something else's doing. What the
-    results come to says `probe.succeeded`. Raises KernelError.
+    something else's doing. `succeeded` tells whether the results prove it. Raises KernelError.
     """
+    require_type(config, Config, "validate() takes a Config (see configure)")
     from .validation.live.probes import probe_all, situation
     from .validation.plan import plan
 
@@ -176,4 +272,6 @@ def validate(
 
 def prepare(machine: Machine, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:
     """Return `machine.plan(wanted)`: read what is in place and plan how to make it `wanted`."""
+    if not hasattr(machine, "plan"):
+        raise TypeError(f"prepare() takes a Machine and a Ruleset, not {type(machine).__name__}")
     return machine.plan(wanted, rewrite=rewrite)

@@ -31,6 +31,10 @@ class SettingsError(IstioIptablesError):
         return type(self), (self.mistakes,)
 
 
+class SettingsWarning(UserWarning):
+    """Settings that can be used, but have less effect than they look; `configure` issues it."""
+
+
 class KernelError(IstioIptablesError):
     """An error of the kernel or of a program that talks to it: its `cause`, and a `remedy` if known."""
 
@@ -54,3 +58,12 @@ class Differs(IstioIptablesError):
     """Rules of istio-iptables are in place but differ from the wanted ones, and --reconcile was not given."""
 
     exit_code = 3
+
+
+def require_type(value: object, kind: type, what: str) -> None:
+    """Raise TypeError unless a value is of a type; `what` says who takes what, for the message.
+
+    For the library's functions: it names what was expected, where an AttributeError would come from inside.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{what}, not {type(value).__name__}")

@@ -6,19 +6,20 @@ The choice reads and never writes: a test that made a table would change the cho
 from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, NFTABLES
+from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
-from .nft_command import NftCommand
-from .proc import has_legacy
 from .xtables.iptc_loader import installed
 from .xtables.libiptc import Libiptc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..change.actions import Live, Location
+    from ..rules.model import Family
     from .backend import Backend
+    from .nft_command import NftCommand
 
 #: The locations by the values of --force-iptables-binary.
 _VARIANTS: Mapping[str, Location] = {"legacy": IPTABLES_LEGACY, "nft": IPTABLES_NFT}
@@ -29,7 +30,7 @@ def forced_location(variant: str, native_nftables: bool) -> Location | None:
 
     Raises ValueError for a variant that does not exist.
     """
-    if variant and variant not in _VARIANTS:
+    if variant not in ("", *_VARIANTS):
         known = ", ".join(_VARIANTS)
         raise ValueError(f"forced_variant is {variant!r}: it has to be one of {known}, or empty")
     return NFTABLES if native_nftables else _VARIANTS.get(variant)
@@ -60,13 +61,18 @@ class Choice(Record):
     untried: bool = False
 
 
-def choose(live: Live, backends: Mapping[Location, Backend], forced: Location | None) -> Choice:
+def choose(
+    live: Live,
+    backends: Mapping[Location, Backend],
+    forced: Location | None,
+    native: NftCommand,
+    has_legacy: Callable[[Family], bool],
+) -> Choice:
     """Choose the backend for the rules, as SPEC section 5 requires; nothing is written to find out.
 
     Raises KernelError if there is none that works.
     """
     if forced == NFTABLES:
-        native = NftCommand()
         native.require()
         return Choice(NFTABLES, native.name, "native nftables rules were requested")
     if forced:
@@ -80,7 +86,7 @@ def choose(live: Live, backends: Mapping[Location, Backend], forced: Location | 
     no_rules = "no rules are in place"
     if live.native:
         no_rules = "only native nftables rules of istio-iptables are in place (see --native-nftables)"
-    if has_legacy("ipv4"):
+    if has_legacy(IPV4):
         why = f"the kernel has the legacy tables, and {no_rules}"
         return _chosen(backends[IPTABLES_LEGACY], why).replace(untried=True)
     return _chosen(backends[IPTABLES_NFT], f"the kernel has no legacy tables, and {no_rules}")

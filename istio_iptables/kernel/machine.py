@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from ..change.actions import AddObject, EditNative, EditTable, Live
 from ..change.plan import make_plan
-from ..errors import KernelError
+from ..errors import KernelError, require_type
 from ..rules.istio import PASSTHROUGH_IPV6
-from ..rules.model import FAMILIES
+from ..rules.model import FAMILIES, Ruleset
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
 from .nft_command import NftCommand
 from .prepared import Prepared
-from .proc import missing_capabilities
+from .proc import has_legacy, missing_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import NoReturn, Self
 
     from ..change.actions import Action
-    from ..rules.model import Ruleset, Table
+    from ..rules.model import Table
     from .backend import Backend
     from .choose import Choice
 
@@ -42,10 +43,13 @@ class Machine:
         self._forced = forced_location(forced_variant, native_nftables)
         self._locks = Locks(cni_mode=cni_mode) if writing else None
         self._entered = False
+        # The parts that touch the kernel: testing.FakeKernel has its own.
         self._backends = backends(self._forced)
         self._nftables = NftCommand()
+        self._routing: routing.Routing = routing
+        self._has_legacy = has_legacy
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         require_capabilities()
         if self._locks:
             self._locks.__enter__()
@@ -61,6 +65,16 @@ class Machine:
         if self._locks:
             self._locks.release()
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: its locks, and the network namespace that it is in, stay in its process."""
+        raise TypeError("a Machine cannot be sent to another process: make one there")
+
+    def _require_entered(self) -> None:
+        if not self._entered:
+            raise RuntimeError(
+                f"use `with {type(self).__name__}() as machine:`, which checks and locks first"
+            )
+
     # --- reading ----------------------------------------------------------------------------
 
     def read(self, wanted: Ruleset) -> Live:
@@ -68,11 +82,10 @@ class Machine:
 
         `wanted` tells which routing rules and routes would be owned. Raises KernelError.
         """
-        if not self._entered:
-            raise RuntimeError("use `with Machine() as machine:`, which checks and locks first")
+        self._require_entered()
         tables = {location: self._tables(backend) for location, backend in self._backends.items()}
         live = Live(tables, native=self._nftables.read())
-        items = routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
+        items = self._routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
 
     @staticmethod
@@ -84,8 +97,11 @@ class Machine:
 
         With `rewrite` rules are written again even if nothing differs. Raises KernelError.
         """
+        require_type(wanted, Ruleset, "plan() takes a Ruleset (see build)")
         live = self.read(wanted)
-        choice = choose(live, self._backends, self._forced) if wanted.tables else nothing_to_choose()
+        choice = nothing_to_choose()
+        if wanted.tables:
+            choice = choose(live, self._backends, self._forced, self._nftables, self._has_legacy)
         return Prepared(self, live, wanted, choice, make_plan(live, wanted, choice.location, rewrite=rewrite))
 
     def confirm(self, choice: Choice) -> Choice:
@@ -105,14 +121,15 @@ class Machine:
 
     def do(self, action: Action) -> None:
         """Do one action completely, or raise KernelError and have done nothing."""
+        self._require_entered()  # its `with` block over, the locks are gone: the plan may be out of date
         if isinstance(action, EditTable):
             self._backends[action.location].do(action)
         elif isinstance(action, EditNative):
             self._nftables.do(action)
         elif isinstance(action, AddObject):
-            routing.add(action.item)
+            self._routing.add(action.item)
         else:
-            routing.remove(action.item)
+            self._routing.remove(action.item)
 
 
 def _wanted_lookups(wanted: Ruleset) -> list[tuple[int, int]]:

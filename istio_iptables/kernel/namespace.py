@@ -1,4 +1,4 @@
-"""namespace: enter another network namespace for the rest of the process's life (setns(2))."""
+"""namespace: another network namespace, for the rest of the process's life or for one function (setns(2))."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import errno
 import os
 
 from ..errors import KernelError, SettingsError
+from .signals import SignalsDeferred
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 _NAMES = "/var/run/netns"  # ip-netns(8)
+_SIGINT = 2
+#: What a signal may raise in the middle of waiting.
+_INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
+#: Bytes of the length in front of an answer.
+_SIZE = 8
 
 
 def enter(namespace: str, origin: str = "--network-namespace") -> None:
@@ -76,3 +90,148 @@ def _forbidden(path: str) -> KernelError:
         f"the network namespace {path} may not be entered",
         "run as root with the capability SYS_ADMIN, which setns(2) requires",
     )
+
+
+# --- for a piece of code --------------------------------------------------------------------
+
+
+class NetworkNamespace:
+    """A network namespace in which functions run, each in a process of its own; see `network_namespace`."""
+
+    def __init__(self, namespace: str | os.PathLike[str]) -> None:
+        self._namespace = os.fspath(namespace)
+        self._descriptor = -1
+        self._path = ""
+
+    def __enter__(self) -> NetworkNamespace:
+        self._descriptor, self._path = _open(self._namespace, "network_namespace")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def run(self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
+        """Call a function in the network namespace and return what it returns, or raise what it raises.
+
+        It runs in a forked process: it sees all that this process has in memory, and what it changes there is
+        lost. What it returns or raises has to be what `pickle` can copy: a Machine cannot. If this thread is
+        interrupted meanwhile (KeyboardInterrupt), so is the function, and what it does is waited for.
+
+        Raises KernelError if the namespace may not be entered, or if the process ended without an answer.
+        """
+        if self._descriptor < 0:
+            raise RuntimeError("use `with network_namespace(...) as inside:`, which opens it first")
+        _flush()
+        reading, writing = os.pipe()
+        pid, interrupted = -1, None
+        try:
+            with SignalsDeferred():  # else one could come before it is known which process to wait for
+                pid = os.fork()
+        except _INTERRUPTIONS as error:  # deferred until now
+            interrupted = error
+        if pid == 0:
+            os.close(reading)
+            self._serve(writing, lambda: function(*arguments, **named))
+        os.close(writing)
+        try:
+            answer: T = _answer(reading, pid, self._path, interrupted)
+            return answer
+        finally:
+            os.close(reading)
+
+    def _serve(self, writing: int, function: Callable[[], object]) -> NoReturn:
+        """Call the function in this process, which is the forked one, send what became of it, and end."""
+        try:
+            trace = ""
+            try:
+                _setns(self._descriptor, self._path)
+                outcome = True, function()
+            except BaseException as error:
+                import traceback
+
+                outcome, trace = (False, error), traceback.format_exc()
+            _flush()
+            _send(writing, outcome, trace)
+        finally:
+            os._exit(0)
+
+
+def network_namespace(namespace: str | os.PathLike[str]) -> NetworkNamespace:
+    """Open a network namespace, by its path or a name known to `ip netns`, for a block of code.
+
+        with network_namespace("NAME") as inside:
+            inside.run(function, argument)
+
+    This process, and each of its threads, stays where it is, whatever happens: functions run in processes of
+    their own. (A thread of its own would not do: /proc/self/net is the first thread's, and signals come to
+    that one, too.) In the block it is the same namespace, even if its name is given to another.
+
+    Raises SettingsError if there is no such namespace, KernelError if it may not be opened.
+    """
+    if not isinstance(namespace, (str, os.PathLike)):
+        raise TypeError(f"a network namespace is a path or a name, not {type(namespace).__name__}")
+    return NetworkNamespace(namespace)
+
+
+def _send(writing: int, outcome: tuple[bool, object], trace: str) -> None:
+    import pickle
+
+    try:
+        data = pickle.dumps((*outcome, trace))
+        pickle.loads(data)  # an exception may be copied, and fail to be made again
+    except Exception as error:
+        what = "returned" if outcome[0] else "raised"
+        problem = TypeError(f"what the function {what} cannot be sent to this process: {error}")
+        data = pickle.dumps((False, problem, trace))
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(len(data).to_bytes(_SIZE, "big") + data)
+
+
+def _answer(reading: int, pid: int, path: str, interrupted: BaseException | None) -> Any:
+    """Return what a process has sent, or raise it, after the process has ended."""
+    data = bytearray()
+    if interrupted:
+        os.kill(pid, _SIGINT)
+    while True:
+        try:
+            _receive(reading, data)
+            break
+        except _INTERRUPTIONS as error:
+            interrupted = error
+            os.kill(pid, _SIGINT)
+    with SignalsDeferred():
+        _, status = os.waitpid(pid, 0)
+    if interrupted:
+        raise interrupted
+    if len(data) <= _SIZE:
+        ended = os.waitstatus_to_exitcode(status)
+        raise KernelError(
+            f"the process in the network namespace {path} ended without an answer (exit status {ended})",
+            "see what in the function ends its process; a negative status is the signal that did",
+        )
+    import pickle
+
+    returned, value, trace = pickle.loads(data[_SIZE:])
+    if returned:
+        return value
+    value.add_note(f"in the network namespace {path}:\n{trace}")
+    raise value
+
+
+def _receive(reading: int, data: bytearray) -> None:
+    """Read what comes with its length in front, until its end or that of the process."""
+    while len(data) < _SIZE or len(data) < _SIZE + int.from_bytes(data[:_SIZE], "big"):
+        part = os.read(reading, 1 << 20)
+        if not part:
+            return
+        data += part
+
+
+def _flush() -> None:
+    """Write what is buffered: a forked process would write it a second time, or lose its own."""
+    import sys
+
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

@@ -14,8 +14,24 @@ from .proc import run_as_root
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
 
     from ..rules.model import Family, RoutingObject
+
+    class Routing(Protocol):
+        """What a Machine needs: the functions of this module."""
+
+        def read(
+            self, passthrough: Cidr, marks: Iterable[int], lookups: Iterable[tuple[int, int]], /
+        ) -> tuple[RoutingObject, ...]:
+            """Return the addresses, routing rules and routes that are owned."""
+
+        def add(self, item: RoutingObject, /) -> None:
+            """Make one. Raises KernelError."""
+
+        def remove(self, item: RoutingObject, /) -> None:
+            """Remove one. Raises KernelError."""
+
 
 #: Errors for something that does not exist, which is what removing it wants.
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})

@@ -23,7 +23,8 @@ from ..startup.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Literal, TypeAlias
+    from ipaddress import IPv4Network, IPv6Network
+    from typing import Any, Literal, Self, TypeAlias
 
     Family: TypeAlias = Literal["ipv4", "ipv6"]
     TableName: TypeAlias = Literal["raw", "mangle", "nat"]
@@ -59,6 +60,44 @@ class Cidr(Record):
     version: int
     address: int
     prefix: int
+
+    @classmethod
+    def from_ipaddress(cls, network: object) -> Self:
+        """Return the CIDR of a network, an interface or an address of `ipaddress` or netaddr, or of its text.
+
+        Host bits are cleared; an address is its host route. Raises TypeError for anything else, and
+        ValueError for a text that is no CIDR.
+
+        >>> from ipaddress import ip_network
+        >>> Cidr.from_ipaddress(ip_network("10.0.0.0/8")) == Cidr.from_ipaddress("10.1.2.3/8")
+        True
+        """
+        import ipaddress
+
+        if not isinstance(network, str) and getattr(network, "version", None) not in (4, 6):
+            raise TypeError(
+                "a Cidr is made from a network of ipaddress or netaddr, or from a text, "
+                f"not {type(network).__name__}"
+            )
+        found = ipaddress.ip_network(str(network), strict=False)
+        return cls(found.version, int(found.network_address), found.prefixlen)
+
+    @classmethod
+    def from_netaddr(cls, network: object) -> Self:
+        """Return the CIDR of a netaddr.IPNetwork or IPAddress; all that `from_ipaddress` takes works, too."""
+        return cls.from_ipaddress(network)
+
+    def to_ipaddress(self) -> IPv4Network | IPv6Network:
+        """Return it as a network of the module `ipaddress`."""
+        import ipaddress
+
+        return ipaddress.ip_network(str(self))
+
+    def to_netaddr(self) -> Any:
+        """Return it as a netaddr.IPNetwork."""
+        import netaddr
+
+        return netaddr.IPNetwork(str(self))
 
     @property
     def bits(self) -> int:

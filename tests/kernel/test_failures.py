@@ -16,16 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import TYPE_CHECKING
 
 import pytest
 
 from istio_iptables import KernelError, Machine, Ruleset, prepare
-from istio_iptables.change.actions import AddObject, EditTable, Live, RemoveObject
 from istio_iptables.change.execute import execute
 from istio_iptables.change.plan import make_plan
 from istio_iptables.kernel import lock
-from istio_iptables.rules.edit import apply_to
-from istio_iptables.rules.model import Table
+from istio_iptables.testing import FakeKernel
 from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of, traffic
 from tests.support.failing import OTHER, Broken, at_once, everything_stays, failed, hidden, wanted, with_owner
 from tests.support.foreign import foreign_rules
@@ -43,6 +42,9 @@ from ..support.scratch import (
     owned,
     refuse_replacing,
 )
+
+if TYPE_CHECKING:
+    from istio_iptables.change.actions import Location
 
 pytestmark = KERNEL
 
@@ -172,63 +174,30 @@ def test_whatever_step_fails_everything_is_as_before(backend: str, error: BaseEx
             assert steps >= 8
 
 
-class FakeKernel:
-    """Does actions to values, and fails at one of them."""
-
-    def __init__(self, live: Live, fails_at: int, cannot_undo: bool = False) -> None:
-        self.tables = {(p, t.family, t.name): t for p, tables in live.tables.items() for t in tables}
-        self.routing = set(live.routing)
-        self.left = fails_at
-        self.cannot_undo = cannot_undo
-
-    def do(self, action: object) -> None:
-        self.left -= 1
-        if self.left == -1 or (self.cannot_undo and self.left < -1):
-            raise KernelError(f"no. {self.left}", "none")
-        if isinstance(action, EditTable):
-            key = action.location, action.edit.family, action.edit.table
-            table = apply_to(self.tables.get(key, Table(*key[1:])), action.edit)
-            self.tables[key] = table
-        elif isinstance(action, AddObject):
-            assert action.item not in self.routing
-            self.routing.add(action.item)
-        else:
-            assert isinstance(action, RemoveObject)
-            self.routing.remove(action.item)
-
-    def state(self) -> object:
-        rules = {(*key, c.name): c.rules for key, t in self.tables.items() for c in t.chains if c.rules}
-        return rules, self.routing
-
-
-@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("step", range(1, 13))
 def test_execute_undoes_what_it_did(step: int) -> None:
-    live = Live({"iptables-legacy": (), "iptables-nft": ()})
     first, second = wanted(*OTHER), wanted(*ALL_SORTS)
-    kernel = FakeKernel(live, -2)
-    execute(make_plan(live, first, "iptables-legacy"), kernel)
-    live = Live({"iptables-legacy": tuple(kernel.tables.values()), "iptables-nft": ()}, tuple(kernel.routing))
-    for rules, location in (
+    changes: list[tuple[Ruleset, Location]] = [
         (second, "iptables-nft"),
         (second, "iptables-legacy"),
         (Ruleset(), "iptables-legacy"),
-    ):
-        plan = make_plan(live, rules, location)  # type: ignore[arg-type]
-        fake = FakeKernel(live, step)
-        before = fake.state()
-        if step >= len(plan.actions):
-            execute(plan, fake)
-            continue
-        with pytest.raises(KernelError, match=r"^no\. -1"):
-            execute(plan, fake)
-        assert fake.state() == before
+    ]
+    for rules, location in changes:
+        with FakeKernel(fails_at=[step]) as kernel:
+            kernel.put(first)
+            before = sorted(kernel.lines())
+            plan = make_plan(kernel.live(), rules, location)
+            if step > len(plan.actions):
+                execute(plan, kernel)
+                continue
+            with pytest.raises(KernelError, match=r"^this action was made to fail"):
+                execute(plan, kernel)
+            assert sorted(kernel.lines()) == before
 
 
 def test_what_cannot_be_undone_is_named() -> None:
-    live = Live({"iptables-legacy": (), "iptables-nft": ()})
-    kernel = FakeKernel(live, 2, cannot_undo=True)
-    with pytest.raises(KernelError) as caught:
-        execute(make_plan(live, wanted("--dual-stack"), "iptables-legacy"), kernel)
+    with FakeKernel(fails_at=[3, 4, 5]) as kernel, pytest.raises(KernelError) as caught:
+        kernel.plan(wanted("--dual-stack")).apply()
     assert "and this could not be undone: ipv4 nat (iptables-legacy)" in str(caught.value)
     assert "::6/128" in str(caught.value)
 

@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.change.actions import AddObject, EditNative, EditTable, Live, RemoveObject
+from istio_iptables.change.actions import AddObject, EditNative, EditTable, RemoveObject
 from istio_iptables.change.execute import execute
 from istio_iptables.change.plan import Plan, make_plan
 from istio_iptables.errors import KernelError
 from istio_iptables.formats.difference import differences
-from istio_iptables.rules.edit import RemoveChain, TableEdit, apply_to
+from istio_iptables.rules.edit import RemoveChain, TableEdit
 from istio_iptables.rules.istio import NATIVE_TABLES
 from istio_iptables.rules.model import (
     ACCEPT,
@@ -44,11 +44,11 @@ from istio_iptables.rules.nftables.model import FamilyTProxy, NativeChain, Nativ
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.rules.ownership import is_owned, is_owned_rule, owned
 from istio_iptables.settings.facts import Facts
+from istio_iptables.testing import FakeKernel
 from tests.support import strategies
 
 if TYPE_CHECKING:
     from istio_iptables.change.actions import Action, Location
-    from istio_iptables.rules.model import RoutingObject
 
 LOCATIONS: tuple[Location, ...] = ("iptables-legacy", "iptables-nft")  # of iptables
 NATIVE = tuple(
@@ -58,49 +58,24 @@ NATIVE = tuple(
 NOTHING = Ruleset()
 
 
-# --- a kernel that obeys the same rules -------------------------------------------------------
+# --- a kernel ---------------------------------------------------------------------------------
 
 
-class FakeKernel:
-    """Tables of both places, network objects and native tables; every action completely or not at all."""
+class Kernel(FakeKernel):
+    """The fake kernel, entered; it also checks that an action says what it does."""
 
     def __init__(self) -> None:
-        self.tables: dict[tuple[Location, str, str], Table] = {}
-        self.routing: list[RoutingObject] = []
-        self.native: tuple[NativeTable, ...] = ()
-        self.done: list[Action] = []
-        self.fails_at: frozenset[int] = frozenset()
-        self.error: BaseException = KernelError("the kernel said no", "ask it again")
+        super().__init__()
+        self.__enter__()
+        self.error = KernelError("the kernel said no", "ask it again")
 
     def do(self, action: Action) -> None:
-        self.done.append(action)
-        if len(self.done) in self.fails_at:
-            raise self.error
+        super().do(action)
         if isinstance(action, EditTable):
             key = (action.location, action.edit.family, action.edit.table)
-            before = self.tables.get(key, Table(action.edit.family, action.edit.table))
-            after = apply_to(before, action.edit)
-            assert (rules_of(action.before), rules_of(action.after)) == (rules_of(before), rules_of(after))
+            after = self.tables.get(key, Table(*key[1:]))
+            assert rules_of(action.after) == rules_of(after)
             assert set(action.emptied) == without_rules(after, action.edit)
-            self.tables[key] = after
-        elif isinstance(action, AddObject):
-            assert action.item not in self.routing
-            self.routing.append(action.item)
-        elif isinstance(action, RemoveObject):
-            self.routing.remove(action.item)
-        else:
-            assert isinstance(action, EditNative)
-            assert set(action.before) <= set(self.native)
-            kept = [table for table in self.native if table not in action.before]
-            assert not {table.name for table in kept} & {table.name for table in action.after}
-            self.native = (*kept, *action.after)
-
-    def live(self) -> Live:
-        tables = {
-            location: tuple(table for (where, *_), table in self.tables.items() if where == location)
-            for location in LOCATIONS
-        }
-        return Live(tables, tuple(self.routing), self.native)
 
     def state(self) -> object:
         """All there is, counters included, in an order that does not matter."""
@@ -111,11 +86,6 @@ class FakeKernel:
             for chain in table.chains
         }
         return tables, set(self.routing), set(self.native), native
-
-    def put(self, wanted: Ruleset, location: Location) -> None:
-        """Put rules into place."""
-        execute(make_plan(self.live(), wanted, location), self)
-        self.done.clear()
 
 
 def rules_of(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
@@ -161,9 +131,9 @@ FOREIGN = (
 
 
 @st.composite
-def kernels(draw: st.DrawFn) -> FakeKernel:
+def kernels(draw: st.DrawFn) -> Kernel:
     """A kernel with rules of ours, strangers' rules among them and, at times, native tables."""
-    kernel = FakeKernel()
+    kernel = Kernel()
     if draw(st.integers(0, 3)):
         kernel.put(wanted_for(draw(strategies.settings())), draw(locations()))
     for key, table in list(kernel.tables.items()):
@@ -202,7 +172,7 @@ def locations() -> st.SearchStrategy[Location]:
 
 @given(kernels(), wanted_rulesets(), locations(), st.booleans())
 def test_afterwards_everything_is_as_wanted(
-    kernel: FakeKernel, wanted: Ruleset, location: Location, rewrite: bool
+    kernel: Kernel, wanted: Ruleset, location: Location, rewrite: bool
 ):
     execute(make_plan(kernel.live(), wanted, location, rewrite=rewrite), kernel)
     live = kernel.live()
@@ -223,27 +193,27 @@ def test_afterwards_everything_is_as_wanted(
 @settings(max_examples=settings().max_examples // 2)
 @given(kernels(), wanted_rulesets(), locations(), st.booleans())
 def test_a_failure_at_any_action_leaves_everything_as_before(
-    kernel: FakeKernel, wanted: Ruleset, location: Location, rewrite: bool
+    kernel: Kernel, wanted: Ruleset, location: Location, rewrite: bool
 ):
     before = kernel.state()
     plan = make_plan(kernel.live(), wanted, location, rewrite=rewrite)
     for number in range(1, len(plan.actions) + 1):
-        kernel.done.clear()
+        kernel.attempted.clear()
         kernel.fails_at = frozenset({number})
         with pytest.raises(KernelError) as caught:
             execute(plan, kernel)
         assert caught.value is kernel.error
         assert kernel.state() == before
-        assert len(kernel.done) == 2 * number - 1
-    kernel.done.clear()
+        assert len(kernel.attempted) == 2 * number - 1
+    kernel.attempted.clear()
     kernel.fails_at = frozenset()
     execute(plan, kernel)
-    assert kernel.done == list(plan.actions)
+    assert kernel.attempted == list(plan.actions)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")], ids=repr)
 def test_any_other_exception_rolls_back_too(error: BaseException):
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(), "iptables-legacy")
     before = kernel.state()
     kernel.fails_at, kernel.error = frozenset({3}), error
@@ -254,21 +224,21 @@ def test_any_other_exception_rolls_back_too(error: BaseException):
 
 
 def test_a_signal_between_two_actions_rolls_back():
-    kernel = FakeKernel()
+    kernel = Kernel()
     plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "iptables-legacy")
     for number in range(len(plan.actions)):
-        kernel.done.clear()
+        kernel.attempted.clear()
         before = kernel.state()
         with pytest.raises(KernelError, match="interrupted"):
-            execute(plan, kernel, interrupted=lambda number=number: len(kernel.done) == number)  # type: ignore[misc]
-        assert len(kernel.done) == 2 * number
+            execute(plan, kernel, interrupted=lambda number=number: len(kernel.attempted) == number)  # type: ignore[misc]
+        assert len(kernel.attempted) == 2 * number
         assert kernel.state() == before
     execute(plan, kernel, interrupted=lambda: False)
     assert kernel.state() != before
 
 
 def test_a_rollback_that_fails_is_reported_and_goes_on():
-    kernel = FakeKernel()
+    kernel = Kernel()
     plan = make_plan(kernel.live(), wanted_for(EVERYTHING), "iptables-legacy")
     kernel.fails_at = frozenset({4, 6})  # the fourth action; and undoing the second
     with pytest.raises(KernelError) as caught:
@@ -278,12 +248,12 @@ def test_a_rollback_that_fails_is_reported_and_goes_on():
     )
     assert caught.value.remedy == "ask it again"
     assert isinstance(caught.value.__cause__, KernelError)
-    assert kernel.done[4:] == [action.inverse() for action in reversed(plan.actions[:3])]
+    assert kernel.attempted[4:] == [action.inverse() for action in reversed(plan.actions[:3])]
     assert [AddObject(item) for item in kernel.routing] == [plan.actions[1]]
 
 
 @given(kernels(), wanted_rulesets(), locations())
-def test_inverses(kernel: FakeKernel, wanted: Ruleset, location: Location):
+def test_inverses(kernel: Kernel, wanted: Ruleset, location: Location):
     for action in make_plan(kernel.live(), wanted, location).actions:
         assert action.inverse().inverse() == action
         assert action.inverse() != action
@@ -309,7 +279,7 @@ def summary(plan: Plan) -> list[str]:
 
 
 def test_the_order_of_the_first_time():
-    assert summary(make_plan(FakeKernel().live(), wanted_for(EVERYTHING), "iptables-legacy")) == [
+    assert summary(make_plan(Kernel().live(), wanted_for(EVERYTHING), "iptables-legacy")) == [
         "+ipv6 LocalAddress",
         "+ipv4 LocalDefaultRoute",
         "+ipv6 LocalDefaultRoute",
@@ -325,7 +295,7 @@ def test_the_order_of_the_first_time():
 
 
 def test_the_order_of_cleaning_up():
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(EVERYTHING), "iptables-nft")
     kernel.native = NATIVE[:1]
     lines = summary(make_plan(kernel.live(), NOTHING, "iptables-legacy"))
@@ -344,7 +314,7 @@ def test_the_order_of_cleaning_up():
 
 
 def test_adding_comes_before_detaching():
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
     kernel.native = NATIVE[:1]
     wanted = wanted_for({"dual-stack": "true", "redirect-dns": "true"})
@@ -370,7 +340,7 @@ def test_adding_comes_before_detaching():
 
 
 @given(kernels(), wanted_rulesets(), locations())
-def test_order(kernel: FakeKernel, wanted: Ruleset, location: Location):
+def test_order(kernel: Kernel, wanted: Ruleset, location: Location):
     live = kernel.live()
     actions = make_plan(live, wanted, location).actions
     added = [number for number, action in enumerate(actions) if isinstance(action, AddObject)]
@@ -417,7 +387,7 @@ MOVES_OF_INBOUND_TRAFFIC = pytest.mark.parametrize(
 def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
     direction: tuple[dict[str, str], dict[str, str]],
 ):
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(direction[0]), "iptables-legacy")
 
     def captures() -> bool:
@@ -437,7 +407,7 @@ def test_no_packet_between_two_hooks_of_native_tables_is_missed(
     direction: tuple[dict[str, str], dict[str, str]],
 ):
     """It has met the old rules of the first tables on its way and meets the new rules of the others."""
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(direction[0]), "nftables")
     before = {table.name: table for table in kernel.native}
     plan = make_plan(kernel.live(), wanted_for(direction[1]), "nftables")
@@ -465,7 +435,7 @@ def captures_inbound(table: NativeTable) -> bool:
 
 
 def test_no_table_is_without_rules_while_they_are_replaced():
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
     wanted = wanted_for({**EVERYTHING, "istio-inbound-ports": "80", "envoy-port": "1"})
     plan = make_plan(kernel.live(), wanted, "iptables-legacy")
@@ -483,7 +453,7 @@ def test_no_table_is_without_rules_while_they_are_replaced():
 
 
 def test_replaces():
-    kernel = FakeKernel()
+    kernel = Kernel()
 
     def replaces(chosen: Mapping[str, str] | None = None, location: Location = "iptables-nft") -> bool:
         return make_plan(kernel.live(), wanted_for(chosen), location).replaces
@@ -504,7 +474,7 @@ def test_replaces():
 
 
 def test_differences():
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for({"envoy-port": "1"}), "iptables-legacy")
     kernel.native = NATIVE
     plan = make_plan(kernel.live(), wanted_for({"dual-stack": "true"}), "iptables-legacy")
@@ -512,8 +482,8 @@ def test_differences():
     assert list(parts) == [
         "ipv4 nat (iptables-legacy)",
         "ipv6 nat (iptables-legacy)",
-        "inet istio-proxy-nat (nftables)",
         "inet istio-proxy-raw (nftables)",
+        "inet istio-proxy-nat (nftables)",
         "addresses and routes",
     ]
     nat = parts["ipv4 nat (iptables-legacy)"]
@@ -531,7 +501,7 @@ def test_differences():
 
 @given(kernels(), wanted_rulesets(), locations())
 def test_there_is_a_difference_where_something_of_ours_changes(
-    kernel: FakeKernel, wanted: Ruleset, location: Location
+    kernel: Kernel, wanted: Ruleset, location: Location
 ):
     plan = make_plan(kernel.live(), wanted, location)
     if differences(plan):
@@ -543,14 +513,14 @@ def test_there_is_a_difference_where_something_of_ours_changes(
 
 
 def test_which_match_stands_there_twice_is_a_difference():
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,1,2"}), "iptables-nft")
     plan = make_plan(kernel.live(), wanted_for({"ISTIO_OUTBOUND_OWNER_GROUPS": "1,2,2"}), "iptables-nft")
     assert bool(plan.actions) == bool(differences(plan))
 
 
 def test_foreign_rules_are_no_difference():
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(), "iptables-legacy")
     for key, table in kernel.tables.items():
         chains = [
@@ -565,7 +535,7 @@ def test_foreign_rules_are_no_difference():
 
 @pytest.mark.parametrize("chosen", [{}, TPROXY], ids=["REDIRECT", "TPROXY"])
 def test_the_order_of_matches_is_no_difference(chosen: dict[str, str]):
-    kernel = FakeKernel()
+    kernel = Kernel()
     kernel.put(wanted_for(chosen), "iptables-legacy")
     for key, table in kernel.tables.items():
         chains = [
@@ -598,7 +568,7 @@ def test_actions_as_text(action: Action, text: str):
 
 def test_edits_as_text():
     wanted = wanted_for()
-    (action,) = make_plan(FakeKernel().live(), wanted, "iptables-nft").actions
+    (action,) = make_plan(Kernel().live(), wanted, "iptables-nft").actions
     assert str(action) == f"ipv4 nat (iptables-nft): write {sum(1 for _ in wanted.rules())} rules"
     assert str(action.inverse()) == "ipv4 nat (iptables-nft): remove rules"
 
@@ -607,8 +577,8 @@ def test_edits_as_text():
 
 
 @given(kernels())
-@example(FakeKernel())
-def test_live(kernel: FakeKernel):
+@example(Kernel())
+def test_live(kernel: Kernel):
     live = kernel.live()
     for location in LOCATIONS:
         held = [table for table in live.tables[location] if not owned(table).is_empty]
@@ -619,7 +589,7 @@ def test_live(kernel: FakeKernel):
 
 
 def test_marks_of_live_rules_tell_which_routes_are_owned():
-    kernel = FakeKernel()
+    kernel = Kernel()
     assert kernel.live().marks() == frozenset()
     kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "iptables-nft")
     assert kernel.live().marks() == {7}
