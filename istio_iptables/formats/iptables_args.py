@@ -133,6 +133,8 @@ def _matches(args: Sequence[str]) -> tuple[Match, ...]:
             raise _Unknown(arg)
         if arg == "-m":
             module = args[at + 1]
+            if module not in _MODULES:
+                raise _Unknown(module)
         elif module == "connmark" and arg == "--mark":
             value, mask = _value_and_mask(args[at + 1])
             matches.append(model.ConnectionMark(value, mask, negated))
@@ -187,6 +189,9 @@ def _protocol(text: str) -> Any:
         raise _Unknown(text)
     return text
 
+
+#: The matches of which this tool writes an option. Others mean something without any, as `-m socket` does.
+_MODULES = frozenset({"comment", "connmark", "conntrack", "mark", "multiport", "owner", "tcp", "udp"})
 
 _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
     "-i": model.InInterface,

@@ -6,7 +6,7 @@ replaces it in the kernel in one go (nft variant: in one transaction).
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT
+from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT, UnreadableTable
 from ..errors import KernelError
 from ..formats import IPTABLES, NFT_FAMILIES
 from ..formats.iptables_args import rule_args
@@ -15,6 +15,7 @@ from ..rules.edit import Insert, ReplaceRules
 from ..rules.istio import CHAINS
 from ..rules.model import FAMILIES, IPV4, TABLES
 from .netlink import nftables
+from .nft_by_handle import removal
 from .proc import existing_legacy_tables, run_as_root
 from .process import Result, run, which
 
@@ -41,6 +42,7 @@ class IptablesCommand:
         self.location: Location = location
         self._legacy = location == IPTABLES_LEGACY
         self._commands: dict[str, tuple[str, ...]] = {}
+        self._saved: dict[Family, str] = {}
 
     @property
     def name(self) -> str:
@@ -97,33 +99,35 @@ class IptablesCommand:
     def save(self, family: Family) -> str:
         """Return what iptables-save prints, an empty text if there is nothing to print.
 
-        A table that iptables cannot read, since another program filled it with nft, is left out unless it has
-        owned chains.
+        A table that another program has filled with nft, so that iptables cannot read it, is left out.
         """
         if not self.exists(family):
             return ""
         result = run((*self._command(family, "save"), "--counters"), private_lock=self._legacy)
         if result.status != 0:
             raise self._failed(family, "save", result)
-        if "is incompatible" in result.output:
-            self._check_unreadable(family, result.output)
         return result.output
 
-    def _check_unreadable(self, family: Family, output: str) -> None:
-        """Raise KernelError if a table that iptables cannot read has owned chains."""
-        readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
-        for name in set(TABLES) - readable:
-            table = f"{NFT_FAMILIES[family]} {name}"
-            if not CHAINS.isdisjoint(nftables.chains(NFT_FAMILIES[family], name)):
-                raise KernelError(
-                    f"iptables cannot read the nft table {table}, which has chains of istio-iptables: "
-                    "another program put a rule into it with nft",
-                    f"find the rule with `nft list table {table}` and delete it, then run again",
-                )
+    def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
+        """Return the tables that iptables could not read last time, with how to remove what is owned."""
+        saved = self._saved.get(family, "")
+        if self._legacy or "is incompatible" not in saved:
+            return ()
+        readable = {line[1:] for line in saved.splitlines() if line.startswith("*")}
+        nft_family = NFT_FAMILIES[family]
+        found = []
+        for name in TABLES:
+            if name not in readable and any(
+                (table.family, table.name) == (nft_family, name) for table in nftables.tables()
+            ):
+                has_owned = not CHAINS.isdisjoint(nftables.chains(nft_family, name))
+                found.append(UnreadableTable(family, name, removal(nft_family, name) if has_owned else ""))
+        return tuple(found)
 
     def read(self, family: Family) -> tuple[Table, ...]:
         """Return the tables of this tool that exist."""
-        return parse(self.save(family), family)
+        self._saved[family] = self.save(family)
+        return parse(self._saved[family], family)
 
     def holds_other_rules(self) -> bool:
         """Tell whether a table that this tool does not read has rules."""
@@ -206,6 +210,11 @@ def _remedy(said: str) -> str:
         return run_as_root("NET_ADMIN", "NET_RAW")
     if "does not exist" in said or "No such file" in said or "not supported" in said:
         return "the kernel lacks a table, match or target that is named above: load its module on the node"
+    if "CHAIN_ADD failed" in said or "CHAIN_USER_ADD failed" in said:
+        return (
+            "another program has made this chain with nft at another hook or priority: no use to iptables: "
+            "move that chain to a table of its own (`nft list ruleset` shows it), or use --native-nftables"
+        )
     if "incompatible" in said:
         return "iptables cannot read what was put into this table with nft: move that to a table of its own"
     if "lock" in said:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..change.actions import NFTABLES
 from ..errors import KernelError
-from ..rules.istio import NATIVE_FAMILY, NATIVE_TABLES
+from ..rules.istio import AMBIENT_TABLES, NATIVE_FAMILY, NATIVE_TABLES
 from .netlink import nftables
 from .proc import run_as_root
 from .process import run, which
@@ -30,6 +30,14 @@ class NftCommand:
     def read(self) -> tuple[NativeTable, ...]:
         """Return the native tables that exist. Raises KernelError if they cannot be read."""
         return _read_all()
+
+    def ambient_tables(self) -> tuple[str, ...]:
+        """Return the tables of Istio's ambient mode, as `family name`."""
+        return tuple(
+            f"{table.family} {table.name}"
+            for table in nftables.tables()
+            if table.name.startswith(AMBIENT_TABLES)
+        )
 
     def require(self) -> None:
         """Raise KernelError unless the command nft is installed."""
