@@ -38,6 +38,22 @@ def rule_args(rule: Rule) -> list[str]:
     return args + _TARGET_ARGS[type(rule.target)](rule.target)
 
 
+_OWNERS = ("--uid-owner", "--gid-owner")
+
+
+def loadable_args(rule: Rule) -> list[str]:
+    """Return the arguments of a rule for a program that loads them.
+
+    An owner is written as a range, 1337-1337: iptables takes a number for the name of a user or group if
+    there is one of that name (libxt_owner.c), and a range never. iptables-save prints it as 1337 again.
+    """
+    args = rule_args(rule)
+    for at, arg in enumerate(args):
+        if at and args[at - 1] in _OWNERS:
+            args[at] = f"{arg}-{arg}"
+    return args
+
+
 def _mark_text(value: int, mask: int) -> str:
     return f"{value:#x}" if mask == model.FULL_MASK else f"{value:#x}/{mask:#x}"
 
@@ -184,6 +200,14 @@ def _value_and_mask(text: str) -> tuple[int, int]:
     return int(value, 0), int(mask, 0) if mask else model.FULL_MASK
 
 
+def _owner(text: str) -> int:
+    """Parse an owner: a number, or a range of one number."""
+    first, _, last = text.partition("-")
+    if last and last != first:
+        raise _Unknown(text)
+    return int(first)
+
+
 def _protocol(text: str) -> Any:
     if text not in model.PROTOCOL_NUMBERS:
         raise _Unknown(text)
@@ -202,8 +226,8 @@ _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
     "--sport": lambda text, negated: model.SourcePort(_ports(text), negated),
     "--dport": lambda text, negated: model.DestinationPort(_ports(text), negated),
     "--dports": lambda text, negated: model.DestinationPorts(tuple(map(_ports, text.split(","))), negated),
-    "--uid-owner": lambda text, negated: model.UidOwner(int(text), negated),
-    "--gid-owner": lambda text, negated: model.GidOwner(int(text), negated),
+    "--uid-owner": lambda text, negated: model.UidOwner(_owner(text), negated),
+    "--gid-owner": lambda text, negated: model.GidOwner(_owner(text), negated),
     "--mark": lambda text, negated: model.Mark(*_value_and_mask(text), negated),
     "--ctstate": lambda text, negated: model.ConntrackState(frozenset(text.split(",")), negated),
     "--comment": lambda text, _negated: model.Comment(text),

@@ -66,6 +66,23 @@ class NftCommand:
             if sets:
                 _remove_unused([table.name for table in edit.after])
             raise
+        self._require_written(edit)
+
+    def _require_written(self, edit: EditNative) -> None:
+        """Read back what was written, and undo it with a KernelError if it is something else.
+
+        nft looks numbers up as names of users and groups, so what it writes depends on this machine's.
+        """
+        written = {table.name: table for table in self.read()}
+        if all(written.get(table.name) == table for table in edit.after):
+            return
+        *_, undo = _scripts(edit.replace(before=edit.after, after=edit.before))
+        _nft("-f", "-", script=undo)
+        raise KernelError(
+            "nft wrote other rules than it was given, which was undone",
+            "look for a user or group whose name is a number (`getent passwd`, `getent group`): nft takes "
+            "the number for it; or leave --native-nftables out",
+        )
 
 
 def _read_all() -> tuple[NativeTable, ...]:
