@@ -228,7 +228,7 @@ GOLDEN = (
     # --- DNS
     Golden("dns-all", "All DNS to the agent.", "--redirect-dns --capture-all-dns"),
     Golden("dns-servers", "DNS to the servers of the pod.", "--redirect-dns", servers=TWO_SERVERS),
-    Golden("dns-no-servers", "No server: no DNS capture, the conntrack zones stay.", "--redirect-dns"),
+    Golden("dns-no-servers", "No server: no DNS capture, the rules are those without it.", "--redirect-dns"),
     Golden(
         "dns-dual-stack",
         "Servers by family.",
@@ -409,7 +409,9 @@ GOLDEN = (
         servers=TWO_SERVERS,
     ),
     Golden(
-        "native-dns-no-servers", "No server: the conntrack zones stay.", "--redirect-dns --native-nftables"
+        "native-dns-no-servers",
+        "No server: the rules are those without DNS capture.",
+        "--redirect-dns --native-nftables",
     ),
     Golden(
         "native-kube-virt",
@@ -562,6 +564,11 @@ def by_family(rendered: str) -> dict[str, str]:
     return {"ipv4": parts[0]} if len(parts) == 1 else dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+def ip_commands(rendered: str) -> list[str]:
+    """The `ip` commands that `render` shows as comments behind the scripts."""
+    return re.findall(r"^# (ip (?:-6 )?(?:rule|route|addr) .*)$", rendered, re.MULTILINE)
+
+
 def without_comments(line: str) -> str:
     """A rule without the comments of --rule-comments; those that SPEC demands stay, without the reason."""
     line = re.sub(r"-m comment --comment istio-iptables\b(?:: .*?(?= -j ))?", "\0", line)
@@ -612,7 +619,7 @@ def check(golden: Golden, rendered: str) -> None:
         if "uid" in name or "gid" in name or "GROUPS" in name:  # the oracle knows no names
             numbers = {**names.groups, **names.users}
             known[name] = ",".join(str(numbers.get(member, member)) for member in text.split(","))
-    ipv6 = golden.ipv6 and (not golden.ipv4 or known.get("dual-stack") == "true")
+    ipv6 = oracle.ipv6_is_on(known, has_ipv4=golden.ipv4, has_ipv6=golden.ipv6)
     wanted = oracle.expected(known, ipv6=ipv6, dns_servers=golden.servers)
     found = {
         (family, table): [without_comments(line) for line in lines]
@@ -623,6 +630,9 @@ def check(golden: Golden, rendered: str) -> None:
         if wanted.get(key) != found.get(key):
             both = "\n".join([*wanted.get(key, ["nothing"]), "but it is", *found.get(key, ["nothing"])])
             raise AssertionError(f"{golden.name}, {key}: by the oracle it should be\n{both}")
+    commands = oracle.commands(known, ipv6=ipv6)
+    if sorted(commands) != sorted(ip_commands(rendered)):
+        raise AssertionError(f"{golden.name}, ip: by the oracle it should be\n{commands}")
 
 
 def main(arguments: list[str]) -> int:
