@@ -26,9 +26,7 @@ def load(tables: dict[str, Chains], script: str, family: str) -> None:
     table: Chains | None = None
     for line in script.split("\n"):
         line = re.sub(r"^\[\d+:\d+\] ", "", line)
-        line = re.sub(
-            r"(--[ug]id-owner) (\d+)-\2(?!\d)", r"\1 \2", line
-        )  # iptables-save has ranges of one so
+        line = re.sub(r"(--[ug]id-owner) (\d+)-\2(?!\d)", r"\1 \2", line)  # as iptables-save prints it
         if line.startswith("*"):
             table = tables.setdefault(line[1:], {})
         elif line == "COMMIT":
@@ -125,6 +123,11 @@ def by_family(rendered: str) -> dict[str, str]:
     """Split the output of `render` into the scripts of the families."""
     parts = re.split(r"^# (ipv[46]): for ip6?tables-restore --noflush.*\n", rendered, flags=re.MULTILINE)
     return {"ipv4": parts[0]} if len(parts) == 1 else dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def ip_commands(rendered: str) -> list[str]:
+    """Return the `ip` commands that `render` shows as comments behind the scripts."""
+    return re.findall(r"^# (ip (?:-6 )?(?:rule|route|addr) .*)$", rendered, re.MULTILINE)
 
 
 def without_comments(line: str) -> str:
