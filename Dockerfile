@@ -19,7 +19,7 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
     apt-get -qq update && apt-get -qq install --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY requirements/build.txt requirements/runtime.txt requirements/
+COPY requirements/build.txt requirements/libiptc.txt requirements/
 # Locked packages only, the build tool among them; build isolation would fetch another one. The packages that draw boxes
 # around help texts and errors are left out: they are the larger half of everything, and the tool never uses them.
 # So that two builds give the same bytes, there is no debug information (-g0), which names a folder that is called
@@ -30,7 +30,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
     python3 -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
  && /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
-        --wheel-dir /wheels -r requirements/runtime.txt \
+        --wheel-dir /wheels -r requirements/libiptc.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY istio_iptables istio_iptables

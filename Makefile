@@ -91,7 +91,9 @@ lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.to
 	$(PIP_COMPILE) --all-build-deps --only-build-deps --output-file requirements/build.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --output-file requirements/runtime.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
-	    --extra dev --extra test --output-file requirements/dev.txt
+	    --extra libiptc --output-file requirements/libiptc.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
+	    --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

@@ -9,7 +9,7 @@ from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, 
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
-from .xtables.iptc_loader import installed
+from .xtables.iptc_loader import HOW_TO_INSTALL, installed
 from .xtables.libiptc import Libiptc
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ def choose(
         native.require()
         return Choice(NFTABLES, native.name, "native nftables rules were requested")
     if forced:
-        return _chosen(backends[forced], "it was requested")
+        return _chosen(backends[forced], "it was requested", forced)
     for location in IPTABLES_LOCATIONS:
         if live.holds_owned(location):
             return _chosen(backends[location], "it has rules of istio-iptables already")
@@ -107,8 +107,10 @@ def nothing_to_choose() -> Choice:
     return Choice(IPTABLES_LEGACY, "", "no rules are made")
 
 
-def _chosen(backend: Backend, why: str) -> Choice:
+def _chosen(backend: Backend, why: str, forced: Location | None = None) -> Choice:
     backend.require()
+    if backend.location == IPTABLES_LEGACY and not forced and not installed():
+        why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL})"
     return Choice(backend.location, backend.name, why)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from ..support import everyone
-from ..support.netns import ROOT, Namespace, Outcome, Pod
+from ..support.netns import ROOT, Namespace, Outcome, Pod, why_no_user_namespace
 
 BACKENDS = {
     "libiptc": [],
@@ -607,6 +607,8 @@ def test_root_that_may_become_the_proxy_needs_nothing_more(pod: Pod) -> None:
 
 def test_a_user_that_cannot_be_had(pod: Pod) -> None:
     """A user namespace that knows root alone: the kernel refuses to become anybody else."""
+    if why := why_no_user_namespace():
+        pytest.skip(f"needs a user namespace: {why}")
     assert pod.tool().code == 0
     words = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "istio_iptables", "validate"]
     done = pod.run(words, check=False, env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]})
