@@ -32,13 +32,16 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
  && /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
         --wheel-dir /wheels -r requirements/libiptc.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
-COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
+COPY tools/version.py tools/
 COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
 # and of programs Python and our own alone: dependencies bring some, and venv what people type into shells.
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
-RUN /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
+ARG VERSION=
+RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
+ && /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
  && python3 -m venv --without-pip /opt/istio-iptables \
  && /build/bin/pip --python /opt/istio-iptables/bin/python install \
         --no-cache-dir --no-index --no-deps --no-compile /wheels/*.whl \

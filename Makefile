@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel e2e fuzz soak golden bench image image-test dist lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -84,6 +84,14 @@ image: ## build the container image, with docker or podman
 
 image-test: $(VENV) ## build it with podman and try it in pods (skipped unless root)
 	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
+
+# The times in the archives are that of the commit, so that two builds of it give the same bytes.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+dist: $(VENV) ## build the sdist and the wheel into dist/, and a list of what is in them (SBOM) into build/
+	rm -rf build dist
+	$(VENV)/bin/python -m build --no-isolation --outdir dist >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	mkdir -p build && $(VENV)/bin/python tools/sbom.py >build/istio-iptables.cdx.json
+	@ls dist build
 
 # Run it with the oldest Python: what that needs, the newer ones can install too. ARGS=--upgrade for newer versions.
 # The files name no package index: thanks to the hashes it does not matter which one the packages come from.
