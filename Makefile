@@ -126,10 +126,9 @@ $(VENV): $(STAMP)
 venv: $(STAMP) ## make the virtual environment; every target that needs it does that
 $(STAMP): setup.cfg requirements/build.txt requirements/dev.txt
 	@tools/system-packages build $(PYTHON)
-	@echo 'making $(VENV), once ...'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@{ $(PIP) --require-hashes -r requirements/build.txt && \
+	@tools/waiting 'making $(VENV), once' $(VENV)/install.log sh -c ' \
+	    $(PIP) --require-hashes -r requirements/build.txt && \
 	    $(PIP) --no-build-isolation --use-pep517 --require-hashes -r requirements/dev.txt && \
-	    $(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable . ; \
-	} >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
+	    $(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .'
 	@touch $@

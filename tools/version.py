@@ -5,7 +5,7 @@ It is, whichever there is first:
 
     ISTIO_IPTABLES_VERSION  a variable, for a build without git, such as the image's
     the tag                 v1.2.3 is version 1.2.3; four commits later it is 1.2.4.dev4
-    __version__             of istio_iptables/__init__.py: an sdist has that of its build there, git the next release
+    __version__             of istio_iptables/__init__.py: in an sdist that of its build, in git the next one
 """
 
 from __future__ import annotations
