@@ -109,7 +109,8 @@ def nothing_to_choose() -> Choice:
 
 def _chosen(backend: Backend, why: str, forced: Location | None = None) -> Choice:
     backend.require()
-    if backend.location == IPTABLES_LEGACY and not forced and not installed():
+    is_command = isinstance(backend, IptablesCommand) and backend.location == IPTABLES_LEGACY
+    if is_command and not forced and not installed():
         why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL})"
     return Choice(backend.location, backend.name, why)
 
