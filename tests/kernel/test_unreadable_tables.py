@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..support.scratch import FAMILIES, KERNEL, Family, Scratch
-from ..support.snapshots import LOCATIONS, everything, rules
+from ..support.snapshots import LOCATIONS, everything, routing, rules
 
 pytestmark = KERNEL
 
@@ -221,4 +221,26 @@ def test_a_table_that_both_can_read_is_used_as_it_is(scratch: Scratch) -> None:
     assert "nothing to do" in scratch.apply(*LOCATIONS["nft"]).stderr
     scratch.apply("cleanup")
     assert scratch.nft("list", "chain", "ip", "nat", "postrouting") == before
+    assert rules(scratch) == {}
+
+
+def test_routes_go_with_the_marks_of_an_unreadable_mangle_table(scratch: Scratch) -> None:
+    """The marks of TPROXY rules tell which routes are owned, in this table as in any other."""
+    before = routing(scratch)
+    scratch.apply(*LOCATIONS["nft"], "-m", "TPROXY", "-t", "1400", "-r", "140")
+    scratch.nft(
+        script="""table ip mangle {
+        chain POSTROUTING {
+            type filter hook postrouting priority -150; policy accept
+            ct mark set 0x7
+        }
+    }"""
+    )
+    assert "incompatible" in scratch.check("iptables-nft-save", "-t", "mangle")
+    scratch.apply("cleanup")
+    assert routing(scratch) == before
+    left = scratch.nft("list", "ruleset")
+    assert "ISTIO" not in left
+    assert "ct mark set 0x00000007" in left
+    assert left.count("mark") == 1
     assert rules(scratch) == {}
