@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..change.actions import Live
     from ..change.conflicts import Conflict
+    from ..change.neighbours import Finding
     from ..change.plan import Plan
     from ..formats.difference import Difference
     from ..rules.model import Ruleset
@@ -45,6 +46,13 @@ class Prepared:
             from ..formats.notices import conflict
 
             raise KernelError(*conflict(self.conflicts))
+
+    @property
+    def neighbours(self) -> tuple[Finding, ...]:
+        """What foreign rules keep from the proxy once the wanted rules are in place: see change/neighbours.py."""
+        if not self.wanted.tables or self.conflicts:
+            return ()
+        return self._machine.neighbours(self.live, self.wanted, self.choice.location)
 
     @property
     def taken_over(self) -> tuple[str, ...]:
