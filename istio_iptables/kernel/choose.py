@@ -10,7 +10,7 @@ from ..errors import KernelError
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
-from .xtables.iptc_loader import installed
+from .xtables.iptc_loader import HOW_TO_INSTALL, installed
 from .xtables.libiptc import Libiptc
 
 TYPE_CHECKING = False
@@ -80,7 +80,7 @@ def choose(
     if forced == IPTABLES_NFT or any(table.removal for table in live.unreadable):
         _require_readable(live.unreadable)
     if forced:
-        return _chosen(backends[forced], "it was requested")
+        return _chosen(backends[forced], "it was requested", forced)
     for location in usable:
         if live.holds_owned(location):
             return _chosen(backends[location], "it has rules of istio-iptables already")
@@ -128,8 +128,11 @@ def nothing_to_choose() -> Choice:
     return Choice(IPTABLES_LEGACY, "", "no rules are made")
 
 
-def _chosen(backend: Backend, why: str) -> Choice:
+def _chosen(backend: Backend, why: str, forced: Location | None = None) -> Choice:
     backend.require()
+    is_command = isinstance(backend, IptablesCommand) and backend.location == IPTABLES_LEGACY
+    if is_command and not forced and not installed():
+        why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL})"
     return Choice(backend.location, backend.name, why)
 
 

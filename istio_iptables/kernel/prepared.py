@@ -9,14 +9,30 @@ from ..errors import KernelError, SettingsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..change.actions import Live
+    from typing import Protocol
+
+    from ..change.actions import Action, Live
     from ..change.conflicts import Conflict
     from ..change.neighbours import Finding
     from ..change.plan import Plan
     from ..formats.difference import Difference
     from ..rules.model import Ruleset
     from .choose import Choice
-    from .machine import Machine
+
+    class Kernel(Protocol):
+        """What a plan needs of machine.Machine."""
+
+        def confirm(self, choice: Choice, live: Live) -> Choice:
+            """Return the final choice of a backend, just before writing."""
+
+        def refusal(self, action: Action) -> str:
+            """Return why a backend could not do an action, or nothing."""
+
+        def check(self, action: Action) -> None:
+            """Have the kernel try an action, where it can without doing it."""
+
+        def do(self, action: Action) -> None:
+            """Do one action completely, or raise KernelError and have done nothing."""
 
 
 class Prepared:
@@ -24,7 +40,7 @@ class Prepared:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Kernel,
         live: Live,
         wanted: Ruleset,
         choice: Choice,

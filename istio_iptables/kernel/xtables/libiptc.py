@@ -23,7 +23,7 @@ from ..proc import existing_legacy_tables, run_as_root
 from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
-from .iptc_loader import LibiptcMissing, load
+from .iptc_loader import HOW_TO_INSTALL, LibiptcMissing, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class _Worker:
         if outcome == _MISSING:
             raise KernelError(
                 f"libiptc cannot be used: {value}",
-                "install python-iptables and the package iptables (it has libip4tc, libip6tc and "
-                "libxtables), or choose the command with --force-iptables-binary legacy",
+                f"install python-iptables ({HOW_TO_INSTALL}) and the package iptables (it has libip4tc, "
+                "libip6tc and libxtables), or choose the command with --force-iptables-binary legacy",
             )
         if outcome == _REFUSED:
             raise explain(self._family, *value)
