@@ -1,7 +1,7 @@
 """nft_foreign: the nat chains of foreign nftables tables, as nft prints them, for change/neighbours.py.
 
-nft prints a table twice: as JSON, which is read, and as text, in which an operator recognizes the rule. A rule has
-the same handle in both.
+nft prints a table twice: as JSON, which is read, and as text, in which an operator recognizes the rule. A
+rule has the same handle in both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from ..change.neighbours import NAT_PRIORITY, Base, Neighbour, Step
+from ..change.foreign import NAT_PRIORITY, Base, Neighbour, Step
 from ..rules import model
 from ..rules.nftables import model as nftables
 from . import NFT_FAMILIES
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    from ..change.neighbours import Kind
+    from ..change.foreign import Kind
     from ..rules.model import Family, Match
 
     Object = Mapping[str, Any]

@@ -9,6 +9,7 @@ from ..rules.model import BUILTIN_CHAINS, IPV4
 from ..rules.ownership import is_owned_rule
 from . import IPTABLES
 from .iptables_args import rule_args
+from .iptables_restore import joined
 from .shell import quoted
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
 
 
 def neighbours(found: Iterable[Finding]) -> Iterator[str]:
-    """Yield a warning about each foreign rule that keeps something from the proxy, or from getting its answers."""
+    """Yield a warning about each foreign rule that keeps traffic from the proxy, or answers from getting back."""
     found = tuple(found)
     for each in found[:_MOST_NAMED]:
         rule = each.rule
@@ -96,8 +97,8 @@ def _bypass(each: Finding) -> str:
     if each.certain:
         return f"comes before those of istio-iptables, so this bypasses the proxy: {_traffic(each)}"
     return (
-        f"may come before those of istio-iptables, and this then bypasses the proxy: {_traffic(each)}; the kernel "
-        "asks the nat chains that were made last first, and does not tell which were"
+        f"may come before those of istio-iptables, and this then bypasses the proxy: {_traffic(each)}; the "
+        "kernel asks the nat chains that were made last first, and does not tell which were"
     )
 
 
@@ -109,15 +110,16 @@ def _traffic(each: Finding) -> str:
 _EFFECTS: Mapping[str, Callable[[Finding], str]] = {
     "bypass": _bypass,
     "address": lambda each: (
-        f"translates what TPROXY captures, so the proxy is told another destination than was dialled: {_traffic(each)}"
+        "translates what TPROXY captures, so the proxy is told another destination than was dialled: "
+        f"{_traffic(each)}"
     ),
     "answers": lambda each: (
-        f"translates forwarded packets, and {_traffic(each)} for containers behind this network namespace gets no "
-        "answers: they are looked up in conntrack zone 1, the queries are in the default zone"
+        f"translates forwarded packets, and {_traffic(each)} for containers behind this network namespace "
+        "gets no answers: they are looked up in conntrack zone 1, and the queries are in the default zone"
     ),
     "agent": lambda each: (
-        f"sends to another port what the agent itself asks, and it gets no answers: {_traffic(each)}: they are in the "
-        "default conntrack zone, the queries in zone 1"
+        f"sends to another port what the agent itself asks, and it gets no answers: {_traffic(each)}: they "
+        "are in the default conntrack zone, and the queries are in zone 1"
     ),
 }
 

@@ -133,7 +133,8 @@ class Machine:
         foreign = self._nftables.foreign_nat(known)
         if not foreign and not _has_foreign(live):
             return ()
-        from ..change.neighbours import findings, of_iptables
+        from ..change.foreign import of_iptables
+        from ..change.neighbours import findings
 
         return findings(
             (*of_iptables(live, location), *foreign),
@@ -169,7 +170,7 @@ class Machine:
 
 
 def _has_foreign(live: Live) -> bool:
-    """Tell whether a built-in chain may have a foreign rule; many runs find none, and are spared the search."""
+    """Tell whether a built-in chain may have a foreign rule. Many runs find none and are spared the rest."""
     return any(
         chain.name in BUILTIN_CHAINS and any(not is_owned_rule(rule) for rule in chain.rules)
         for tables in live.tables.values()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from ..change.actions import EditNative, Location
-    from ..change.neighbours import Neighbour
+    from ..change.foreign import Neighbour
     from ..rules.nftables.model import NativeTable
 
 

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ..change.actions import Action, Live
+    from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
     from ..change.neighbours import Finding
     from ..change.plan import Plan
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     class Kernel(Protocol):
         """What a plan needs of machine.Machine."""
+
+        def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
+            """Return what foreign rules keep from the proxy: see change/neighbours.py."""
 
         def confirm(self, choice: Choice, live: Live) -> Choice:
             """Return the final choice of a backend, just before writing."""
@@ -65,7 +68,7 @@ class Prepared:
 
     @property
     def neighbours(self) -> tuple[Finding, ...]:
-        """What foreign rules keep from the proxy once the wanted rules are in place: see change/neighbours.py."""
+        """What foreign rules keep from the proxy, now or once the wanted rules are in place."""
         if not self.wanted.tables or self.conflicts:
             return ()
         return self._machine.neighbours(self.live, self.wanted, self.choice.location)

@@ -7,8 +7,8 @@ servers, zone 2 the application with the agent.
 
 Zone 1 takes more than that: every answer from port 53 that comes in. The answer to a query that was forwarded
 for a container behind this network namespace then misses its connection, which is in zone 0, and is not
-translated back. So with `dns_single_zone` only the application's DNS has a zone of its own, and the agent stays
-in zone 0: one zone apart is enough for two connections.
+translated back. So with `dns_single_zone` only the application's DNS has a zone of its own, and the agent
+stays in zone 0: one zone apart is enough for two connections.
 """
 
 from __future__ import annotations

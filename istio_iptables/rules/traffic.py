@@ -1,7 +1,8 @@
 """traffic: sets of packets as data, and which of them a chain sends to the proxy.
 
-A Traffic is what all matches on the way to a rule leave of the first packets of connections. `captured` follows it
-through the rules of a Ruleset. Where it cannot be exact it keeps too much, so that nothing that is captured is missed.
+A Traffic is what all matches on the way to a rule leave of the first packets of connections. `captured`
+follows it through the rules of a Ruleset. Where it cannot be exact it keeps too much, so that it misses
+nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _MOST_RANGES = 200
 
 
 class Interfaces(Record):
-    """Conditions on an interface's name, `+` at the end for any ending: those it has, and those it has not."""
+    """Conditions on an interface: patterns (`+`: any ending) that its name fits, or does not."""
 
     names: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()
@@ -78,7 +79,7 @@ class Traffic(Record):
     local: bool = False
 
     def with_match(self, match: Match) -> Self | None:
-        """Return what a match leaves of it, None if that is nothing. What is not understood leaves all of it."""
+        """Return what a match leaves of it, None if that is nothing. An unknown match leaves all of it."""
         if isinstance(match, (model.InInterface, model.OutInterface)):
             part = "received_on" if isinstance(match, model.InInterface) else "sent_to"
             interfaces = getattr(self, part).narrowed(match.name, match.negated)
@@ -158,9 +159,8 @@ def _common(one: Ranges, other: Ranges) -> Ranges:
 
 def _minus(one: Ranges, other: Ranges) -> Ranges:
     for first, last in other:
-        one = tuple(
-            part for a, b in one for part in ((a, min(b, first - 1)), (max(a, last + 1), b)) if part[0] <= part[1]
-        )
+        parts = (part for a, b in one for part in ((a, min(b, first - 1)), (max(a, last + 1), b)))
+        one = tuple((a, b) for a, b in parts if a <= b)
     return one
 
 

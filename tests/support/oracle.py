@@ -321,8 +321,8 @@ def _raw(v: _Values) -> _Table:
 
     # 2. per U, then per G
     for owner in [f"--uid-owner {uid}" for uid in v.U] + [f"--gid-owner {gid}" for gid in v.G]:
-        # --dns-single-zone is not in SPEC: the agent's queries stay in zone 0, so nothing that comes in may be
-        # in zone 1. The owner's rule remains, since the rules after it would put the agent into zone 2.
+        # --dns-single-zone is not in SPEC: the agent's queries stay in zone 0, so nothing that comes in may
+        # be in zone 1. The owner's rule remains, since the rules after it would put the agent into zone 2.
         zone = "RETURN" if v.dns_single_zone else "CT --zone 1"
         t.append("ISTIO_OUTPUT_DNS", f"-p udp -m udp --dport 53 -m owner {owner} -j {zone}")
         t.append("ISTIO_OUTPUT_DNS", f"-p udp -m udp --sport 15053 -m owner {owner} -j CT --zone 2")

@@ -51,7 +51,7 @@ def chains(family: str, table: str) -> tuple[str, ...]:
 
 
 def nat_tables() -> tuple[tuple[str, str], ...]:
-    """Return family and name of each nftables table that has a base chain of the type nat, those of iptables too.
+    """Return family and name of each nftables table that has a nat base chain, those of iptables too.
 
     Like `nft list chains`; NFT_MSG_GETCHAIN. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
     """
