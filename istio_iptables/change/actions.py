@@ -119,12 +119,15 @@ class UnreadableTable(Record):
     """A table of iptables in nf_tables that iptables itself cannot read.
 
     `removal` is the script for nft(8) that takes away, by their handles, the rules and chains in it that are
-    owned; nothing if there are none.
+    owned; nothing if there are none. `part` is what iptables can read of it, chain by chain, without
+    counters; `hidden` are the chains that it cannot.
     """
 
     family: Family
     table: TableName
     removal: str = ""
+    part: Table | None = None
+    hidden: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{'ip' if self.family == 'ipv4' else 'ip6'} {self.table}"
@@ -197,8 +200,9 @@ class Live(Record):
 
     def _targets(self) -> Iterator[Target]:
         chains: list[Chain | NativeChain] = [chain for table in self.native for chain in table.chains]
-        for tables in self.tables.values():
-            chains += [chain for table in tables for chain in table.chains if is_owned(chain)]
+        read = [table for tables in self.tables.values() for table in tables]
+        read += [table.part for table in self.unreadable if table.part]
+        chains += [chain for table in read for chain in table.chains if is_owned(chain)]
         return (rule.target for chain in chains for rule in chain.rules)
 
 

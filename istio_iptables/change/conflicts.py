@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from ..rules.forms import may_be_istios
-from ..rules.istio import NATIVE_FAMILY
+from ..rules.istio import CHAINS, NATIVE_FAMILY
 from ..rules.model import BUILTIN_CHAINS
 from ..rules.ownership import foreign_rules, is_ambient
 from ..startup.record import Record
+from .actions import IPTABLES_NFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..rules.model import Chain, Rule, Ruleset, Table
-    from .actions import Live, Location
+    from .actions import Live, Location, UnreadableTable
 
 
 class Conflict(Record):
@@ -46,11 +47,28 @@ def conflicts(live: Live, wanted: Ruleset, location: Location) -> Iterator[Confl
             expected = wanted.table(table.family, table.name) if place == location else None
             for chain, rule in foreign_rules(_differing(table, expected)):
                 yield Conflict(where, chain.name, rule)
+    for unreadable in live.unreadable:
+        yield from _in_unreadable(unreadable)
     for native in live.native:
         from ..rules.nftables.forms import foreign_parts  # few runs need it
 
         for part in foreign_parts(native):
             yield Conflict(f"{NATIVE_FAMILY} {native.name}", part=part)
+
+
+def _in_unreadable(table: UnreadableTable) -> Iterator[Conflict]:
+    """Yield the conflicts in a table that iptables can read only chain by chain."""
+    part = table.part
+    if part is None:
+        return
+    if is_ambient(part):
+        yield Conflict(f"{table} ({IPTABLES_NFT})")
+        return
+    for chain, rule in foreign_rules(part):
+        yield Conflict(f"{table} ({IPTABLES_NFT})", chain.name, rule)
+    for name in table.hidden:
+        if name in CHAINS:
+            yield Conflict(str(table), name, part=f"chain {name} has a rule that only nft can show")
 
 
 def _differing(table: Table, expected: Table | None) -> Table:
@@ -76,6 +94,7 @@ def _others(chain: Chain, expected: Chain) -> tuple[Rule, ...]:
 def unclaimed(live: Live) -> Iterator[tuple[Location, Table, str, Rule]]:
     """Yield the rules that Istio's tools may have left for -c or -k, or another program: they always stay."""
     for place, tables in live.tables.items():
-        for table in tables:
+        parts = [each.part for each in live.unreadable if each.part] if place == IPTABLES_NFT else []
+        for table in (*tables, *parts):
             for chain, rule in may_be_istios(table):
                 yield place, table, chain, rule

@@ -231,7 +231,8 @@ def _text(hook: str, found: Captured) -> str:
     ports = _ports(found.traffic)
     if found.chain == istio.IN_REDIRECT:
         return f"TCP{ports} that the proxy sends to its own pod"
-    return f"outbound TCP to {_addresses(found.traffic)}{ports}"
+    addresses = _addresses(found.traffic)
+    return f"outbound TCP{ports} of {addresses}" if ports else f"outbound TCP to {addresses}"
 
 
 def _inbound(found: Captured) -> str:

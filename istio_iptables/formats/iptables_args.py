@@ -44,13 +44,14 @@ _OWNERS = ("--uid-owner", "--gid-owner")
 def loadable_args(rule: Rule) -> list[str]:
     """Return the arguments of a rule for a program that loads them.
 
-    An owner is written as a range, 1337-1337: iptables takes a number for the name of a user or group if
-    there is one of that name (libxt_owner.c), and a range never. iptables-save prints it as 1337 again.
+    An owner is written as a range with a colon, 1337:1337. iptables looks every owner up as a name first,
+    and reads it as a number or range if there is none (libxt_owner.c). No name has a colon, which separates
+    the fields of passwd(5) and group(5); `1337-1337` can be a name. iptables-save prints 1337 again.
     """
     args = rule_args(rule)
     for at, arg in enumerate(args):
         if at and args[at - 1] in _OWNERS:
-            args[at] = f"{arg}-{arg}"
+            args[at] = f"{arg}:{arg}"
     return args
 
 
@@ -202,7 +203,7 @@ def _value_and_mask(text: str) -> tuple[int, int]:
 
 def _owner(text: str) -> int:
     """Parse an owner: a number, or a range of one number."""
-    first, _, last = text.partition("-")
+    first, _, last = text.replace(":", "-").partition("-")
     if last and last != first:
         raise _Unknown(text)
     return int(first)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..change.actions import EditTable
+from ..change.actions import EditTable, RemoveByHandle
 from ..rules.edit import Delete
 from ..rules.forms import versions_of
 from ..rules.model import BUILTIN_CHAINS, IPV4
-from ..rules.ownership import is_owned_rule
+from ..rules.ownership import is_owned_rule, owned
 from . import IPTABLES
 from .iptables_args import rule_args
 from .iptables_restore import joined
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..change.actions import Action, Location
     from ..change.conflicts import Conflict
     from ..change.neighbours import Finding
-    from ..rules.model import Rule, Table
+    from ..rules.model import Family, Rule, Table, TableName
 
 
 def conflict(found: Iterable[Conflict]) -> tuple[str, str]:
@@ -53,16 +53,24 @@ def _foreign_part(each: Conflict) -> str:
 def taken_over(actions: Iterable[Action]) -> Iterator[str]:
     """Yield a line for each rule that Istio's tools left without a comment and that the actions remove."""
     for action in actions:
-        if not isinstance(action, EditTable):
-            continue
-        edit = action.edit
-        for step in edit.steps:
-            if isinstance(step, Delete) and step.chain in BUILTIN_CHAINS and not is_owned_rule(step.rule):
-                versions = versions_of(edit.table, step.chain, step.rule)
-                yield (
-                    f"{edit.family} {edit.table} ({action.location}): remove a rule that Istio's own tool "
-                    f"({versions}) has left: -A {step.chain} {' '.join(rule_args(step.rule))}"
-                )
+        if isinstance(action, EditTable):
+            edit = action.edit
+            for step in edit.steps:
+                if isinstance(step, Delete) and step.chain in BUILTIN_CHAINS and not is_owned_rule(step.rule):
+                    yield _left(action.location, edit.family, edit.table, step.chain, step.rule)
+        elif isinstance(action, RemoveByHandle):
+            for part in (table.part for table in action.tables if table.part):
+                for chain in (chain for chain in owned(part).chains if chain.name in BUILTIN_CHAINS):
+                    for rule in chain.rules:
+                        if not is_owned_rule(rule):
+                            yield _left(action.location, part.family, part.name, chain.name, rule)
+
+
+def _left(location: Location, family: Family, table: TableName, chain: str, rule: Rule) -> str:
+    return (
+        f"{family} {table} ({location}): remove a rule that Istio's own tool "
+        f"({versions_of(table, chain, rule)}) has left: -A {chain} {' '.join(rule_args(rule))}"
+    )
 
 
 def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:

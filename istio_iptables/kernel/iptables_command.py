@@ -6,24 +6,25 @@ replaces it in the kernel in one go (nft variant: in one transaction).
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT, UnreadableTable
+from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT
 from ..errors import KernelError
 from ..formats import IPTABLES, NFT_FAMILIES
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import edit_script, parse
 from ..rules.edit import Insert, ReplaceRules
-from ..rules.istio import CHAINS
 from ..rules.model import FAMILIES, IPV4, TABLES
 from .netlink import nftables
-from .nft_by_handle import removal
+from .nft_by_handle import read as read_by_chain
 from .proc import existing_legacy_tables, run_as_root
 from .process import Result, run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..change.actions import EditTable, Location
+    from collections.abc import Callable
+
+    from ..change.actions import EditTable, Location, UnreadableTable
     from ..rules.edit import TableEdit
-    from ..rules.model import Family, Rule, Table
+    from ..rules.model import Family, Rule, Table, TableName
 
 #: What `iptables --version` prints.
 _MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
@@ -63,14 +64,14 @@ class IptablesCommand:
 
     def _command(self, family: Family, action: str) -> tuple[str, ...]:
         """Return the command, under the name that it has on this machine."""
-        specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}"
+        specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}".rstrip("-")
         if specific not in self._commands:
             self._commands[specific] = self._find(specific, plain)
         return self._commands[specific]
 
     def _called(self, family: Family, action: str) -> str:
-        """Return the name of a command: ip6tables-nft-save."""
-        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}"
+        """Return the name of a command: ip6tables-nft-save, or ip6tables-nft for no action."""
+        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}".rstrip("-")
 
     def _find(self, specific: str, plain: str) -> tuple[str, ...]:
         path = which(specific)
@@ -114,15 +115,23 @@ class IptablesCommand:
         if self._legacy or "is incompatible" not in saved:
             return ()
         readable = {line[1:] for line in saved.splitlines() if line.startswith("*")}
-        nft_family = NFT_FAMILIES[family]
-        found = []
-        for name in TABLES:
-            if name not in readable and any(
-                (table.family, table.name) == (nft_family, name) for table in nftables.tables()
-            ):
-                has_owned = not CHAINS.isdisjoint(nftables.chains(nft_family, name))
-                found.append(UnreadableTable(family, name, removal(nft_family, name) if has_owned else ""))
-        return tuple(found)
+        existing = {table.name for table in nftables.tables() if table.family == NFT_FAMILIES[family]}
+        return tuple(
+            read_by_chain(
+                family, name, nftables.chains(NFT_FAMILIES[family], name), self._chain_printer(family, name)
+            )
+            for name in TABLES
+            if name in existing - readable
+        )
+
+    def _chain_printer(self, family: Family, table: TableName) -> Callable[[str], str | None]:
+        """Return a function that prints one chain of a table, None if iptables cannot read that chain."""
+
+        def show(chain: str) -> str | None:
+            result = run((*self._command(family, ""), "-t", table, "-S", chain))
+            return result.output if result.status == 0 else None
+
+        return show
 
     def read(self, family: Family) -> tuple[Table, ...]:
         """Return the tables of this tool that exist."""
@@ -208,13 +217,14 @@ def _remedy(said: str) -> str:
     """Return the remedy for an error of iptables-restore."""
     if "Permission denied" in said or "Operation not permitted" in said:
         return run_as_root("NET_ADMIN", "NET_RAW")
-    if "does not exist" in said or "No such file" in said or "not supported" in said:
-        return "the kernel lacks a table, match or target that is named above: load its module on the node"
-    if "CHAIN_ADD failed" in said or "CHAIN_USER_ADD failed" in said:
+    # ENOENT means that the kernel has no chains of that type; that is a missing module, like the next one.
+    if ("CHAIN_ADD failed" in said or "CHAIN_USER_ADD failed" in said) and "No such file" not in said:
         return (
             "another program has made this chain with nft at another hook or priority: no use to iptables: "
             "move that chain to a table of its own (`nft list ruleset` shows it), or use --native-nftables"
         )
+    if "does not exist" in said or "No such file" in said or "not supported" in said:
+        return "the kernel lacks a table, match or target that is named above: load its module on the node"
     if "incompatible" in said:
         return "iptables cannot read what was put into this table with nft: move that to a table of its own"
     if "lock" in said:

@@ -54,7 +54,7 @@ class NftCommand:
             return ()
         from ..formats.nft_foreign import neighbours
 
-        printed = ((_list(table, "--json"), _list(table)) for table in found)
+        printed = ((_list(table, "--json"), _list(table, "--stateless")) for table in found)
         return tuple(each for json, text in printed for each in neighbours(json, text))
 
     def require(self) -> None:

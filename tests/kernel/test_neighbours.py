@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.support import docker
 from tests.support.dnsmasq import dns_server
-from tests.support.netns import ROOT, Namespace, Pod
+from tests.support.netns import Namespace, Pod
 from tests.support.scenarios import BACKENDS, has_legacy_tables, resolve
 
 pytestmark = [
@@ -126,21 +124,6 @@ def test_validate_warns_too() -> None:
         done = pod.tool("--native-nftables", "validate")
         assert "the foreign rule" in done.err
         assert "chain DOCKER" in done.err
-
-
-def test_without_the_command_nft_its_rules_are_not_looked_for(tmp_path: Path) -> None:
-    """The rules of iptables are written as before: what only nft can read is no reason to fail."""
-    if not has_legacy_tables():
-        pytest.skip("the kernel has no legacy tables")
-    for name in ("iptables-legacy-restore", "ip6tables-legacy-save", "iptables-legacy-save"):
-        (tmp_path / name).symlink_to(shutil.which(name) or "")
-    with pod_with_container() as pod:
-        docker.publish_port(pod, "nft")
-        environment = [f"PATH={tmp_path}", f"PYTHONPATH={ROOT}", f"XTABLES_LOCKFILE={tmp_path}/lock"]
-        command = [sys.executable, "-m", "istio_iptables", "--force-iptables-binary", "legacy"]
-        done = pod.run(["env", "-i", *environment, *command], check=False)
-        assert done.returncode == 0, done.stderr
-        assert "foreign rule" not in done.stderr
 
 
 # --- DNS ------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +14,10 @@ from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLE
 from istio_iptables.change.foreign import of_iptables
 from istio_iptables.change.neighbours import findings
 from istio_iptables.formats import iptables_restore, nft_foreign, notices
+from istio_iptables.rules.model import Ruleset
+
+if TYPE_CHECKING:
+    from istio_iptables.change.actions import Location
 
 OWN = tuple(map(Cidr.from_ipaddress, ("127.0.0.1", "::1", "10.88.0.2", "172.17.0.1")))
 DNS = {"redirect_dns": True, "capture_all_dns": True}
@@ -55,12 +62,19 @@ COMMIT
 """
 
 
-def ruleset(**settings: object):
+def ruleset(**settings: object) -> Ruleset:
     return build(configure(environment=Facts(), **settings))  # type: ignore[arg-type]  # as a test gives them
 
 
-def found(saved: str, theirs=IPTABLES_LEGACY, ours=IPTABLES_LEGACY, *, forwards: bool = True, **settings: object):
-    """Return effect, certainty and traffic of what is found for rules of iptables-save, `ours` not there yet."""
+def found(
+    saved: str,
+    theirs: Location = IPTABLES_LEGACY,
+    ours: Location = IPTABLES_LEGACY,
+    *,
+    forwards: bool = True,
+    **settings: object,
+) -> list[tuple[object, ...]]:
+    """Return effect, certainty and traffic of what is found. `saved` is what iptables-save prints."""
     live = Live({theirs: iptables_restore.parse(saved, "ipv4")})
     result = findings(of_iptables(live, ours), ruleset(**settings), OWN, forwards=forwards)
     return [(each.effect, each.certain, *each.traffic) for each in result]
@@ -138,7 +152,7 @@ def test_masquerade_loses_answers_only_where_packets_are_forwarded_and_dns_is_ca
 
 def test_services_that_the_application_calls_are_named_and_forwarded_ones_are_not():
     """A ClusterIP is no address of the machine: what comes to it from outside only passes through."""
-    assert found(KUBE_PROXY) == [("bypass", True, "outbound TCP to 10.96.0.1 to port 443")]
+    assert found(KUBE_PROXY) == [("bypass", True, "outbound TCP to port 443 of 10.96.0.1")]
     assert found(KUBE_PROXY, outbound_cidrs_excluded=["10.96.0.0/12"]) == []
 
 
@@ -246,7 +260,7 @@ TO_8080 = match({"payload": {"protocol": "tcp", "field": "dport"}}, 8080)
 DNAT = {"dnat": {"addr": "172.17.0.2", "port": 80}}
 
 
-def in_nft(printed: tuple[str, str], **settings: object):
+def in_nft(printed: tuple[str, str], **settings: object) -> list[tuple[object, ...]]:
     result = findings(nft_foreign.neighbours(*printed), ruleset(**settings), OWN)
     return [(each.rule, each.effect, each.certain, *each.traffic) for each in result]
 
@@ -316,3 +330,24 @@ def test_many_findings_are_five_warnings_and_a_number():
     texts = list(notices.neighbours(findings(of_iptables(live, IPTABLES_LEGACY), ruleset(), OWN)))
     assert len(texts) == 6
     assert texts[-1].startswith("295 more foreign rules")
+
+
+ALL_TEXTS = [
+    (DOCKER, IPTABLES_LEGACY, {}),
+    (DOCKER, NFTABLES, {"interception_mode": "TPROXY"}),
+    (EMBEDDED_DNS + DOCKER, IPTABLES_LEGACY, DNS),
+    (KUBE_PROXY, NFTABLES, {}),
+    (rules(*(f"PREROUTING -p tcp -m tcp --dport {n} -j ACCEPT" for n in range(9))), IPTABLES_LEGACY, {}),
+]
+
+
+@pytest.mark.parametrize(("saved", "ours", "settings"), ALL_TEXTS)
+def test_every_warning_is_in_the_index_of_messages(saved: str, ours: Location, settings: dict[str, object]):
+    page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+    entries = re.findall(r"`([^`\n]*foreign rule[^`\n]*)`", page)
+    patterns = [".+".join(map(re.escape, words.split("…"))) for words in entries]
+    live = Live({IPTABLES_LEGACY: iptables_restore.parse(saved, "ipv4")})
+    texts = list(notices.neighbours(findings(of_iptables(live, ours), ruleset(**settings), OWN)))
+    assert texts
+    for text in texts:
+        assert any(re.match(pattern, text.replace("`", "")) for pattern in patterns), text

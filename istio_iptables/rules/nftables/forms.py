@@ -1,4 +1,4 @@
-"""forms: what belongs into the native tables of Istio's names, by chain: hooks, and targets of rules."""
+"""forms: what belongs into the native tables of Istio's names, by chain: hooks, matches and targets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from ..model import (
     SaveMark,
     SetMark,
     TProxy,
+    Transport,
 )
+from .model import Addresses, NfProto, Ports
 from .translate import HOOKS, chain_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ..model import Rule, Target
+    from ..model import Match, Rule, Target
     from .model import NativeChain, NativeTable
 
 _REDIRECT, _IN_REDIRECT = Jump(chain_name(istio.REDIRECT)), Jump(chain_name(istio.IN_REDIRECT))
@@ -56,6 +58,18 @@ _TARGETS: Mapping[str, Mapping[str, tuple[Target | type[Target], ...]]] = {
         chain_name(istio.OUTPUT_DNS): (ConntrackZone,),
     },
 }
+#: The matches that may be in the chains whose rules take what they get.
+_ONLY_MATCHES: Mapping[str, tuple[type[Match], ...]] = {
+    chain_name(istio.REDIRECT): (NfProto, Transport),
+    chain_name(istio.IN_REDIRECT): (NfProto, Transport),
+    chain_name(istio.DIVERT): (NfProto,),
+    chain_name(istio.DROP): (NfProto,),
+}
+#: The only source addresses that rules outside of raw match.
+_PASSTHROUGH = (
+    Addresses("source", "ipv4", ((istio.PASSTHROUGH_IPV4.address,) * 2,)),
+    Addresses("source", "ipv6", ((istio.PASSTHROUGH_IPV6.address,) * 2,)),
+)
 _SPLIT_OFF = "-of-"
 
 
@@ -70,7 +84,7 @@ def foreign_parts(table: NativeTable) -> Iterator[str]:
             continue
         for number, rule in enumerate(chain.rules, 1):
             goes_on = isinstance(rule.target, Jump) and rule.target.chain.startswith(f"{name}{_SPLIT_OFF}")
-            if not (goes_on or _fits(rule, known[name])):
+            if not (goes_on or _target_fits(rule, known[name])) or not _matches_fit(table, name, rule):
                 yield f"rule {number} of chain {chain.name}"
 
 
@@ -79,10 +93,23 @@ def _hook_fits(table: NativeTable, chain: NativeChain) -> bool:
     return chain.hook == HOOKS.get((name, chain.name.upper()))
 
 
-def _fits(rule: Rule, targets: tuple[Target | type[Target], ...]) -> bool:
-    if any(isinstance(match, ForeignMatch) for match in rule.matches):
-        return False
+def _target_fits(rule: Rule, targets: tuple[Target | type[Target], ...]) -> bool:
     return any(
         isinstance(rule.target, target) if isinstance(target, type) else rule.target == target
         for target in targets
     )
+
+
+def _matches_fit(table: NativeTable, chain: str, rule: Rule) -> bool:
+    """Tell whether the matches of a rule are of a kind that rules of the chain have.
+
+    The translation joins and splits rules, so their kinds are all that can be said of them one by one.
+    """
+    only = _ONLY_MATCHES.get(chain)
+    for match in rule.matches:
+        if isinstance(match, ForeignMatch) or (only and not isinstance(match, only)):
+            return False
+        of_source = isinstance(match, (Addresses, Ports)) and match.direction == "source"
+        if of_source and table.name != istio.NATIVE_TABLES["raw"] and match not in _PASSTHROUGH:
+            return False
+    return True
