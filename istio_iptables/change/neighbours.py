@@ -199,7 +199,7 @@ def _matters(found: Captured) -> bool:
 
 
 def _loses_forwarded_dns(traffic: Traffic, wanted: Ruleset) -> bool:
-    """Tell whether the raw rules put answers to such DNS, once its source is translated, into another zone."""
+    """Tell whether the raw rules put the answers to such DNS, whose source is translated, into a zone."""
     raw = wanted.table(traffic.family, "raw")
     answers = any(isinstance(rule.target, model.ConntrackZone) for rule in raw.chain(istio.INBOUND).rules)
     query = traffic.narrowed((model.Transport("udp"), _to_dns()))

@@ -133,7 +133,7 @@ def _rule(rule: Object, sets: Object) -> Rule:
 
 
 def match_of(statement: Object) -> Match:
-    """Return a match as nft prints it, a ForeignMatch if it is one of a named set or is never written here."""
+    """Return a match as nft prints it; one that this tool never writes, or a named set, is a ForeignMatch."""
     return _match(statement, {})
 
 

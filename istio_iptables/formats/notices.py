@@ -85,15 +85,14 @@ def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
 
 
 def neighbours(found: Iterable[Finding]) -> Iterator[str]:
-    """Yield a warning about each foreign rule that keeps traffic from the proxy, or answers from getting back."""
+    """Yield a warning about each foreign rule that keeps traffic from the proxy, or loses answers."""
     found = tuple(found)
     for each in found[:_MOST_NAMED]:
         rule = each.rule
         words = rule if isinstance(rule, str) else joined(rule_args(rule))
         where = f"{each.where}, chain {each.chain}" if isinstance(rule, str) else each.where
         name = words if isinstance(rule, str) else f"-A {each.chain} {words}"
-        condition = ", if its other matches hold" if each.vague else ""
-        yield f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}{condition}: {_remedy(each)}"
+        yield f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}: {_remedy(each)}"
     if len(found) > _MOST_NAMED:
         yield (
             f"{len(found) - _MOST_NAMED} more foreign rules of that kind are in place: "
@@ -112,7 +111,8 @@ def _bypass(each: Finding) -> str:
 
 def _traffic(each: Finding) -> str:
     more = f" and {len(each.traffic) - _MOST_NAMED} more" if len(each.traffic) > _MOST_NAMED else ""
-    return "; ".join(each.traffic[:_MOST_NAMED]) + more
+    condition = " (if its other matches hold)" if each.vague else ""
+    return "; ".join(each.traffic[:_MOST_NAMED]) + more + condition
 
 
 _EFFECTS: Mapping[str, Callable[[Finding], str]] = {

@@ -77,7 +77,7 @@ def own_addresses() -> tuple[Cidr, ...]:
 
 
 def forwards() -> bool:
-    """Tell whether this network namespace forwards packets of either family (sysctl ip_forward, forwarding)."""
+    """Tell whether this network namespace forwards packets (sysctl ip_forward, and forwarding of IPv6)."""
     for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
         try:
             with open(f"/proc/sys/net/{name}", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""Docker's rules beside those of istio-iptables: where connections and DNS really go, and what is warned of."""
+"""Docker's rules beside those of istio-iptables: where connections and DNS really go, and the warnings."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def agent(pod: Pod) -> None:
 
 @contextmanager
 def pod_with_forwarded_dns() -> Iterator[tuple[Pod, Namespace, str]]:
-    """A pod with an agent, a container behind docker0, and a DNS server outside, which /etc/resolv.conf names."""
+    """A pod with an agent, a container behind docker0, and the DNS server of /etc/resolv.conf outside."""
     server = resolve("dns", 4)
     with Pod(resolv_conf=f"nameserver {server}\n") as pod, docker.container_behind(pod) as container:
         pod.client.ip(f"address add {server} dev lo")
@@ -216,7 +216,7 @@ def pod_with_dockers_dns() -> Iterator[Pod]:
 @each_way
 @pytest.mark.parametrize("theirs", ["legacy", "iptables-nft"])
 def test_dockers_dns_server(theirs: str, ours: str, way: tuple[str, ...]) -> None:
-    """Docker's rules are there first, in every container. In one chain with ours they take DNS from the agent."""
+    """Docker's rules are there first. In one chain with ours they take DNS from the agent."""
     in_one_chain = SAME[theirs] == ours
     with pod_with_dockers_dns() as pod:
         docker.redirect_dns(pod, theirs)

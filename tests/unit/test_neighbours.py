@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from istio_iptables.change.actions import Location
 
 OWN = tuple(map(Cidr.from_ipaddress, ("127.0.0.1", "::1", "10.88.0.2", "172.17.0.1")))
-DNS = {"redirect_dns": True, "capture_all_dns": True}
+DNS: dict[str, Any] = {"redirect_dns": True, "capture_all_dns": True}
 
 #: What docker writes for a port that is published, and to be asked by name.
 DOCKER = """\
@@ -53,7 +53,7 @@ KUBE_PROXY = """\
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A POSTROUTING -j KUBE-POSTROUTING
--A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes" -m tcp --dport 443 -j KUBE-SVC-X
+-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "kubernetes" -m tcp --dport 443 -j KUBE-SVC-X
 -A KUBE-SVC-X -m statistic --mode random --probability 0.5 -j KUBE-SEP-Y
 -A KUBE-SEP-Y -p tcp -m comment --comment "default/kubernetes" -m tcp -j DNAT --to-destination 10.0.0.5:6443
 -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
@@ -62,8 +62,8 @@ COMMIT
 """
 
 
-def ruleset(**settings: object) -> Ruleset:
-    return build(configure(environment=Facts(), **settings))  # type: ignore[arg-type]  # as a test gives them
+def ruleset(**settings: Any) -> Ruleset:
+    return build(configure(environment=Facts(), **settings))
 
 
 def found(
@@ -72,8 +72,8 @@ def found(
     ours: Location = IPTABLES_LEGACY,
     *,
     forwards: bool = True,
-    **settings: object,
-) -> list[tuple[object, ...]]:
+    **settings: Any,
+) -> list[tuple[Any, ...]]:
     """Return effect, certainty and traffic of what is found. `saved` is what iptables-save prints."""
     live = Live({theirs: iptables_restore.parse(saved, "ipv4")})
     result = findings(of_iptables(live, ours), ruleset(**settings), OWN, forwards=forwards)
@@ -95,7 +95,7 @@ def test_a_published_port_before_ours_bypasses_the_proxy():
     ("theirs", "ours"),
     [(IPTABLES_LEGACY, IPTABLES_NFT), (IPTABLES_NFT, IPTABLES_LEGACY), (IPTABLES_LEGACY, NFTABLES)],
 )
-def test_in_another_location_the_order_is_not_known(theirs: str, ours: str):
+def test_in_another_location_the_order_is_not_known(theirs: Location, ours: Location):
     assert found(DOCKER, theirs, ours) == [("bypass", False, *PUBLISHED)]
 
 
@@ -114,7 +114,8 @@ def test_the_same_rules_behind_ours_bypass_nothing():
 
 def test_a_port_that_is_not_captured_is_no_finding():
     # What the proxy sends to its own pod is captured whatever the ports (SPEC section 3, nat step 10a).
-    for settings in ({"inbound_ports_excluded": [8080]}, {"inbound_ports": [80, 443]}):
+    others: list[dict[str, Any]] = [{"inbound_ports_excluded": [8080]}, {"inbound_ports": [80, 443]}]
+    for settings in others:
         assert found(DOCKER, **settings) == [("bypass", True, PUBLISHED[1])]
     only_inbound = "".join(line for line in DOCKER.splitlines(keepends=True) if "OUTPUT" not in line)
     assert found(only_inbound, inbound_ports_excluded=[8080]) == []
@@ -240,10 +241,10 @@ def table(
     chains = dict.fromkeys(["prerouting", *(chain for chain, _ in rules)])
     objects: list[object] = [{"table": {"family": family, "name": "docker", "handle": 1}}]
     for name in chains:
-        chain = {"family": family, "table": "docker", "name": name, "handle": 1}
+        made: dict[str, object] = {"family": family, "table": "docker", "name": name, "handle": 1}
         if name in ("prerouting", "output", "postrouting"):
-            chain |= {"type": "nat", "hook": name, "prio": priority, "policy": "accept"}
-        objects.append({"chain": chain})
+            made |= {"type": "nat", "hook": name, "prio": priority, "policy": "accept"}
+        objects.append({"chain": made})
     text = ""
     for handle, (chain, expr) in enumerate(rules, 10):
         objects.append({"rule": {"table": "docker", "chain": chain, "handle": handle, "expr": expr}})
@@ -260,7 +261,7 @@ TO_8080 = match({"payload": {"protocol": "tcp", "field": "dport"}}, 8080)
 DNAT = {"dnat": {"addr": "172.17.0.2", "port": 80}}
 
 
-def in_nft(printed: tuple[str, str], **settings: object) -> list[tuple[object, ...]]:
+def in_nft(printed: tuple[str, str], **settings: Any) -> list[tuple[Any, ...]]:
     result = findings(nft_foreign.neighbours(*printed), ruleset(**settings), OWN)
     return [(each.rule, each.effect, each.certain, *each.traffic) for each in result]
 
@@ -342,7 +343,7 @@ ALL_TEXTS = [
 
 
 @pytest.mark.parametrize(("saved", "ours", "settings"), ALL_TEXTS)
-def test_every_warning_is_in_the_index_of_messages(saved: str, ours: Location, settings: dict[str, object]):
+def test_every_warning_is_in_the_index_of_messages(saved: str, ours: Location, settings: dict[str, Any]):
     page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
     entries = re.findall(r"`([^`\n]*foreign rule[^`\n]*)`", page)
     patterns = [".+".join(map(re.escape, words.split("…"))) for words in entries]

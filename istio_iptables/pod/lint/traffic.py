@@ -327,8 +327,8 @@ def lost_answers(subject: Subject) -> Iterator[Finding]:
         return
     if _DOCKERS_DNS in subject.pod.dns_servers:
         problem = (
-            f"the pod's DNS server {_DOCKERS_DNS} is docker's, whose own rules may take queries before they get "
-            "to the agent, and the agent's own UDP queries to it get no answers"
+            f"the pod's DNS server {_DOCKERS_DNS} is docker's, whose own rules may take queries before they "
+            "get to the agent, and the agent's own UDP queries to it get no answers"
         )
         yield subject.finding("dns", "spec.dnsConfig", problem, _SINGLE_ZONE)
     for interface in members(subject.text(REROUTE_INTERFACES)):
