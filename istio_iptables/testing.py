@@ -207,6 +207,9 @@ class _FakeNftables:
     def require(self) -> None:
         """It is installed."""
 
+    def foreign_nat(self, _known: object) -> tuple[()]:
+        return ()
+
     def ambient_tables(self) -> tuple[str, ...]:
         """Return nothing: the fake has no tables of Istio's ambient mode."""
         return ()
@@ -245,6 +248,12 @@ class _FakeRouting:
 
     def read(self, *_: object) -> tuple[RoutingObject, ...]:
         return tuple(dict.fromkeys(self._kernel.routing))
+
+    def own_addresses(self) -> None:
+        return None
+
+    def forwards(self) -> bool:
+        return True
 
     def add(self, item: RoutingObject) -> None:
         there, foreign = self._kernel.routing, self._kernel.foreign_routes

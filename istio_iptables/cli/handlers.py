@@ -130,6 +130,7 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
         _warn_of_unclaimed(prepared)
         if not prepared.plan.actions:
             _log_choice(prepared)
+            _warn_of_neighbours(prepared)
             log.info("the rules are in place already: nothing to do")
             return 0
         if prepared.plan.replaces and not context.operation.reconcile and prepared.differences:
@@ -144,6 +145,7 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
         prepared.confirm_backend()
         prepared.require_loadable()
         _log_choice(prepared)
+        _warn_of_neighbours(prepared)
         _apply(machine, prepared)
     return 0
 
@@ -197,6 +199,7 @@ def _rules_in_place(context: Context, config: Config) -> _InPlace:
     try:
         with context.machine(writing=False) as machine:
             prepared = prepare(machine, build(config))
+            _warn_of_neighbours(prepared)
     except (KernelError, OSError) as error:
         cause = error.cause if isinstance(error, KernelError) else str(error)
         return _InPlace(f"the rules in place could not be read: {cause}")
@@ -252,6 +255,7 @@ def diff(context: Context) -> int:
         prepared = prepare(machine, wanted)
     _log_choice(prepared)
     _warn_of_unclaimed(prepared)
+    _warn_of_neighbours(prepared)
     if prepared.conflicts:
         from ..formats import notices
 
@@ -276,6 +280,16 @@ def _warn_of_unclaimed(prepared: Prepared) -> None:
 
         for each in found:
             log.warn(notices.unclaimed(*each))
+
+
+def _warn_of_neighbours(prepared: Prepared) -> None:
+    """Name the foreign rules that keep something from the proxy."""
+    found = prepared.neighbours
+    if found:
+        from ..formats import notices
+
+        for text in notices.neighbours(found):
+            log.warn(text)
 
 
 def _log_choice(prepared: Prepared) -> None:

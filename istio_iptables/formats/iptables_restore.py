@@ -12,7 +12,7 @@ from .iptables_args import loadable_args, matches_and_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..rules.edit import Step, TableEdit
     from ..rules.model import Family, Ruleset
@@ -65,6 +65,11 @@ def _specification(rule: Rule) -> str:
 
 #: The characters that need no quotes in an argument of iptables-restore.
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:/+!@%*=")
+
+
+def joined(args: Iterable[str]) -> str:
+    """Join the arguments of a rule as iptables-save prints them."""
+    return " ".join(map(_quoted, args))
 
 
 def _quoted(arg: str) -> str:

@@ -132,6 +132,11 @@ def _rule(rule: Object, sets: Object) -> Rule:
     return Rule((*matches, *comment), target, counters=counters)
 
 
+def match_of(statement: Object) -> Match:
+    """Return a match as nft prints it; one that this tool never writes, or a named set, is a ForeignMatch."""
+    return _match(statement, {})
+
+
 def _comment(text: str) -> list[Match]:
     if '"' in text:  # another program wrote it: nft could not write it again
         return [model.ForeignMatch((json.dumps({"comment": text}),))]

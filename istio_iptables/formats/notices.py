@@ -9,14 +9,16 @@ from ..rules.model import BUILTIN_CHAINS, IPV4
 from ..rules.ownership import is_owned_rule, owned
 from . import IPTABLES
 from .iptables_args import rule_args
+from .iptables_restore import joined
 from .shell import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ..change.actions import Action, Location
     from ..change.conflicts import Conflict
+    from ..change.neighbours import Finding
     from ..rules.model import Family, Rule, Table, TableName
 
 
@@ -79,4 +81,68 @@ def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
         f"-A {chain} {words} ({table.family} {table.name}, {location}) keeps traffic from the proxy: "
         "Istio's own tool may have left it, or another program wrote it, so it stays; to remove it: "
         f"{command} -t {table.name} -D {chain} {words}"
+    )
+
+
+def neighbours(found: Iterable[Finding]) -> Iterator[str]:
+    """Yield a warning about each foreign rule that keeps traffic from the proxy, or loses answers."""
+    found = tuple(found)
+    for each in found[:_MOST_NAMED]:
+        rule = each.rule
+        words = rule if isinstance(rule, str) else joined(rule_args(rule))
+        where = f"{each.where}, chain {each.chain}" if isinstance(rule, str) else each.where
+        name = words if isinstance(rule, str) else f"-A {each.chain} {words}"
+        yield f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}: {_remedy(each)}"
+    if len(found) > _MOST_NAMED:
+        yield (
+            f"{len(found) - _MOST_NAMED} more foreign rules of that kind are in place: "
+            f"{', '.join(dict.fromkeys(each.where for each in found[_MOST_NAMED:]))}"
+        )
+
+
+def _bypass(each: Finding) -> str:
+    if each.certain:
+        return f"comes before those of istio-iptables, so this bypasses the proxy: {_traffic(each)}"
+    return (
+        f"may come before those of istio-iptables, and this then bypasses the proxy: {_traffic(each)}; the "
+        "kernel asks the nat chains that were made last first, and does not tell which were"
+    )
+
+
+def _traffic(each: Finding) -> str:
+    more = f" and {len(each.traffic) - _MOST_NAMED} more" if len(each.traffic) > _MOST_NAMED else ""
+    condition = " (if its other matches hold)" if each.vague else ""
+    return "; ".join(each.traffic[:_MOST_NAMED]) + more + condition
+
+
+_EFFECTS: Mapping[str, Callable[[Finding], str]] = {
+    "bypass": _bypass,
+    "address": lambda each: (
+        "translates what TPROXY captures, so the proxy is told another destination than was dialled: "
+        f"{_traffic(each)}"
+    ),
+    "answers": lambda each: (
+        f"translates forwarded packets, and {_traffic(each)} for containers behind this network namespace "
+        "gets no answers: they are looked up in conntrack zone 1, and the queries are in the default zone"
+    ),
+    "agent": lambda each: (
+        f"sends to another port what the agent itself asks, and it gets no answers: {_traffic(each)}: they "
+        "are in the default conntrack zone, and the queries are in zone 1"
+    ),
+}
+
+
+def _remedy(each: Finding) -> str:
+    if each.effect in ("answers", "agent"):
+        return "use --dns-single-zone"
+    if each.effect == "address":
+        return "use REDIRECT, or exclude the port with --istio-local-exclude-ports"
+    if each.same:
+        return (
+            "have its program make it after istio-iptables has run, or use another backend "
+            "(--native-nftables, --force-iptables-binary)"
+        )
+    return (
+        "if it does, run `istio-iptables cleanup` and apply again once its program has made its rules, with "
+        "--native-nftables unless that is on already"
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ..change.actions import AddObject, EditNative, EditTable, Live, RemoveByHandle
+from ..change.actions import IPTABLES_NFT, AddObject, EditNative, EditTable, Live, RemoveByHandle
 from ..change.conflicts import conflicts
 from ..change.plan import make_plan
 from ..errors import KernelError, require_type
+from ..formats import NFT_FAMILIES
 from ..rules.istio import PASSTHROUGH_IPV6
-from ..rules.model import FAMILIES, Ruleset
+from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
+from ..rules.ownership import is_owned_rule
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn, Self
 
-    from ..change.actions import Action
+    from ..change.actions import Action, Location
+    from ..change.neighbours import Finding
     from ..rules.model import Table
     from .backend import Backend
     from .choose import Choice
@@ -121,6 +124,25 @@ class Machine:
         """Return the final choice, just before writing: see choose.confirm."""
         return confirm(choice, self._backends, live)
 
+    def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
+        """Return what foreign rules keep from the proxy, once `wanted` is in place in a location.
+
+        Raises KernelError.
+        """
+        known = {(NFT_FAMILIES[t.family], t.name) for t in live.tables.get(IPTABLES_NFT, ())}
+        foreign = self._nftables.foreign_nat(known)
+        if not foreign and not _has_foreign(live):
+            return ()
+        from ..change.foreign import of_iptables
+        from ..change.neighbours import findings
+
+        return findings(
+            (*of_iptables(live, location), *foreign),
+            wanted,
+            self._routing.own_addresses(),
+            forwards=self._routing.forwards(),
+        )
+
     # --- doing ------------------------------------------------------------------------------
 
     def refusal(self, action: Action) -> str:
@@ -145,6 +167,16 @@ class Machine:
             self._routing.add(action.item)
         else:
             self._routing.remove(action.item)
+
+
+def _has_foreign(live: Live) -> bool:
+    """Tell whether a built-in chain may have a foreign rule. Many runs find none and are spared the rest."""
+    return any(
+        chain.name in BUILTIN_CHAINS and any(not is_owned_rule(rule) for rule in chain.rules)
+        for tables in live.tables.values()
+        for table in tables
+        for chain in table.chains
+    )
 
 
 def _wanted_lookups(wanted: Ruleset) -> list[tuple[int, int]]:

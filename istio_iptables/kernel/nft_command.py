@@ -15,9 +15,10 @@ from .process import run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from ..change.actions import EditNative, Location
+    from ..change.foreign import Neighbour
     from ..rules.nftables.model import NativeTable
 
 
@@ -38,6 +39,23 @@ class NftCommand:
             for table in nftables.tables()
             if table.name.startswith(AMBIENT_TABLES)
         )
+
+    def foreign_nat(self, known: Container[tuple[str, str]]) -> tuple[Neighbour, ...]:
+        """Return the foreign tables with nat chains, but for those that are known, as family and name.
+
+        Without the command nft they cannot be read, and there are none. Raises KernelError.
+        """
+        # No table, no chain: the namespace of a new pod.
+        if not nftables.tables():
+            return ()
+        own = {(NATIVE_FAMILY, name) for name in NATIVE_TABLES.values()}
+        found = [table for table in nftables.nat_tables() if table not in own and table not in known]
+        if not found or not which("nft"):
+            return ()
+        from ..formats.nft_foreign import neighbours
+
+        printed = ((_list(table, "--json"), _list(table, "--stateless")) for table in found)
+        return tuple(each for json, text in printed for each in neighbours(json, text))
 
     def require(self) -> None:
         """Raise KernelError unless the command nft is installed."""
@@ -101,6 +119,10 @@ def _read(name: str) -> NativeTable:
         raise _unreadable(name, error) from error
     # What this tool never writes can only be restored as nft printed it.
     return table.replace(text=_nft("list", "table", NATIVE_FAMILY, name)) if is_foreign(table) else table
+
+
+def _list(table: tuple[str, str], *options: str) -> str:
+    return _nft(*options, "--handle", "--numeric", "list", "table", *table)
 
 
 def _unreadable(name: str, error: ValueError) -> KernelError:

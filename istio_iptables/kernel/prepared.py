@@ -11,8 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ..change.actions import Action, Live
+    from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
+    from ..change.neighbours import Finding
     from ..change.plan import Plan
     from ..formats.difference import Difference
     from ..rules.model import Ruleset
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     class Kernel(Protocol):
         """What a plan needs of machine.Machine."""
+
+        def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
+            """Return what foreign rules keep from the proxy: see change/neighbours.py."""
 
         def confirm(self, choice: Choice, live: Live) -> Choice:
             """Return the final choice of a backend, just before writing."""
@@ -61,6 +65,13 @@ class Prepared:
             from ..formats.notices import conflict
 
             raise KernelError(*conflict(self.conflicts))
+
+    @property
+    def neighbours(self) -> tuple[Finding, ...]:
+        """What foreign rules keep from the proxy, now or once the wanted rules are in place."""
+        if not self.wanted.tables or self.conflicts:
+            return ()
+        return self._machine.neighbours(self.live, self.wanted, self.choice.location)
 
     @property
     def taken_over(self) -> tuple[str, ...]:

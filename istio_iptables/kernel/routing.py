@@ -26,6 +26,12 @@ if TYPE_CHECKING:
         ) -> tuple[RoutingObject, ...]:
             """Return the addresses, routing rules and routes that are owned."""
 
+        def own_addresses(self) -> tuple[Cidr, ...] | None:
+            """Return the addresses of this network namespace, None if they are not known."""
+
+        def forwards(self) -> bool:
+            """Tell whether packets of others are forwarded."""
+
         def add(self, item: RoutingObject, /) -> None:
             """Make one. Raises KernelError."""
 
@@ -63,6 +69,23 @@ def read(
     for family in FAMILIES:
         found += _owned_lookups(family, frozenset(marks), frozenset(lookups), usual)
     return tuple(found)
+
+
+def own_addresses() -> tuple[Cidr, ...]:
+    """Return the addresses of this network namespace, as host routes. Raises OSError."""
+    return tuple(Cidr.from_ipaddress(address.address) for address in routing.addresses())
+
+
+def forwards() -> bool:
+    """Tell whether this network namespace forwards packets (sysctl ip_forward, and forwarding of IPv6)."""
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        try:
+            with open(f"/proc/sys/net/{name}", encoding="ascii") as file:
+                if file.read().strip() != "0":
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def _owned_lookups(

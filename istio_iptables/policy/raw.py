@@ -4,13 +4,18 @@ The application's query and the agent's own query to the same server may have th
 addresses and ports. Tracked in one zone they would be one connection, and the answer to the
 agent would be translated as if it were for the application. Zone 1 is the agent with its DNS
 servers, zone 2 the application with the agent.
+
+Zone 1 takes more than that: every answer from port 53 that comes in. The answer to a query that was forwarded
+for a container behind this network namespace then misses its connection, which is in zone 0, and is not
+translated back. So with `dns_single_zone` only the application's DNS has a zone of its own, and the agent
+stays in zone 0: one zone apart is enough for two connections.
 """
 
 from __future__ import annotations
 
 from ..rules import istio
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
-from ..rules.model import Chain, ConntrackZone, Destination, Jump, Rule, Source
+from ..rules.model import RETURN, Chain, ConntrackZone, Destination, Jump, Rule, Source
 from . import listed
 from .terms import UDP, from_port, proxy_groups, proxy_users, to_port
 
@@ -29,6 +34,8 @@ def chains(config: Config, family: Family) -> tuple[Chain, ...]:
     """Return the chains of the table for one family: none unless DNS is redirected."""
     if not config.redirect_dns:
         return ()
+    if config.dns_single_zone:
+        return _output(), _output_dns(config, family)
     return (
         _prerouting(config, family),
         _inbound(config, family),
@@ -71,7 +78,8 @@ def _output_dns(config: Config, family: Family) -> Chain:
     """Queries and answers that processes of this machine send."""
     rules = []
     for owner, name in (*proxy_users(config), *proxy_groups(config)):
-        rules.append(Rule((*_QUERY, owner), _AGENT_ZONE, f"queries of the agent itself ({name})"))
+        zone = RETURN if config.dns_single_zone else _AGENT_ZONE
+        rules.append(Rule((*_QUERY, owner), zone, f"queries of the agent itself ({name})"))
         answer = (UDP, from_port(DNS_AGENT_PORT), owner)
         rules.append(Rule(answer, _APPLICATION_ZONE, f"the agent ({name}) answers the application"))
     if config.capture_all_dns:

@@ -171,6 +171,7 @@ OWN: Mapping[tuple[TableName, str], tuple[Form, ...]] = {
     ("raw", istio.INBOUND): (_form(_UDP, _FROM_DNS, may=(_a(Source),), to=_ZONES),),
     ("raw", istio.OUTPUT_DNS): (
         _form(_UDP, _TO_DNS, may=(_ANY_OWNER, _a(Destination)), to=_ZONES),
+        _form(_UDP, _TO_DNS, _ANY_OWNER, to=RETURN),
         _form(_UDP, _FROM_AGENT, _ANY_OWNER, to=_ZONES),
     ),
 }

@@ -59,6 +59,8 @@ class Config(Record):
     redirect_dns: bool
     capture_all_dns: bool
     dns_servers: tuple[Cidr, ...]
+    #: Only the application's DNS gets a conntrack zone of its own: forwarded DNS then gets its answers.
+    dns_single_zone: bool
     drop_invalid: bool
     owner_groups: Groups
     owner_groups_excluded: tuple[int, ...]

@@ -281,6 +281,13 @@ SETTINGS: tuple[Setting, ...] = (
         "DNS",
         field="capture_all_dns",
     ),
+    _switch(
+        "dns-single-zone",
+        "With --redirect-dns: a conntrack zone only for the application's DNS, so that containers behind "
+        "docker0, and an agent that asks docker's DNS server, get their answers.",
+        "DNS",
+        field="dns_single_zone",
+    ),
     # --- TPROXY
     Setting(
         "istio-inbound-tproxy-mark",

@@ -52,6 +52,7 @@ class Settings(TypedDict, total=False):
     dual_stack: bool
     redirect_dns: bool
     capture_all_dns: bool
+    dns_single_zone: bool
     tproxy_mark: int | str
     tproxy_route_table: int | str
     native_nftables: bool

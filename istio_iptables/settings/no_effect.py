@@ -81,6 +81,12 @@ NO_EFFECT: tuple[NoEffect, ...] = (
         " without {cause}",
     ),
     NoEffect(
+        "dns-single-zone",
+        "redirect-dns",
+        lambda values: bool(values["dns_single_zone"] and not values["redirect_dns"]),
+        " without {cause}",
+    ),
+    NoEffect(
         OWNER_GROUPS_EXCLUDED,
         OWNER_GROUPS,
         lambda values: (

@@ -259,6 +259,18 @@ GOLDEN = (
         "--redirect-dns -m TPROXY --drop-invalid",
         servers=TWO_SERVERS,
     ),
+    Golden(
+        "dns-single-zone",
+        "Only the application's DNS has a conntrack zone: forwarded DNS keeps its own.",
+        "--redirect-dns --dns-single-zone --dual-stack",
+        ipv6=True,
+        servers=TWO_SERVERS,
+    ),
+    Golden(
+        "dns-single-zone-all",
+        "The same for all DNS.",
+        "--redirect-dns --capture-all-dns --dns-single-zone --compact",
+    ),
     Golden("capture-all-dns-alone", "Without --redirect-dns it has no effect.", "--capture-all-dns"),
     # --- other
     Golden(
@@ -378,6 +390,12 @@ GOLDEN = (
     Golden("native-dns-all", "All DNS to the agent.", "--redirect-dns --capture-all-dns --native-nftables"),
     Golden(
         "native-dns-servers", "Servers are a set.", "--redirect-dns --native-nftables", servers=TWO_SERVERS
+    ),
+    Golden(
+        "native-dns-single-zone",
+        "Only the application's DNS has a conntrack zone.",
+        "--redirect-dns --dns-single-zone --native-nftables",
+        servers=TWO_SERVERS,
     ),
     Golden(
         "native-dns-dual-stack",

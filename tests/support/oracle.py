@@ -43,6 +43,7 @@ DEFAULTS: dict[str, str] = {
     "istio-inbound-tproxy-mark": "1337",
     "redirect-dns": "false",
     "capture-all-dns": "false",
+    "dns-single-zone": "false",
     "drop-invalid": "false",
     "ISTIO_OUTBOUND_OWNER_GROUPS": "*",
     "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "",
@@ -61,6 +62,7 @@ NOT_LISTS: frozenset[str] = frozenset(
         "istio-inbound-tproxy-route-table",
         "redirect-dns",
         "capture-all-dns",
+        "dns-single-zone",
         "drop-invalid",
         "dual-stack",
         "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
@@ -319,19 +321,25 @@ def _raw(v: _Values) -> _Table:
 
     # 2. per U, then per G
     for owner in [f"--uid-owner {uid}" for uid in v.U] + [f"--gid-owner {gid}" for gid in v.G]:
-        t.append("ISTIO_OUTPUT_DNS", f"-p udp -m udp --dport 53 -m owner {owner} -j CT --zone 1")
+        # --dns-single-zone is not in SPEC: the agent's queries stay in zone 0, so nothing that comes in may
+        # be in zone 1. The owner's rule remains, since the rules after it would put the agent into zone 2.
+        zone = "RETURN" if v.dns_single_zone else "CT --zone 1"
+        t.append("ISTIO_OUTPUT_DNS", f"-p udp -m udp --dport 53 -m owner {owner} -j {zone}")
         t.append("ISTIO_OUTPUT_DNS", f"-p udp -m udp --sport 15053 -m owner {owner} -j CT --zone 2")
 
     # 3.
     if v.capture_all_dns:
-        t.append("PREROUTING", "-j ISTIO_INBOUND")
         t.append("ISTIO_OUTPUT_DNS", "-p udp -m udp --dport 53 -j CT --zone 2")
-        t.append("ISTIO_INBOUND", "-p udp -m udp --sport 53 -j CT --zone 1")
+        if not v.dns_single_zone:
+            t.append("PREROUTING", "-j ISTIO_INBOUND")
+            t.append("ISTIO_INBOUND", "-p udp -m udp --sport 53 -j CT --zone 1")
     elif v.dns_servers:
-        t.append("PREROUTING", "-j ISTIO_INBOUND")
+        if not v.dns_single_zone:
+            t.append("PREROUTING", "-j ISTIO_INBOUND")
         for server in v.dns_servers:
             t.append("ISTIO_OUTPUT_DNS", f"-d {server} -p udp -m udp --dport 53 -j CT --zone 2")
-            t.append("ISTIO_INBOUND", f"-s {server} -p udp -m udp --sport 53 -j CT --zone 1")
+            if not v.dns_single_zone:
+                t.append("ISTIO_INBOUND", f"-s {server} -p udp -m udp --sport 53 -j CT --zone 1")
 
     return t
 
@@ -400,6 +408,7 @@ class _Values:
     owner_groups_exclude: list[str]
     dns_is_captured: bool  # in both families
     capture_all_dns: bool
+    dns_single_zone: bool
     drop_invalid: bool
     dns_servers: list[str]  # of the family
 
@@ -450,6 +459,7 @@ def _read(settings: Mapping[str, str], family: str, dns_servers: Sequence[str]) 
         owner_groups_exclude=_groups(text["ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"]),
         dns_is_captured=_boolean(text["redirect-dns"]) and (capture_all_dns or bool(dns_servers)),
         capture_all_dns=capture_all_dns,
+        dns_single_zone=_boolean(text["dns-single-zone"]),
         drop_invalid=_boolean(text["drop-invalid"]),
         dns_servers=_networks(dns_servers, family),
     )

@@ -45,6 +45,7 @@ def values() -> dict[str, SearchStrategy[str]]:
         "istio-inbound-tproxy-route-table": route_tables.map(str),
         "redirect-dns": booleans,
         "capture-all-dns": booleans,
+        "dns-single-zone": booleans,
         "drop-invalid": booleans,
         "dual-stack": booleans,
         "ISTIO_OUTBOUND_OWNER_GROUPS": st.just("*") | listed(ids(), max_size=20),

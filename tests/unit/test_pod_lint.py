@@ -34,6 +34,7 @@ DNS = proxy(env=[{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}])
 DUAL_DNS = proxy(env=[{"name": n, "value": "true"} for n in ("ISTIO_META_DNS_CAPTURE", "ISTIO_DUAL_STACK")])
 SERVER: Any = {"dnsConfig": {"nameservers": ["10.96.0.10"]}}
 SIXTH_SERVER: Any = {"dnsConfig": {"nameservers": ["fd00::a"]}}
+DOCKERS_SERVER = {"nameservers": ["127.0.0.11"]}
 BOTH_SERVERS = {"nameservers": ["10.96.0.10", "fd00::a"]}
 ROOT_PROXY = {"runAsUser": 0, "runAsGroup": 1337, "capabilities": {"add": ["NET_ADMIN"]}}
 ALLOWED = {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}}
@@ -191,6 +192,8 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "fd00::/8 has no effect",
         manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,fd00::/8"), [DNS], **SIXTH_SERVER),
     ),
+    ("dns", "spec.dnsConfig", "127.0.0.11 is docker's", manifest({}, [DNS], dnsConfig=DOCKERS_SERVER)),
+    ("dns", REROUTE, "containers behind docker0", manifest({REROUTE: "docker0"}, [DNS])),
     (
         "dns",
         "excludeOutboundIPRanges",
@@ -547,6 +550,10 @@ def test_every_kind_of_finding_has_a_case():
         ),
         manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), [DNS], **SERVER),
         manifest(traffic(excludeOutboundPorts="53")),
+        manifest({REROUTE: "docker0"}),
+        manifest({REROUTE: "net1"}, [DNS]),
+        manifest(dnsConfig=DOCKERS_SERVER),
+        manifest({}, [DNS], inits=[allowed_init("--dns-single-zone")], dnsConfig=DOCKERS_SERVER),
         manifest(traffic(excludeOutboundIPRanges="fd00::/8"), [DNS], dnsConfig=BOTH_SERVERS),
         *(manifest(traffic(excludeInboundPorts=text)) for text in ("15020", "15090,15021,15020", "22,15090")),
         manifest(traffic(includeInboundPorts="8080", excludeInboundPorts="15090,15021,15020")),

@@ -15,7 +15,7 @@ from .messages import NETLINK_NETFILTER, NetlinkError, dump, parse_attributes
 # netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN
 _GETTABLE = 10 << 8 | 1
 _GETCHAIN = 10 << 8 | 4
-_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
+_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_TYPE = 1, 3, 4, 7
 _NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
@@ -48,6 +48,19 @@ def chains(family: str, table: str) -> tuple[str, ...]:
         if (_family(payload), _text(attributes[_NFTA_CHAIN_TABLE])) == (family, table):
             names.append(_text(attributes[_NFTA_CHAIN_NAME]))
     return tuple(names)
+
+
+def nat_tables() -> tuple[tuple[str, str], ...]:
+    """Return family and name of each nftables table that has a nat base chain, those of iptables too.
+
+    Like `nft list chains`; NFT_MSG_GETCHAIN. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    found = {}
+    for payload in _dump("list nftables chains", _GETCHAIN):
+        attributes = parse_attributes(payload[4:])
+        if _NFTA_CHAIN_HOOK in attributes and _text(attributes.get(_NFTA_CHAIN_TYPE, b"")) == "nat":
+            found[_family(payload), _text(attributes[_NFTA_CHAIN_TABLE])] = True
+    return tuple(found)
 
 
 def _dump(operation: str, kind: int) -> list[bytes]:

@@ -321,6 +321,28 @@ def dns(subject: Subject) -> Iterator[Finding]:
         yield subject.about(EXCLUDE_OUTBOUND, "dns", problem, f"leave port 53 out, or {_NO_CAPTURE}")
 
 
+def lost_answers(subject: Subject) -> Iterator[Finding]:
+    """DNS whose answers are looked up in another conntrack zone than the queries: see policy/raw.py."""
+    if not subject.values["redirect_dns"] or subject.values["dns_single_zone"]:
+        return
+    if _DOCKERS_DNS in subject.pod.dns_servers:
+        problem = (
+            f"the pod's DNS server {_DOCKERS_DNS} is docker's, whose own rules may take queries before they "
+            "get to the agent, and the agent's own UDP queries to it get no answers"
+        )
+        yield subject.finding("dns", "spec.dnsConfig", problem, _SINGLE_ZONE)
+    for interface in members(subject.text(REROUTE_INTERFACES)):
+        if interface.startswith(_OF_CONTAINERS):
+            problem = f"DNS over UDP of containers behind {interface} is forwarded and gets no answers"
+            yield subject.about(REROUTE_INTERFACES, "dns", problem, _SINGLE_ZONE)
+
+
+_DOCKERS_DNS = "127.0.0.11"
+#: The bridges of containers in a pod, by which their queries come.
+_OF_CONTAINERS = ("docker", "br-", "cni", "podman")
+_SINGLE_ZONE = "give istio-init the argument --dns-single-zone"
+
+
 def interfaces(subject: Subject) -> Iterator[Finding]:
     """Interfaces that are both excluded and rerouted, or rerouted with TPROXY."""
     rerouted = members(subject.text(REROUTE_INTERFACES))
@@ -343,5 +365,6 @@ CHECKS: tuple[Check, ...] = (
     shadowed_cidrs,
     dual_stack,
     dns,
+    lost_answers,
     interfaces,
 )
