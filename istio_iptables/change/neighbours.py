@@ -242,9 +242,7 @@ def _inbound(found: Captured) -> str:
 
 def _protocols(traffic: Traffic) -> str:
     numbers = {n for first, last in traffic.protocols for n in range(first, last + 1)}
-    return " and ".join(
-        name.upper() for name, number in model.PROTOCOL_NUMBERS.items() if number in numbers
-    )
+    return " and ".join(name.upper() for name, number in model.PROTOCOL_NUMBERS.items() if number in numbers)
 
 
 def _ports(traffic: Traffic) -> str:

@@ -143,12 +143,13 @@ def ask_from_one_port(mesh: Mesh, version: int, patience: int = 10) -> list[str]
 
 @each_backend
 @each_way
+@pytest.mark.parametrize("zones", [(), ("--dns-single-zone",)], ids=["two zones", "one zone"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_agent_and_the_application_may_ask_from_the_same_port(
-    backend: str, way: tuple[str, ...], version: int
+    backend: str, way: tuple[str, ...], zones: tuple[str, ...], version: int
 ) -> None:
     """To the kernel that is one connection, if not for the zones: the agent would get its own question."""
-    with mesh_with_dns("REDIRECT", backend, str(version), way) as mesh:
+    with mesh_with_dns("REDIRECT", backend, str(version), (*way, *zones)) as mesh:
         for _ in range(2):
             assert ask_from_one_port(mesh, version) == [FROM_AGENT, FROM_UPSTREAM]
 

@@ -173,6 +173,7 @@ def test_containers_get_answers_with_a_zone_for_the_application_alone(
             assert ask(pod, server) == FROM_AGENT
             assert ask(pod, server, AGENT) == FROM_SERVER
             assert ask(container, server) == FROM_SERVER
+        run(pod, backend, "--redirect-dns", *way, "--dns-single-zone", "diff")  # exit code 0: no difference
         zones = zones_of_dns(pod)
         assert zones == {(resolve("pod", 4), 2), (resolve("pod", 4), 0), (docker.CONTAINER, 0)}
 

@@ -1,7 +1,7 @@
 """docker: what docker sets up in a network namespace, without docker: its bridge, a container, its rules.
 
-The rules are those of docker's libnetwork (drivers/bridge and resolver_unix.go); those of a published port are
-there as a table of nftables, too.
+The rules are those of docker's libnetwork (drivers/bridge and resolver_unix.go); those of a published port
+are there as a table of nftables, too.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ _TARGETS: Mapping[str, Mapping[str, tuple[Target | type[Target], ...]]] = {
         "prerouting": (_INBOUND, ConntrackZone),
         "output": (_DNS, ConntrackZone),
         chain_name(istio.INBOUND): (ConntrackZone,),
-        chain_name(istio.OUTPUT_DNS): (ConntrackZone,),
+        chain_name(istio.OUTPUT_DNS): (ConntrackZone, RETURN),
     },
 }
 #: The matches that may be in the chains whose rules take what they get.
