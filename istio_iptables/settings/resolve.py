@@ -152,6 +152,8 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     chosen["proxy_gids"] = chosen["proxy_gids"] or chosen["proxy_uids"]
     chosen["ipv6"] = _ipv6(chosen["dual_stack"], environment, warnings)
     chosen["dns_servers"] = _dns_servers(chosen, environment, warnings)
+    if not (chosen["capture_all_dns"] or chosen["dns_servers"]):
+        chosen["redirect_dns"] = False
     cidrs = chosen["outbound_cidrs"]
     chosen["outbound_cidrs_name_loopback"] = False
     if not isinstance(cidrs, Everything):

@@ -21,7 +21,7 @@ from istio_iptables.kernel.iptables_command import IptablesCommand
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from istio_iptables.rules.model import TABLES, Table
 from tests.support.agreeing import Location, Pod, Settings, properties
-from tests.support.oracle import declared_chains, expected, normalise_save
+from tests.support.oracle import declared_chains, expected, ipv6_is_on, normalise_save
 from tests.support.strategies import environments, settings
 
 from ..support.scratch import (
@@ -60,8 +60,8 @@ def rules(values: Settings, pod: Pod) -> tuple[Ruleset, Rules]:
     """Return what the package makes of settings, and what the oracle says."""
     ipv4, ipv6, servers = pod
     facts = Facts(ipv4=ipv4, ipv6=ipv6, servers=tuple(servers))
-    dual = values.get("dual-stack", "false").lower() in ("1", "t", "true")
-    want = expected(values, ipv6=ipv6 and (dual or not ipv4), dns_servers=servers)
+    on = ipv6_is_on(values, has_ipv4=ipv4, has_ipv6=ipv6)
+    want = expected(values, ipv6=on, dns_servers=servers)
     return build(configure(values, environment=facts)), want
 
 

@@ -489,6 +489,9 @@ app > dns:53/udp                            world
 app > dns:53                                proxy:15001
 proxy > dns:53/udp                          world
 app > self:53/udp                           app
+app > pod:53                                app           # as without --redirect-dns
+v4 app > 127.0.0.53:53                      app
+proxy > pod:53                              proxy:15006
 
 DNS not wanted
 $ dns=198.18.53.1,2001:db8:53::1  --capture-all-dns

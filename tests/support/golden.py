@@ -21,7 +21,7 @@ from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
 from tests.support import oracle
 from tests.support.golden_cases import DIRECTORY, GOLDEN, Golden
-from tests.support.restore import after_loading, by_family, without_comments
+from tests.support.restore import after_loading, by_family, ip_commands, without_comments
 
 
 def text_of(golden: Golden) -> str:
@@ -65,7 +65,7 @@ def check(golden: Golden, rendered: str) -> None:
         if "uid" in name or "gid" in name or "GROUPS" in name:  # the oracle knows no names
             numbers = {**names.groups, **names.users}
             known[name] = ",".join(str(numbers.get(member, member)) for member in text.split(","))
-    ipv6 = golden.ipv6 and (not golden.ipv4 or known.get("dual-stack") == "true")
+    ipv6 = oracle.ipv6_is_on(known, has_ipv4=golden.ipv4, has_ipv6=golden.ipv6)
     wanted = oracle.expected(known, ipv6=ipv6, dns_servers=golden.servers)
     found = {
         (family, table): [without_comments(line) for line in lines]
@@ -76,6 +76,9 @@ def check(golden: Golden, rendered: str) -> None:
         if wanted.get(key) != found.get(key):
             both = "\n".join([*wanted.get(key, ["nothing"]), "but it is", *found.get(key, ["nothing"])])
             raise AssertionError(f"{golden.name}, {key}: by the oracle it should be\n{both}")
+    commands = oracle.commands(known, ipv6=ipv6)
+    if sorted(commands) != sorted(ip_commands(rendered)):
+        raise AssertionError(f"{golden.name}, ip: by the oracle it should be\n{commands}")
 
 
 def main(arguments: list[str]) -> int:

@@ -213,7 +213,7 @@ GOLDEN = (
     # --- DNS
     Golden("dns-all", "All DNS to the agent.", "--redirect-dns --capture-all-dns"),
     Golden("dns-servers", "DNS to the servers of the pod.", "--redirect-dns", servers=TWO_SERVERS),
-    Golden("dns-no-servers", "No server: no DNS capture, the conntrack zones stay.", "--redirect-dns"),
+    Golden("dns-no-servers", "No server: no DNS capture, the rules are those without it.", "--redirect-dns"),
     Golden(
         "dns-dual-stack",
         "Servers by family.",
@@ -394,7 +394,7 @@ GOLDEN = (
         servers=TWO_SERVERS,
     ),
     Golden(
-        "native-dns-no-servers", "No server: the conntrack zones stay.", "--redirect-dns --native-nftables"
+        "native-dns-no-servers", "No server: the rules are those without DNS capture.", "--redirect-dns --native-nftables"
     ),
     Golden(
         "native-kube-virt",

@@ -1,4 +1,4 @@
-"""What the rules must be, written down a second time: SPEC section 3 as plain text, line by line.
+"""oracle: what the rules must be, written down a second time: SPEC section 3 as plain text, line by line.
 
 This file is deliberately not built like the product and shares nothing with it. Read it side by side with
 SPEC section 3: the step numbers in the comments are SPEC's. A rule is a string in the form in which
@@ -49,11 +49,29 @@ DEFAULTS: dict[str, str] = {
     "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR": "127.0.0.1/32",
 }
 
+# SPEC section 2: "A list's variable that is set to the empty string is set [...]; an empty variable of any
+# other kind (boolean, port, number, duration, mode) counts as not set". These are the other kinds.
+NOT_LISTS: frozenset[str] = frozenset(
+    {
+        "envoy-port",
+        "inbound-capture-port",
+        "inbound-tunnel-port",
+        "istio-inbound-interception-mode",
+        "istio-inbound-tproxy-mark",
+        "istio-inbound-tproxy-route-table",
+        "redirect-dns",
+        "capture-all-dns",
+        "drop-invalid",
+        "dual-stack",
+        "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+    }
+)
+
 # SPEC section 2, the settings that have no influence on the rules of a given set of families.
 NOT_ABOUT_RULES: frozenset[str] = frozenset(
     {
-        "istio-inbound-tproxy-route-table",  # routes, not rules
-        "dual-stack",  # decides whether IPv6 is on, and that is an argument of expected()
+        "istio-inbound-tproxy-route-table",  # routes, not rules: see commands()
+        "dual-stack",  # decides whether IPv6 is on, and that is an argument of expected(): see ipv6_is_on()
         "dry-run",
         "skip-rule-apply",
         "run-validation",
@@ -92,6 +110,32 @@ def expected(
                 if lines := table.lines():
                     result[family, name] = lines
     return result
+
+
+def commands(settings: Mapping[str, str], *, ipv4: bool = True, ipv6: bool) -> list[str]:
+    """SPEC section 3, "Beside the rules": the `ip` commands, in the order of SPEC's sentence, IPv4 first."""
+    found: list[str] = []
+    mark = int(settings.get("istio-inbound-tproxy-mark") or "1337", base=0)
+    table = int(settings.get("istio-inbound-tproxy-route-table") or "133", base=0)
+    for option, family, is_on in (("", "ipv4", ipv4), (" -6", "ipv6", ipv6)):
+        values = _read(settings, family, ())
+        # "TPROXY with -b not empty needs ... per family that is on"
+        if is_on and values.tproxy and values.b_ports:
+            found.append(f"ip{option} rule add fwmark {mark} lookup {table}")
+            found.append(f"ip{option} route add local default dev lo table {table}")
+    # "IPv6 on needs", whatever else is set
+    if ipv6:
+        found.append("ip -6 addr add ::6/128 dev lo nodad")
+    return found
+
+
+def ipv6_is_on(settings: Mapping[str, str], *, has_ipv4: bool, has_ipv6: bool) -> bool:
+    """SPEC section 2, "Facts read from the pod". `has_ipv4`, `has_ipv6`: a usable address of that family.
+
+    "IPv6 is on if there is a usable IPv6 address and no usable IPv4 one, or with --dual-stack if any usable
+    address is IPv6; IPv4 rules are always made."
+    """
+    return has_ipv6 and (not has_ipv4 or _boolean(settings.get("dual-stack") or "false"))
 
 
 def _nat(v: _Values) -> _Table:
@@ -137,15 +181,15 @@ def _nat(v: _Values) -> _Table:
     # 9.
     t.append("ISTIO_OUTPUT", f"-s {v.S} -o lo -j RETURN")
 
-    # 10. per U, three rules
+    # 10. per U, three rules ("with DNS redirection": on in both families, whichever has servers)
     for uid in v.U:
         # a.
-        ports = f"-m multiport ! --dports 53,{v.E}" if v.redirect_dns else f"-m tcp ! --dport {v.E}"
+        ports = f"-m multiport ! --dports 53,{v.E}" if v.dns_is_captured else f"-m tcp ! --dport {v.E}"
         owner = f"-m owner --uid-owner {uid}"
         t.append("ISTIO_OUTPUT", f"! -d {v.L} -o lo -p tcp {ports} {owner} -j ISTIO_IN_REDIRECT")
         # b. unless -i names a CIDR that is a loopback address
         if not v.i_names_loopback:
-            not_dns = "-p tcp -m tcp ! --dport 53" if v.redirect_dns else ""
+            not_dns = "-p tcp -m tcp ! --dport 53" if v.dns_is_captured else ""
             t.append("ISTIO_OUTPUT", f"-o lo {not_dns} -m owner ! --uid-owner {uid} -j RETURN")
         # c.
         t.append("ISTIO_OUTPUT", f"{owner} -j RETURN")
@@ -157,7 +201,7 @@ def _nat(v: _Values) -> _Table:
         t.append("ISTIO_OUTPUT", f"! -d {v.L} -o lo -p tcp {ports} {owner} -j ISTIO_IN_REDIRECT")
         # b.
         if not v.i_names_loopback:
-            not_dns = "-p tcp -m tcp ! --dport 53" if v.redirect_dns else ""
+            not_dns = "-p tcp -m tcp ! --dport 53" if v.dns_is_captured else ""
             t.append("ISTIO_OUTPUT", f"-o lo {not_dns} -m owner ! --gid-owner {gid} -j RETURN")
         # c.
         t.append("ISTIO_OUTPUT", f"{owner} -j RETURN")
@@ -171,7 +215,7 @@ def _nat(v: _Values) -> _Table:
         t.append("ISTIO_OUTPUT", f"{matches} -j RETURN")
 
     # 12. DNS redirection (per family; only if all DNS is captured or that family has servers)
-    if v.redirect_dns and (v.capture_all_dns or v.dns_servers):
+    if v.dns_is_captured and (v.capture_all_dns or v.dns_servers):
         t.append("ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS")
         for proto in ("tcp", "udp"):
             to_agent = f"-p {proto} -m {proto} --dport 53 -j REDIRECT --to-ports 15053"
@@ -267,7 +311,7 @@ def _raw(v: _Values) -> _Table:
     t = _Table()
 
     # DNS redirection on, per family that is on
-    if not v.redirect_dns:
+    if not v.dns_is_captured:
         return t
 
     # 1.
@@ -354,7 +398,7 @@ class _Values:
     x_cidrs: list[str]  # of the family
     owner_groups: list[str]  # ["*"]: all
     owner_groups_exclude: list[str]
-    redirect_dns: bool
+    dns_is_captured: bool  # in both families
     capture_all_dns: bool
     drop_invalid: bool
     dns_servers: list[str]  # of the family
@@ -364,13 +408,22 @@ def _read(settings: Mapping[str, str], family: str, dns_servers: Sequence[str]) 
     unknown = set(settings) - set(DEFAULTS) - NOT_ABOUT_RULES - {"proxy-gid"}
     if unknown:
         raise KeyError(f"no such settings: {sorted(unknown)}")
-    text = {**DEFAULTS, **settings}
-    # SPEC section 2, default of --proxy-gid: "same as -u".
-    text.setdefault("proxy-gid", text["proxy-uid"])
+    text = {**DEFAULTS, **{name: value for name, value in settings.items() if value or name not in NOT_LISTS}}
+    # SPEC section 2, defaults of --proxy-uid and --proxy-gid: 1337, "same as -u". A list without members is
+    # the default, as in the original: SPEC section 3 wants its rules, and a proxy that is not exempt loops.
+    if not _members(text["proxy-uid"]):
+        text["proxy-uid"] = DEFAULTS["proxy-uid"]
+    if not _members(text.get("proxy-gid", "")):
+        text["proxy-gid"] = text["proxy-uid"]
 
     all_i_members = _members(text["istio-service-cidr"])
     i_is_all = all_i_members == ["*"]
     i_members = [] if i_is_all else all_i_members
+
+    # SPEC section 2: "`--redirect-dns` without any server of either family and without `--capture-all-dns`
+    # captures no DNS [...]: the rules are then exactly those without `--redirect-dns`". "One server of one
+    # family is enough for it to be on, in both families": so all servers count here, not those of `family`.
+    capture_all_dns = _boolean(text["capture-all-dns"])
 
     return _Values(
         P=int(text["envoy-port"]),
@@ -395,8 +448,8 @@ def _read(settings: Mapping[str, str], family: str, dns_servers: Sequence[str]) 
         x_cidrs=_networks(_members(text["istio-service-exclude-cidr"]), family),
         owner_groups=_groups(text["ISTIO_OUTBOUND_OWNER_GROUPS"]),
         owner_groups_exclude=_groups(text["ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"]),
-        redirect_dns=_boolean(text["redirect-dns"]),
-        capture_all_dns=_boolean(text["capture-all-dns"]),
+        dns_is_captured=_boolean(text["redirect-dns"]) and (capture_all_dns or bool(dns_servers)),
+        capture_all_dns=capture_all_dns,
         drop_invalid=_boolean(text["drop-invalid"]),
         dns_servers=_networks(dns_servers, family),
     )

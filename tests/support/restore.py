@@ -124,6 +124,11 @@ def by_family(rendered: str) -> dict[str, str]:
     return {"ipv4": parts[0]} if len(parts) == 1 else dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+def ip_commands(rendered: str) -> list[str]:
+    """Return the `ip` commands that `render` shows as comments behind the scripts."""
+    return re.findall(r"^# (ip (?:-6 )?(?:rule|route|addr) .*)$", rendered, re.MULTILINE)
+
+
 def without_comments(line: str) -> str:
     """Return a rule without the comments of --rule-comments; SPEC's own comments stay, without the reason."""
     line = re.sub(r"-m comment --comment istio-iptables\b(?:: .*?(?= -j ))?", "\0", line)

@@ -150,6 +150,7 @@ def test_every_fact_about_native_rules_is_shown(fact: str):
         pytest.param(lambda text: text.replace("-A OUTPUT -j ISTIO_OUTPUT\n", ""), id="missing rule"),
         pytest.param(lambda text: text.replace("! -d 127.0.0.1/32", "-d 127.0.0.1/32"), id="negation"),
         pytest.param(lambda text: text.replace("*nat", "*mangle"), id="table"),
+        pytest.param(lambda text: text + "# ip rule add fwmark 1337 lookup 133\n", id="ip command"),
     ],
 )
 def test_the_oracle_catches_a_wrong_script(change: Callable[[str], str]):

@@ -47,8 +47,8 @@ def ruleset_for(chosen: Mapping[str, str], environment: Environment) -> Ruleset:
 
 def rules_by_oracle(chosen: Mapping[str, str], environment: Environment) -> dict[tuple[str, str], list[str]]:
     ipv4, ipv6, servers = environment
-    dual_stack = chosen.get("dual-stack", "false") in ("1", "t", "T", "true", "TRUE", "True")
-    return oracle.expected(chosen, ipv6=ipv6 and (dual_stack or not ipv4), dns_servers=servers)
+    on = oracle.ipv6_is_on(chosen, has_ipv4=ipv4, has_ipv6=ipv6)
+    return oracle.expected(chosen, ipv6=on, dns_servers=servers)
 
 
 def without_all_comments(rule: Rule) -> Rule:
