@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
 from ..settings import go_flags
-from ..settings.declared import BY_NAME, Given, shown
+from ..settings.declared import BY_NAME, BY_VARIABLE, Given, shown
 from ..settings.parsers import members
 from ..settings.resolve import from_environment
 from ..startup.record import Record
@@ -149,7 +149,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     mistakes += [
         _not_in_the_manifest(f"{where}: variable {name}")
         for name, text in container.variables.items()
-        if text is None and from_environment({name: ""})
+        if text is None and name in BY_VARIABLE
     ]
     invocation = go_flags.read_arguments(given_arguments)
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]

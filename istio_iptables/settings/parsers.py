@@ -395,3 +395,21 @@ def _at_most_64(parsed: tuple[int, ...]) -> tuple[int, ...]:
     if len(parsed) > MOST_OWNER_GROUPS:
         raise BadValue(f"{len(parsed)} groups are too many: at most {MOST_OWNER_GROUPS} can be listed")
     return parsed
+
+
+#: The parsers of lists, for which the empty text is a value: no members.
+LISTS: frozenset[object] = frozenset(
+    {
+        texts,
+        log_levels,
+        ports,
+        ports_or_all,
+        interfaces,
+        cidrs,
+        cidrs_or_all,
+        users,
+        groups,
+        captured_groups,
+        excluded_groups,
+    }
+)

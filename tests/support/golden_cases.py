@@ -394,7 +394,9 @@ GOLDEN = (
         servers=TWO_SERVERS,
     ),
     Golden(
-        "native-dns-no-servers", "No server: the rules are those without DNS capture.", "--redirect-dns --native-nftables"
+        "native-dns-no-servers",
+        "No server: the rules are those without DNS capture.",
+        "--redirect-dns --native-nftables",
     ),
     Golden(
         "native-kube-virt",
