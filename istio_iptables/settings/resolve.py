@@ -10,7 +10,7 @@ from ..errors import SettingsError
 from ..rules.istio import PROXY_ID
 from ..startup.record import Record
 from .commands import COMMAND_BY_NAME
-from .config import Config, Everything
+from .config import NO_INTERCEPTION, Config, Everything
 from .declared import SETTINGS, Given
 from .no_effect import NO_EFFECT
 from .parsers import BadValue, host_cidr
@@ -54,6 +54,13 @@ class Parsed(Record):
     values: Mapping[str, Any]
     changed: tuple[Given, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def no_capture(self) -> Given | None:
+        """The interception mode of a pod if it is NONE and no setting takes precedence: no rules then."""
+        if self.values["interception_mode"] != NO_INTERCEPTION:
+            return None
+        return next(item for item in self.changed if item.setting.field == "interception_mode")
 
     def operation(self) -> Operation:
         """Return the settings about how to run."""
