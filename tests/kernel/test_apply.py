@@ -159,7 +159,7 @@ def test_reconcile_makes_it_as_if_freshly_applied(backend: str, first: list[str]
         assert rules_of(scratch) == expected({**want, **more}, ipv6=False)
 
 
-#: What somebody does to our rules by hand: commands of iptables, after `-t nat`.
+#: Changes to owned rules by hand: commands of iptables, after `-t nat`.
 BY_HAND = {
     "rule deleted": ["-D ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"],
     "last rule deleted": ["-D ISTIO_OUTPUT -j ISTIO_REDIRECT"],
@@ -224,7 +224,7 @@ def test_an_empty_chain_that_is_left_over_is_no_difference(backend: str) -> None
         assert normalise_save(scratch.save(variant, "ipv4"))["nat"] == expected({}, ipv6=False)["ipv4", "nat"]
 
 
-# --- strangers ------------------------------------------------------------------------------
+# --- foreign rules ------------------------------------------------------------------------------
 
 
 LATER = """\
@@ -241,7 +241,7 @@ COMMIT
 
 
 def others(scratch: Scratch, variant: Variant, family: Family) -> list[str]:
-    """Return strangers' lines with counters. (Ours in `filter` is not ours: the tool has no rules there.)"""
+    """Return foreign lines with counters. (In `filter` all rules are foreign, whatever their names.)"""
     tables = re.split(r"^(?=\*)", scratch.save(variant, family, counters=True), flags=re.MULTILINE)
     found: list[str] = []
     for table in filter(None, tables):
@@ -251,7 +251,7 @@ def others(scratch: Scratch, variant: Variant, family: Family) -> list[str]:
 
 @every_backend
 def test_foreign_rules_survive_byte_for_byte_with_counters(backend: str) -> None:
-    """Before, between and after ours; through apply, reconcile and cleanup; in order."""
+    """Before, between and after owned rules; through apply, reconcile and cleanup; in order."""
     options, variant = BACKENDS[backend]
     with Scratch(addresses=True) as scratch:
         for family in FAMILIES:
@@ -275,7 +275,7 @@ def test_foreign_rules_survive_byte_for_byte_with_counters(backend: str) -> None
 
 @every_backend
 def test_cleanup_leaves_what_was_there_before(backend: str) -> None:
-    """Nothing of ours, nothing more and nothing less, in any notation."""
+    """No owned rule is left and no foreign one is missing, as any command prints them."""
     options, variant = BACKENDS[backend]
     with Scratch(addresses=True) as scratch:
         hook = "type filter hook input priority 0"
@@ -313,7 +313,7 @@ def test_policies_of_other_programs_stay() -> None:
 
 
 def test_foreign_rules_and_routes_stay() -> None:
-    """The well-known example of TPROXY's documentation, and others that look like ours."""
+    """The well-known example of TPROXY's documentation, and others that look like owned ones."""
     with Scratch(addresses=True) as scratch:
         for option in ("-4", "-6"):
             scratch.ip(option, "rule", "add", "fwmark", "1", "lookup", "100")
@@ -382,7 +382,7 @@ def test_cleanup_needs_no_flags(backend: str, how: list[str]) -> None:
 
 
 def test_cleanup_takes_everything_in_every_backend_at_once() -> None:
-    """legacy, nft and native, with strangers' rules in all of them."""
+    """legacy, nft and native, with foreign rules in all of them."""
     with Scratch(addresses=True) as scratch:
         script = scratch.apply(*ALL_SORTS, "--dry-run").stdout
         foreign = "*nat\n-A OUTPUT -p udp -j RETURN\nCOMMIT\n"
@@ -418,7 +418,7 @@ def rules_in(state: dict[str, str]) -> dict[str, dict[str, list[str]]]:
 
 
 def test_apply_takes_native_tables_away_and_says_so() -> None:
-    """Rules of ours in another place are a difference; --reconcile moves them in one go."""
+    """Owned rules in another location are a difference; --reconcile moves them in one go."""
     with Scratch() as scratch:
         scratch.nft(script="table inet istio-proxy-nat { chain istio-output { counter; }; }")
         shown = scratch.tool()

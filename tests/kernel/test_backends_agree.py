@@ -96,7 +96,7 @@ def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
     both=({"istio-exclude-interfaces": "eth1,eth2,eth1"}, {"istio-exclude-interfaces": "eth1,eth2"}),
     pod=(True, True, []),
 )
-# A new rule belongs behind one of ours that stays, though the last of ours goes.
+# A new rule belongs after an owned one that stays, though the last owned one is deleted.
 @example(
     both=(
         {"istio-inbound-interception-mode": "TPROXY", "kube-virt-interfaces": "a+,eth0,a+"},
@@ -143,7 +143,7 @@ def _script(wanted: Ruleset, family: Family) -> str:
     return render(wanted, "restore", [family])
 
 
-# --- among strangers' rules -----------------------------------------------------------------
+# --- among foreign rules -----------------------------------------------------------------
 
 #: Rules that anybody may have, in any of the three tables.
 ANYWHERE = [
@@ -179,7 +179,7 @@ BY_FAMILY = {
     ],
     "ipv6": ["-d fd00::/8 -j ACCEPT", "! -s 2001:db8::1/128 -j RETURN", "-p ipv6-icmp -j RETURN"],
 }
-# Some as ours but for the comment, which makes them somebody else's.
+# Some equal owned rules but for the comment: without it they are foreign.
 BY_CHAIN = {
     "PREROUTING": ["-i eth0 -j RETURN", "! -i lo -j ISTIOLIKE", "-i eth1 -j RETURN", "-i eth+ -j RETURN"],
     "OUTPUT": [
@@ -206,7 +206,7 @@ BY_TABLE = {
 
 @dataclass(frozen=True)
 class Foreign:
-    """Somebody else's rule: where it is to stand, from 0.0 (the head of its chain) to 1.0 (the end)."""
+    """A rule of another program: its position, from 0.0 (the head of its chain) to 1.0 (the end)."""
 
     family: Family
     table: str
@@ -238,7 +238,7 @@ def foreign_rules(draw: st.DrawFn) -> Foreign:
 
 
 def insert_foreign(location: Location, family: Family, found: Sequence[Foreign], saved: str) -> None:
-    """Put rules into chains as they stand, ours included, with counters."""
+    """Put rules into chains as they are, owned ones included, with counters."""
     lengths = Counter(
         (table, line.split()[1])
         for table, lines in _lines_by_table(saved).items()
@@ -275,7 +275,7 @@ def _lines_by_table(saved: str) -> dict[str, list[str]]:
 
 
 def foreign_lines(saved: str) -> dict[str, list[str]]:
-    """Return what is not ours, with counters and policies, in order; empty tables left out."""
+    """Return foreign rules, with counters and policies, in order; empty tables left out."""
     tables = {
         table: [line for line in lines if not is_owned(line)]
         for table, lines in _lines_by_table(saved).items()
@@ -284,7 +284,7 @@ def foreign_lines(saved: str) -> dict[str, list[str]]:
 
 
 def our_rules(saved: str) -> dict[str, list[str]]:
-    """Return what is ours as tests/support/oracle.py writes it."""
+    """Return owned rules as tests/support/oracle.py writes them."""
     return normalise_save("".join(f"{line}\n" for line in saved.splitlines() if not _is_foreign_rule(line)))
 
 
@@ -306,7 +306,7 @@ def test_foreign_rules_survive_byte_for_byte(
     before: list[Foreign],
     between: list[Foreign],
 ) -> None:
-    """Foreign rules before, between and after ours: apply, reconcile and cleanup leave them as they were."""
+    """Foreign rules before, between and after owned ones: apply, reconcile and cleanup leave them alone."""
     first, second = (rules(values, pod) for values in both)
     for location in locations:
         with location.scratch.inside():
@@ -335,10 +335,10 @@ def _among_foreign(
     mixed = location.save(family)
     note(f"{location.name} {family}\n{mixed}")
     assert our_rules(mixed) == of_family(first[1], family), (
-        "rules of the test's strangers must not look like ours"
+        "foreign rules of the test must not look like owned ones"
     )
     assert location.nothing_to_do(location.read(family, mixed), first[0], family), (
-        "strangers' rules are no difference"
+        "foreign rules are no difference"
     )
     location.edit(location.read(family, mixed), second[0], family)
     changed = location.save(family)
@@ -355,7 +355,7 @@ def _among_foreign(
 
 
 def test_owned_rules_keep_their_order_around_foreign_ones(locations: list[Location]) -> None:
-    """A new rule of ours goes next to its neighbours, not to the end behind a stranger's."""
+    """A new rule goes next to its neighbours, not to the end after a foreign one."""
     first, _ = rules({}, (True, False, []))
     second, _ = rules({"istio-exclude-interfaces": "eth7"}, (True, False, []))
     for location in locations:
@@ -377,7 +377,7 @@ def test_owned_rules_keep_their_order_around_foreign_ones(locations: list[Locati
 
 
 def test_a_new_rule_goes_to_where_the_last_owned_one_was(locations: list[Location]) -> None:
-    """Not to where the first was: a RETURN of ours before a stranger's rule would switch that off."""
+    """Not to where the first was: an owned RETURN before a foreign rule would disable that."""
     first, _ = rules({"kube-virt-interfaces": "vm0"}, (True, False, []))
     second, _ = rules({"istio-inbound-ports": "", "istio-exclude-interfaces": "eth1"}, (True, False, []))
     for location in locations:
@@ -428,7 +428,7 @@ def test_rules_with_comments_are_read_back_equal(
 
 
 def test_a_chain_that_a_foreign_chain_jumps_to_stays_empty(locations: list[Location]) -> None:
-    """The kernel would not let the chain go, and the rule is not ours; everything else of ours goes."""
+    """The kernel refuses to remove the chain, and the rule is foreign; everything else is removed."""
     wanted, _ = rules({}, (True, False, []))
     for location in locations:
         with location.scratch.inside():

@@ -61,8 +61,8 @@ def test_forced(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_where_our_chains_are(variant: Variant) -> None:
-    """Though other rules are elsewhere; and cleaned up, it is theirs that count."""
+def test_where_the_owned_chains_are(variant: Variant) -> None:
+    """Even if other rules are elsewhere. After a cleanup those decide."""
     other: Variant = "nft" if variant == "legacy" else "legacy"
     with Scratch() as scratch:
         scratch.apply("--force-iptables-binary", variant)
@@ -77,7 +77,7 @@ def test_where_our_chains_are(variant: Variant) -> None:
         assert chosen(scratch.apply())[0] == COMMAND[other]
 
 
-def test_where_our_chains_are_in_one_family_only() -> None:
+def test_where_the_owned_chains_are_in_one_family_only() -> None:
     with Scratch(addresses=True) as scratch:
         scratch.restore("nft", "ipv6", "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\nCOMMIT\n")
         scratch.restore("legacy", "ipv4", FOREIGN.format(table="nat"))
@@ -102,7 +102,7 @@ def test_where_other_rules_are(variant: Variant, family: Family, table: str) -> 
 
 
 def test_tables_without_rules_decide_nothing() -> None:
-    """Somebody listed the nft tables once, which makes them: that is no reason to go there."""
+    """Listing the nft tables makes them: that is no reason to choose them."""
     with Scratch() as scratch:
         scratch.check("iptables-nft", "-t", "nat", "-S")
         scratch.check("iptables-nft", "-t", "nat", "-N", "MINE")
@@ -121,7 +121,7 @@ def test_the_same_choice_after_an_empty_table_is_left_behind() -> None:
 
 
 def test_chains_of_the_same_name_in_another_table_are_foreign() -> None:
-    """A chain ISTIO_OUTPUT in `filter` is somebody's, and so a rule like any other."""
+    """A chain ISTIO_OUTPUT in `filter` is foreign, and so a rule like any other."""
     script = "*filter\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\nCOMMIT\n"
     with Scratch() as scratch:
         scratch.restore("nft", "ipv4", script)
@@ -191,7 +191,7 @@ def test_only_the_tables_that_are_used_come_into_being() -> None:
 @pytest.mark.parametrize("start", VARIANTS)
 @pytest.mark.parametrize("sort", [["--dual-stack"], ALL_SORTS], ids=["simple", "all sorts"])
 def test_changing_the_variant(start: Variant, sort: list[str]) -> None:
-    """Exit 3; with --reconcile one clean move, and nothing of ours in the old place."""
+    """Exit 3; with --reconcile one clean move, and no owned rule in the old location."""
     end: Variant = "nft" if start == "legacy" else "legacy"
     with Scratch(addresses=True) as scratch:
         for variant in VARIANTS:
@@ -221,7 +221,7 @@ def test_changing_the_variant(start: Variant, sort: list[str]) -> None:
 
 
 def owned_rules(scratch: Scratch, variant: Variant) -> dict[str, list[str]]:
-    """Return our rules, by chains (which are printed in different orders)."""
+    """Return the owned rules, by chains (which are printed in different orders)."""
     found: dict[str, list[str]] = {}
     for family in FAMILIES:
         tables = re.split(r"^(?=\*)", scratch.save(variant, family), flags=re.MULTILINE)
@@ -241,7 +241,7 @@ def _without_empty(text: str) -> list[str]:
 
 
 def test_rules_in_both_places_become_rules_in_one() -> None:
-    """What a flip of the original left behind: --reconcile leaves one set, in the place it has chosen."""
+    """What a flip of the original left behind: --reconcile leaves one set, in the chosen location."""
     with Scratch(addresses=True) as scratch:
         script = scratch.apply("--dry-run").stdout
         for variant in VARIANTS:

@@ -164,7 +164,7 @@ def _made(text: str) -> str:
 
 
 def _argument_mistakes(document: object) -> list[str]:
-    """Return what is wrong with the arguments of containers of ours, wherever in a document they stand."""
+    """Return what is wrong with the arguments of istio-iptables containers, anywhere in a document."""
     if isinstance(document, list):
         return [mistake for member in document for mistake in _argument_mistakes(member)]
     if not isinstance(document, dict):

@@ -61,7 +61,7 @@ def test_nft_rolls_back_when_a_later_table_cannot_be_written(table: str) -> None
 
 @pytest.mark.parametrize("table", ["ip6 mangle", "ip6 nat"])
 def test_nft_rolls_back_a_change_with_its_counters(table: str) -> None:
-    """Strangers' rules and ours are as before, to the last counter."""
+    """Foreign and owned rules are as before, to the last counter."""
     with Scratch(addresses=True) as scratch:
         scratch.restore("nft", "ipv4", foreign_rules("ipv4"), "--counters")
         scratch.apply("--force-iptables-binary", "nft", "-c", "eth1", "-m", "TPROXY")
@@ -103,7 +103,7 @@ def test_a_failed_cleanup_is_rolled_back_too() -> None:
         assert rules_of(scratch) == {}
 
 
-#: What somebody may put among ours, and this tool would never write.
+#: Rules of another program among owned ones, which this tool would never write.
 STRANGE = (
     "-I ISTIO_OUTPUT 2 -m limit --limit 3/hour -m comment --comment mine -j ACCEPT",
     "-A ISTIO_INBOUND -p sctp -j RETURN",
@@ -710,7 +710,7 @@ def test_a_foreign_table_that_only_nft_can_write_does_not_stop_libiptc(table: st
 
 @pytest.mark.parametrize("chain", ["PREROUTING", "ISTIO_OUTPUT"])
 def test_rules_of_ours_that_iptables_can_no_longer_read_are_not_taken_for_none(chain: str) -> None:
-    """Somebody put a rule in words of nft among ours: not a first time, and no second set of rules."""
+    """A rule that only nft can write is among owned ones: no first run, and no second set of rules."""
     with Scratch() as scratch:
         scratch.apply("--force-iptables-binary", "nft")
         scratch.nft("add", "rule", "ip", "nat", chain, *NATIVE.split())

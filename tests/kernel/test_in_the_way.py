@@ -1,4 +1,4 @@
-"""Somebody else's route or address where ours has to be, and what planning leaves behind: nothing."""
+"""A foreign route or address where an owned one has to be; and planning leaves nothing behind."""
 
 import json
 

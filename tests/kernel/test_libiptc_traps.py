@@ -1,7 +1,7 @@
-"""The traps of python-iptables 1.2.0, one test each: that our libiptc backend survives it.
+"""The traps of python-iptables 1.2.0, one test each: the libiptc backend survives it.
 
 Each trap stands in the words of the design notes. What is in the kernel is read past both libraries, by
-getsockopt(2), so that nobody's parser stands between the test and the bytes.
+getsockopt(2), so that no parser is between the test and the bytes.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def test_it_takes_no_xtables_lock(scratch: Scratch) -> None:
 
 
 def test_refresh_after_every_commit(scratch: Scratch, libiptc: Libiptc) -> None:
-    """Two edits by one process, and somebody else's before, between and after: none is lost."""
+    """Two edits by one process, and edits of another program before, between and after: none is lost."""
     with scratch.inside():
         for number in range(5):
             scratch.check(
@@ -354,7 +354,7 @@ sys.exit(main())
 
 
 def test_without_cap_net_admin_it_may_call_exit_from_c(scratch: Scratch) -> None:
-    """The library's process may end; ours says what is missing, as often as it is asked."""
+    """The process of the library may end; the caller says what is missing, every time."""
     scratch.apply("--dual-stack")
     code = """
 from istio_iptables import KernelError
@@ -483,7 +483,7 @@ subprocess.run(["printenv", "XTABLES_LIBDIR"])
 
 
 def test_a_process_of_ours_that_is_killed_leaves_no_process_behind(scratch: Scratch) -> None:
-    """The processes of the families end when nobody asks them any more."""
+    """The processes of the families end when their pipes are closed."""
     written = scratch.directory / "pids"
 
     def hold() -> int:

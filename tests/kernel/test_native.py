@@ -35,7 +35,7 @@ TABLES = ("istio-proxy-raw", "istio-proxy-mangle", "istio-proxy-nat")
 
 
 def iptables(scratch: Scratch) -> list[str]:
-    """Return all that is ours in the tables of iptables."""
+    """Return all owned rules in the tables of iptables."""
     return [
         line for variant in VARIANTS for family in FAMILIES for line in owned(scratch.save(variant, family))
     ]
@@ -209,7 +209,7 @@ def test_all_three_tables_come_in_one_transaction() -> None:
         assert scratch.generation() == generation + 1
 
 
-# --- what somebody else puts into our tables -------------------------------------------------
+# --- what another program puts into owned tables -------------------------------------------------
 
 NAT = "inet istio-proxy-nat"
 BY_HAND: dict[str, str] = {
@@ -256,7 +256,7 @@ def test_what_somebody_changed_in_our_tables_is_a_difference_and_put_right(case:
 
 @pytest.mark.parametrize("case", ["a set that is used", "a chain", "a base chain", "a table asleep"])
 def test_cleanup_takes_what_somebody_put_into_our_tables(case: str) -> None:
-    """All that is in tables of these names is ours (docs/native-nftables.md)."""
+    """Everything in tables of these names is owned (docs/native-nftables.md)."""
     with Scratch(addresses=True) as scratch:
         scratch.apply(*NATIVE, "--dual-stack")
         scratch.nft(script=BY_HAND[case])
@@ -278,11 +278,11 @@ def test_a_rule_that_moved_is_a_difference() -> None:
         assert (part["removed"], part["added"]) == ([moved], [moved])
 
 
-# --- strangers --------------------------------------------------------------------------------
+# --- foreign rules --------------------------------------------------------------------------------
 
 
 def test_what_is_others_stays_byte_for_byte() -> None:
-    """Their nft tables, some named nearly like ours, and their iptables rules, with counters."""
+    """Foreign nft tables, some named nearly like owned ones, and iptables rules, with counters."""
     with Scratch(addresses=True) as scratch:
         scratch.nft(script=FOREIGN)
         for variant in VARIANTS:
@@ -300,7 +300,7 @@ def test_what_is_others_stays_byte_for_byte() -> None:
         assert scratch.state(counters=True) == before
 
 
-# --- moving between places --------------------------------------------------------------------
+# --- moving between locations --------------------------------------------------------------------
 
 MOVES = [
     (start, end) for start in LOCATIONS for end in LOCATIONS if start != end and "native" in (start, end)
@@ -310,7 +310,7 @@ MOVES = [
 @pytest.mark.parametrize("sort", [["--dual-stack"], ALL_SORTS], ids=["simple", "all sorts"])
 @pytest.mark.parametrize(("start", "end"), MOVES)
 def test_moving_is_a_change_like_any_other(start: str, end: str, sort: list[str]) -> None:
-    """Exit 3; with --reconcile one clean move: nothing left in the old place, routes and ::6 not touched."""
+    """Exit 3; with --reconcile one clean move: nothing is left in the old location; routes and ::6 stay."""
     with Scratch(addresses=True) as scratch, Scratch(addresses=True) as fresh:
         scratch.apply(*LOCATIONS[start], *sort)
         before, generation, untouched = scratch.state(counters=True), scratch.generation(), scratch.network()

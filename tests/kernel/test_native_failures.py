@@ -25,7 +25,7 @@ from ..support.scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, re
 
 pytestmark = KERNEL
 
-#: What somebody may have put into our tables; all of it has to come back.
+#: What another program may have put into owned tables; all of it has to come back.
 BY_HAND = """\
 add set inet istio-proxy-nat mine { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.0.2.1 }; }
 add counter inet istio-proxy-nat c { packets 5 bytes 500 }

@@ -70,7 +70,7 @@ class Namespace:
         return json.loads(self.ip(f"-details -json {words}") or "[]")
 
     def refusal(self, words):
-        """Return why the kernel refuses an `ip` command, in its own words if it has any."""
+        """Return why the kernel refuses an `ip` command, with its own explanation if there is one."""
         done = self.run("ip", *words.split(), check=False)
         assert done.returncode != 0
         return done.stderr.splitlines()[0].removeprefix("Error: ").removesuffix(".")
@@ -770,7 +770,7 @@ def test_five_hundred_nft_tables_come_whole(space):
 
 @pytest.mark.parametrize(("name", "number"), [("_GETTABLE", 15 << 8 | 1), ("NETLINK_NETFILTER", 31)])
 def test_a_kernel_without_nftables_has_no_tables(space, name, number):
-    """15 is no netfilter subsystem and 31 no netlink protocol: the kernel answers as if it lacked ours."""
+    """15 is no netfilter subsystem, 31 no netlink protocol: the kernel answers as one without nftables."""
 
     def without():
         setattr(nftables, name, number)

@@ -1,4 +1,4 @@
-"""Odd names, odd programs, and runs that are killed: what is in place is known all the same."""
+"""Odd names, odd programs, and runs that are killed: what is in place is still found."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def ports() -> SearchStrategy[str]:
 
 @st.composite
 def cidrs(draw: DrawFn) -> str:
-    """A network around some place, or all there is."""
+    """A CIDR around some address, or all addresses."""
     address = ipaddress.ip_address(draw(st.sampled_from([*PLACES[4], *PLACES[6]])))
     bits = address.max_prefixlen
     prefix = draw(
@@ -173,7 +173,7 @@ def members(values: Settings, *names: str) -> list[str]:
 
 
 def interesting_ports(values: Settings) -> list[int]:
-    """The ends of what the settings say of ports, and what is next to them, as far as somebody listens."""
+    """The ends of the port ranges in the settings, and what is next to them, where a process listens."""
     names = ("istio-inbound-ports", "istio-local-exclude-ports", "istio-outbound-ports")
     said = members(values, *names, "istio-local-outbound-ports-exclude", "inbound-tunnel-port")
     ends = {int(end) for text in said for end in text.split("-")}
@@ -181,7 +181,7 @@ def interesting_ports(values: Settings) -> list[int]:
 
 
 def interesting_addresses(values: Settings, version: int) -> list[str]:
-    """The ends of the networks of the settings, and what is next to them, as far as somebody answers."""
+    """The ends of the CIDRs of the settings, and what is next to them, where a host answers."""
     said = members(values, "istio-service-cidr", "istio-service-exclude-cidr")
     networks = [ipaddress.ip_network(text) for text in said]
     found = set()
@@ -312,7 +312,7 @@ TRIES = 3
 
 
 def send(pod: Pod, packet: Packet, limit: float) -> str:
-    """Send a packet and say what became of it, in words that are the same in every pod."""
+    """Send a packet and say what became of it, as text that is the same in every pod."""
     senders: dict[str, Namespace | None] = {"pod": pod, "client": pod.client, "vm": pod.vm}
     sender = senders[packet.sender]
     assert sender

@@ -413,7 +413,7 @@ def restore_script(tables: Mapping[str, list[str]]) -> str:
 
 @contextmanager
 def namespace() -> Iterator[str]:
-    """A fresh network namespace with a name that nobody else has."""
+    """A fresh network namespace with a unique name."""
     name = f"orc-{os.getpid()}-{uuid.uuid4().hex[:12]}"
     try:
         subprocess.run(["ip", "netns", "add", name], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Where standard output or standard error takes nothing, or nobody reads: what is done is the same."""
+"""Where standard output or standard error takes nothing, or no process reads it: what is done is the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.scratch import KERNEL, Scratch
 pytestmark = KERNEL
 
 #: What a shell does to standard error.
-NOWHERE = {"full": "2>/dev/full", "closed": "2>&-", "nobody reads": "2> >(exec true)"}
+NOWHERE = {"full": "2>/dev/full", "closed": "2>&-", "no reader": "2> >(exec true)"}
 
 
 def in_shell(scratch: Scratch, line: str) -> subprocess.CompletedProcess[str]:

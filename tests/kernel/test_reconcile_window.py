@@ -1,7 +1,7 @@
 """While rules are being replaced no connection gets past the proxy: SPEC section 5, "one replace per table".
 
 Two namespaces and a cable. In both directions a client connects as fast as it can, to a port on which
-somebody listens who must never hear of it: the outside world, and the application. Meanwhile the rules
+a process listens that must get none of it: the outside world, and the application. Meanwhile the rules
 are replaced over and over, as --reconcile does it, one set of settings for another and back.
 """
 
@@ -63,7 +63,7 @@ def listen(path: str, address: tuple[str, int], *, transparent: bool = False) ->
 
 
 def serve(listeners: dict[socket.socket, str], tally: Tally) -> int:
-    os.nice(3)  # all processors are for whoever replaces rules; the rest, which is a lot, for the traffic
+    os.nice(3)  # the run that replaces rules comes first; what is left, which is a lot, is for the traffic
     while True:
         for listener in select.select(list(listeners), [], [])[0]:
             with contextlib.suppress(BlockingIOError, ConnectionError):

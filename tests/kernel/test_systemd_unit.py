@@ -234,7 +234,7 @@ FORBIDDEN = {
     "see the homes": "assert os.listdir('/root') or True; os.stat('/root/.secret')",
     "see devices": "os.stat('/dev/kmsg')",
     "set what is the kernel's": "open('/proc/sys/net/ipv4/ip_forward', 'w')",
-    "read a stranger's file": "open('/secret-of-another')",
+    "read a file of another user": "open('/secret-of-another')",
     "make a namespace": "assert ctypes.CDLL(None).unshare(0x40000000) == 0",
     "change its user": "os.setuid(1337)",
     "open a packet socket": "socket.socket(17, socket.SOCK_RAW)",

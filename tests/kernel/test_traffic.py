@@ -10,12 +10,12 @@ WHO      client (outside the pod), vm (a virtual machine in the pod), or a proce
 ADDRESS  a name of ADDRESSES, which stands for an address of each family, or an address. A row with names is
          done for IPv4 and for IPv6, whichever the pod has; with `v4` or `v6` before it, for that one only.
 KIND     tcp if it is left out; udp; or the flags of one segment that belongs to no connection: fin+ack.
-ARRIVES  app, world (wherever it was dialled, beyond the pod): nobody has changed an address or a port.
+ARRIVES  app, world (wherever it was dialled, beyond the pod): no address or port was changed.
          proxy:PORT, agent:PORT: that listener got it, and SO_ORIGINAL_DST is what was dialled.
          tproxy:PORT: the proxy's transparent listener got it, and nothing was changed.
          reset, silence: for a single segment, what comes back.
 
-         timeout: nobody answers.
+         timeout: no answer.
 
 Always, and for every row: the listener sees the caller's own address, and the caller gets the answer from
 where it dialled. Some words of the settings describe the pod. `pod=4,6`: it has addresses of both families.
@@ -150,7 +150,7 @@ client > pod:9003                           app
 client > pod:9100                           proxy:15006
 client > pod:9101                           proxy:15006
 client > pod:9102                           app
-client > pod:15008                          proxy:15008   # the tunnel goes before the list
+client > pod:15008                          proxy:15008   # the tunnel takes precedence over the list
 client > pod:9000/udp                       app
 app > world:9000                            proxy:15001
 
@@ -163,7 +163,7 @@ client > pod:9000                           app
 client > pod:9001                           app
 client > pod:9002                           app
 client > pod:9003                           proxy:15006
-app > world:8080                            proxy:15001   # what goes out is not meant
+app > world:8080                            proxy:15001   # outbound traffic is not affected
 proxy > pod:8080                            proxy:15006
 
 
@@ -770,7 +770,7 @@ def source_of(row: Row, version: int) -> tuple[str, int] | None:
 
 
 def arrival(row: Row, version: int, pod: Pod) -> str:
-    """Make the connection and say, in the words of the table, where it arrived."""
+    """Make the connection and say, as the table writes it, where it arrived."""
     callers: dict[str, Namespace | None] = {"client": pod.client, "vm": pod.vm, "pod": pod}
     caller, address = callers[row.who], resolve(row.address, version)
     assert caller, "this pod has no virtual machine: say pod=4+6+vm"

@@ -1,8 +1,8 @@
-"""Traffic of programs that are not ours: ncat, curl, Python's web server, dnsmasq and glibc's resolver.
+"""Traffic of foreign programs: ncat, curl, Python's web server, dnsmasq and glibc's resolver.
 
 test_traffic.py says where every kind of connection goes; its callers and listeners are written for it. Here
 are some of the same connections between programs that know nothing of this project. The proxy's listeners are
-ncat, the application and the world are web servers; each says who it is to whoever asks.
+ncat, the application and the world are web servers; each answers with its name.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def populated_pod() -> Iterator[Pod]:
 
 
 def answers(pod: Pod, program: str, with_rules: bool) -> list[str]:
-    """Make all the calls of the table and return those that somebody else than expected has answered."""
+    """Make all the calls of the table and return those that another program than expected has answered."""
     wrong = []
     for line in WEB.strip().splitlines():
         *who, dialled, before, after = line.split()
@@ -149,7 +149,7 @@ def test_with_rules_the_proxy_answers_what_is_captured(program: str, backend: st
 @each_backend
 @pytest.mark.parametrize("program", ["ncat", "curl"])
 def test_in_tproxy_mode_the_caller_and_the_dialled_address_are_seen(program: str, backend: str) -> None:
-    """ncat cannot listen for other addresses than its own, so the listener is ours; the callers are not."""
+    """ncat cannot listen for other addresses than its own, so the test listens; the callers are foreign."""
     scenario = Scenario("", shlex.split("-m TPROXY -d 15090"))
     with Pod() as pod:
         proxy = pod.listen("inbound", tcp=[15006], uid=0, gid=1337, transparent=True)

@@ -45,7 +45,7 @@ NOBODY = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups", "--boundi
 
 
 def traffic(scratch: Scratch) -> None:
-    """Have rules of all tables count something: UDP, and TCP that nobody takes."""
+    """Have rules of all tables count something: UDP, and TCP to a port where no process listens."""
     addresses = [
         (socket.AF_INET, ("127.0.0.1", 53)),
         (socket.AF_INET, (IPV4_ADDRESS, 80)),

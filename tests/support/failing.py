@@ -49,7 +49,7 @@ def comparable(state: Mapping[str, str]) -> dict[str, object]:
     Counters of legacy policies (not of rules) are left out: libiptc itself zeroes them with every change.
     """
     found: dict[str, object] = dict(state)
-    # ip6tables-nft-restore (1.8.9) takes no counters, so rules of ours come back without theirs.
+    # ip6tables-nft-restore (1.8.9) takes no counters, so owned rules come back without theirs.
     saved = state["ipv6 nft"].splitlines()
     found["ipv6 nft"] = [re.sub(r"^\[.*?\] ", "", line) if is_owned(line) else line for line in saved]
     # Chains that were away for a moment come last.
@@ -69,7 +69,7 @@ def comparable(state: Mapping[str, str]) -> dict[str, object]:
 
 @contextmanager
 def with_owner(scratch: Scratch, table: str) -> Iterator[None]:
-    """An nftables table that another process owns: the kernel lets nobody else change it."""
+    """An nftables table that another process owns: the kernel lets no other process change it."""
     owner = scratch.spawn("nft", "-i")
     assert owner.stdin is not None
     owner.stdin.write(f"add table {table} {{ flags owner; }}\n")

@@ -8,7 +8,7 @@ from ..support.scratch import (
 
 
 def foreign_rules(family: Family) -> str:
-    """Rules of somebody else, with counters, in all tables and with names like ours."""
+    """Rules of another program, with counters, in all tables and with names like those of istio-iptables."""
     network = "10.3.0.0/16" if family == "ipv4" else "fd03::/16"
     return f"""\
 *raw

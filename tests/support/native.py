@@ -13,7 +13,7 @@ from ..support.scratch import (
 NATIVE = ["--native-nftables"]
 
 
-#: How rules of each place are asked for.
+#: The flags for each location.
 LOCATIONS: dict[str, list[str]] = {
     "legacy": ["--force-iptables-binary", "legacy"],
     "nft": ["--force-iptables-binary", "nft"],
@@ -22,7 +22,7 @@ LOCATIONS: dict[str, list[str]] = {
 
 
 def native(scratch: Scratch, *, counters: bool = False) -> dict[str, list[str]]:
-    """Return our native tables as nft prints them, their chains and sets sorted: by table."""
+    """Return the owned native tables as nft prints them, their chains and sets sorted: by table."""
     found = {}
     for line in scratch.nft("list", "tables").splitlines():
         family, name = line.split()[1:]

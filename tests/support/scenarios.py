@@ -32,7 +32,7 @@ ADDRESSES = {
 OWNERS = {"app": "1000:1000", "proxy": "1337:1337", "client": "0:0", "vm": "0:0"}
 
 
-#: Ports that nobody but the proxy and the agent listens on.
+#: Ports that only the proxy and the agent listen on.
 PROXY_PORTS = frozenset({15001, 15006, 15008})
 
 
@@ -100,7 +100,7 @@ def resolve(name: str, version: int) -> str:
 
 
 def word(call: Call, kind: str) -> str:
-    """Say in the words of the table what a call came to, and what is wrong with it if anything is."""
+    """Return the result of a call as the table writes it, and what is wrong with it if anything is."""
     seen = call.arrival
     if seen is None:
         return call.error

@@ -1,4 +1,4 @@
-"""Edits: from any live table to any wanted one, strangers' rules untouched, and back again."""
+"""Edits: from any live table to any wanted one, foreign rules untouched, and back again."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def counted(draw: st.DrawFn, rules: Sequence[Rule], max_size: int = 5) -> tuple[
 
 @st.composite
 def live_tables(draw: st.DrawFn) -> Table:
-    """A table as it might be found: our chains and rules, strangers' chains and rules, jumps all over."""
+    """A table as it might be found: owned and foreign chains and rules, with jumps everywhere."""
     names = draw(st.lists(st.sampled_from(OUR_NAMES), unique=True))
     others = draw(st.lists(st.sampled_from(["ISTIOLIKE", "DOCKER"]), unique=True))
     known = [rule for rule in FOREIGN if not isinstance(rule.target, Jump) or rule.target.chain in others]
@@ -144,7 +144,7 @@ def policy_tables(draw: st.DrawFn) -> Table:
 
 @st.composite
 def live_policy_tables(draw: st.DrawFn) -> Table:
-    """What the policy wanted yesterday, with strangers' rules in between."""
+    """What the policy wanted yesterday, with foreign rules in between."""
     chains = []
     for chain in draw(policy_tables()).chains:
         rules = list(chain.in_order)
@@ -339,7 +339,7 @@ def test_writing_again(wanted: Table):
     assert in_order(apply_to(live, edit)) == in_order(live)
 
 
-# --- places -----------------------------------------------------------------------------------
+# --- positions -----------------------------------------------------------------------------------
 
 A, B, C, N = tagged("a"), tagged("b"), tagged("c"), tagged("new")
 F, G, H = foreign("f"), foreign("g"), foreign("h")
@@ -375,7 +375,7 @@ def names(rules: Sequence[Rule]) -> str:
         # head rules have head rules for neighbours, the others the others
         ([F, B, G], [N], [B], "NFBG"),
         ([F, A, G], [A], [N], "FAGN"),
-        # none of ours stays: where the last one was
+        # no owned rule stays: where the last one was
         ([F, A, G], [], [N], "FNG"),
         ([F, A, G, B, H], [], [N, C], "FGNCH"),
         ([F, A], [], [N], "FN"),

@@ -222,7 +222,7 @@ def as_loaded(table: Table) -> dict[str, list[str]]:
 
 OWNED = [
     Rule((InInterface(name), Comment(text)), RETURN)
-    for name, text in (("a", TAG), ("b", TAG), ("a", f'{TAG}: a "reason" \\ of ours'), ('"', TAG))
+    for name, text in (("a", TAG), ("b", TAG), ("a", f'{TAG}: a "reason" \\ with quotes'), ('"', TAG))
 ]
 FOREIGN_RULES = [
     Rule((InInterface("a"),), ACCEPT),

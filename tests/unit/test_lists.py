@@ -175,7 +175,7 @@ def ports_of(rule: Rule) -> tuple[PortRange, ...]:
 @example([(number * 4, 1) for number in range(1, 9)])
 @example([*((number * 2, 0) for number in range(1, 15)), (100, 3)])
 def test_a_multiport_rule_takes_15_ports_and_a_range_counts_two(members: list[tuple[int, int]]):
-    """iptables-extensions(8), multiport; and no rule has room for the first of the next."""
+    """iptables-extensions(8), multiport; and no rule could take the first port of the next."""
     rules = tuple(Rule((TCP, port(first, first + more)), RETURN, listed=LIST) for first, more in members)
     compact = compacted(Chain("ISTIO_INBOUND", rules)).rules
     sizes = [[1 if ports.first == ports.last else 2 for ports in ports_of(rule)] for rule in compact]

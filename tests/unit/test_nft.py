@@ -80,7 +80,7 @@ def prefix(address: str, length: int) -> dict[str, Any]:
     return {"prefix": {"addr": address, "len": length}}
 
 
-#: A match, its words, and what nft 1.0.6 prints about it.
+#: A match, its text, and what nft 1.0.6 prints about it.
 MATCHES: list[tuple[Match, str, dict[str, Any]]] = [
     (NfProto("ipv6"), "meta nfproto ipv6", match(key("meta", "nfproto"), "ipv6")),
     (NfProto("ipv4"), "meta nfproto ipv4", match(key("meta", "nfproto"), 2)),
@@ -327,7 +327,7 @@ FOREIGN: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_foreign_rule_is_nothing_that_we_write(name: str):
-    """It is a difference, the table is kept in nft's words, and it can be shown."""
+    """It is a difference, the table is kept as nft printed it, and it can be shown."""
     table = parse(printed(FOREIGN[name]))
     [rule] = table.chains[0].rules
     assert any(isinstance(part, (ForeignMatch, ForeignTarget)) for part in (*rule.matches, rule.target))
@@ -389,7 +389,7 @@ def with_set(name: str, elements: list[Any], used_as: str, **more: Any) -> Nativ
 
 
 def test_a_named_set_of_ours_is_its_content():
-    """Only if the name is that of the content: else somebody has changed it."""
+    """Only if the name is that of the content: else it has been changed."""
     ports = Ports("destination", "tcp", ((80, 90), (443, 443)))
     name, elements = set_name(ports), [{"range": [80, 90]}, 443]
     found = with_set(name, elements, f"@{name}")
@@ -529,7 +529,7 @@ def test_a_table_that_stays_is_emptied_and_filled_and_chains_that_are_gone_are_d
         pytest.param({"hook": Hook("nat", "output", -100, "drop")}, {}, id="another policy"),
         pytest.param({"hook": None}, {}, id="no hook before"),
         pytest.param({"extras": ("flags dormant",)}, {}, id="something that has no name"),
-        pytest.param({}, {"text": "table inet istio-proxy-nat {\n}\n"}, id="back to nft's own words"),
+        pytest.param({}, {"text": "table inet istio-proxy-nat {\n}\n"}, id="back to what nft printed"),
     ],
 )
 def test_a_table_that_cannot_stay_is_made_anew(before: dict[str, Any], after: dict[str, Any]):

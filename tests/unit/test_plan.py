@@ -132,7 +132,7 @@ FOREIGN = (
 
 @st.composite
 def kernels(draw: st.DrawFn) -> Kernel:
-    """A kernel with rules of ours, strangers' rules among them and, at times, native tables."""
+    """A kernel with owned rules, foreign rules among them and, at times, native tables."""
     kernel = Kernel()
     if draw(st.integers(0, 3)):
         kernel.put(wanted_for(draw(strategies.settings())), draw(locations()))
@@ -149,7 +149,7 @@ def kernels(draw: st.DrawFn) -> Kernel:
 
 @st.composite
 def disturbed(draw: st.DrawFn, chain: Chain) -> Chain:
-    """A chain with strangers' rules, or, if it is ours, with one rule less."""
+    """A chain with foreign rules, or, if it is owned, with one rule less."""
     rules = list(chain.rules)
     if is_owned(chain):
         del rules[: draw(st.integers(0, 1))]
@@ -507,7 +507,7 @@ def test_there_is_a_difference_where_something_of_ours_changes(
     if differences(plan):
         assert plan.actions
     for action in () if differences(plan) else plan.actions:
-        # all that is left to do is taking chains of ours away that have no rules
+        # all that is left to do is removing owned chains without rules
         assert isinstance(action, EditTable)
         assert all(isinstance(step, RemoveChain) for step in action.edit.steps)
 

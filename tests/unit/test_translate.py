@@ -217,7 +217,7 @@ def test_twenty_thousand_networks_are_one_rule():
 
 
 def test_compact_rules_mean_the_same_here():
-    """`render --format nft --compact`: nobody needs it, and it is not wrong."""
+    """`render --format nft --compact`: it is not needed, but not wrong."""
     ports = ",".join(str(number) for number in range(1, 80, 2))
     values = {"istio-inbound-ports": ports, "istio-service-exclude-cidr": "10.0.0.0/9,10.128.0.0/9"}
     plain, compact = (
