@@ -72,7 +72,7 @@ def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
 
 
 def _is_by_cni(given: Sequence[Given]) -> bool:
-    """Tell whether --cni-mode is on. A text that is no boolean is a mistake of whoever gave it."""
+    """Tell whether --cni-mode is on. A text that is not a boolean is reported when settings are parsed."""
     texts = [item.text for item in given if item.setting.name == "cni-mode"]
     return bool(texts) and texts[-1] in TRUE
 
