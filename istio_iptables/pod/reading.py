@@ -53,13 +53,11 @@ class Reading(Record):
 def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
     """Return the settings of a pod. `others` take precedence over them.
 
-    With --cni-mode, in `others` or in the pod, they are those of Istio's CNI plugin, which differ a little
-    from those of Istio's init container.
+    With --cni-mode among `others` they are those of Istio's CNI plugin, which differ a little from those of
+    Istio's init container. (An istio-init that has the flag uses it for the lock: see container.for_entry.)
     """
     mistakes = [f"{pod.label}: {problem}" for problem in pod.problems]
-    of_init: list[str] = []
-    init = tuple(_from_init(pod, of_init))
-    by_cni = _is_by_cni((*init, *others))
+    by_cni = _is_by_cni(others)
     given: list[Given] = []
     for annotation in ANNOTATIONS:
         given += _from_annotation(pod, annotation, by_cni=by_cni)
@@ -68,7 +66,8 @@ def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
         mistakes.append(f"{origin_of(pod, STATUS_PORT)}: {problem}")
     given += _from_identity(pod, mistakes)
     given += _from_variables(pod, mistakes, by_cni=by_cni)
-    return Reading((*given, *init), (*mistakes, *of_init), tuple(_refusals(pod)))
+    given += _from_init(pod, mistakes)
+    return Reading(tuple(given), tuple(mistakes), tuple(_refusals(pod)))
 
 
 def _is_by_cni(given: Sequence[Given]) -> bool:

@@ -218,6 +218,18 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "write net+",
         manifest(inits=[allowed_init("-c", "net*")]),
     ),
+    (
+        "no-effect",
+        "container istio-init: variable ISTIO_INBOUND_EXCLUDE_PORTS",
+        "use ISTIO_LOCAL_EXCLUDE_PORTS",
+        manifest(inits=[allowed_init(env=[{"name": "ISTIO_INBOUND_EXCLUDE_PORTS", "value": "22"}])]),
+    ),
+    (
+        "no-effect",
+        "container istio-init: --vklog",
+        "leave it out",
+        manifest(inits=[allowed_init("--vklog=1")]),
+    ),
     # --- nothing captured, or not what Istio needs
     (
         "nothing",

@@ -150,6 +150,13 @@ def _comparable(subject: Subject, setting: Setting, text: str) -> object:
     return frozenset(value) if isinstance(value, tuple) else value
 
 
+def ignored(subject: Subject) -> Iterator[Finding]:
+    """Arguments and variables of istio-init that are accepted and change nothing."""
+    for given in subject.given.values():
+        if given.setting.ignored and given.origin != subject.place(given):
+            yield subject.finding("no-effect", subject.place(given), given.setting.ignored, "leave it out")
+
+
 # --- whether there are rules at all ---------------------------------------------------------
 
 
@@ -357,6 +364,7 @@ CHECKS: tuple[Check, ...] = (
     misplaced,
     deprecated,
     overridden,
+    ignored,
     host_network,
     no_sidecar,
     proxy_config,

@@ -35,7 +35,7 @@ KINDS: Mapping[str, str] = {
     "no-sidecar": "annotations of a pod that gets no sidecar, or captures nothing",
     "overridden": "an annotation that the arguments of istio-init contradict",
     "nothing": "inclusion lists that are all empty, so that nothing is captured",
-    "no-effect": "a list that another setting makes pointless",
+    "no-effect": "a list that another setting makes pointless, or a setting that is ignored",
     "contradiction": "the same thing both included and excluded",
     "duplicate": "the same thing twice in a list",
     "shadowed": "a CIDR within an excluded one",
