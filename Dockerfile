@@ -19,7 +19,7 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
     apt-get -qq update && apt-get -qq install --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY requirements/build.txt requirements/runtime.txt requirements/
+COPY requirements/build.txt requirements/libiptc.txt requirements/
 # Locked packages only, the build tool among them; build isolation would fetch another one. The packages that draw boxes
 # around help texts and errors are left out: they are the larger half of everything, and the tool never uses them.
 # So that two builds give the same bytes, there is no debug information (-g0), which names a folder that is called
@@ -30,15 +30,18 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
     python3 -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
  && /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
-        --wheel-dir /wheels -r requirements/runtime.txt \
+        --wheel-dir /wheels -r requirements/libiptc.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
-COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
+COPY tools/version.py tools/
 COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
 # and of programs Python and our own alone: dependencies bring some, and venv what people type into shells.
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
-RUN /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
+ARG VERSION=
+RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
+ && /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
  && python3 -m venv --without-pip /opt/istio-iptables \
  && /build/bin/pip --python /opt/istio-iptables/bin/python install \
         --no-cache-dir --no-index --no-deps --no-compile /wheels/*.whl \

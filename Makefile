@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel e2e fuzz soak golden bench image image-test lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel e2e fuzz soak golden bench image image-test dist lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -85,13 +85,23 @@ image: ## build the container image, with docker or podman
 image-test: $(VENV) ## build it with podman and try it in pods (skipped unless root)
 	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
 
+# The times in the archives are that of the commit, so that two builds of it give the same bytes.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+dist: $(VENV) ## build the sdist and the wheel into dist/, and a list of what is in them (SBOM) into build/
+	rm -rf build dist
+	$(VENV)/bin/python -m build --no-isolation --outdir dist >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	mkdir -p build && $(VENV)/bin/python tools/sbom.py >build/istio-iptables.cdx.json
+	@ls dist build
+
 # Run it with the oldest Python: what that needs, the newer ones can install too. ARGS=--upgrade for newer versions.
 # The files name no package index: thanks to the hashes it does not matter which one the packages come from.
 lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.toml
 	$(PIP_COMPILE) --all-build-deps --only-build-deps --output-file requirements/build.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --output-file requirements/runtime.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
-	    --extra dev --extra test --output-file requirements/dev.txt
+	    --extra libiptc --output-file requirements/libiptc.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
+	    --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
@@ -116,10 +126,9 @@ $(VENV): $(STAMP)
 venv: $(STAMP) ## make the virtual environment; every target that needs it does that
 $(STAMP): setup.cfg requirements/build.txt requirements/dev.txt
 	@tools/system-packages build $(PYTHON)
-	@echo 'making $(VENV), once ...'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@{ $(PIP) --require-hashes -r requirements/build.txt && \
+	@tools/waiting 'making $(VENV), once' $(VENV)/install.log sh -c ' \
+	    $(PIP) --require-hashes -r requirements/build.txt && \
 	    $(PIP) --no-build-isolation --use-pep517 --require-hashes -r requirements/dev.txt && \
-	    $(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable . ; \
-	} >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
+	    $(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .'
 	@touch $@

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from .settings.keywords import Settings
     from .validation.model import Identity, Observation, Probe, Result, Skipped, succeeded
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # a build writes that of its tag here: tools/version.py
 
 #: The modules of the names; `module:name` where a name is another one there.
 _WHERE = {

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .change.actions import Action, EditNative, Location
+    from .change.actions import Action, EditNative, Location, UnreadableTable
     from .rules.edit import Step
     from .rules.model import Family, Match, RoutingObject, TableName, Target, Transport
     from .rules.nftables.model import NativeTable
@@ -165,6 +165,10 @@ class _FakeIptables:
     def holds_other_rules(self) -> bool:
         return False
 
+    def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
+        """Return nothing: the fake can read all that it holds."""
+        return ()
+
     def lacks_nat(self) -> bool:
         return not self._exists
 
@@ -202,6 +206,10 @@ class _FakeNftables:
 
     def require(self) -> None:
         """It is installed."""
+
+    def ambient_tables(self) -> tuple[str, ...]:
+        """Return nothing: the fake has no tables of Istio's ambient mode."""
+        return ()
 
     def read(self) -> tuple[NativeTable, ...]:
         order = list(NATIVE_TABLES.values())

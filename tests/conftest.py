@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support import waiting  # noqa: E402, its assertions are rewritten too
+
 for _name, _examples in (("quick", 5), ("default", 100), ("fuzz", 1000)):
     settings.register_profile(
         _name,
@@ -23,3 +25,8 @@ for _name, _examples in (("quick", 5), ("default", 100), ("fuzz", 1000)):
         print_blob=True,
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have tests that take long say so."""
+    waiting.watch(config)

@@ -17,7 +17,6 @@ the build is told too, as secrets: see the Dockerfile.
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import os
 import re
@@ -29,6 +28,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from version import version
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTHORITIES = (
@@ -245,10 +246,8 @@ def pip_settings(authorities: bool) -> str:
 
 def labels() -> Iterator[str]:
     """Yield the options for what the image's labels say of its origin."""
-    settings = configparser.ConfigParser()
-    settings.read(ROOT / "setup.cfg")
     known = {
-        "VERSION": settings["metadata"]["version"],
+        "VERSION": version(),
         "REVISION": revision(),
         "SOURCE": setting("SOURCE"),
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from ..rules.edit import TableEdit
-    from ..rules.model import Chain, RoutingObject, Target
+    from ..rules.model import Chain, Family, RoutingObject, TableName, Target
     from ..rules.nftables.model import NativeChain, NativeTable
 
     #: Where rules are: the legacy tables of iptables, its tables in nf_tables, or native nftables tables.
@@ -115,8 +115,51 @@ class EditNative(Record):
         return f"nftables {names}: " + (f"write {rules} rules" if rules else "remove")
 
 
+class UnreadableTable(Record):
+    """A table of iptables in nf_tables that iptables itself cannot read.
+
+    `removal` is the script for nft(8) that takes away, by their handles, the rules and chains in it that are
+    owned; nothing if there are none. `part` is what iptables can read of it, chain by chain, without
+    counters; `hidden` are the chains that it cannot.
+    """
+
+    family: Family
+    table: TableName
+    removal: str = ""
+    part: Table | None = None
+    hidden: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{'ip' if self.family == 'ipv4' else 'ip6'} {self.table}"
+
+
+class RemoveByHandle(Record):
+    """Remove what is owned from tables that iptables cannot read, in one transaction of nft.
+
+    There is no way back: what nft prints of a rule of iptables it does not take. So it is the last action.
+    """
+
+    tables: tuple[UnreadableTable, ...]
+
+    location = IPTABLES_NFT
+
+    def inverse(self) -> Action:
+        """Return nothing that could be done: see above."""
+        raise NotImplementedError("it is the last action, so nothing after it can fail")
+
+    @property
+    def script(self) -> str:
+        """The script for nft(8)."""
+        return "".join(table.removal for table in self.tables)
+
+    def __str__(self) -> str:
+        return (
+            f"{', '.join(map(str, self.tables))} ({self.location}): remove rules by their handles, with nft"
+        )
+
+
 if TYPE_CHECKING:
-    Action: TypeAlias = EditTable | EditNative | AddObject | RemoveObject
+    Action: TypeAlias = EditTable | EditNative | AddObject | RemoveObject | RemoveByHandle
 
 
 class Live(Record):
@@ -125,6 +168,10 @@ class Live(Record):
     tables: Mapping[Location, tuple[Table, ...]]
     routing: tuple[RoutingObject, ...] = ()
     native: tuple[NativeTable, ...] = ()
+    #: The nftables tables of Istio's ambient mode, as `family name`.
+    ambient_tables: tuple[str, ...] = ()
+    #: Tables at iptables-nft that iptables cannot read, since another program put a rule into them with nft.
+    unreadable: tuple[UnreadableTable, ...] = ()
 
     def table(self, location: Location, family: str, name: str) -> Table | None:
         """Return a table, None if it does not exist."""
@@ -153,8 +200,9 @@ class Live(Record):
 
     def _targets(self) -> Iterator[Target]:
         chains: list[Chain | NativeChain] = [chain for table in self.native for chain in table.chains]
-        for tables in self.tables.values():
-            chains += [chain for table in tables for chain in table.chains if is_owned(chain)]
+        read = [table for tables in self.tables.values() for table in tables]
+        read += [table.part for table in self.unreadable if table.part]
+        chains += [chain for table in read for chain in table.chains if is_owned(chain)]
         return (rule.target for chain in chains for rule in chain.rules)
 
 

@@ -25,6 +25,7 @@ from .actions import (
     EditNative,
     EditTable,
     Live,
+    RemoveByHandle,
     RemoveObject,
     inbound_captures,
 )
@@ -93,6 +94,9 @@ def make_plan(live: Live, wanted: Ruleset, location: Location, *, rewrite: bool 
     gone: list[Action] = [RemoveObject(item) for item in reversed(obsolete)]
     # Live marks tell that routes are owned: if no new rules are made, routes go while the marks are there.
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
+    by_handle = tuple(table for table in live.unreadable if table.removal)
+    if by_handle and not wanted.tables:  # with rules to be made, the choice of a backend has refused
+        actions.append(RemoveByHandle(by_handle))
     return Plan(tuple(actions), replaces, live, wanted, location)
 
 

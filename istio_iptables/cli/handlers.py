@@ -161,6 +161,8 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
     with context.machine(writing=True) as machine:
         prepared = prepare(machine, wanted, rewrite=context.operation.force_apply)
         _log_state("before", prepared)
+        prepared.require_no_conflict()
+        _warn_of_unclaimed(prepared)
         if not prepared.plan.actions:
             _log_choice(prepared)
             log.info("the rules are in place already: nothing to do")
@@ -261,6 +263,8 @@ def cleanup(context: Context) -> int:
     with context.machine(writing=not context.operation.dry_run) as machine:
         prepared = prepare(machine, wanted)
         _log_state("before", prepared)
+        prepared.require_no_conflict()
+        _warn_of_unclaimed(prepared)
         if context.operation.dry_run:
             from ..formats import difference
 
@@ -282,6 +286,11 @@ def diff(context: Context) -> int:
     with context.machine(writing=False) as machine:
         prepared = prepare(machine, wanted)
     _log_choice(prepared)
+    _warn_of_unclaimed(prepared)
+    if prepared.conflicts:
+        from ..formats import notices
+
+        log.warn(notices.conflict(prepared.conflicts)[0])
     differs = bool(prepared.differences)
     if context.options["json"]:
         streams.write(difference.json_text(prepared.plan))
@@ -290,6 +299,18 @@ def diff(context: Context) -> int:
     else:
         log.info("the rules are in place: no difference")
     return Differs.exit_code if differs else 0
+
+
+def _warn_of_unclaimed(prepared: Prepared) -> None:
+    """Name the rules that Istio's own tool may have left and that are never taken over."""
+    from ..change.conflicts import unclaimed
+
+    found = tuple(unclaimed(prepared.live))
+    if found:
+        from ..formats import notices
+
+        for each in found:
+            log.warn(notices.unclaimed(*each))
 
 
 def _log_choice(prepared: Prepared) -> None:
@@ -304,6 +325,8 @@ def _colour() -> bool:
 def _apply(machine: Machine, prepared: Prepared) -> None:
     for action in prepared.plan.actions:
         log.info(f"planned: {action}")
+    for line in prepared.taken_over:
+        log.info(line)
     prepared.apply()
     log.info("done: the rules are as planned")
     for left in prepared.plan.left_behind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LOCATIONS, NFTABLES, EditNative, EditTable
+from ..change.actions import IPTABLES_LOCATIONS, NFTABLES, EditNative, EditTable, RemoveByHandle
 from ..change.plan import native_wanted
 from ..rules.model import (
     FAMILIES,
@@ -170,4 +170,6 @@ def script(action: Action) -> str:
 
         scripts = edit_scripts(action.before, action.after, sets_first=action.replaces)
         return f"# {action}: for nft -f -\n" + "".join(scripts)
+    if isinstance(action, RemoveByHandle):
+        return f"# {action}: for nft -f -\n{action.script}"
     return f"# {action}\n"

@@ -38,6 +38,23 @@ def rule_args(rule: Rule) -> list[str]:
     return args + _TARGET_ARGS[type(rule.target)](rule.target)
 
 
+_OWNERS = ("--uid-owner", "--gid-owner")
+
+
+def loadable_args(rule: Rule) -> list[str]:
+    """Return the arguments of a rule for a program that loads them.
+
+    An owner is written as a range with a colon, 1337:1337. iptables looks every owner up as a name first,
+    and reads it as a number or range if there is none (libxt_owner.c). No name has a colon, which separates
+    the fields of passwd(5) and group(5); `1337-1337` can be a name. iptables-save prints 1337 again.
+    """
+    args = rule_args(rule)
+    for at, arg in enumerate(args):
+        if at and args[at - 1] in _OWNERS:
+            args[at] = f"{arg}:{arg}"
+    return args
+
+
 def _mark_text(value: int, mask: int) -> str:
     return f"{value:#x}" if mask == model.FULL_MASK else f"{value:#x}/{mask:#x}"
 
@@ -133,6 +150,8 @@ def _matches(args: Sequence[str]) -> tuple[Match, ...]:
             raise _Unknown(arg)
         if arg == "-m":
             module = args[at + 1]
+            if module not in _MODULES:
+                raise _Unknown(module)
         elif module == "connmark" and arg == "--mark":
             value, mask = _value_and_mask(args[at + 1])
             matches.append(model.ConnectionMark(value, mask, negated))
@@ -182,11 +201,22 @@ def _value_and_mask(text: str) -> tuple[int, int]:
     return int(value, 0), int(mask, 0) if mask else model.FULL_MASK
 
 
+def _owner(text: str) -> int:
+    """Parse an owner: a number, or a range of one number."""
+    first, _, last = text.replace(":", "-").partition("-")
+    if last and last != first:
+        raise _Unknown(text)
+    return int(first)
+
+
 def _protocol(text: str) -> Any:
     if text not in model.PROTOCOL_NUMBERS:
         raise _Unknown(text)
     return text
 
+
+#: The matches of which this tool writes an option. Others mean something without any, as `-m socket` does.
+_MODULES = frozenset({"comment", "connmark", "conntrack", "mark", "multiport", "owner", "tcp", "udp"})
 
 _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
     "-i": model.InInterface,
@@ -197,8 +227,8 @@ _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
     "--sport": lambda text, negated: model.SourcePort(_ports(text), negated),
     "--dport": lambda text, negated: model.DestinationPort(_ports(text), negated),
     "--dports": lambda text, negated: model.DestinationPorts(tuple(map(_ports, text.split(","))), negated),
-    "--uid-owner": lambda text, negated: model.UidOwner(int(text), negated),
-    "--gid-owner": lambda text, negated: model.GidOwner(int(text), negated),
+    "--uid-owner": lambda text, negated: model.UidOwner(_owner(text), negated),
+    "--gid-owner": lambda text, negated: model.GidOwner(_owner(text), negated),
     "--mark": lambda text, negated: model.Mark(*_value_and_mask(text), negated),
     "--ctstate": lambda text, negated: model.ConntrackState(frozenset(text.split(",")), negated),
     "--comment": lambda text, _negated: model.Comment(text),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules, edit_between
 from ..rules.model import TABLES, Chain, Counters, Rule, Table
-from .iptables_args import matches_and_target, rule_args
+from .iptables_args import loadable_args, matches_and_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _counted(rule: Rule, line: str) -> str:
 
 
 def _specification(rule: Rule) -> str:
-    return " ".join(_quoted(arg) for arg in rule_args(rule))
+    return " ".join(_quoted(arg) for arg in loadable_args(rule))
 
 
 #: The characters that need no quotes in an argument of iptables-restore.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..rules.model import FAMILIES, TABLES
 from ..rules.ownership import is_owned
 from . import IPTABLES
-from .iptables_args import rule_args
+from .iptables_args import loadable_args
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _table_lines(table: Table, explain: bool) -> Iterator[str]:
             where = f"-I {chain.name} {position}" if position <= len(chain.head) else f"-A {chain.name}"
             if explain:
                 yield f"# {rule.reason}"
-            yield f"{command} {where} {quoted(rule_args(rule))}"
+            yield f"{command} {where} {quoted(loadable_args(rule))}"
 
 
 def quoted(args: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ..change.actions import EditTable, Location
+    from ..change.actions import EditTable, Location, UnreadableTable
     from ..rules.edit import TableEdit
     from ..rules.model import Family, Table
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
             Creates nothing. Raises KernelError if they cannot be read.
             """
+
+        def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
+            """Return the tables that exist and that this backend cannot read."""
 
         def holds_other_rules(self) -> bool:
             """Tell whether a table that this tool does not read (filter, security, ...) has rules."""

@@ -6,17 +6,18 @@ The choice reads and never writes: a test that made a table would change the cho
 from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, NFTABLES
+from ..errors import KernelError
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
-from .xtables.iptc_loader import installed
+from .xtables.iptc_loader import HOW_TO_INSTALL, installed
 from .xtables.libiptc import Libiptc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..change.actions import Live, Location
+    from ..change.actions import Live, Location, UnreadableTable
     from ..rules.model import Family
     from .backend import Backend
     from .nft_command import NftCommand
@@ -75,12 +76,15 @@ def choose(
     if forced == NFTABLES:
         native.require()
         return Choice(NFTABLES, native.name, "native nftables rules were requested")
+    usable = [location for location in IPTABLES_LOCATIONS if location != IPTABLES_NFT or not live.unreadable]
+    if forced == IPTABLES_NFT or any(table.removal for table in live.unreadable):
+        _require_readable(live.unreadable)
     if forced:
-        return _chosen(backends[forced], "it was requested")
-    for location in IPTABLES_LOCATIONS:
+        return _chosen(backends[forced], "it was requested", forced)
+    for location in usable:
         if live.holds_owned(location):
             return _chosen(backends[location], "it has rules of istio-iptables already")
-    for location in IPTABLES_LOCATIONS:
+    for location in usable:
         if _holds_others(live, backends[location]):
             return _chosen(backends[location], "it has other rules of this network namespace")
     no_rules = "no rules are in place"
@@ -89,15 +93,32 @@ def choose(
     if has_legacy(IPV4):
         why = f"the kernel has the legacy tables, and {no_rules}"
         return _chosen(backends[IPTABLES_LEGACY], why).replace(untried=True)
+    _require_readable(live.unreadable)
     return _chosen(backends[IPTABLES_NFT], f"the kernel has no legacy tables, and {no_rules}")
 
 
-def confirm(choice: Choice, backends: Mapping[Location, Backend]) -> Choice:
+def _require_readable(unreadable: tuple[UnreadableTable, ...]) -> None:
+    """Raise KernelError if iptables could not read back what it writes into the tables in nf_tables."""
+    if not unreadable:
+        return
+    names = ", ".join(f"`nft list table {table}`" for table in unreadable)
+    owned = any(table.removal for table in unreadable)
+    raise KernelError(
+        f"iptables cannot read the nft table {', '.join(map(str, unreadable))}"
+        f"{', which has chains of istio-iptables' if owned else ''}: "
+        "another program put a rule into it with nft",
+        f"move that rule to a table of its own ({names} shows it), or use another backend (--native-nftables)"
+        + (", after `istio-iptables cleanup`" if owned else ""),
+    )
+
+
+def confirm(choice: Choice, backends: Mapping[Location, Backend], live: Live) -> Choice:
     """Return the final choice, just before writing: not legacy if there is no legacy nat table.
 
     Trying the table makes it, so only a run that is going to write into it may try.
     """
     if choice.untried and backends[choice.location].lacks_nat():
+        _require_readable(live.unreadable)
         return _chosen(backends[IPTABLES_NFT], "the kernel has no legacy nat table")
     return choice.replace(untried=False)
 
@@ -107,8 +128,11 @@ def nothing_to_choose() -> Choice:
     return Choice(IPTABLES_LEGACY, "", "no rules are made")
 
 
-def _chosen(backend: Backend, why: str) -> Choice:
+def _chosen(backend: Backend, why: str, forced: Location | None = None) -> Choice:
     backend.require()
+    is_command = isinstance(backend, IptablesCommand) and backend.location == IPTABLES_LEGACY
+    if is_command and not forced and not installed():
+        why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL})"
     return Choice(backend.location, backend.name, why)
 
 

@@ -12,17 +12,19 @@ from ..formats import IPTABLES, NFT_FAMILIES
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import edit_script, parse
 from ..rules.edit import Insert, ReplaceRules
-from ..rules.istio import CHAINS
 from ..rules.model import FAMILIES, IPV4, TABLES
 from .netlink import nftables
+from .nft_by_handle import read as read_by_chain
 from .proc import existing_legacy_tables, run_as_root
 from .process import Result, run, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..change.actions import EditTable, Location
+    from collections.abc import Callable
+
+    from ..change.actions import EditTable, Location, UnreadableTable
     from ..rules.edit import TableEdit
-    from ..rules.model import Family, Rule, Table
+    from ..rules.model import Family, Rule, Table, TableName
 
 #: What `iptables --version` prints.
 _MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
@@ -41,6 +43,7 @@ class IptablesCommand:
         self.location: Location = location
         self._legacy = location == IPTABLES_LEGACY
         self._commands: dict[str, tuple[str, ...]] = {}
+        self._saved: dict[Family, str] = {}
 
     @property
     def name(self) -> str:
@@ -61,14 +64,14 @@ class IptablesCommand:
 
     def _command(self, family: Family, action: str) -> tuple[str, ...]:
         """Return the command, under the name that it has on this machine."""
-        specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}"
+        specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}".rstrip("-")
         if specific not in self._commands:
             self._commands[specific] = self._find(specific, plain)
         return self._commands[specific]
 
     def _called(self, family: Family, action: str) -> str:
-        """Return the name of a command: ip6tables-nft-save."""
-        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}"
+        """Return the name of a command: ip6tables-nft-save, or ip6tables-nft for no action."""
+        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}".rstrip("-")
 
     def _find(self, specific: str, plain: str) -> tuple[str, ...]:
         path = which(specific)
@@ -97,33 +100,43 @@ class IptablesCommand:
     def save(self, family: Family) -> str:
         """Return what iptables-save prints, an empty text if there is nothing to print.
 
-        A table that iptables cannot read, since another program filled it with nft, is left out unless it has
-        owned chains.
+        A table that another program has filled with nft, so that iptables cannot read it, is left out.
         """
         if not self.exists(family):
             return ""
         result = run((*self._command(family, "save"), "--counters"), private_lock=self._legacy)
         if result.status != 0:
             raise self._failed(family, "save", result)
-        if "is incompatible" in result.output:
-            self._check_unreadable(family, result.output)
         return result.output
 
-    def _check_unreadable(self, family: Family, output: str) -> None:
-        """Raise KernelError if a table that iptables cannot read has owned chains."""
-        readable = {line[1:] for line in output.splitlines() if line.startswith("*")}
-        for name in set(TABLES) - readable:
-            table = f"{NFT_FAMILIES[family]} {name}"
-            if not CHAINS.isdisjoint(nftables.chains(NFT_FAMILIES[family], name)):
-                raise KernelError(
-                    f"iptables cannot read the nft table {table}, which has chains of istio-iptables: "
-                    "another program put a rule into it with nft",
-                    f"find the rule with `nft list table {table}` and delete it, then run again",
-                )
+    def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
+        """Return the tables that iptables could not read last time, with how to remove what is owned."""
+        saved = self._saved.get(family, "")
+        if self._legacy or "is incompatible" not in saved:
+            return ()
+        readable = {line[1:] for line in saved.splitlines() if line.startswith("*")}
+        existing = {table.name for table in nftables.tables() if table.family == NFT_FAMILIES[family]}
+        return tuple(
+            read_by_chain(
+                family, name, nftables.chains(NFT_FAMILIES[family], name), self._chain_printer(family, name)
+            )
+            for name in TABLES
+            if name in existing - readable
+        )
+
+    def _chain_printer(self, family: Family, table: TableName) -> Callable[[str], str | None]:
+        """Return a function that prints one chain of a table, None if iptables cannot read that chain."""
+
+        def show(chain: str) -> str | None:
+            result = run((*self._command(family, ""), "-t", table, "-S", chain))
+            return result.output if result.status == 0 else None
+
+        return show
 
     def read(self, family: Family) -> tuple[Table, ...]:
         """Return the tables of this tool that exist."""
-        return parse(self.save(family), family)
+        self._saved[family] = self.save(family)
+        return parse(self._saved[family], family)
 
     def holds_other_rules(self) -> bool:
         """Tell whether a table that this tool does not read has rules."""
@@ -204,6 +217,12 @@ def _remedy(said: str) -> str:
     """Return the remedy for an error of iptables-restore."""
     if "Permission denied" in said or "Operation not permitted" in said:
         return run_as_root("NET_ADMIN", "NET_RAW")
+    # ENOENT means that the kernel has no chains of that type; that is a missing module, like the next one.
+    if ("CHAIN_ADD failed" in said or "CHAIN_USER_ADD failed" in said) and "No such file" not in said:
+        return (
+            "another program has made this chain with nft at another hook or priority: no use to iptables: "
+            "move that chain to a table of its own (`nft list ruleset` shows it), or use --native-nftables"
+        )
     if "does not exist" in said or "No such file" in said or "not supported" in said:
         return "the kernel lacks a table, match or target that is named above: load its module on the node"
     if "incompatible" in said:

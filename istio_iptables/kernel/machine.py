@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..change.actions import AddObject, EditNative, EditTable, Live
+from ..change.actions import AddObject, EditNative, EditTable, Live, RemoveByHandle
+from ..change.conflicts import conflicts
 from ..change.plan import make_plan
 from ..errors import KernelError, require_type
 from ..rules.istio import PASSTHROUGH_IPV6
@@ -10,6 +11,7 @@ from ..rules.model import FAMILIES, Ruleset
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
+from .nft_by_handle import remove
 from .nft_command import NftCommand
 from .prepared import Prepared
 from .proc import has_legacy, missing_capabilities
@@ -84,7 +86,14 @@ class Machine:
         """
         self._require_entered()
         tables = {location: self._tables(backend) for location, backend in self._backends.items()}
-        live = Live(tables, native=self._nftables.read())
+        unreadable = tuple(
+            table
+            for backend in self._backends.values()
+            for family in FAMILIES
+            for table in backend.unreadable(family)
+        )
+        ambient = self._nftables.ambient_tables()
+        live = Live(tables, (), self._nftables.read(), ambient, unreadable)
         items = self._routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
 
@@ -102,11 +111,15 @@ class Machine:
         choice = nothing_to_choose()
         if wanted.tables:
             choice = choose(live, self._backends, self._forced, self._nftables, self._has_legacy)
-        return Prepared(self, live, wanted, choice, make_plan(live, wanted, choice.location, rewrite=rewrite))
+        found = tuple(conflicts(live, wanted, choice.location))
+        # In ambient mode nothing is owned, whatever it is called.
+        seen = Live({}) if any(conflict.is_ambient for conflict in found) else live
+        plan = make_plan(seen, wanted, choice.location, rewrite=rewrite)
+        return Prepared(self, live, wanted, choice, plan, found)
 
-    def confirm(self, choice: Choice) -> Choice:
+    def confirm(self, choice: Choice, live: Live) -> Choice:
         """Return the final choice, just before writing: see choose.confirm."""
-        return confirm(choice, self._backends)
+        return confirm(choice, self._backends, live)
 
     # --- doing ------------------------------------------------------------------------------
 
@@ -126,6 +139,8 @@ class Machine:
             self._backends[action.location].do(action)
         elif isinstance(action, EditNative):
             self._nftables.do(action)
+        elif isinstance(action, RemoveByHandle):
+            remove(action.script)
         elif isinstance(action, AddObject):
             self._routing.add(action.item)
         else:

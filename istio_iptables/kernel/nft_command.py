@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..change.actions import NFTABLES
 from ..errors import KernelError
-from ..rules.istio import NATIVE_FAMILY, NATIVE_TABLES
+from ..rules.istio import AMBIENT_TABLES, NATIVE_FAMILY, NATIVE_TABLES
 from .netlink import nftables
 from .proc import run_as_root
 from .process import run, which
@@ -30,6 +30,14 @@ class NftCommand:
     def read(self) -> tuple[NativeTable, ...]:
         """Return the native tables that exist. Raises KernelError if they cannot be read."""
         return _read_all()
+
+    def ambient_tables(self) -> tuple[str, ...]:
+        """Return the tables of Istio's ambient mode, as `family name`."""
+        return tuple(
+            f"{table.family} {table.name}"
+            for table in nftables.tables()
+            if table.name.startswith(AMBIENT_TABLES)
+        )
 
     def require(self) -> None:
         """Raise KernelError unless the command nft is installed."""
@@ -58,6 +66,23 @@ class NftCommand:
             if sets:
                 _remove_unused([table.name for table in edit.after])
             raise
+        self._require_written(edit)
+
+    def _require_written(self, edit: EditNative) -> None:
+        """Read back what was written, and undo it with a KernelError if it is something else.
+
+        nft looks numbers up as names of users and groups, so what it writes depends on this machine's.
+        """
+        written = {table.name: table for table in self.read()}
+        if all(written.get(table.name) == table for table in edit.after):
+            return
+        *_, undo = _scripts(edit.replace(before=edit.after, after=edit.before))
+        _nft("-f", "-", script=undo)
+        raise KernelError(
+            "nft wrote other rules than it was given, which was undone",
+            "look for a user or group whose name is a number (`getent passwd`, `getent group`): nft takes "
+            "the number for it; or leave --native-nftables out",
+        )
 
 
 def _read_all() -> tuple[NativeTable, ...]:

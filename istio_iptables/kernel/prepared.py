@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+from ..change.actions import EditTable
 from ..change.execute import execute
 from ..change.plan import make_plan
-from ..errors import SettingsError
+from ..errors import KernelError, SettingsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..change.actions import Live
+    from typing import Protocol
+
+    from ..change.actions import Action, Live
+    from ..change.conflicts import Conflict
     from ..change.plan import Plan
     from ..formats.difference import Difference
     from ..rules.model import Ruleset
     from .choose import Choice
-    from .machine import Machine
+
+    class Kernel(Protocol):
+        """What a plan needs of machine.Machine."""
+
+        def confirm(self, choice: Choice, live: Live) -> Choice:
+            """Return the final choice of a backend, just before writing."""
+
+        def refusal(self, action: Action) -> str:
+            """Return why a backend could not do an action, or nothing."""
+
+        def check(self, action: Action) -> None:
+            """Have the kernel try an action, where it can without doing it."""
+
+        def do(self, action: Action) -> None:
+            """Do one action completely, or raise KernelError and have done nothing."""
 
 
 class Prepared:
     """A plan against a machine, made while its locks are held: look at it, then apply it or not."""
 
-    def __init__(self, machine: Machine, live: Live, wanted: Ruleset, choice: Choice, plan: Plan) -> None:
+    def __init__(
+        self,
+        machine: Kernel,
+        live: Live,
+        wanted: Ruleset,
+        choice: Choice,
+        plan: Plan,
+        conflicts: tuple[Conflict, ...] = (),
+    ) -> None:
         self._machine = machine
         self.live = live
         self.wanted = wanted
         self.choice = choice
         self.plan = plan
+        #: What is in place under Istio's names and is foreign: then nothing can be changed.
+        self.conflicts = conflicts
         self._applied = False
+
+    def require_no_conflict(self) -> None:
+        """Raise KernelError if something foreign is in place under Istio's names."""
+        if self.conflicts:
+            from ..formats.notices import conflict
+
+            raise KernelError(*conflict(self.conflicts))
+
+    @property
+    def taken_over(self) -> tuple[str, ...]:
+        """A line for each rule that Istio's own tool left without a comment and that the plan removes."""
+        if not any(isinstance(action, EditTable) and action.edit.detaches for action in self.plan.actions):
+            return ()
+        from ..formats.notices import taken_over
+
+        return tuple(taken_over(self.plan.actions))
 
     @property
     def differences(self) -> tuple[Difference, ...]:
@@ -40,7 +84,7 @@ class Prepared:
         Where neither rules nor tables tell which backend to use, this tries the legacy nat table, which
         makes it, and plans again for nf_tables if there is none.
         """
-        choice = self._machine.confirm(self.choice)
+        choice = self._machine.confirm(self.choice, self.live)
         if choice.location != self.choice.location:
             self.plan = make_plan(self.live, self.wanted, choice.location)
         self.choice = choice
@@ -48,7 +92,8 @@ class Prepared:
     def require_loadable(self) -> None:
         """Raise SettingsError if the backend cannot load a rule of the plan; touches nothing."""
         # What is replaced has to be loadable too: it is restored if a later step fails.
-        both_ways = [way for action in self.plan.actions for way in (action, action.inverse())]
+        edits = [action for action in self.plan.actions if isinstance(action, EditTable)]
+        both_ways = [way for edit in edits for way in (edit, edit.inverse())]
         refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
         if refusals:
             raise SettingsError(
@@ -67,6 +112,7 @@ class Prepared:
 
         if self._applied:
             raise RuntimeError("this plan has been applied: prepare another one")
+        self.require_no_conflict()
         self.confirm_backend()
         self.require_loadable()
         self._applied = True

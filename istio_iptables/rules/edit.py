@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .model import BUILTIN_CHAINS, Chain, Jump, Rule, Table
-from .ownership import is_owned, is_owned_rule, owned
+from .ownership import is_owned, owned, owned_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def edit_between(live: Table, wanted: Table, *, rewrite: bool = False) -> TableE
     ]
     for name in dict.fromkeys(names):
         if name in BUILTIN_CHAINS:
-            steps += _builtin_steps(live.chain(name), wanted.chain(name))
+            chain = live.chain(name)
+            steps += _builtin_steps(chain, wanted.chain(name), owned_rules(live, chain))
             continue
         before, after = live.chain(name).rules, wanted.chain(name).in_order
         if rewrite or before != after:
@@ -169,13 +170,13 @@ def with_counters(rules: Iterable[Rule], counted: Sequence[Rule]) -> tuple[Rule,
 # --- built-in chains, which other programs use too --------------------------------------------
 
 
-def _builtin_steps(live: Chain, wanted: Chain) -> list[Step]:
+def _builtin_steps(live: Chain, wanted: Chain, owned_at: Sequence[int]) -> list[Step]:
     """Return what changes the owned rules of a built-in chain, one delete or insert at a time.
 
-    Rules that stay are not moved. A new rule goes next to its neighbours in the wanted order; without
-    any, head rules go to the top and others to where the last owned rule was, else to the end.
+    `owned_at` are the positions of the owned rules. Rules that stay are not moved. A new rule goes next to
+    its neighbours in the wanted order; without any, head rules go to the top and others to where the last
+    owned rule was, else to the end.
     """
-    owned_at = [index for index, rule in enumerate(live.rules) if is_owned_rule(rule)]
     pairs = common_subsequence([live.rules[index] for index in owned_at], wanted.in_order)
     stays = {owned_at[i]: j for i, j in pairs}
     obsolete = [index for index in owned_at if index not in stays]

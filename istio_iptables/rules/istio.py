@@ -73,6 +73,9 @@ OUTPUT_DNS = "ISTIO_OUTPUT_DNS"
 TPROXY = "ISTIO_TPROXY"
 DIVERT = "ISTIO_DIVERT"
 DROP = "ISTIO_DROP"
+#: A chain that only Istio's ambient mode makes, beside an ISTIO_OUTPUT, and how its nftables tables begin.
+AMBIENT_CHAIN = "ISTIO_PRERT"
+AMBIENT_TABLES = "istio-ambient-"
 CHAINS = frozenset({INBOUND, REDIRECT, IN_REDIRECT, OUTPUT, OUTPUT_DNS, TPROXY, DIVERT, DROP})
 
 #: The family of the native nftables tables, and their names by those of the iptables tables that they

@@ -172,7 +172,7 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     chosen["ipv6"] = _ipv6(chosen["dual_stack"], environment, warnings)
     chosen["dns_servers"] = _dns_servers(chosen, environment, warnings)
     if not (chosen["capture_all_dns"] or chosen["dns_servers"]):
-        chosen["redirect_dns"] = False
+        chosen["redirect_dns"] = False  # there is nothing to send to the agent
     cidrs = chosen["outbound_cidrs"]
     chosen["outbound_cidrs_name_loopback"] = False
     if not isinstance(cidrs, Everything):
@@ -181,7 +181,29 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     warnings += [row.warning for row in NO_EFFECT if row.applies(chosen)]
     if chosen["native_nftables"]:
         chosen["compact"] = False
+    taken = _numbers_that_are_names(chosen, environment) if chosen["native_nftables"] else []
+    if taken:
+        raise SettingsError(taken)
     return Config(**{name: chosen[name] for name in Config._fields}), tuple(warnings)
+
+
+def _numbers_that_are_names(chosen: Mapping[str, Any], environment: Environment) -> list[str]:
+    """Return a line for each UID and GID that nft would take for the name of another user or group.
+
+    nft(8) looks every number up as a name first, in whatever form it is written. iptables does not have to.
+    """
+    groups = [chosen["owner_groups"], chosen["owner_groups_excluded"]]
+    lists = [
+        ("user", "UID", environment.user_id, [chosen["proxy_uids"]]),
+        ("group", "GID", environment.group_id, [chosen["proxy_gids"], *groups]),
+    ]
+    return [
+        f"--native-nftables: a {kind} is named {str(number)!r} here and has {number_kind} {other}, which nft "
+        f"would take for {number}: rename the {kind}, or leave --native-nftables out"
+        for kind, number_kind, find, given in lists
+        for number in dict.fromkeys(n for each in given if not isinstance(each, Everything) for n in each)
+        if (other := find(str(number))) not in (None, number)
+    ]
 
 
 def _default_proxy_users(chosen: Mapping[str, Any], environment: Environment) -> tuple[int, ...]:

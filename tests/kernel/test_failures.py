@@ -594,8 +594,24 @@ def test_python_iptables_not_installed() -> None:
         tool = [sys.executable, "-S", "-m", "istio_iptables"]
         done = scratch.run(*tool)
         assert done.returncode == 0, done.stderr
-        assert "backend iptables-legacy-restore" in done.stderr
+        left_out = (
+            "libiptc is left out: python-iptables is not installed (pip install 'istio-iptables[libiptc]')"
+        )
+        why = f"the kernel has the legacy tables, and no rules are in place; {left_out}\n"
+        assert f"backend iptables-legacy-restore: {why}" in done.stderr
         assert rules_of(scratch) == expected({}, ipv6=False)
+        # Where it would not have been used, it was not left out.
+        for forced in (
+            ("--force-iptables-binary", "legacy"),
+            ("--force-iptables-binary", "nft"),
+            ("--native-nftables",),
+        ):
+            done = scratch.run(*tool, *forced, "--reconcile")
+            assert done.returncode == 0, done.stderr
+            assert "requested" in done.stderr
+            assert "libiptc" not in done.stderr
+        scratch.apply("cleanup")
+        assert scratch.run(*tool).returncode == 0
         failed(
             scratch.run(*hidden("/usr/sbin/xtables-legacy-multi"), *tool, "cleanup"),
             "libiptc cannot be used",

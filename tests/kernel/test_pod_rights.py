@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from istio_iptables import Facts
 from istio_iptables.pod.container import rights
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse
+from tests.support import everyone
 from tests.support.netns import Namespace, Pod
 
 
@@ -18,8 +17,8 @@ def outcome(pod: Namespace, user: int, group: int, capabilities: list[str], *arg
     bounds = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
     limits = ["setpriv", "--no-new-privs", f"--bounding-set={bounds}", "--inh-caps=-all", "--clear-groups"]
     who = [f"--reuid={user}", f"--regid={group}"] if user else []
-    command = [*limits, *who, "--", sys.executable, "-m", "istio_iptables", *arguments]
-    return pod.run(command, check=False).returncode
+    command = everyone.command([*limits, *who], *arguments)
+    return pod.run(command, check=False, env=everyone.ENVIRONMENT).returncode
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

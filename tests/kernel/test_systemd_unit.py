@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.netns import ROOT, Pod
-from tests.support.sandbox import VENV, Sandbox, why_no_systemd
+from tests.support.sandbox import LIMIT, VENV, Sandbox, why_no_systemd
 
 pytestmark = [
     pytest.mark.skipif(bool(why_no_systemd()), reason=f"needs systemd: {why_no_systemd()}"),
@@ -46,6 +47,13 @@ class Machine:
         self.write(f"/etc/systemd/system/{name}", "\n".join(lines))
         self.run("systemctl daemon-reload")
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds; fail, with the log, if it does not in good time."""
+        deadline = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
     def in_place(self) -> None:
         """Wait until the rules are in place: what one service has another one do is not waited for."""
         for _ in range(200):
@@ -73,7 +81,7 @@ def booted() -> Iterator[Machine]:
 @pytest.fixture
 def machine(booted: Machine) -> Machine:
     """The machine as it is right after the unit has been installed."""
-    for name in ("istio-iptables", "istio", *FIREWALLS):
+    for name in ("istio-iptables", "istio-iptables-check", "istio", *FIREWALLS):
         booted.run(f"systemctl stop {name}.service || true")
     booted.run("rm -rf /log /etc/default/istio-iptables /run/xtables.lock /etc/systemd/system/*")
     booted.run(f"install -D -m 644 deploy/systemd/istio-iptables.service {UNIT}")
@@ -224,6 +232,104 @@ def test_a_firewall_that_flushes_when_it_starts_comes_first(machine):
     machine.unit("both.target", "[Unit]", "Wants=nftables.service istio-iptables.service")
     machine.run("systemctl start both.target")
     machine.run(f"{VENV}/bin/istio-iptables --config {CONFIG} diff")
+
+
+# --- the check ------------------------------------------------------------------------------
+
+CHECK = "istio-iptables-check"
+#: Where the rules are, and what flushes them past the service.
+FLUSHES = {
+    "libiptc": ((), "iptables-legacy -t nat -F; ip6tables-legacy -t nat -F"),
+    "iptables-nft": (("force-iptables-binary: nft",), "nft flush ruleset"),
+    "native": (("native-nftables: true",), "nft flush ruleset"),
+}
+
+
+def install_check(machine: Machine) -> None:
+    for kind in ("service", "timer"):
+        machine.run(f"install -m 644 deploy/systemd/{CHECK}.{kind} {SYSTEMD}")
+    machine.unit(f"{CHECK}.service.d/log.conf", "[Service]", "StandardOutput=append:/log")
+
+
+def often(machine: Machine) -> None:
+    """Have the timer start the check without a pause that a test would have to wait for."""
+    machine.unit(
+        f"{CHECK}.timer.d/often.conf",
+        "[Timer]",
+        "OnActiveSec=",
+        "OnUnitInactiveSec=",
+        "OnActiveSec=100ms",
+        "OnUnitInactiveSec=100ms",
+        "AccuracySec=10ms",
+    )
+
+
+def test_the_check_is_valid_and_its_cage_that_of_the_service(machine):
+    install_check(machine)
+    assert machine.run(f"systemd-analyze verify {CHECK}.service {CHECK}.timer") == ""
+    machine.run(f"systemd-analyze security --threshold=25 --no-pager {CHECK}.service")
+    service, check = (
+        {line for line in (ROOT / f"deploy/systemd/{name}.service").read_text().splitlines() if "=" in line}
+        for name in ("istio-iptables", CHECK)
+    )
+    kinds = "Capability|NoNew|Restrict|SystemCall|Lock|Memory|Protect|Read|Private"
+    cage = {line for line in service if re.match(kinds, line)}
+    assert len(cage) > 20
+    assert cage <= check
+
+
+@pytest.mark.parametrize("backend", FLUSHES)
+def test_the_check_has_flushed_rules_written_again(machine, backend):
+    settings, flush = FLUSHES[backend]
+    machine.configure("dual-stack: true", *settings)
+    install_check(machine)
+    often(machine)
+    machine.run(f"systemctl enable --quiet {CHECK}.timer")
+    machine.run("systemctl start istio-iptables")
+    machine.run(f"systemctl is-active {CHECK}.timer")
+    since = machine.run("systemctl show --property InvocationID istio-iptables")
+    before = machine.owned()
+    for _ in range(2):
+        machine.run(flush)
+        machine.until(lambda: machine.owned() == before)
+        # Reloaded, not restarted, which would take the rules away in between.
+        assert machine.run("systemctl show --property InvocationID istio-iptables") == since
+        machine.run("systemctl is-active istio-iptables")
+    assert [line for line in machine.log().splitlines() if line.startswith("+")]  # the difference
+
+
+def test_a_check_that_finds_no_difference_does_nothing(machine):
+    machine.configure()
+    install_check(machine)
+    machine.run("systemctl start istio-iptables")
+    before = machine.log()
+    machine.run(f"systemctl start {CHECK}")
+    assert machine.log() == before  # no reload, and nothing to read
+    assert machine.run(f"systemctl show --property Result --value {CHECK}").strip() == "success"
+
+
+def test_a_check_with_settings_that_are_wrong_fails_and_leaves_the_rules(machine):
+    machine.configure()
+    install_check(machine)
+    machine.run("systemctl start istio-iptables")
+    before = machine.owned()
+    machine.configure("envoy-prot: 1")
+    machine.run(f"systemctl start {CHECK}", code=1)
+    assert machine.run(f"systemctl show --property ExecMainStatus --value {CHECK}").strip() == "2"
+    assert machine.owned() == before
+
+
+def test_a_service_that_was_stopped_is_not_checked(machine):
+    machine.configure()
+    install_check(machine)
+    often(machine)
+    machine.run(f"systemctl enable --quiet {CHECK}.timer")
+    machine.run("systemctl start istio-iptables")
+    machine.run("systemctl stop istio-iptables")
+    machine.run(f"systemctl is-active {CHECK}.timer", code=3)
+    machine.run(f"systemctl start {CHECK}")  # and by hand it ends at its condition
+    machine.run("systemctl is-active istio-iptables", code=3)
+    assert machine.owned() == ""
 
 
 #: What a process in the cage tries, and must not be able to do.

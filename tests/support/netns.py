@@ -48,9 +48,26 @@ def why_not() -> str:
     if shutil.which("ip") is None:
         return "the command ip is not installed (package iproute2)"
     name = f"{TOKEN}-probe"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-    return f"ip netns add: {made.stderr.strip()}" if made.returncode else ""
+    try:
+        # In a chroot whose root is no mount point, one can be made but not entered.
+        for words in (("add", name), ("exec", name, "true")):
+            done = subprocess.run(["ip", "netns", *words], capture_output=True, text=True, check=False)
+            if done.returncode:
+                return f"ip netns {words[0]}: {done.stderr.strip()}"
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+    return ""
+
+
+@functools.cache
+def why_no_user_namespace() -> str:
+    """Return why this process cannot make a user namespace, or nothing if it can.
+
+    In a chroot the kernel refuses it (user_namespaces(7)), and sysctl(8) or a seccomp filter may.
+    """
+    command = ["unshare", "--user", "--map-root-user", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 def left_behind() -> list[str]:

@@ -26,6 +26,7 @@ def load(tables: dict[str, Chains], script: str, family: str) -> None:
     table: Chains | None = None
     for line in script.split("\n"):
         line = re.sub(r"^\[\d+:\d+\] ", "", line)
+        line = re.sub(r"(--[ug]id-owner) (\d+):\2(?!\d)", r"\1 \2", line)  # as iptables-save prints it
         if line.startswith("*"):
             table = tables.setdefault(line[1:], {})
         elif line == "COMMIT":

@@ -1,9 +1,10 @@
 """Sandbox: a place for the commands of the documentation, which may write files and start services.
 
-Its root is the machine's, below a layer in memory that takes everything that is written (overlayfs), so a
-page may install into /opt and /etc. With `systemd` a real systemd is process 1 in there, which knows nothing
-of the machine's: its processes, mounts, control groups and network are its own. When a sandbox is left,
-however that happens, its processes, mounts and control groups are gone.
+It shows the machine's file systems, each below a layer in memory that takes everything that is written
+(overlayfs), so a page may install into /opt and /etc, and /tmp, /home or the clone may be file systems of
+their own. With `systemd` a real systemd is process 1 in there, which knows nothing of the machine's: its
+processes, mounts, control groups and network are its own. When a sandbox is left, however that happens, its
+processes, mounts and control groups are gone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,14 +30,36 @@ VENV = Path("/opt/istio-iptables")
 LIMIT = 60.0
 
 #: Its arguments: a directory, a folder that is shared with the machine, the name of a control group or `-`,
-#: and what becomes the first process.
+#: the machine's mount points, one a line, and what becomes the first process.
 _SCRIPT = r"""
 set -e
-directory=$1 shared=$2 group=$3
-shift 3
+directory=$1 shared=$2 group=$3 mount_points=$4
+shift 4
 mount -t tmpfs tmpfs "$directory"
-mkdir "$directory/upper" "$directory/work" "$directory/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$directory/upper,workdir=$directory/work" "$directory/root"
+layers=0
+show() ( # show DIRECTORY: in the sandbox too, below a layer that takes what is written
+    mkdir "$directory/upper-$layers" "$directory/work-$layers"
+    # The root of an overlay has the mode and the owner of its upper directory: /tmp is open to everyone.
+    chmod --reference="$1" "$directory/upper-$layers"
+    chown --reference="$1" "$directory/upper-$layers"
+    cd "$1" # as `.`, since a path may have commas and colons, which mean something in an option
+    options=lowerdir=.,upperdir=$directory/upper-$layers,workdir=$directory/work-$layers
+    if ! mount -t overlay -o "$options" overlay "$directory/root$1" 2>"$directory/why"; then
+        # The kernel takes some file systems, such as FAT, for no lower layer.
+        mount --bind . "$directory/root$1"
+        mount -o remount,bind,ro "$directory/root$1"
+    fi
+)
+mkdir "$directory/root"
+show /
+printf '%s\n' "$mount_points" | while IFS= read -r point; do
+    layers=$((layers + 1))
+    if [ -d "$point" ]; then
+        show "$point"
+    elif [ -f "$point" ]; then # as a container's /etc/resolv.conf is one
+        cp --remove-destination "$point" "$directory/root$point"
+    fi
+done
 cd "$directory/root"
 mount --bind "$shared" ".$shared"
 mount -t tmpfs tmpfs run
@@ -62,11 +86,16 @@ else
     mount --bind "$directory/targets" lib/systemd/system
     rm -f etc/machine-id etc/fstab
 fi
-pivot_root . mnt
-cd /
-umount -l /mnt
-exec "$@"
+if pivot_root . mnt 2>"$directory/why"; then
+    cd /
+    umount -l /mnt
+    exec "$@"
+fi
+exec chroot . "$@" # in a chroot there is no pivot_root
 """
+
+#: Below these a sandbox has file systems of its own.
+_OWN_FILE_SYSTEMS = ("/dev", "/proc", "/run", "/sys")
 
 #: What the machine mounts later, such as a new network namespace, is seen; nothing goes the other way.
 _UNSHARE = ("unshare", "--mount", "--propagation=slave")
@@ -91,13 +120,14 @@ class Sandbox:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
+            self._errors = stack.enter_context(tempfile.TemporaryFile("w+"))
             if self._systemd:
                 stack.callback(self._remove_group)
             self._process = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL if self._systemd else subprocess.PIPE,
-                stderr=subprocess.DEVNULL if self._systemd else None,
+                stderr=self._errors,
                 text=True,
             )
             stack.callback(self._stop)
@@ -109,34 +139,38 @@ class Sandbox:
         self._stack.close()
 
     def _command(self) -> list[str]:
+        script = ["sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), self._group, _mount_points()]
         if not self._systemd:  # `cat` ends when its input does, that is with this process at the latest
-            keep = ["sh", "-c", "echo ready; exec cat"]
-            return [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), "-", *keep]
+            return [*_UNSHARE, *script, "sh", "-c", "echo ready; exec cat"]
         assert self._namespace
         unshare = [*_UNSHARE, "--fork", "--kill-child", "--pid", "--cgroup", "--uts", "--ipc"]
         init = ["env", "-i", "container=unshare", f"PATH={_PATH}", str(SYSTEMD), "--unit=multi-user.target"]
         outside = ["unshare", "--mount", "sh", "-c", _ENTER_GROUP, self.directory, self._group]
-        inside = [*unshare, "sh", "-c", _SCRIPT, "sh", self.directory, netns._bytecode(), self._group, *init]
-        return [*outside, "nsenter", f"--net=/run/netns/{self._namespace.name}", *inside]
+        return [*outside, "nsenter", f"--net=/run/netns/{self._namespace.name}", *unshare, *script, *init]
 
     def _wait(self) -> None:
         """Wait until commands can be run, and learn the process to run them beside."""
         self._pid = self._process.pid
         if not self._systemd:
             assert self._process.stdout
-            assert self._process.stdout.readline() == "ready\n"
+            assert self._process.stdout.readline() == "ready\n", self._why("the sandbox cannot be made")
             return
         deadline = time.monotonic() + LIMIT
         while True:
-            assert self._process.poll() is None, "systemd does not start"
+            assert self._process.poll() is None, self._why("systemd does not start")
             pid = self._process.pid
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             if children and _name_of(children[0]) == "systemd":
                 self._pid = int(children[0])
                 if self.run("systemctl is-system-running --wait").stdout.strip() in ("running", "degraded"):
                     return
-            assert time.monotonic() < deadline, "systemd does not come up"
+            assert time.monotonic() < deadline, self._why("systemd does not come up")
             time.sleep(0.05)
+
+    def _why(self, what: str) -> str:
+        """Return a message with what the sandbox's first process wrote to standard error."""
+        self._errors.seek(0)
+        return f"{what}: {self._errors.read()}"
 
     def _stop(self) -> None:
         if self._systemd:
@@ -197,7 +231,7 @@ class Sandbox:
         packages_folder = f"{VENV}/lib/python{version}/site-packages"
         script = f"""
             mkdir -p {VENV}/bin {packages_folder} /opt/python
-            mount --bind {sys.base_prefix} /opt/python
+            mount --rbind {sys.base_prefix} /opt/python
             echo /opt/python/lib >/etc/ld.so.conf.d/python.conf  # if it was built with --enable-shared
             ldconfig
             ln -s /opt/python/bin/python{version} {VENV}/bin/python
@@ -212,6 +246,26 @@ class Sandbox:
 
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def mount_points(mountinfo: str) -> list[str]:
+    """Return what is mounted on the root file system, from proc_pid_mountinfo(5), parents first.
+
+    Without what a sandbox has of its own, and without names that have a line break, which none has.
+    """
+    # The kernel writes blanks, tabs, line breaks and backslashes as three octal digits.
+    names = {
+        re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4])
+        for line in mountinfo.splitlines()
+    }
+    own = tuple(f"{folder}/" for folder in _OWN_FILE_SYSTEMS)
+    return sorted(
+        name for name in names if name != "/" and "\n" not in name and not f"{name}/".startswith(own)
+    )
+
+
+def _mount_points() -> str:
+    return "\n".join(mount_points(Path("/proc/self/mountinfo").read_text()))
 
 
 def _name_of(pid: str) -> str:

@@ -200,12 +200,6 @@ def test_version_beside_a_command(arguments: list[str]):
     assert run(*arguments).output == f"istio-iptables {istio_iptables.__version__}\n"
 
 
-def test_version_of_the_package():
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    assert config["metadata"]["version"] == istio_iptables.__version__
-
-
 def test_completion():
     process = run(
         _ISTIO_IPTABLES_COMPLETE="complete_bash", COMP_WORDS="istio-iptables --envoy-p", COMP_CWORD="1"

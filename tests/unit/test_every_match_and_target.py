@@ -20,7 +20,7 @@ import pytest
 from istio_iptables.api import build
 from istio_iptables.change.actions import inbound_captures
 from istio_iptables.formats import iptables_restore, nft, shell
-from istio_iptables.formats.iptables_args import matches_and_target, rule_args
+from istio_iptables.formats.iptables_args import loadable_args, matches_and_target, rule_args
 from istio_iptables.formats.json import rule_values
 from istio_iptables.kernel.xtables.entries import decode, encode
 from istio_iptables.rules import model
@@ -124,7 +124,9 @@ def by_iptables_restore(rule: Rule) -> None:
 
 def by_shell(rule: Rule) -> None:
     lines = shell.script(Ruleset((table_of(rule),))).splitlines()
-    assert ["iptables", "-t", "nat", "-A", CHAIN, *rule_args(rule)] in [shlex.split(line) for line in lines]
+    assert ["iptables", "-t", "nat", "-A", CHAIN, *loadable_args(rule)] in [
+        shlex.split(line) for line in lines
+    ]
 
 
 def by_json(rule: Rule) -> None:

@@ -23,14 +23,14 @@ from ..proc import existing_legacy_tables, run_as_root
 from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
-from .iptc_loader import LibiptcMissing, load
+from .iptc_loader import HOW_TO_INSTALL, LibiptcMissing, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from ...change.actions import EditTable, Location
+    from ...change.actions import EditTable, Location, UnreadableTable
     from ...rules.edit import Step, TableEdit
     from ...rules.model import Family, TableName
 
@@ -64,10 +64,14 @@ class Libiptc:
             except OSError as error:
                 raise explain(family, f"open the table {name}", error.errno or errno.EIO) from error
             tables.append(_table(family, name, chains))
-        return tuple(tables)
+        return _in_words(tuple(tables), family)
 
     def require(self) -> None:
         """Do nothing: `refusal` loads the library and raises an error that names what is missing."""
+
+    def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
+        """Return nothing: every legacy table can be read."""
+        return ()
 
     def holds_other_rules(self) -> bool:
         """Tell whether a table that this tool does not read has rules, as far as the command can tell."""
@@ -107,6 +111,41 @@ class Libiptc:
         for worker in self._workers.values():
             worker.wait()
         self._workers.clear()
+
+
+def _in_words(tables: tuple[Table, ...], family: Family) -> tuple[Table, ...]:
+    """Return the tables with what libiptc cannot name, the parts of foreign rules, as iptables-save names it.
+
+    Without the command, or if the rules are other ones meanwhile, these parts keep the extensions' names.
+    """
+    if not any(rule.raw for table in tables for chain in table.chains for rule in chain.rules):
+        return tables
+    command = IptablesCommand(IPTABLES_LEGACY)
+    if not command.available():
+        return tables
+    printed = {table.name: table for table in command.read(family)}
+    return tuple(
+        table.replace(
+            chains=tuple(
+                _chain_in_words(chain, printed[table.name].chain(chain.name)) for chain in table.chains
+            )
+        )
+        if table.name in printed
+        else table
+        for table in tables
+    )
+
+
+def _chain_in_words(chain: Chain, printed: Chain) -> Chain:
+    if len(chain.rules) != len(printed.rules):
+        return chain
+    pairs = zip(chain.rules, printed.rules, strict=True)
+    return chain.replace(
+        rules=tuple(
+            rule.replace(matches=words.matches, target=words.target) if rule.raw else rule
+            for rule, words in pairs
+        )
+    )
 
 
 def _operations(step: Step, encoder: Encoder) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
@@ -181,8 +220,8 @@ class _Worker:
         if outcome == _MISSING:
             raise KernelError(
                 f"libiptc cannot be used: {value}",
-                "install python-iptables and the package iptables (it has libip4tc, libip6tc and "
-                "libxtables), or choose the command with --force-iptables-binary legacy",
+                f"install python-iptables ({HOW_TO_INSTALL}) and the package iptables (it has libip4tc, "
+                "libip6tc and libxtables), or choose the command with --force-iptables-binary legacy",
             )
         if outcome == _REFUSED:
             raise explain(self._family, *value)

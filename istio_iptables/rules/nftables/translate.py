@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .model import Direction
 
 #: The base chains: where iptables has its built-in chains of the same name (nft(8), standard priorities).
-_HOOKS: Mapping[tuple[TableName, str], Hook] = {
+HOOKS: Mapping[tuple[TableName, str], Hook] = {
     ("raw", "PREROUTING"): Hook("filter", "prerouting", -300),
     ("raw", "OUTPUT"): Hook("filter", "output", -300),
     ("mangle", "PREROUTING"): Hook("filter", "prerouting", -150),
@@ -57,7 +57,7 @@ def _chains(ruleset: Ruleset, table: TableName) -> tuple[NativeChain, ...]:
     names = dict.fromkeys(chain.name for each in of_family.values() for chain in each.chains)
     chains: list[NativeChain] = []
     for name in names:
-        hook = _HOOKS.get((table, name))
+        hook = HOOKS.get((table, name))
         lists = [
             (family, _native_rules(of_family[family].chain(name).in_order, family)) for family in families
         ]
