@@ -730,7 +730,7 @@ def test_the_report_for_programs():
         ({}, "PREROUTING, which redirect them, are not tested"),
         ({"istio_inbound_interception_mode": "TPROXY"}, "(TPROXY), are not tested"),
         ({"istio_inbound_ports": ""}, "no inbound port is captured"),
-        ({"redirect_dns": True}, "DNS redirection is not tested"),
+        ({"redirect_dns": True, "capture_all_dns": True}, "DNS redirection is not tested"),
     ],
     ids=str,
 )
