@@ -97,19 +97,25 @@ def may_change(result: Result) -> bool:
     return result.status == "unproven" and slow
 
 
+def is_late(result: Result) -> bool:
+    """Tell whether the time was up before anything was seen."""
+    return result.observation is not None and result.observation.state == "late"
+
+
 def conclude(results: Sequence[Result], tries: int) -> Result:
     """Return the result of a probe that was dialled several times, until it passed or there was no use.
 
     A silence is a failure only if each of several tries met it: a single packet may get lost on any machine.
     """
-    last = results[-1]
+    dialled = [result for result in results if not is_late(result)]
+    last = (dialled or results)[-1]
     failed = [result for result in results if result.status == "fail"]
     if last.status == "pass" or not failed:
         return last
     shown = [result for result in failed if not _is_silence(result)]
     if shown or len(failed) >= tries:
         return (shown or failed)[-1]
-    unproven = [result for result in results if result.status == "unproven"]
+    unproven = [result for result in dialled if result.status == "unproven"]
     if unproven:
         return unproven[-1]
     return last.replace(status="unproven", meaning=f"{_SUBJECT[last.subject.kind]} {_NEITHER}", remedy=_SLOW)
@@ -282,7 +288,7 @@ def _negative(probe: Probe, seen: Observation, listening: Listening, compare: st
 
 
 def _is_query_to_another(probe: Probe, seen: Observation, listening: Listening) -> bool:
-    """Tell whether another process may have received a query, which nobody can see."""
+    """Tell whether another process may have received a query, which cannot be seen."""
     return probe.protocol == "udp" and listening.taken and seen.state == "unanswered" and seen.sent_to is None
 
 

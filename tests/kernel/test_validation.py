@@ -276,15 +276,15 @@ def test_no_rules(pod: Pod) -> None:
 def test_a_wrong_port(pod: Pod, backend: str) -> None:
     assert pod.tool(*BACKENDS[backend], "-p", "16001", "-z", "16006").code == 0
     expected = {**all_pass(), "inbound, IPv4": "FAIL", "outbound, IPv4": "FAIL"}
-    nobody = pod.tool(*BACKENDS[backend], "validate")
-    assert (nobody.code, verdicts(nobody)) == (126, expected)
-    assert "a port other than 15006" in said(nobody, "inbound, IPv4")
-    assert "which redirect to the ports 16001, 16006: they differ from those of the settings" in notes(nobody)
+    unused = pod.tool(*BACKENDS[backend], "validate")
+    assert (unused.code, verdicts(unused)) == (126, expected)
+    assert "a port other than 15006" in said(unused, "inbound, IPv4")
+    assert "which redirect to the ports 16001, 16006: they differ from those of the settings" in notes(unused)
     pod.listen("other", tcp=[16001, 16006], uid=77)
-    somebody = pod.tool(*BACKENDS[backend], "validate")
-    assert (somebody.code, verdicts(somebody)) == (126, expected)
+    used = pod.tool(*BACKENDS[backend], "validate")
+    assert (used.code, verdicts(used)) == (126, expected)
     for subject, port, right in (("inbound, IPv4", 16006, 15006), ("outbound, IPv4", 16001, 15001)):
-        words = said(somebody, subject)
+        words = said(used, subject)
         assert f"arrived at port {port}, where a process of UID 77 listens" in words
         assert f"the settings say {right}" in words
     proxy = restricted(pod, *BACKENDS[backend], "--run-validation", "--skip-rule-apply")
@@ -486,7 +486,7 @@ def test_a_firewall_that_drops_all_that_is_sent(pod: Pod) -> None:
         assert "look for rules of other programs" in said(outcome, subject)
 
 
-# --- ports that somebody has already ----------------------------------------------------------
+# --- ports that another process has already -----------------------------------------------------
 
 
 @pytest.mark.parametrize("uid", [1337, 0])
@@ -542,7 +542,7 @@ def hold(pod: Pod, *arguments: str) -> None:
 
 @pytest.mark.parametrize("family", ["ipv4", "both"])
 def test_a_port_of_somebody_who_never_accepts(pod: Pod, family: str) -> None:
-    """That redirection works can be told all the same, and nothing hangs."""
+    """Redirection can still be proven, and nothing hangs."""
     assert pod.tool().code == 0
     hold(pod, family, "1")
     started = time.monotonic()

@@ -186,7 +186,7 @@ def outbound(address: str = "192.0.2.1", port: int = 15002, family: str = "ipv4"
 
 
 def test_as_root_everything_is_probed_and_exemptions_apart():
-    """Each with the other half of somebody who is captured: together they would hide that one is missing."""
+    """Each with the other half of a user who is captured: together they would hide that one is missing."""
     assert [seen_as(item) for item in planned()] == [INBOUND, *outbound()]
     both = [seen_as(item) for item in planned(dual_stack=True)]
     assert both == [INBOUND, INBOUND6, *outbound(), *outbound("2001:db8::1", family="ipv6")]
@@ -262,7 +262,7 @@ def test_each_of_several_proxies_calls_in_where_the_rules_let_it():
 
 
 @pytest.mark.parametrize(
-    ("settings", "stranger"),
+    ("settings", "other"),
     [
         ({"proxy_uid": "0"}, (65534, 65534)),
         ({"proxy_uid": "0,65534"}, (1, 1)),
@@ -272,9 +272,9 @@ def test_each_of_several_proxies_calls_in_where_the_rules_let_it():
     ],
     ids=str,
 )
-def test_the_stranger_is_nobody_who_is_exempt(settings: dict[str, Any], stranger: tuple[int, int]):
+def test_the_other_user_is_not_exempt(settings: dict[str, Any], other: tuple[int, int]):
     [probe] = [item for item in planned(**settings) if item.kind == "outbound"]
-    assert seen_as(probe)[2:] == (stranger, "192.0.2.1 15002", 15001)
+    assert seen_as(probe)[2:] == (other, "192.0.2.1 15002", 15001)
 
 
 @pytest.mark.parametrize(
@@ -525,8 +525,8 @@ def test_dns_that_the_settings_leave_alone_is_not_queried():
 def test_the_proxy_queries_as_itself():
     found = dns_of(planned(PROXY, may_become=False, redirect_dns=True, facts=SERVERS))
     exempt = ("exempt", "ipv4", (1337, 1337), "10.96.0.10 53", None)
-    nobody = ("outbound", "ipv4", False)
-    assert found == [("udp", *nobody), ("udp", *exempt), ("tcp", *nobody), ("tcp", *exempt)]
+    other = ("outbound", "ipv4", False)
+    assert found == [("udp", *other), ("udp", *exempt), ("tcp", *other), ("tcp", *exempt)]
 
 
 [IN, OUT, UID, GID] = [item for item in planned() if isinstance(item, Probe)]
@@ -914,6 +914,12 @@ def test_a_silence_counts_only_if_every_try_met_it(statuses: list[str], status: 
     found = conclude([judge(OUT, seen[name], OWN_P) for name in statuses], 3)
     assert found.status == status
     assert found.remedy or status == "pass"
+
+
+def test_what_was_seen_says_more_than_that_the_time_was_up_then():
+    dropped = GONE.replace(certain=False)
+    found = conclude([judge(OUT, seen, OWN_P) for seen in (dropped, Observation("late"))], 3)
+    assert (found.status, found.observation) == ("unproven", dropped)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ...kernel.proc import missing_capabilities
 from ...settings.parsers import host_cidr
 from ..model import Identity, Observation, Probe, Skipped
 from ..plan import Situation
-from ..verdict import conclude, judge, may_change, skipped
+from ..verdict import conclude, is_late, judge, may_change, skipped
 from .listeners import PAUSE, Listeners
 from .observe import observe
 from .sockets import can_accept
@@ -81,7 +81,9 @@ def probe_all(
         while left:
             for done, number in enumerate(left):
                 share = (deadline - time.monotonic()) / (len(left) - done)
-                results[number] = tries[number].result(time.monotonic() + share)
+                found = tries[number].result(time.monotonic() + share)
+                if results[number] is None or not is_late(found):
+                    results[number] = found
             in_time = time.monotonic() + PAUSE < deadline
             left = [number for number in left if in_time and tries[number].may_change]
     return tuple(result for result in results if result)
