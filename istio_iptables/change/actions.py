@@ -61,6 +61,11 @@ class EditTable(Record):
         """True if the table stops capturing inbound traffic, which another table then captures."""
         return bool(inbound_captures(self.before) - inbound_captures(self.after))
 
+    @property
+    def gains_inbound(self) -> bool:
+        """True if the table captures inbound traffic that it did not capture before."""
+        return bool(inbound_captures(self.after) - inbound_captures(self.before))
+
     def __str__(self) -> str:
         rules = self.edit.rules_added()
         what = f"write {rules} rules" if rules else "remove rules"
@@ -108,6 +113,16 @@ class EditNative(Record):
     def inverse(self) -> Action:
         """Return the action that undoes this one."""
         return EditNative(self.after, self.before, self.replaces)
+
+    @property
+    def releases_inbound(self) -> bool:
+        """True if these tables stop capturing inbound traffic, which another table then captures."""
+        return bool(_captures_of(self.before) - _captures_of(self.after))
+
+    @property
+    def gains_inbound(self) -> bool:
+        """True if these tables capture inbound traffic that they did not capture before."""
+        return bool(_captures_of(self.after) - _captures_of(self.before))
 
     def __str__(self) -> str:
         rules = sum(len(chain.rules) for table in self.after for chain in table.chains)
@@ -225,3 +240,7 @@ def inbound_captures(table: Table | NativeTable) -> frozenset[Target]:
             elif isinstance(rule.target, (Redirect, TProxy)) and name != start:
                 found.add(rule.target)
     return frozenset(found)
+
+
+def _captures_of(tables: tuple[NativeTable, ...]) -> frozenset[Target]:
+    return frozenset(target for table in tables for target in inbound_captures(table))

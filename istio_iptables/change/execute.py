@@ -6,6 +6,7 @@ It does not know how the kernel is told: it is given an object that can do one a
 from __future__ import annotations
 
 from ..errors import KernelError
+from .actions import EditNative, EditTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
         def do(self, action: Action) -> None:
             """Do one action completely, or raise KernelError and have done nothing."""
 
+        def let_packets_pass(self) -> None:
+            """Wait until every packet that is between two hooks now has left them."""
+
 
 def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = bool) -> None:
     """Do the actions in order. If one fails, undo those before it and raise KernelError.
@@ -33,6 +37,8 @@ def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = boo
         for action in plan.actions:
             if interrupted():
                 raise KernelError("interrupted by a signal", "everything is as before: run again")
+            if _hands_over(done, action):
+                kernel.let_packets_pass()
             kernel.do(action)
             done.append(action)
     except BaseException as error:
@@ -45,6 +51,19 @@ def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = boo
                 error.remedy,
             ) from error
         raise
+
+
+def _hands_over(done: list[Action], action: Action) -> bool:
+    """Tell whether an action stops capturing inbound traffic that an earlier one began to capture elsewhere.
+
+    A packet that passed the one table before its rules were there would meet the other without rules.
+    """
+    edits = (EditTable, EditNative)
+    return (
+        isinstance(action, edits)
+        and action.releases_inbound
+        and any(isinstance(earlier, edits) and earlier.gains_inbound for earlier in done)
+    )
 
 
 def _roll_back(done: list[Action], kernel: Kernel) -> list[str]:

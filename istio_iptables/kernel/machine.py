@@ -10,6 +10,7 @@ from ..formats import NFT_FAMILIES
 from ..rules.istio import PASSTHROUGH_IPV6
 from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
 from ..rules.ownership import is_owned_rule
+from ..startup.c_modules import socket
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
@@ -167,6 +168,14 @@ class Machine:
             self._routing.add(action.item)
         else:
             self._routing.remove(action.item)
+
+    def let_packets_pass(self) -> None:
+        """Wait until every packet that is between two hooks now has left them.
+
+        Hooks are run within one RCU read side, and closing a packet socket waits for all of these to end
+        (packet_release() in af_packet.c calls synchronize_net()).
+        """
+        socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0).close()
 
 
 def _has_foreign(live: Live) -> bool:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
     from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
+    from ..change.execute import Kernel as Doing
     from ..change.neighbours import Finding
     from ..change.plan import Plan
     from ..formats.difference import Difference
     from ..rules.model import Ruleset
     from .choose import Choice
 
-    class Kernel(Protocol):
+    class Kernel(Doing, Protocol):
         """What a plan needs of machine.Machine."""
 
         def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
         def check(self, action: Action) -> None:
             """Have the kernel try an action, where it can without doing it."""
-
-        def do(self, action: Action) -> None:
-            """Do one action completely, or raise KernelError and have done nothing."""
 
 
 class Prepared:

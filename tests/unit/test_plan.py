@@ -593,3 +593,44 @@ def test_marks_of_live_rules_tell_which_routes_are_owned():
     assert kernel.live().marks() == frozenset()
     kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "iptables-nft")
     assert kernel.live().marks() == {7}
+
+
+# --- capture that moves from one table to another -------------------------------------------------
+
+
+class Waiting(FakeKernel):
+    """A kernel that notes when it has to wait for packets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_before: list[int] = []
+
+    def let_packets_pass(self) -> None:
+        self.waited_before.append(len(self.attempted))
+
+
+@pytest.mark.parametrize("direction", [({}, TPROXY), (TPROXY, {})], ids=["to TPROXY", "to REDIRECT"])
+@pytest.mark.parametrize("location", ["iptables-legacy", "iptables-nft", "nftables"])
+def test_packets_pass_before_the_table_that_captured_them_lets_go(location: Location, direction):
+    kernel = Waiting()
+    with kernel:
+        kernel.put(wanted_for(direction[0]), location)
+        plan = make_plan(kernel.live(), wanted_for(direction[1]), location)
+        before = len(kernel.attempted)
+        execute(plan, kernel)
+    edits = (EditTable, EditNative)
+    gains = [n for n, a in enumerate(plan.actions) if isinstance(a, edits) and a.gains_inbound]
+    releases = [n for n, a in enumerate(plan.actions) if isinstance(a, edits) and a.releases_inbound]
+    expected = [n for n in releases if n > min(gains)]
+    assert [n - before for n in kernel.waited_before] == expected
+    assert expected or location == "nftables"
+
+
+def test_a_change_within_a_table_waits_for_nothing():
+    kernel = Waiting()
+    with kernel:
+        kernel.put(wanted_for({}), "iptables-legacy")
+        execute(
+            make_plan(kernel.live(), wanted_for({"istio-inbound-ports": "80"}), "iptables-legacy"), kernel
+        )
+    assert kernel.waited_before == []
