@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from . import policy
-from .errors import SettingsWarning, require_type
+from .errors import SettingsError, SettingsWarning, require_type
 from .formats import IPTABLES, iptables_restore, shell
 from .formats import json as as_json
 from .kernel.this_machine import ThisMachine
@@ -171,7 +171,9 @@ def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
     from .pod import pick, pods, read_settings
 
     said = read_settings(pick(pods(manifest, "the manifest"), name, "the manifest"))
-    parse(said.given, ThisMachine(), [*said.refusals, *said.mistakes])
+    mode = parse(said.given, ThisMachine(), [*said.refusals, *said.mistakes]).no_capture
+    if mode:
+        raise SettingsError([f"{mode.origin}: {mode.text!r} captures nothing: no settings mean that"])
     return {given.setting.name: given.text for given in said.given}
 
 

@@ -13,7 +13,7 @@ from ..settings.resolve import from_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..pod import Pod
@@ -26,14 +26,10 @@ def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Gi
     A file takes precedence over a pod, in whichever order they are given: the file was written for this tool.
     Of several files the last takes precedence.
     """
-    given: list[Given] = []
-    mistakes = list(invocation.mistakes)
+    from_files: list[Given] = []
+    mistakes: list[str] = []
     sources = [*invocation.sources, *_operands(invocation)]
     pods = [source for source in sources if source.setting.name == "pod"]
-    if pods:
-        said, wrong = _from_pod(pods[-1], pod_name(invocation))
-        given += said
-        mistakes += wrong
     for source in sources:
         if source.setting.name == "config":
             try:
@@ -41,11 +37,13 @@ def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Gi
             except SettingsError as error:
                 mistakes += error.mistakes
             else:
-                given += said
+                from_files += said
                 mistakes += wrong
         elif source.setting.name == "pod-name" and not pods and not invocation.operands:
             mistakes.append(f"{source.origin}: there is no manifest to pick a pod from: give --pod FILE")
-    return [*given, *from_environment(environ), *invocation.settings], mistakes
+    given = [*from_files, *from_environment(environ), *invocation.settings]
+    of_pod, wrong = _from_pod(pods[-1], pod_name(invocation), given) if pods else ([], [])
+    return [*of_pod, *given], [*invocation.mistakes, *wrong, *mistakes]
 
 
 def _operands(invocation: Invocation) -> list[Given]:
@@ -62,14 +60,13 @@ def pod_name(invocation: Invocation) -> str:
     return next((s.text for s in reversed(invocation.sources) if s.setting.name == "pod-name"), "")
 
 
-def _from_pod(source: Given, name: str) -> tuple[list[Given], list[str]]:
-    """Return the settings of a pod's manifest, and the mistakes in it."""
+def _from_pod(source: Given, name: str, others: Sequence[Given]) -> tuple[list[Given], list[str]]:
+    """Return the settings of a pod's manifest and the mistakes in it. `others` take precedence over it."""
     from ..pod import pick, read_settings
 
     try:
-        said = read_settings(
-            pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}")
-        )
+        pod = pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}")
+        said = read_settings(pod, others)
     except SettingsError as error:
         return [], list(error.mistakes)
     return list(said.given), [*said.refusals, *said.mistakes]

@@ -10,7 +10,7 @@ from .log import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..api import Style
     from ..kernel.machine import Machine
@@ -61,15 +61,18 @@ class Context:
     def config(self) -> Config:
         """Resolve the Config, and log the settings and warnings that an operator will look for later."""
         config, warnings = resolve(self.parsed, self._facts)
-        self.log_settings()
-        for warning in (*self._warnings, *warnings):
-            log.warn(warning)
+        self.log_settings(warnings)
         return config
 
-    def log_settings(self) -> None:
-        """Log the settings that differ from their defaults, and where each came from."""
+    def log_settings(self, warnings: Sequence[str] | None = None) -> None:
+        """Log the settings that differ from their defaults, where each came from, and warnings.
+
+        `warnings` are those of `resolve`; without them those of the parsed settings are logged.
+        """
         for given in self.parsed.changed:
             log.info(f"setting {given.setting.name} = {_shortened(given.text)} ({given.origin})")
+        for warning in (*self._warnings, *(self.parsed.warnings if warnings is None else warnings)):
+            log.warn(warning)
 
     @property
     def style(self) -> Style:

@@ -51,8 +51,10 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
     try:
         context = Context(invocation, environ)
         log.configure(context.operation.log_levels, as_json=context.operation.log_as_json)
-        context.enter_namespace()
-        return _handler(context)(context)
+        handler = _handler(context)
+        if handler is not nothing_to_do:
+            context.enter_namespace()
+        return handler(context)
     except BrokenPipeError:
         raise
     except SettingsError as error:
@@ -84,17 +86,47 @@ def _unexpected(error: Exception) -> int:
 
 def _handler(context: Context) -> Callable[[Context], int]:
     command = context.command
+    cleans_up = command == "cleanup" or (context.operation.cleanup_only and command in ("", "apply"))
+    if context.parsed.no_capture and not cleans_up and command != "pod lint":
+        return nothing_to_do
     if command in _POD_COMMANDS:
         from . import pod_handlers
 
         handler: Callable[[Context], int] = getattr(pod_handlers, _POD_COMMANDS[command])
         return handler
-    if command == "cleanup" or (context.operation.cleanup_only and command in ("", "apply")):
+    if cleans_up:
         return cleanup
     return {"": apply, "apply": apply, "diff": diff, "render": print_rules, "validate": validate}[command]
 
 
 # --- the commands ---------------------------------------------------------------------------
+
+
+def nothing_to_do(context: Context) -> int:
+    """What a pod with interceptionMode NONE needs: no rules, no arguments and no init container.
+
+    Rules in place stay. A script is empty, and so is a container; JSON says so in each command's own form.
+    """
+    mode = context.parsed.no_capture
+    assert mode is not None
+    log.info(f"{mode.origin}: {mode.text!r} captures nothing: nothing to do")
+    command, options = context.command, context.options
+    if command == "render":
+        streams.write(render(Ruleset(), options["format"] or context.style))
+    elif command in ("", "apply") and context.operation.dry_run:
+        return _print_script(context, "")
+    elif options.get("json") or options.get("format") == "json":
+        streams.write(f"{_NO_CAPTURE_AS_JSON[command]}\n")
+    return 0
+
+
+#: What `nothing_to_do` prints for a command with JSON output.
+_NO_CAPTURE_AS_JSON = {
+    "diff": '{"differs": false, "parts": []}',
+    "validate": '{"succeeded": true, "probes": [], "notes": []}',
+    "pod args": '{"args": null, "env": {}, "origins": []}',
+    "pod init-container": "null",
+}
 
 
 def print_rules(context: Context) -> int:
@@ -112,7 +144,10 @@ def apply(context: Context) -> int:
     operation = context.operation
     if operation.skip_rule_apply:
         log.info("--skip-rule-apply: no rules are changed")
-        return _validate(context, context.config()) if operation.run_validation else 0
+        if operation.run_validation:
+            return _validate(context, context.config())
+        context.log_settings()
+        return 0
     config = context.config()
     wanted = build(config)
     if operation.dry_run:

@@ -111,8 +111,9 @@ def _hint(kind: str) -> str:
     return nearest(kind, KINDS) or f" (kinds: {', '.join(KINDS)})"
 
 
-def _as_json(finding: Finding) -> dict[str, str]:
-    return {name: str(value) for name, value in finding.as_dict().items()}
+def _as_json(finding: Finding) -> dict[str, str | int]:
+    # Texts of a manifest are of a subclass of str.
+    return {name: v if isinstance(v, int) else str(v) for name, v in finding.as_dict().items()}
 
 
 def _yaml_text(text: str) -> str:

@@ -97,7 +97,7 @@ class NftCommand:
         *_, undo = _scripts(edit.replace(before=edit.after, after=edit.before))
         _nft("-f", "-", script=undo)
         raise KernelError(
-            "nft wrote other rules than it was given, which was undone",
+            "the rules that nft wrote are not those it was given: they were removed again",
             "look for a user or group whose name is a number (`getent passwd`, `getent group`): nft takes "
             "the number for it; or leave --native-nftables out",
         )

@@ -7,7 +7,9 @@ plugin uses.
 from __future__ import annotations
 
 from ..rules import istio
+from ..settings.config import NO_INTERCEPTION
 from ..settings.declared import BY_NAME, DNS_CAPTURE, DUAL_STACK, INVALID_DROP
+from ..settings.parsers import one_of
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -21,13 +23,15 @@ class Annotation(Record):
     """An annotation that is a setting.
 
     `deprecated` is an older name, used only if the pod does not have the new one. `always` are members that
-    the list has in every pod.
+    the list has in every pod; the annotation STATUS_PORT replaces the first of them. `of_cni` is what
+    Istio's CNI plugin takes for the value if the pod has no annotation.
     """
 
     name: str
     setting: Setting
     deprecated: str = ""
     always: tuple[str, ...] = ()
+    of_cni: str = ""
 
     @property
     def default(self) -> str:
@@ -48,17 +52,27 @@ class Annotation(Record):
 #: The prefix of the annotations about traffic.
 TRAFFIC = "traffic.sidecar.istio.io/"
 
-#: The sidecar's own ports, which are never captured: merged metrics, health, Envoy's metrics.
+#: The sidecar's own ports, which are never captured: health and merged metrics (the agent's status port),
+#: health, Envoy's metrics.
 SIDECAR_PORTS = tuple(map(str, istio.SIDECAR_PORTS))
 
+#: The interception mode, which has one more value in a pod: NONE captures nothing.
+MODE = BY_NAME["istio-inbound-interception-mode"].replace(
+    parse=one_of("REDIRECT", "TPROXY", NO_INTERCEPTION, empty="REDIRECT")
+)
+
 ANNOTATIONS: tuple[Annotation, ...] = (
-    Annotation("sidecar.istio.io/interceptionMode", BY_NAME["istio-inbound-interception-mode"]),
+    Annotation("sidecar.istio.io/interceptionMode", MODE),
     Annotation(f"{TRAFFIC}includeOutboundIPRanges", BY_NAME["istio-service-cidr"]),
     Annotation(f"{TRAFFIC}excludeOutboundIPRanges", BY_NAME["istio-service-exclude-cidr"]),
     Annotation(f"{TRAFFIC}includeInboundPorts", BY_NAME["istio-inbound-ports"]),
     Annotation(f"{TRAFFIC}excludeInboundPorts", BY_NAME["istio-local-exclude-ports"], always=SIDECAR_PORTS),
     Annotation(f"{TRAFFIC}includeOutboundPorts", BY_NAME["istio-outbound-ports"]),
-    Annotation(f"{TRAFFIC}excludeOutboundPorts", BY_NAME["istio-local-outbound-ports-exclude"]),
+    Annotation(
+        f"{TRAFFIC}excludeOutboundPorts",
+        BY_NAME["istio-local-outbound-ports-exclude"],
+        of_cni=SIDECAR_PORTS[0],
+    ),
     Annotation(f"{TRAFFIC}excludeInterfaces", BY_NAME["istio-exclude-interfaces"]),
     Annotation(
         "istio.io/reroute-virtual-interfaces",
@@ -71,20 +85,27 @@ BY_SETTING: Mapping[str, Annotation] = {a.setting.name: a for a in ANNOTATIONS}
 #: By every name, including the deprecated ones.
 NAMES: Mapping[str, Annotation] = {name: a for a in ANNOTATIONS for name in a.names}
 
-#: Variables of the proxy's container, and the settings that each of them switches on.
-VARIABLES: Mapping[str, tuple[Setting, ...]] = {
-    DNS_CAPTURE: (BY_NAME["redirect-dns"], BY_NAME["capture-all-dns"]),
-    DUAL_STACK: (BY_NAME["dual-stack"],),
-    INVALID_DROP: (BY_NAME["drop-invalid"],),
+#: Variables of the proxy's container, and the setting that each of them switches on.
+VARIABLES: Mapping[str, Setting] = {
+    DNS_CAPTURE: BY_NAME["redirect-dns"],
+    DUAL_STACK: BY_NAME["dual-stack"],
+    INVALID_DROP: BY_NAME["drop-invalid"],
 }
+#: What Istio's CNI plugin switches on by the same variables in addition.
+VARIABLES_OF_CNI: Mapping[str, Setting] = {DNS_CAPTURE: BY_NAME["capture-all-dns"]}
 
 #: The annotation and label that switch injection of the sidecar on or off.
 INJECT = "sidecar.istio.io/inject"
-#: The annotation that holds settings of the proxy, in YAML.
+#: The annotation that holds settings of the proxy, in YAML, and the key in it for the proxy's variables.
 PROXY_CONFIG = "proxy.istio.io/config"
+PROXY_METADATA = "proxyMetadata"
+#: The annotation with the port of the agent's health checks and metrics; 0 means that there is none.
+STATUS_PORT = "status.sidecar.istio.io/port"
 #: The proxy's container, which may be a native sidecar among the init containers.
 PROXY = "istio-proxy"
 #: The container that sets up the rules.
 INIT = "istio-init"
+#: The container that only validates, where Istio's CNI plugin has set up the rules.
+VALIDATION = "istio-validation"
 #: The user and group of the proxy, unless the pod sets others.
 PROXY_ID = str(istio.PROXY_ID)

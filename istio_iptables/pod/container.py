@@ -115,7 +115,11 @@ def container_settings(given: Iterable[Given]) -> ContainerSettings:
     }
     strongest |= {item.setting.name: item for item in given}
     return ContainerSettings(
-        tuple(strongest[setting.name] for setting in SETTINGS if setting.name in strongest)
+        tuple(
+            strongest[setting.name]
+            for setting in SETTINGS
+            if setting.name in strongest and not setting.ignored
+        )
     )
 
 

@@ -10,13 +10,19 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..settings import yaml_text
 from ..settings.declared import nearest, shown
+from ..settings.go_flags import flag_of
+from ..settings.positions import position
 from ..startup.record import Record
+from .annotations import PROXY
 from .view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
+
+    from ..settings.positions import Path, Position
+    from .view import Places
 
 
 class Identity(Record):
@@ -39,12 +45,13 @@ class Container(Record):
     `init` is true for one of initContainers, `sidecar` for one of these that keeps running. `command_line`
     is its command and arguments; `has_command` is true if the first of them is the command. A variable's
     value is None if it is not in the manifest (valueFrom). `identity` is the pod's where the container has
-    none.
+    none, except for the proxy: the pod's is the application's, and Istio's injector gives the proxy its own.
     """
 
     name: str
     init: bool = False
     sidecar: bool = False
+    image: str = ""
     command_line: tuple[str, ...] = ()
     has_command: bool = False
     variables: Mapping[str, str | None] = {}
@@ -58,8 +65,10 @@ class Container(Record):
 class Pod(Record):
     """A pod, or the pod template of a workload.
 
-    `workload_annotations` are those of a workload's own metadata, which Istio does not read.
-    `problems` has a message for each value of a type that Kubernetes does not accept.
+    `workload_annotations` are those of a workload's own metadata, which Istio does not read. `identity` is
+    that of the pod's own security context.
+    `problems` has a message for each value of a type that Kubernetes does not accept. `places` are the paths
+    in the document by what they are called in findings; the pod's own is called "".
     """
 
     kind: str
@@ -69,15 +78,24 @@ class Pod(Record):
     labels: Mapping[str, str] = {}
     workload_annotations: Mapping[str, str] = {}
     containers: tuple[Container, ...] = ()
+    identity: Identity = Identity()
     host_network: bool = False
     dns_servers: tuple[str, ...] = ()
     other_groups: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    document: object = None
+    places: Mapping[str, Path] = {}
 
     @property
     def label(self) -> str:
         """The pod's name in messages: `pod web`, `deployment web`."""
         return shown(f"{self.kind.lower()} {self.name}")
+
+    def position(self, place: str) -> Position | None:
+        """Return where a place is in the text of the manifest: of `a: b: c` what is known, else the pod."""
+        while place and place not in self.places:
+            place = place.rpartition(": ")[0]
+        return position(self.document, self.places.get(place, ()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,30 +132,37 @@ def pods(text: str, what: str) -> tuple[Pod, ...]:
     return tuple(pod for pod in made if pod is not None)
 
 
-def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
+class _Object(Record):
+    """An object of Kubernetes in a document, and the path to it."""
+
+    kind: str
+    value: Mapping[str, Any]
+    document: object
+    path: Path
+
+
+def _objects(document: Any) -> Iterator[_Object]:
     """Return the objects of a document: itself, or the items of a list and of lists in it, in order."""
-    left = [document]
+    left: list[tuple[Any, str, Path]] = [(document, "", ())]
     while left:
-        thing = left.pop()
-        if not isinstance(thing, dict) or not isinstance(thing.get("kind"), str):
+        value, kind, path = left.pop()
+        if not isinstance(value, dict) or not isinstance(value.get("kind", kind), str):
             continue
-        kind, items = thing["kind"], thing.get("items")
-        if not kind.endswith("List") or not isinstance(items, list):
-            yield thing
-            continue
-        for item in reversed(items):
-            if isinstance(item, dict):
-                own_kind = item.get("kind")
-                left.append(
-                    {**item, "kind": own_kind if isinstance(own_kind, str) else kind.removesuffix("List")}
-                )
+        kind = value.get("kind", kind)
+        items = value.get("items")
+        if kind.endswith("List") and isinstance(items, list):
+            of_items = "" if kind == "List" else kind.removesuffix("List")
+            left += [(item, of_items, (*path, "items", i)) for i, item in reversed([*enumerate(items)])]
+        elif kind:
+            yield _Object(kind, value, document, path)
 
 
-def _pod(thing: Mapping[str, Any], number: int) -> Pod | None:
+def _pod(thing: _Object, number: int) -> Pod | None:
     """Return the pod of an object, None if it has no pod."""
     problems: list[str] = []
-    whole = View(thing, "", problems)
-    kind = str(thing["kind"])
+    places: Places = {"": thing.path}
+    whole = View(thing.value, "", problems, thing.path, places)
+    kind = thing.kind
     path = () if kind == "Pod" else _TEMPLATES.get(kind, _USUAL_TEMPLATE)
     template = whole.at(*path)
     spec = template.at("spec")
@@ -146,26 +171,42 @@ def _pod(thing: Mapping[str, Any], number: int) -> Pod | None:
     meta, own = whole.at("metadata"), template.at("metadata")
     security = spec.at("securityContext")
     identity = Identity(security.at("runAsUser").text(), security.at("runAsGroup").text())
-    containers = [_container(view, identity, init=True) for view in spec.at("initContainers").members()]
-    containers += [_container(view, identity, init=False) for view in spec.at("containers").members()]
+    containers = [
+        _container(view, identity, places, init=key == "initContainers")
+        for key in ("initContainers", "containers")
+        for view in spec.at(key).members()
+    ]
     groups = [security.at("fsGroup"), *security.at("supplementalGroups").members()]
     name = meta.at("name").text() or meta.at("generateName").text() or f"number {number}"
+    places["spec.hostNetwork"] = spec.at("hostNetwork").keys
     return Pod(
         kind=kind,
         name=name,
         namespace=meta.at("namespace").text(),
-        annotations=own.at("annotations").texts(),
-        labels=own.at("labels").texts(),
-        workload_annotations=meta.at("annotations").texts() if path else {},
+        annotations=_named(own.at("annotations"), "annotation {}", places),
+        labels=_named(own.at("labels"), "label {}", places),
+        workload_annotations=_named(meta.at("annotations"), f"annotation {{}} of the {kind} itself", places)
+        if path
+        else {},
         containers=tuple(containers),
+        identity=identity,
         host_network=spec.at("hostNetwork").truth(),
         dns_servers=tuple(view.text() for view in spec.at("dnsConfig", "nameservers").members()),
         other_groups=tuple(filter(None, (view.text() for view in groups))),
         problems=tuple(problems),
+        document=thing.document,
+        places=places,
     )
 
 
-def _container(view: View, pods_identity: Identity, *, init: bool) -> Container:
+def _named(view: View, place: str, places: Places) -> dict[str, str]:
+    """Return a mapping of strings, and add the place of each."""
+    found = view.texts()
+    places.update({place.format(name): view.at(name).keys for name in found})
+    return found
+
+
+def _container(view: View, pods_identity: Identity, places: Places, *, init: bool) -> Container:
     security = view.at("securityContext")
     command = tuple(word.text() for word in view.at("command").members())
     ports = [
@@ -176,22 +217,45 @@ def _container(view: View, pods_identity: Identity, *, init: bool) -> Container:
         each.at("name").text(): None if each.at("valueFrom") else each.at("value").text()
         for each in view.at("env").members()
     }
+    name = view.at("name").text()
+    inherited = Identity() if name == PROXY else pods_identity
+    for place, below in _places(view):
+        places.setdefault(f"container {name}{place}", below.keys)
     return Container(
-        name=view.at("name").text(),
+        name=name,
         init=init,
         sidecar=init and view.at("restartPolicy").text() == "Always",
+        image=view.at("image").text(),
         command_line=(*command, *(word.text() for word in view.at("args").members())),
         has_command=bool(command),
         variables=variables,
         ports=tuple(ports),
         identity=Identity(
-            security.at("runAsUser").text() or pods_identity.user,
-            security.at("runAsGroup").text() or pods_identity.group,
+            security.at("runAsUser").text() or inherited.user,
+            security.at("runAsGroup").text() or inherited.group,
         ),
         capabilities=tuple(c.text() for c in security.at("capabilities", "add").members()),
         dropped=tuple(c.text() for c in security.at("capabilities", "drop").members()),
         privileged=security.at("privileged").truth(),
     )
+
+
+def _places(view: View) -> Iterator[tuple[str, View]]:
+    """Yield what the places in a container are called in findings, after its name."""
+    yield "", view
+    security = view.at("securityContext")
+    yield ": securityContext", security
+    for key in security.names():
+        yield f": securityContext.{key}", security.at(key)
+    for each in view.at("env").members():
+        yield f": variable {each.at('name').text()}", each
+    for port in view.at("ports").members():
+        yield f": containerPort {port.at('containerPort').text()}", port.at("containerPort")
+    # The last of several equal flags is the one that counts, and the first place of a name stays.
+    for word in reversed((*view.at("command").members(), *view.at("args").members())):
+        setting = flag_of(word.text())
+        if setting:
+            yield f": {setting}", word
 
 
 # --- which pod ------------------------------------------------------------------------------

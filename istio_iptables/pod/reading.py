@@ -8,23 +8,35 @@ possible in a pod alone are found here.
 from __future__ import annotations
 
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
-from ..settings import go_flags
-from ..settings.declared import BY_NAME, Given, shown
-from ..settings.parsers import members
+from ..settings import go_flags, yaml_text
+from ..settings.declared import BY_NAME, BY_VARIABLE, Given, shown
+from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
 from ..startup.record import Record
-from .annotations import ANNOTATIONS, BY_SETTING, INIT, PROXY, PROXY_ID, VARIABLES
+from .annotations import (
+    ANNOTATIONS,
+    INIT,
+    PROXY,
+    PROXY_CONFIG,
+    PROXY_ID,
+    PROXY_METADATA,
+    SIDECAR_PORTS,
+    STATUS_PORT,
+    VARIABLES,
+    VARIABLES_OF_CNI,
+)
+from .view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .annotations import Annotation
     from .manifest import Container, Pod
 
-MODE = BY_SETTING["istio-inbound-interception-mode"]
-#: The interception mode of Istio that means no rules at all.
-NO_INTERCEPTION = "NONE"
+#: The origins of settings that no one wrote.
+OWN_PORTS = "the sidecar's own ports"
+CNI_DEFAULT = "the default of Istio's CNI plugin"
 
 
 class Reading(Record):
@@ -38,15 +50,30 @@ class Reading(Record):
     refusals: tuple[str, ...]
 
 
-def read_settings(pod: Pod) -> Reading:
-    """Return the settings of a pod."""
+def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
+    """Return the settings of a pod. `others` take precedence over them.
+
+    With --cni-mode among `others` they are those of Istio's CNI plugin, which differ a little from those of
+    Istio's init container. (An istio-init that has the flag uses it for the lock: see container.for_entry.)
+    """
     mistakes = [f"{pod.label}: {problem}" for problem in pod.problems]
+    by_cni = _is_by_cni(others)
     given: list[Given] = []
     for annotation in ANNOTATIONS:
-        given += _from_annotation(pod, annotation)
-    given += _from_proxy(pod, mistakes)
+        given += _from_annotation(pod, annotation, by_cni=by_cni)
+    if pod.annotations.get(STATUS_PORT) not in (None, status_port(pod)):
+        problem = f"{str(pod.annotations[STATUS_PORT])!r} is not a port: use a number from 0 (none) to 65535"
+        mistakes.append(f"{origin_of(pod, STATUS_PORT)}: {problem}")
+    given += _from_identity(pod, mistakes)
+    given += _from_variables(pod, mistakes, by_cni=by_cni)
     given += _from_init(pod, mistakes)
     return Reading(tuple(given), tuple(mistakes), tuple(_refusals(pod)))
+
+
+def _is_by_cni(given: Sequence[Given]) -> bool:
+    """Tell whether --cni-mode is on. A text that is not a boolean is reported when settings are parsed."""
+    texts = [item.text for item in given if item.setting.name == "cni-mode"]
+    return bool(texts) and texts[-1] in TRUE
 
 
 def _refusals(pod: Pod) -> Iterator[str]:
@@ -55,16 +82,6 @@ def _refusals(pod: Pod) -> Iterator[str]:
             f"{pod.label}: hostNetwork: it uses the network namespace of the node, whose traffic must not be "
             "redirected to a sidecar: no rules for this pod"
         )
-    if captures_nothing(pod):
-        yield (
-            f"{origin_of(pod, MODE.name)}: {NO_INTERCEPTION!r} means that nothing is captured: "
-            "no rules for this pod"
-        )
-
-
-def captures_nothing(pod: Pod) -> bool:
-    """Tell whether the pod asks for no rules."""
-    return pod.annotations.get(MODE.name) == NO_INTERCEPTION
 
 
 def origin_of(pod: Pod, name: str) -> str:
@@ -77,46 +94,100 @@ def written(pod: Pod, annotation: Annotation) -> str:
     return next((name for name in annotation.names if name in pod.annotations), "")
 
 
-def _from_annotation(pod: Pod, annotation: Annotation) -> Iterator[Given]:
+def status_port(pod: Pod) -> str:
+    """Return the agent's port for health and metrics, "0" if there is none; the default for a bad value."""
+    text = pod.annotations.get(STATUS_PORT, SIDECAR_PORTS[0])
+    is_port = text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= LARGEST_PORT
+    return str(text) if is_port else SIDECAR_PORTS[0]
+
+
+def always_in(pod: Pod, annotation: Annotation) -> tuple[str, ...]:
+    """Return the members that a list has in this pod, whatever its annotation lists."""
+    if not annotation.always:
+        return ()
+    port = status_port(pod)
+    return (*((port,) if port.strip("0") else ()), *annotation.always[1:])
+
+
+def _from_annotation(pod: Pod, annotation: Annotation, *, by_cni: bool) -> Iterator[Given]:
     name = written(pod, annotation)
     text = str(pod.annotations[name]) if name else ""
-    if annotation is MODE and captures_nothing(pod):
-        return
-    if annotation.always:
-        there = members(text)
-        text = ",".join([*filter(None, [text]), *(port for port in annotation.always if port not in there)])
-    if name or annotation.always:
-        origin = origin_of(pod, name) if name else f"{pod.label}: the sidecar's own ports"
-        yield Given(annotation.setting, text, origin)
+    always = always_in(pod, annotation)
+    there = members(text)
+    text = ",".join([*filter(None, [text]), *(port for port in always if port not in there)])
+    if name:
+        yield Given(annotation.setting, text, origin_of(pod, name))
+    elif always:
+        yield Given(annotation.setting, text, f"{pod.label}: {OWN_PORTS}")
+    elif by_cni and annotation.of_cni:
+        yield Given(annotation.setting, annotation.of_cni, f"{pod.label}: {CNI_DEFAULT}")
 
 
-def _from_proxy(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
-    """Return the user and group of the proxy, and the switches among its variables.
+def _from_identity(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
+    """Return the user and group of the proxy: those of its own securityContext, or Istio's.
 
     With TPROXY the proxy has to run as UID 0. Then -u stays 1337, and the rules recognize the proxy by its
     group. A proxy that is not in the manifest will be injected as user 1337.
     """
     proxy = pod.container(PROXY)
-    where = f"{pod.label}: container {PROXY}"
     identity = ("", "") if proxy is None else (proxy.identity.user, proxy.identity.group)
     fields = (("proxy-uid", "runAsUser"), ("proxy-gid", "runAsGroup"))
     for (setting, field), text in zip(fields, identity, strict=True):
-        origin = f"{where}: securityContext.{field}"
+        origin = f"{pod.label}: container {PROXY}: securityContext.{field}"
         if text and not (text.isascii() and text.isdigit()):
             mistakes.append(f"{origin}: {str(text)!r} is not a number")
         elif text.lstrip("0"):
             yield Given(BY_NAME[setting], str(text), origin)
         else:
             yield Given(BY_NAME[setting], PROXY_ID, f"{pod.label}: the proxy's user and group in Istio")
-    for variable, settings in VARIABLES.items():
-        if proxy is None or variable not in proxy.variables:
-            continue
-        text_or_none = proxy.variables[variable]
-        origin = f"{where}: variable {variable}"
-        if text_or_none is None:
-            mistakes.append(_not_in_the_manifest(origin))
-            continue
-        yield from (Given(setting, text_or_none, origin) for setting in settings)
+
+
+def _from_variables(pod: Pod, mistakes: list[str], *, by_cni: bool) -> Iterator[Given]:
+    """Return the switches among the proxy's variables. An empty variable is not set."""
+    mistakes += [f"{origin_of(pod, PROXY_CONFIG)}: {problem}" for problem in metadata_of(pod).problems]
+    for variable, setting in VARIABLES.items():
+        text, origin = proxy_variable(pod, variable)
+        if text is None:
+            mistakes.append(_not_in_the_manifest(f"{pod.label}: {origin}"))
+        elif text:
+            yield Given(setting, text, f"{pod.label}: {origin}")
+            if by_cni and variable in VARIABLES_OF_CNI:
+                yield Given(VARIABLES_OF_CNI[variable], text, f"{pod.label}: {origin}")
+
+
+def proxy_variable(pod: Pod, name: str) -> tuple[str | None, str]:
+    """Return a variable of the proxy, and where it is in the pod: an empty text if it is not set.
+
+    The proxy's container takes precedence over the annotation PROXY_CONFIG, from which the injector makes
+    variables. The text is None if the container has it from elsewhere (valueFrom).
+    """
+    proxy = pod.container(PROXY)
+    if proxy is not None and name in proxy.variables:
+        return proxy.variables[name], f"container {PROXY}: variable {name}"
+    return metadata_of(pod).variables.get(name, ""), f"annotation {PROXY_CONFIG}: {PROXY_METADATA}.{name}"
+
+
+class Metadata(Record):
+    """The variables in the annotation PROXY_CONFIG, its other keys, and what is wrong with it."""
+
+    variables: Mapping[str, str] = {}
+    others: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def metadata_of(pod: Pod) -> Metadata:
+    """Return the proxyMetadata of a pod."""
+    text = pod.annotations.get(PROXY_CONFIG, "")
+    try:
+        documents = yaml_text.read_documents(text)
+    except yaml_text.Unreadable as error:
+        return Metadata(problems=(f"is neither YAML nor JSON: {error}",))
+    if len(documents) > 1:
+        return Metadata(problems=("has several documents",))
+    problems: list[str] = []
+    whole = View(documents[0] if documents else None, "", problems)
+    others = tuple(key for key in whole.names() if key != PROXY_METADATA)
+    return Metadata(whole.at(PROXY_METADATA).texts(), others, tuple(problems))
 
 
 def _not_in_the_manifest(origin: str) -> str:
@@ -149,7 +220,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     mistakes += [
         _not_in_the_manifest(f"{where}: variable {name}")
         for name, text in container.variables.items()
-        if text is None and from_environment({name: ""})
+        if text is None and name in BY_VARIABLE
     ]
     invocation = go_flags.read_arguments(given_arguments)
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from ..settings.declared import shown
+from ..settings.positions import MERGE
 from ..settings.yaml_text import Unquoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, TypeAlias
 
-#: The key whose value's members are a mapping's own, unless it has them itself (YAML's merge key).
-_MERGE = "<<"
+    from ..settings.positions import Path
+
+    #: What a place in a pod is called in messages, and where it is in the document.
+    Places: TypeAlias = dict[str, Path]
 
 
 class View:
@@ -25,10 +28,18 @@ class View:
     ['spec.containers: is a mapping and should be a list']
     """
 
-    def __init__(self, value: Any, path: str, problems: list[str]) -> None:
+    def __init__(
+        self, value: Any, path: str, problems: list[str], keys: Path = (), places: Places | None = None
+    ) -> None:
+        """Make a view of a value. `keys` lead to it, and `path` is the same for messages.
+
+        Where a value of the wrong type is, is added to `places` by its path.
+        """
         self._value = value
         self._path = path
         self._problems = problems
+        self._places: Places = {} if places is None else places
+        self.keys = keys
 
     def __bool__(self) -> bool:
         """Tell whether there is a value; an empty YAML scalar is none."""
@@ -39,7 +50,7 @@ class View:
         view = self
         for key in keys:
             path = f"{view._path}.{key}" if view._path else key
-            view = View(view._mapping().get(key), path, self._problems)
+            view = self._below(view, view._mapping().get(key), path, key)
         return view
 
     def members(self) -> list[View]:
@@ -49,7 +60,10 @@ class View:
         if not isinstance(self._value, list):
             self._wrong("a list")
             return []
-        return [View(each, f"{self._path}[{i}]", self._problems) for i, each in enumerate(self._value)]
+        return [self._below(self, each, f"{self._path}[{i}]", i) for i, each in enumerate(self._value)]
+
+    def _below(self, view: View, value: Any, path: str, key: str | int) -> View:
+        return View(value, path, self._problems, (*view.keys, key), self._places)
 
     def text(self) -> str:
         """Return the scalar as a string, an empty one if there is no value."""
@@ -69,6 +83,10 @@ class View:
             self._wrong("true or false")
         return text == "true"
 
+    def names(self) -> tuple[str, ...]:
+        """Return the keys of a mapping."""
+        return tuple(map(str, self._mapping()))
+
     def texts(self) -> dict[str, str]:
         """Return a mapping of strings."""
         return {str(key): self.at(str(key)).text() for key in self._mapping()}
@@ -79,16 +97,17 @@ class View:
         if not isinstance(self._value, dict):
             self._wrong("a mapping")
             return {}
-        merged = self._value.get(_MERGE)
+        merged = self._value.get(MERGE)
         if merged is None:
             return self._value
         below = [m for m in (merged if isinstance(merged, list) else [merged]) if isinstance(m, dict)]
         together = {key: value for mapping in reversed(below) for key, value in mapping.items()}
-        return {key: value for key, value in {**together, **self._value}.items() if key != _MERGE}
+        return {key: value for key, value in {**together, **self._value}.items() if key != MERGE}
 
     def _wrong(self, wanted: str) -> None:
-        kinds: Mapping[type, str] = {dict: "a mapping", list: "a list", bool: "a boolean"}
-        found = kinds.get(type(self._value), "a string" if isinstance(self._value, str) else "a number")
+        kinds: Mapping[type, str] = {dict: "a mapping", list: "a list", bool: "a boolean", str: "a string"}
+        found = next((word for kind, word in kinds.items() if isinstance(self._value, kind)), "a number")
         problem = f"{shown(self._path) or 'it'}: is {found} and should be {wanted}"
+        self._places.setdefault(self._path, self.keys)
         if problem not in self._problems:
             self._problems.append(problem)

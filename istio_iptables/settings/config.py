@@ -23,6 +23,9 @@ class Everything(Record):
 
 ALL = Everything()
 
+#: The interception mode of a pod that captures nothing: there is no Config for it.
+NO_INTERCEPTION = "NONE"
+
 if TYPE_CHECKING:
     InterceptionMode: TypeAlias = Literal["REDIRECT", "TPROXY"]
     Ports: TypeAlias = Everything | tuple[PortRange, ...]

@@ -10,13 +10,16 @@ from __future__ import annotations
 from ..rules import istio
 from ..startup.record import Record
 from . import parsers
+from .ignored import IGNORED, Ignored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Literal, TypeAlias
 
-    Group: TypeAlias = Literal["Inbound", "Outbound", "Proxy", "DNS", "TPROXY", "Operation", "Logging"]
+    Group: TypeAlias = Literal[
+        "Inbound", "Outbound", "Proxy", "DNS", "TPROXY", "Operation", "Logging", "Ignored"
+    ]
 
 # Variables that messages, pods and lint name too.
 DNS_CAPTURE = "ISTIO_META_DNS_CAPTURE"
@@ -31,8 +34,8 @@ class Setting(Record):
 
     `name` is the long name of the flag without dashes, or the name of the variable if there is no flag.
     `default` is a text, read by the same parser as a user's. `aliases` are variables that take precedence
-    over the setting's own. `field` is the field that it becomes; a setting without one is accepted and
-    ignored.
+    over the setting's own. `field` is the field that it becomes; a setting without one is accepted and has
+    no effect. If that deserves a warning, `ignored` is its text after the flag, variable or key.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Setting(Record):
     aliases: tuple[str, ...] = ()
     field: str = ""
     has_flag: bool = True
+    ignored: str = ""
 
     @property
     def variable(self) -> str:
@@ -57,6 +61,11 @@ class Setting(Record):
         return self.parse is parsers.boolean
 
     @property
+    def is_list(self) -> bool:
+        """True if the empty text is a value, an empty list: only then is an empty variable set."""
+        return self.parse in parsers.LISTS
+
+    @property
     def flag(self) -> str:
         """The setting's name in messages: its flag, or its variable if there is no flag."""
         return f"--{self.name}" if self.has_flag else self.name
@@ -64,6 +73,14 @@ class Setting(Record):
 
 def _switch(name: str, help: str, group: Group = "Operation", **more: Any) -> Setting:
     return Setting(name, help, group, parsers.boolean, "false", metavar="BOOL", **more)
+
+
+def _without_effect(row: Ignored) -> Setting:
+    more: Any = {"short": row.short, "has_flag": row.has_flag, "ignored": row.warning}
+    what = "Accepted with a warning."
+    if row.is_boolean:
+        return _switch(row.name, what, "Ignored", **more)
+    return Setting(row.name, what, "Ignored", parsers.anything, **more)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -408,9 +425,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "log_stacktrace_level", "Accepted for compatibility with Istio; ignored.", "Logging", parsers.anything
     ),
+    # --- without effect
+    *map(_without_effect, IGNORED),
 )
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+#: By the names of the setting's variable and of its aliases.
+BY_VARIABLE: Mapping[str, Setting] = {v: s for s in SETTINGS for v in (s.variable, *s.aliases)}
 BY_SHORT: Mapping[str, Setting] = {setting.short: setting for setting in SETTINGS if setting.short}
 
 

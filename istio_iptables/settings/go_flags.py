@@ -182,6 +182,18 @@ class _Reader:
             self.rest.pop(0)
 
 
+def flag_of(argument: str) -> str:
+    """Return the flag that an argument begins with, as origins name it, or an empty string.
+
+    >>> flag_of("--envoy-port=1"), flag_of("-p1"), flag_of("apply")
+    ('--envoy-port', '--envoy-port (-p)', '')
+    """
+    if argument.startswith("--"):
+        return argument.partition("=")[0]
+    setting = BY_SHORT.get(argument[1:2]) if argument.startswith("-") else None
+    return f"--{setting.name} (-{setting.short})" if setting else ""
+
+
 def read_arguments(arguments: Sequence[str]) -> Invocation:
     """Parse a command line, without argv[0]. Mistakes are in the result; nothing is raised."""
     reader = _Reader(arguments)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: 2**32 - 1 means "no user" to the kernel (chown(2)).
 _LARGEST_ID = 0xFFFFFFFE
 _LARGEST_WORD = 0xFFFFFFFF
-_LARGEST_PORT = 65535
+LARGEST_PORT = 65535
 #: IFNAMSIZ is 16 with the closing NUL (linux/if.h).
 _LONGEST_INTERFACE_NAME = 15
 
@@ -85,13 +85,14 @@ def _each(texts: Iterable[str], parse: Callable[[str], T], no_wildcard: str = ""
 
 # --- booleans, words, times -----------------------------------------------------------------
 
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+#: What counts as true.
+TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 def boolean(text: str, _: Names) -> bool:
     """Parse a boolean as Go's strconv.ParseBool does."""
-    if text in _TRUE:
+    if text in TRUE:
         return True
     if text in _FALSE:
         return False
@@ -200,7 +201,7 @@ def _number(text: str, what: str, smallest: int, largest: int) -> int:
 
 def port(text: str, _: Names) -> int:
     """Parse one port, 1 to 65535."""
-    return _number(text, "a port", 1, _LARGEST_PORT)
+    return _number(text, "a port", 1, LARGEST_PORT)
 
 
 def mark(text: str, _: Names) -> int:
@@ -230,11 +231,11 @@ def route_table(text: str, _: Names) -> int:
 def _port_range(text: str) -> PortRange:
     first, separator, last = text.replace(":", "-", 1).partition("-")
     try:
-        low = _number(first, "a port", 1, _LARGEST_PORT)
-        high = _number(last, "a port", 1, _LARGEST_PORT) if separator else low
+        low = _number(first, "a port", 1, LARGEST_PORT)
+        high = _number(last, "a port", 1, LARGEST_PORT) if separator else low
     except BadValue:
         raise BadValue(
-            f"{text!r} is not a port: use a number from 1 to {_LARGEST_PORT} or a range such as 8000-8100"
+            f"{text!r} is not a port: use a number from 1 to {LARGEST_PORT} or a range such as 8000-8100"
         ) from None
     if low > high:
         raise BadValue(f"{text!r} is an empty range of ports: write the smaller port first")
@@ -395,3 +396,21 @@ def _at_most_64(parsed: tuple[int, ...]) -> tuple[int, ...]:
     if len(parsed) > MOST_OWNER_GROUPS:
         raise BadValue(f"{len(parsed)} groups are too many: at most {MOST_OWNER_GROUPS} can be listed")
     return parsed
+
+
+#: The parsers of lists, for which the empty text is a value: no members.
+LISTS: frozenset[object] = frozenset(
+    {
+        texts,
+        log_levels,
+        ports,
+        ports_or_all,
+        interfaces,
+        cidrs,
+        cidrs_or_all,
+        users,
+        groups,
+        captured_groups,
+        excluded_groups,
+    }
+)

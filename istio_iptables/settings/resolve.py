@@ -10,7 +10,7 @@ from ..errors import SettingsError
 from ..rules.istio import PROXY_ID
 from ..startup.record import Record
 from .commands import COMMAND_BY_NAME
-from .config import Config, Everything
+from .config import NO_INTERCEPTION, Config, Everything
 from .declared import SETTINGS, Given
 from .no_effect import NO_EFFECT
 from .parsers import BadValue, host_cidr
@@ -46,10 +46,21 @@ class Operation(Record):
 
 
 class Parsed(Record):
-    """The value of every setting by field name, and the settings that differ from their defaults."""
+    """The value of every setting by field name, and the settings that differ from their defaults.
+
+    `warnings` are about settings that were given and are ignored.
+    """
 
     values: Mapping[str, Any]
     changed: tuple[Given, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def no_capture(self) -> Given | None:
+        """The interception mode of a pod if it is NONE and no setting takes precedence: no rules then."""
+        if self.values["interception_mode"] != NO_INTERCEPTION:
+            return None
+        return next(item for item in self.changed if item.setting.field == "interception_mode")
 
     def operation(self) -> Operation:
         """Return the settings about how to run."""
@@ -57,12 +68,18 @@ class Parsed(Record):
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Given]:
-    """Return the settings that variables set, the strongest last."""
+    """Return the settings that variables set, the strongest last.
+
+    Pod specs have `value: ""` for a variable that is not set. So an empty one is set only if the setting is a
+    list, of which empty is a value.
+    """
     return [
         Given(setting, environ[variable], f"variable {variable}")
         for setting in SETTINGS
         for variable in (setting.variable, *reversed(setting.aliases))
-        if variable in environ and not _is_service_link(variable, environ[variable])
+        if variable in environ
+        and (environ[variable] or setting.is_list)
+        and not _is_service_link(variable, environ[variable])
     ]
 
 
@@ -108,10 +125,12 @@ def parse(given: Sequence[Given], names: parsers.Names, mistakes: Iterable[str] 
     problems += _names_that_nft_cannot_write(parsed, strongest)
     if problems:
         raise SettingsError(problems)
-    changed = tuple(
-        strongest[s.name] for s in SETTINGS if s.name in strongest and strongest[s.name].text != s.default
+    found = [strongest[setting.name] for setting in SETTINGS if setting.name in strongest]
+    return Parsed(
+        parsed,
+        tuple(item for item in found if item.text != item.setting.default and not item.setting.ignored),
+        tuple(f"{item.origin}: {item.setting.ignored}" for item in found if item.setting.ignored),
     )
-    return Parsed(parsed, changed)
 
 
 def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[str, Given]) -> list[str]:
@@ -147,7 +166,7 @@ def parse_options(
 def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str, ...]]:
     """Decide what depends on the machine. Return the Config, and warnings for the operator."""
     chosen = dict(parsed.values)
-    warnings: list[str] = []
+    warnings = list(parsed.warnings)
     chosen["proxy_uids"] = chosen["proxy_uids"] or _default_proxy_users(chosen, environment)
     chosen["proxy_gids"] = chosen["proxy_gids"] or chosen["proxy_uids"]
     chosen["ipv6"] = _ipv6(chosen["dual_stack"], environment, warnings)

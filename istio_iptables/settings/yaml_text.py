@@ -6,9 +6,13 @@ scalar without quotes is marked `Unquoted`, since a reader with types may not ta
 
 from __future__ import annotations
 
+from .positions import JsonSource, Marked, MarkedList
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .positions import Position
 
 
 class Unreadable(ValueError):
@@ -51,7 +55,8 @@ def is_null(value: object) -> bool:
 def read_documents(text: str) -> list[Any]:
     """Return the documents of a text: any number of them, all YAML or all JSON. Raises Unreadable.
 
-    Scalars are strings. From JSON there are also True, False and None, and floats for NaN and Infinity.
+    Scalars are strings. From JSON there are also True, False and None, and floats for NaN and Infinity. Where
+    a value of a document is in the text, positions.position() tells.
     """
     try:
         if text.lstrip().startswith("{"):
@@ -76,12 +81,15 @@ def _json(text: str) -> list[Any]:
 
     decoder = json.JSONDecoder(parse_int=Unquoted, parse_float=Unquoted, object_pairs_hook=_once)
     found: list[Any] = []
-    rest = text.strip()
-    at = 0
-    while at < len(rest):
-        document, at = decoder.raw_decode(rest, at)
+    at, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    while at < end:
+        start = at
+        document, at = decoder.raw_decode(text, at)
+        if isinstance(document, dict):
+            document = Marked(document)
+            document.source = JsonSource(text, start)
         found.append(document)
-        while rest[at : at + 1].isspace():
+        while text[at : at + 1].isspace():
             at += 1
     return found
 
@@ -96,6 +104,10 @@ def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return made
 
 
+def _start(node: Any) -> Position:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
 def _yaml(text: str) -> list[Any]:
     import yaml
 
@@ -107,10 +119,16 @@ def _yaml(text: str) -> list[Any]:
             return scalar if node.style else Unquoted(scalar)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            mapping = super().construct_mapping(node, deep=deep)
+            mapping = Marked(super().construct_mapping(node, deep=deep))
+            mapping.marks = {self.construct_object(key, deep=True): _start(key) for key, _ in node.value}
             if len(mapping) != len(node.value):
                 _once([(self.construct_object(key, deep=True), None) for key, _ in node.value])
             return mapping
+
+        def construct_sequence(self, node: Any, deep: bool = False) -> Any:
+            members = MarkedList(super().construct_sequence(node, deep=deep))
+            members.marks = [_start(member) for member in node.value]
+            return members
 
     try:
         return list(yaml.load_all(text, Loader=Loader))

@@ -99,8 +99,8 @@ def _own_init(cls: type[Record]) -> Callable[..., None]:
     """
     named = {name: getattr(cls, name) for name in cls._fields if hasattr(cls, name)}
     parameters = ", ".join(f"{name}=named[{name!r}]" if name in named else name for name in cls._fields)
-    lines = [f"def __init__(self, {parameters}):", " state = self.__dict__"]
-    lines += [f" state[{name!r}] = {name}" for name in cls._fields]
+    lines = [f"def __init__(self, {parameters}):", " _of_self = self.__dict__"]
+    lines += [f" _of_self[{name!r}] = {name}" for name in cls._fields]  # no field begins with `_`
     namespace: dict[str, Any] = {"named": named}
     exec("\n".join(lines), namespace)
     made: Callable[..., None] = namespace["__init__"]

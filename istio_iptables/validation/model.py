@@ -19,13 +19,26 @@ if TYPE_CHECKING:
     Status: TypeAlias = Literal["pass", "fail", "unproven", "not-probed"]
     #: What became of a connection; see Observation.
     State: TypeAlias = Literal[
-        "connected", "reset", "refused", "unanswered", "error", "cannot-become", "no-dialler", "late"
+        "connected",
+        "reset",
+        "refused",
+        "unanswered",
+        "unclear",
+        "error",
+        "cannot-become",
+        "no-dialler",
+        "late",
     ]
 
+    Protocol: TypeAlias = Literal["tcp", "udp"]
     #: Returns the interface that leads to an address of a family, None if no route does.
     Route: TypeAlias = Callable[[Family, str], str | None]
     #: Returns a number below the one given, at random.
     Pick: TypeAlias = Callable[[int], int]
+
+
+#: The families as text.
+FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
 
 class Identity(Record):
@@ -44,7 +57,8 @@ class Probe(Record):
     `source` is the address to dial from; if it is empty, the kernel chooses. If `arrives`, the connection
     must arrive at the local port `watched`. If not, it must not arrive there, nor at any other local port
     except `elsewhere`, where rules may send it. `why` is the reason of the rule that decides. `others` are
-    equivalent destination addresses, for dialling again.
+    equivalent destination addresses, for dialling again. `dns`: it is a query, or a connection, to a DNS
+    server, and `watched` is the agent's port.
     """
 
     kind: Kind
@@ -59,6 +73,8 @@ class Probe(Record):
     why: str
     elsewhere: int | None = None
     others: tuple[str, ...] = ()
+    protocol: Protocol = "tcp"
+    dns: bool = False
 
     @property
     def dialled(self) -> str:
@@ -74,6 +90,8 @@ class Skipped(Record):
     why: str
     remedy: str
     required: bool
+    protocol: Protocol = "tcp"
+    dns: bool = False
 
     @property
     def dialled(self) -> str:
@@ -96,14 +114,15 @@ class Listening(Record):
 
 
 class Observation(Record):
-    """What became of a dialled connection.
+    """What became of a dialled connection, or of a query over UDP.
 
     The states:
 
-    - `connected`: a listener accepted it. `arrived` is its local port, None if the listener is not in this
-      network namespace; `listener_uid` is the user who owns the socket.
+    - `connected`: a listener accepted it, or received the query. `arrived` is its local port, None if the
+      listener is not in this network namespace; `listener_uid` is the user who owns the socket.
     - `reset`: it was accepted and reset before it could be seen where it arrived.
-    - `refused`: a reset came back.
+    - `unclear`: it was accepted, and a listener here has a connection that may be this one or another's.
+    - `refused`: a reset came back (UDP: an ICMP error that says so).
     - `unanswered`: nothing came back (`certain`: in the time that a local listener needs to answer), or an
       ICMP error did.
     - `error`: the first packet could not be sent.
@@ -111,8 +130,10 @@ class Observation(Record):
     - `no-dialler`: the process that should have dialled failed.
     - `late`: the time was up.
 
-    `error` is the kernel's error message. `original` is the value of SO_ORIGINAL_DST. `sent_to` is where
-    rules sent the connection, according to connection tracking, None if this process may not ask.
+    `error` is the kernel's error message. `original` is the value of SO_ORIGINAL_DST (of UDP: what connection
+    tracking knows of it). `sent_to` is where rules sent the connection, according to connection tracking.
+    `asked`: connection tracking was asked about this connection and no earlier one. Then no `sent_to` means
+    that it has no entry: no nat rule has redirected it, or its first packet was dropped before it left.
     `address_is_here`: the dialled address is one of this network namespace. `refused_here`: this network
     namespace sent a refusal while the connection was dialled.
     """
@@ -126,6 +147,7 @@ class Observation(Record):
     sent_to: tuple[str, int] | None = None
     address_is_here: bool = True
     refused_here: bool = False
+    asked: bool = False
 
 
 class Result(Record):

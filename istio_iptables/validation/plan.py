@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import chain, count, islice
 
 from ..policy.terms import IPV6_LOOPBACK, passthrough_source
+from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
 from ..rules.lists import union
 from ..rules.model import IPV4, Cidr
 from ..settings.config import Everything
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family, Ruleset
     from ..settings.config import Config
-    from .model import Kind, Pick, Route
+    from .model import Kind, Pick, Protocol, Route
     from .trace import Outcome
 
 _BECOME = (
@@ -62,6 +63,10 @@ _ADDRESSES, _DRAWS = 3, 12
 _ENOUGH = 8
 
 
+#: How DNS servers are queried.
+_QUERIES: tuple[Protocol, ...] = ("udp", "tcp")
+
+
 class Situation(Record):
     """What the plan depends on: this process and its network namespace.
 
@@ -85,6 +90,9 @@ class _Target(Record):
     interface: str
     identity: Identity
     trace: Outcome
+    watched: int
+    protocol: Protocol = "tcp"
+    dns: bool = False
 
 
 def plan(config: Config, ruleset: Ruleset, situation: Situation, port: int) -> tuple[Probe | Skipped, ...]:
@@ -95,7 +103,8 @@ def plan(config: Config, ruleset: Ruleset, situation: Situation, port: int) -> t
     planner = _Planner(config, ruleset, situation, port)
     inbound = [item for family in config.families for item in planner.inbound(family)]
     outbound = [item for family in config.families for item in planner.outbound(family)]
-    return (*inbound, *outbound)
+    dns = [item for family in config.families if config.captures_dns(family) for item in planner.dns(family)]
+    return (*inbound, *outbound, *dns)
 
 
 class _Planner:
@@ -174,6 +183,10 @@ class _Planner:
             )
         ]
 
+    def _on_link(self, family: Family) -> list[Cidr]:
+        """Return some of the pod's own addresses that other hosts are in one subnet with."""
+        return [own for own in self._own(family) if own.prefix < own.bits][:_ENOUGH]
+
     # --- outbound ---------------------------------------------------------------------------
 
     def outbound(self, family: Family) -> list[Probe | Skipped]:
@@ -189,21 +202,63 @@ class _Planner:
             assert alone is not None
             dialling = other if self._may_become else self._self
             return [self._probe("outbound", family, alone, dialling, False)]
+        return self._both_ways(family, target)
+
+    def _both_ways(self, family: Family, target: _Target) -> list[Probe | Skipped]:
+        """Plan connections to a captured destination, by a user other than the proxy and by the proxy."""
         if self._may_become:
             return [
-                self._probe("outbound", family, target, other, True),
+                self._probe("outbound", family, target, target.identity, True),
                 *self._exemptions(family, target),
             ]
-        if trace(self._ruleset, self._packet(family, target, self._self)).port == self._config.outbound_port:
+        if trace(self._ruleset, self._packet(family, target, self._self)).port == target.watched:
             return [
                 self._probe("outbound", family, target, self._self, True),
-                self._cannot_become("exempt", family),
+                self._cannot_become("exempt", family, target),
             ]
         why = "only root can dial as a user other than the proxy"
-        found: list[Probe | Skipped] = [Skipped("outbound", family, why, "", required=False)]
+        found: list[Probe | Skipped] = [
+            Skipped("outbound", family, why, "", False, target.protocol, target.dns)
+        ]
         if self._self.uid in self._config.proxy_uids or self._self.gid in self._config.proxy_gids:
             return [*found, self._probe("exempt", family, target, self._self, False)]
-        return [*found, self._cannot_become("exempt", family)]
+        return [*found, self._cannot_become("exempt", family, target)]
+
+    # --- DNS --------------------------------------------------------------------------------
+
+    def dns(self, family: Family) -> list[Probe | Skipped]:
+        """Plan queries to a captured server: over UDP and TCP, by a user other than the proxy and by it."""
+        other = self._other_user()
+        found: list[Probe | Skipped] = []
+        for protocol in _QUERIES:
+            reason = "no route leads to a server"
+            for address in self._servers(family):
+                target = self._dns_target(family, address, other, protocol)
+                if target is not None and target.trace.port == DNS_AGENT_PORT:
+                    found += self._both_ways(family, target)
+                    break
+                if target is not None:
+                    reason = f"the settings leave it alone: {target.trace.reason}"
+            else:
+                found.append(Skipped("outbound", family, reason, "", False, protocol, True))
+        return found
+
+    def _dns_target(
+        self, family: Family, address: int, identity: Identity, protocol: Protocol
+    ) -> _Target | None:
+        interface = self._route(family, _text(family, address))
+        if interface is None:
+            return None
+        packet = Packet(family, 0, address, DNS_PORT, interface, identity, protocol)
+        decided = trace(self._ruleset, packet)
+        return _Target(address, DNS_PORT, interface, identity, decided, DNS_AGENT_PORT, protocol, True)
+
+    def _servers(self, family: Family) -> Iterator[int]:
+        """Yield the addresses of servers; if all DNS is captured, also addresses that no host has."""
+        servers = self._config.dns_servers_of(family)
+        yield from (server.address for server in servers[:_ENOUGH])
+        if self._config.capture_all_dns:
+            yield from self._free_addresses((*_UNUSED[family], *self._on_link(family), *_ANYWHERE[family]))
 
     def _exemptions(self, family: Family, target: _Target) -> Iterator[Probe]:
         """Yield a probe for each UID and each GID of the proxy, separately.
@@ -229,11 +284,13 @@ class _Planner:
             address,
             target.port,
             target.interface,
-            self._config.outbound_port,
+            target.watched,
             arrives,
             decided.reason,
             None if arrives else decided.port,
             tuple(others),
+            target.protocol,
+            target.dns,
         )
 
     def _addresses_like(self, family: Family, target: _Target, identity: Identity) -> list[str]:
@@ -247,7 +304,8 @@ class _Planner:
             and own.address >> (own.bits - own.prefix) == target.address >> (own.bits - own.prefix)
             for own in self._addresses
         )
-        if self._pick is None or neighbours:
+        is_server = target.dns and target.address in {s.address for s in self._config.dns_servers_of(family)}
+        if self._pick is None or neighbours or is_server:
             return [_text(family, target.address)]
         first, last = self._around(family, target.address)
         drawn = [first + self._pick(last - first + 1) for _ in range(_DRAWS)]
@@ -278,7 +336,7 @@ class _Planner:
 
     def _packet(self, family: Family, target: _Target, identity: Identity) -> Packet:
         # Only the rule for 127.0.0.6 and ::6 matches the source, and the kernel chooses neither as a source.
-        return Packet(family, 0, target.address, target.port, target.interface, identity)
+        return Packet(family, 0, target.address, target.port, target.interface, identity, target.protocol)
 
     def _target(self, family: Family, other: Identity) -> tuple[_Target | None, _Target | None]:
         """Return a destination that is captured (or None), and the first one that is left alone (or None)."""
@@ -290,7 +348,7 @@ class _Planner:
             for port in self._outbound_ports():
                 packet = Packet(family, 0, address, port, interface, other)
                 decided = trace(self._ruleset, packet)
-                target = _Target(address, port, interface, other, decided)
+                target = _Target(address, port, interface, other, decided, self._config.outbound_port)
                 if decided.port == self._config.outbound_port:
                     return target, alone
                 alone = alone or target
@@ -301,8 +359,7 @@ class _Planner:
     def _excluded(self, family: Family, other: Identity) -> _Target | None:
         """Return a destination that is left alone, where the settings exclude all that they would capture."""
         own = {own.address for own in self._addresses if own.family == family}
-        on_link = [own for own in self._own(family) if own.prefix < own.bits]
-        for cidr in (*_UNUSED[family], *on_link[:_ENOUGH]):
+        for cidr in (*_UNUSED[family], *self._on_link(family)):
             address = _first(cidr) | 1
             interface = self._route(family, _text(family, address))
             if interface is None or address in own:
@@ -310,7 +367,8 @@ class _Planner:
             packet = Packet(family, 0, address, self._outbound_ports()[0], interface, other)
             decided = trace(self._ruleset, packet)
             if decided.port != self._config.outbound_port:
-                return _Target(address, packet.port, interface, other, decided)
+                outbound_port = self._config.outbound_port
+                return _Target(address, packet.port, interface, other, decided, outbound_port)
         return None
 
     def _destinations(self, family: Family) -> Iterator[int]:
@@ -318,8 +376,7 @@ class _Planner:
         listed = self._listed(family)
         yield from self._free_addresses(listed)
         if not listed or self._config.outbound_ports:
-            on_link = [own for own in self._own(family) if own.prefix < own.bits]
-            yield from self._free_addresses((*_UNUSED[family], *on_link[:_ENOUGH], *_ANYWHERE[family]))
+            yield from self._free_addresses((*_UNUSED[family], *self._on_link(family), *_ANYWHERE[family]))
 
     def _listed(self, family: Family) -> tuple[Cidr, ...]:
         """Return the first listed destinations of a family, nothing if all destinations are captured."""
@@ -358,16 +415,17 @@ class _Planner:
         gid = next((gid for gid in candidates if gid not in exempt), self._self.gid)
         return Identity(uid, gid)
 
-    def _cannot_become(self, kind: Kind, family: Family) -> Skipped:
+    def _cannot_become(self, kind: Kind, family: Family, target: _Target | None = None) -> Skipped:
         why = f"this process ({self._self}) may not become the proxy ({self._proxy})"
         proxy = f"UID {self._proxy.uid}"
-        return Skipped(kind, family, why, _BECOME.format(proxy=proxy), required=True)
+        skipped = Skipped(kind, family, why, _BECOME.format(proxy=proxy), required=True)
+        return skipped.replace(protocol=target.protocol, dns=target.dns) if target else skipped
 
     # --- ports ------------------------------------------------------------------------------
 
     def _ports(self) -> tuple[int, ...]:
         """Return the ports to try: the probe port, unless it has another meaning, and one that has none."""
-        special = {self._config.inbound_port, self._config.outbound_port, self._config.tunnel_port, 53}
+        special = {self._config.inbound_port, self._config.outbound_port, self._config.tunnel_port, DNS_PORT}
         closed = union((ports.first, ports.last) for ports in self._config.outbound_ports_excluded)
         wanted = () if self._port in special else (self._port,)
         free = (

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..rules.model import Cidr, Family, Match, PortRange, Ruleset, Table
-    from .model import Identity
+    from .model import Identity, Protocol
 
 
 class Packet(Record):
-    """The first packet of a TCP connection from a local process. Addresses are integers."""
+    """The first packet of a connection or UDP query from a local process. Addresses are integers."""
 
     family: Family
     source: int
@@ -37,6 +37,7 @@ class Packet(Record):
     port: int
     interface: str
     identity: Identity
+    protocol: Protocol = "tcp"
 
 
 class Outcome(Record):
@@ -89,7 +90,7 @@ def _holds(match: Match, packet: Packet) -> bool:
     if isinstance(match, Comment):
         return True
     if isinstance(match, Transport):
-        holds = match.protocol == "tcp"
+        holds = match.protocol == packet.protocol
     elif isinstance(match, Destination):
         holds = _contains(match.cidr, packet.destination)
     elif isinstance(match, Source):

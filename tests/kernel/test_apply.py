@@ -164,8 +164,6 @@ BY_HAND = {
     "rule deleted": ["-D ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"],
     "last rule deleted": ["-D ISTIO_OUTPUT -j ISTIO_REDIRECT"],
     "rule added": ["-A ISTIO_OUTPUT -p tcp --dport 9 -j RETURN"],
-    "strange rule added": ["-I ISTIO_OUTPUT 3 -m limit --limit 3/hour -m comment --comment x -j ACCEPT"],
-    "rule without a target added": ["-I ISTIO_INBOUND -p tcp"],
     "rule twice": ["-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"],
     "rule moved": ["-D ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN", "-I ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"],
     "rule changed": ["-R ISTIO_REDIRECT 1 -p tcp -j REDIRECT --to-ports 15002"],
@@ -177,6 +175,13 @@ BY_HAND = {
     "exception deleted": ["-D PREROUTING -i eth1 -m comment --comment istio-iptables -j RETURN"],
     "jump from another chain": ["-A PREROUTING -j ISTIO_REDIRECT"],
     "jump with a strange match": ["-A OUTPUT -m statistic --mode random --probability 0.5 -j ISTIO_REDIRECT"],
+}
+
+
+#: Changes by hand that put something foreign into an owned chain.
+FOREIGN_BY_HAND = {
+    "strange rule added": ["-I ISTIO_OUTPUT 3 -m limit --limit 3/hour -m comment --comment x -j ACCEPT"],
+    "rule without a target added": ["-I ISTIO_INBOUND -p tcp"],
     "owned chain that is not wanted": ["-N ISTIO_OUTPUT_DNS", "-A ISTIO_OUTPUT_DNS -j RETURN"],
 }
 
@@ -200,6 +205,27 @@ def test_what_was_changed_by_hand_is_found_and_put_right(backend: str, case: str
         assert scratch.save(variant, "ipv4") == right
         scratch.apply(*options, "cleanup")
         assert not owned(scratch.save(variant, "ipv4"))
+
+
+@pytest.mark.parametrize("case", FOREIGN_BY_HAND)
+@every_backend
+def test_something_foreign_in_an_owned_chain_is_refused_until_it_is_gone(backend: str, case: str) -> None:
+    options, variant = BACKENDS[backend]
+    with Scratch() as scratch:
+        scratch.apply(*options, "-c", "eth1")
+        right = scratch.save(variant, "ipv4")
+        for command in FOREIGN_BY_HAND[case]:
+            scratch.check(f"iptables-{variant}", "-t", "nat", *command.split())
+        wrong = scratch.save(variant, "ipv4")
+        for arguments in ([], ["--reconcile"], ["cleanup"]):
+            refused = scratch.tool(*options, "-c", "eth1", *arguments)
+            assert refused.returncode == 1, refused.stderr
+            assert "foreign" in refused.stderr
+            assert scratch.save(variant, "ipv4") == wrong
+        chain = FOREIGN_BY_HAND[case][-1].split()[1]
+        scratch.check(f"iptables-{variant}", "-t", "nat", "-F", chain)
+        scratch.apply(*options, "-c", "eth1", "--reconcile")
+        assert scratch.save(variant, "ipv4") == right
 
 
 @every_backend

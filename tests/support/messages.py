@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import istio_iptables
+from istio_iptables.settings.ignored import IGNORED
 from istio_iptables.settings.no_effect import NO_EFFECT
 
 PACKAGE = Path(istio_iptables.__file__).parent
@@ -44,7 +45,8 @@ def messages() -> list[Message]:
     # The fake kernel's are for programmers, in their tests.
     paths = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "testing.py"]
     found = [message for path in paths for message in _of_file(path)]
-    return [*found, *(Message("warning", row.warning, f"NO_EFFECT: {row.setting}") for row in NO_EFFECT)]
+    found += [Message("warning", row.warning, f"NO_EFFECT: {row.setting}") for row in NO_EFFECT]
+    return [*found, *(Message("warning", f"…: {row.warning}", f"IGNORED: {row.name}") for row in IGNORED)]
 
 
 def _of_file(path: Path) -> Iterator[Message]:

@@ -338,6 +338,18 @@ def test_skipping_the_rules_needs_no_privilege():
     assert "--skip-rule-apply: no rules are changed" in process.errors
 
 
+@pytest.mark.parametrize("arguments", [["-n"], ["render"], ["--skip-rule-apply"]])
+def test_what_has_no_effect_is_warned_about_once(arguments: list[str]):
+    process = run(*arguments, "--vklog", "9", "--restore-format", VKLOG="8", ISTIO_INBOUND_EXCLUDE_PORTS="22")
+    assert process.status == 0
+    found = [line for line in process.errors.splitlines() if "ignored" in line]
+    assert [line.partition("\twarn\t")[2].partition(": ")[0] for line in found] == [
+        "--vklog",
+        "--restore-format",
+        "variable ISTIO_INBOUND_EXCLUDE_PORTS",
+    ]
+
+
 # --- without privileges -----------------------------------------------------------------------
 
 

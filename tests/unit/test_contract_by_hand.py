@@ -26,11 +26,6 @@ from tests.support.restore import after_loading, by_family, ip_commands
 DIRECTORY = Path(__file__).parents[1] / "by_hand"
 PARTS = {"(tag)": oracle.COMMENT, "(whole)": "--nfmask 0xffffffff --ctmask 0xffffffff"}
 
-#: Where the product is wrong and SPEC is right.
-WRONG: dict[str, str] = {
-    "empty-variables": "an empty variable of a boolean or a number is refused",
-}
-
 #: (family, table) -> chain -> rules
 Rules = dict[tuple[str, str], dict[str, list[str]]]
 
@@ -94,7 +89,6 @@ NAMES = sorted(path.stem for path in DIRECTORY.iterdir())
 
 def test_there_are_enough_files():
     assert len(NAMES) >= 19
-    assert WRONG.keys() <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,15 +101,7 @@ def test_oracle(name: str):
     assert sorted(oracle.commands(chosen(configuration), ipv6=ipv6)) == contract.commands
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=WRONG[name]))
-        if name in WRONG
-        else name
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_render(name: str):
     contract = read(name)
     facts = contract.configuration.facts()

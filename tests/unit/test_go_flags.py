@@ -179,6 +179,7 @@ SHORTS = {
     "istio-inbound-tproxy-mark": "t",
     "istio-inbound-tproxy-route-table": "r",
     "dry-run": "n",
+    "restore-format": "f",
 }
 
 

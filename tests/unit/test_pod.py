@@ -20,6 +20,7 @@ from istio_iptables.pod.container import container_settings, for_entry
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.go_flags import read_arguments
+from istio_iptables.settings.positions import position
 from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.settings.yaml_text import Unquoted, Unreadable, read_documents
 from tests.support.manifests import (
@@ -35,6 +36,7 @@ from tests.support.manifests import (
 )
 
 SIDECAR = "pod web: the sidecar's own ports"
+MODE = "sidecar.istio.io/interceptionMode"
 ISTIO = "pod web: the proxy's user and group in Istio"
 
 
@@ -107,6 +109,54 @@ def test_text_that_is_no_document(text: str):
     with pytest.raises(Unreadable) as caught:
         read_documents(text)
     assert "\n" not in str(caught.value)
+
+
+WHERE = """\
+kind: Pod
+items: [one, two,
+  {a: 1}]
+common: &common
+  b: 1
+merged:
+  <<: *common
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "column"),
+    [
+        (("kind",), 1, 1),
+        (("items", 1), 2, 14),
+        (("items", 2, "a"), 3, 4),
+        (("items", 2, "none"), 3, 3),
+        (("items", 9), 2, 1),
+        (("merged", "b"), 5, 3),
+    ],
+)
+def test_where_a_value_of_yaml_is(path: tuple[str | int, ...], line: int, column: int):
+    assert position(read_documents(WHERE)[0], path) == (line, column)
+    assert position(read_documents(f"x: 1\n---\n{WHERE}")[1], path) == (line + 2, column)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_where_a_value_of_json_is(indent: int | None):
+    """Each value is found by its path, in the second of two documents."""
+    thing = {"a b": {"c": [1, [], {}, {"d": "x,]}"}]}, "e": [True, None, {"f": {"g": 1.5}}]}
+    text = '\n {"x": 1}\n' + json.dumps(thing, indent=indent)
+    lines = text.splitlines()
+    document = read_documents(text)[1]
+    for path, begins in (
+        ((), "{"),
+        (("a b",), '"a b"'),
+        (("a b", "c", 0), "1"),
+        (("a b", "c", 3, "d"), '"d": "x,]}"'),
+        (("e", 1), "null"),
+        (("e", 2, "f", "g"), '"g": 1.5'),
+        (("e", 2, "f", "none"), '"f"'),
+        (("e", 7), '"e"'),
+    ):
+        line, column = position(document, path) or (0, 0)
+        assert lines[line - 1][column - 1 :].startswith(begins), path
 
 
 # --- which pods there are ---------------------------------------------------------------------
@@ -367,14 +417,18 @@ def test_the_user_of_the_proxy():
     ("pods_own", "containers", "uid", "gid"),
     [
         ({}, {}, "1337", "1337"),
-        ({"runAsUser": 5, "runAsGroup": 6}, {}, "5", "6"),
-        ({"runAsUser": 5, "runAsGroup": 6}, {"runAsUser": 7}, "7", "6"),
+        # The pod's own are the application's (SPEC section 8): Istio's injector gives the proxy its own.
+        ({"runAsUser": 5, "runAsGroup": 6}, {}, "1337", "1337"),
+        ({"runAsUser": 5, "runAsGroup": 6}, {"runAsUser": 7}, "7", "1337"),
+        ({"runAsUser": 5, "runAsGroup": 6}, {"runAsGroup": 7}, "1337", "7"),
         ({"runAsUser": 5}, {"runAsUser": 0, "runAsGroup": 0}, "1337", "1337"),
         ({}, {"runAsUser": "00", "runAsGroup": 8}, "1337", "8"),
     ],
 )
 @pytest.mark.parametrize("native", [False, True])
-def test_the_container_goes_before_the_pod(pods_own: Any, containers: Any, uid: str, gid: str, native: bool):
+def test_only_the_container_says_who_the_proxy_is(
+    pods_own: Any, containers: Any, uid: str, gid: str, native: bool
+):
     container = proxy(securityContext=containers, restartPolicy="Always")
     inits, others = ([container], []) if native else ([], [container])
     found = meaning(manifest(None, others, inits, securityContext=pods_own))
@@ -403,12 +457,158 @@ def test_the_variables_of_the_proxy():
         found.items()
         >= {
             "redirect-dns": ("true", f"{where} ISTIO_META_DNS_CAPTURE"),
-            "capture-all-dns": ("true", f"{where} ISTIO_META_DNS_CAPTURE"),
             "dual-stack": ("1", f"{where} ISTIO_DUAL_STACK"),
             "drop-invalid": ("T", f"{where} INVALID_DROP"),
         }.items()
     )
+    assert "capture-all-dns" not in found
     assert "redirect-dns" not in meaning(manifest(containers=[{"name": "app", "env": variables}]))
+
+
+def test_an_empty_variable_of_the_proxy_is_not_set():
+    variables = [{"name": name, "value": ""} for name in VARIABLES]
+    assert meaning(manifest(containers=[proxy(env=variables)])) == meaning(manifest(containers=[proxy()]))
+
+
+CONFIG = "proxy.istio.io/config"
+
+
+@pytest.mark.parametrize("containers", [[proxy()], None], ids=["injected", "not yet injected"])
+def test_the_metadata_of_the_proxy_are_variables(containers: list[dict[str, Any]] | None):
+    text = 'proxyMetadata:\n  ISTIO_META_DNS_CAPTURE: "true"\n  ISTIO_DUAL_STACK: "1"\n  OTHER: x\n'
+    found = meaning(manifest({CONFIG: text}, containers))
+    where = f"pod web: annotation {CONFIG}: proxyMetadata"
+    assert found["redirect-dns"] == ("true", f"{where}.ISTIO_META_DNS_CAPTURE")
+    assert found["dual-stack"] == ("1", f"{where}.ISTIO_DUAL_STACK")
+    assert "drop-invalid" not in found
+
+
+@pytest.mark.parametrize("value", ["false", ""])
+def test_the_metadata_do_not_replace_what_the_container_has(value: str):
+    thing = manifest(
+        {CONFIG: '{"proxyMetadata": {"INVALID_DROP": "true"}}'},
+        [proxy(env=[{"name": "INVALID_DROP", "value": value}])],
+    )
+    assert configure(pod_settings(json.dumps(thing)), environment=FACTS).drop_invalid is False
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "is neither YAML nor JSON: "),
+        ("a: 1\n---\nb: 1\n", "has several documents"),
+        ("x", "it: is a string and should be a mapping"),
+        ("proxyMetadata: [a]", "proxyMetadata: is a list and should be a mapping"),
+        (
+            "proxyMetadata: {INVALID_DROP: [a]}",
+            "proxyMetadata.INVALID_DROP: is a list and should be a string",
+        ),
+    ],
+)
+def test_a_proxy_config_that_cannot_be_read(text: str, problem: str):
+    [mistake] = mistakes_of(manifest({CONFIG: text}))
+    assert mistake.startswith(f"pod web: annotation {CONFIG}: {problem}")
+
+
+# --- as Istio's CNI plugin reads it -----------------------------------------------------------
+
+OUT = "istio-local-outbound-ports-exclude"
+DNS_AND_CNI = {"env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}]}
+
+
+def with_flags(thing: Any, *arguments: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    others, mistakes = collect(read_arguments(arguments), environ or {})
+    said = read_settings(only(thing), others)
+    assert [*mistakes, *said.mistakes, *said.refusals] == []
+    return {item.setting.name: item.text for item in said.given}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "by_cni"),
+    [
+        (["--cni-mode"], {}, True),
+        (["--cni-mode=T"], {}, True),
+        ([], {"CNI_MODE": "true"}, True),
+        ([], {}, False),
+        ([], {"CNI_MODE": ""}, False),
+        (["--cni-mode=false"], {"CNI_MODE": "true"}, False),
+    ],
+)
+def test_the_plugin_excludes_a_port_and_captures_all_dns(
+    arguments: list[str], environ: dict[str, str], by_cni: bool
+):
+    found = with_flags(manifest(containers=[proxy(**DNS_AND_CNI)]), *arguments, environ=environ)
+    assert found["redirect-dns"] == "true"
+    assert found.get("capture-all-dns") == ("true" if by_cni else None)
+    assert found.get(OUT) == ("15020" if by_cni else None)
+    without_dns = with_flags(manifest(containers=[proxy()]), *arguments, environ=environ)
+    assert "capture-all-dns" not in without_dns
+
+
+def test_an_istio_init_with_the_lock_of_the_namespace_is_no_plugin():
+    """What `pod init-container` prints has --cni-mode, and is read back as what it will apply."""
+    thing = manifest(containers=[proxy(**DNS_AND_CNI)], inits=[init("--cni-mode")])
+    assert not {"capture-all-dns", OUT} & set(with_flags(thing))
+    assert {"capture-all-dns", OUT} <= set(with_flags(thing, "--cni-mode"))
+
+
+@pytest.mark.parametrize("text", ["25", ""])
+def test_the_default_of_the_plugin_is_a_default(text: str):
+    assert with_flags(manifest({f"{TRAFFIC}excludeOutboundPorts": text}), "--cni-mode")[OUT] == text
+
+
+# --- the agent's port -------------------------------------------------------------------------
+
+STATUS = "status.sidecar.istio.io/port"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "ports"),
+    [
+        ({STATUS: "15030"}, "15030,15021,15090"),
+        ({STATUS: "0"}, "15021,15090"),
+        ({STATUS: "15030", f"{TRAFFIC}excludeInboundPorts": "22,15030"}, "22,15030,15021,15090"),
+        ({STATUS: "0", f"{TRAFFIC}excludeInboundPorts": "22"}, "22,15021,15090"),
+        ({STATUS: "15020"}, "15020,15021,15090"),
+    ],
+)
+def test_the_agents_port_replaces_15020(annotations: dict[str, str], ports: str):
+    assert meaning(manifest(annotations))["istio-local-exclude-ports"][0] == ports
+
+
+@pytest.mark.parametrize("text", ["x", "", "65536", "-1", "1.5"])
+def test_an_agents_port_that_is_none(text: str):
+    assert mistakes_of(manifest({STATUS: text})) == [
+        f"pod web: annotation {STATUS}: {text!r} is not a port: use a number from 0 (none) to 65535"
+    ]
+
+
+# --- no interception --------------------------------------------------------------------------
+
+
+def test_no_interception_is_a_mode_of_pods_alone():
+    thing = manifest({MODE: "NONE"})
+    said = read_settings(only(thing))
+    assert said.mistakes == said.refusals == ()
+    mode = parse(said.given, FACTS).no_capture
+    assert mode is not None
+    assert mode.origin == f"pod web: annotation {MODE}"
+    assert parse(read_settings(only(manifest())).given, FACTS).no_capture is None
+    with pytest.raises(SettingsError, match="'NONE' is not one of REDIRECT, TPROXY"):
+        configured("-m", "NONE")
+
+
+@pytest.mark.parametrize("inits", [[init("-m", "REDIRECT")], []])
+def test_what_is_stronger_than_a_pod_is_stronger_than_no_interception(
+    inits: list[dict[str, Any]], tmp_path: Path
+):
+    file = tmp_path / "web.yaml"
+    file.write_text(yaml.safe_dump(manifest({MODE: "NONE"}, inits=inits)))
+    more = [] if inits else ["-m", "REDIRECT"]
+    given, mistakes = collect(read_arguments(["--pod", str(file), *more]), {})
+    parsed = parse(given, FACTS, mistakes)
+    assert parsed.no_capture is None
+    assert parsed.values["interception_mode"] == "REDIRECT"
 
 
 def test_an_istio_init_goes_before_the_annotations():
@@ -472,7 +672,6 @@ def test_all_mistakes_are_reported_by_annotation_in_one_go():
         assert mistake.startswith(start)
 
 
-MODE = "sidecar.istio.io/interceptionMode"
 PROXY, INIT = "container istio-proxy", "container istio-init"
 BARE = {"kind": "Pod", "metadata": {"name": "web"}}
 ELSEWHERE = [{"name": "INVALID_DROP", "valueFrom": {"x": 1}}]
@@ -483,7 +682,7 @@ OTHER_PROGRAM = {"name": "istio-init", "command": ["sh", "-c", "x"]}
     ("thing", "mistake"),
     [
         (manifest(hostNetwork=True), "hostNetwork: "),
-        (manifest({MODE: "NONE"}), f"annotation {MODE}: 'NONE' means"),
+        (manifest({MODE: "NONE"}), f"annotation {MODE}: 'NONE' captures nothing: no settings mean that"),
         (manifest(inits=[init("cleanup")]), f"{INIT}: 'cleanup': a command that sets up no"),
         (manifest(inits=[init("--help=\n")]), f"{INIT}: --help=\\n: sets up no rules"),
         (manifest(inits=[OTHER_PROGRAM]), f"{INIT}: command: 'sh' is not istio-iptables"),

@@ -16,7 +16,7 @@ import yaml
 from istio_iptables import __version__
 from istio_iptables.cli import handlers
 from istio_iptables.cli.collect import collect
-from istio_iptables.pod.annotations import ANNOTATIONS, VARIABLES
+from istio_iptables.pod.annotations import ANNOTATIONS, VARIABLES, VARIABLES_OF_CNI
 from istio_iptables.pod.container import rights
 from istio_iptables.pod.lint import KINDS
 from istio_iptables.settings.config import Config
@@ -187,9 +187,10 @@ def test_lint_prints_a_line_for_each_finding(tmp_path: Path):
     bad.write_text(yaml.safe_dump_all([manifest({MODE: "tproxy"}, name=name) for name in "ab"]))
     process = run("pod", "lint", str(good), str(bad))
     assert process.status == 3
-    assert [line.partition(": annotation")[0] for line in process.output.splitlines()] == [
-        f"{bad}: pod a",
-        f"{bad}: pod b",
+    line, other = (i for i, text in enumerate(bad.read_text().splitlines(), 1) if MODE in text)
+    assert [text.partition(": annotation")[0] for text in process.output.splitlines()] == [
+        f"{bad}:{line}:5: pod a",
+        f"{bad}:{other}:5: pod b",
     ]
     assert process.errors == ""
     process = run("pod", "lint", str(good))
@@ -203,7 +204,9 @@ def test_lint_prints_a_line_for_each_finding(tmp_path: Path):
         (str(bad), "pod a", "invalid"),
         (str(bad), "pod b", "invalid"),
     ]
-    assert set(document["findings"][0]) == {"file", "pod", "kind", "where", "problem", "remedy"}
+    texts = {"file", "pod", "kind", "where", "problem", "remedy"}
+    assert set(document["findings"][0]) == {*texts, "line", "column"}
+    assert (document["findings"][0]["line"], document["findings"][0]["column"]) == (line, 5)
 
 
 def test_lint_of_what_holds_no_pod(tmp_path: Path):
@@ -220,6 +223,103 @@ def test_lint_of_what_cannot_be_read(tmp_path: Path):
     found = refused("pod", "lint", str(file), "/does/not/exist")
     assert found[0].startswith(f"FILE: {str(file)!r} is neither YAML nor JSON: ")
     assert found[1:] == ["FILE: '/does/not/exist' cannot be read: No such file or directory"]
+
+
+# --- a pod that captures nothing --------------------------------------------------------------
+
+NOTHING = "captures nothing: nothing to do"
+
+
+@pytest.fixture
+def none(tmp_path: Path) -> str:
+    file = tmp_path / "none.yaml"
+    file.write_text(yaml.safe_dump(manifest({MODE: "NONE", **traffic(includeInboundPorts="80")})))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        ([], ""),
+        (["apply"], ""),
+        (["--dry-run"], ""),
+        (["--dry-run", "--native-nftables", "--redirect-dns"], ""),
+        (["--run-validation"], ""),
+        (["--skip-rule-apply", "--run-validation"], ""),
+        (["--network-namespace=/proc/1/ns/net"], ""),
+        (["diff"], ""),
+        (["diff", "--json"], {"differs": False, "parts": []}),
+        (["validate"], ""),
+        (["validate", "--json"], {"succeeded": True, "probes": [], "notes": []}),
+        (["render"], ""),
+        (["pod", "args"], ""),
+        (["pod", "args", "--format=shell"], ""),
+        (["pod", "args", "--format=json"], {"args": None, "env": {}, "origins": []}),
+        (["pod", "init-container"], ""),
+        (["pod", "init-container", "--format=json"], None),
+    ],
+    ids=str,
+)
+def test_no_interception_leaves_nothing_to_do(arguments: list[str], output: Any, none: str):
+    """Nothing is read or written, so that no privilege is needed, and there is one line in the log."""
+    source = [none] if arguments[:1] == ["pod"] else ["--pod", none]
+    process = run(*arguments, *source)
+    assert process.status == 0
+    assert (json.loads(process.output) if output != "" else process.output) == output
+    [line] = process.errors.splitlines()
+    assert line.endswith(f"\tinfo\tpod web: annotation {MODE}: 'NONE' {NOTHING}")
+
+
+def test_the_json_of_nothing_to_do_is_that_of_the_commands():
+    from istio_iptables.validation.report import document
+
+    assert json.loads(handlers._NO_CAPTURE_AS_JSON["validate"]) == document((), (), succeeded=True)
+    assert set(handlers._NO_CAPTURE_AS_JSON) == {"diff", "validate", "pod args", "pod init-container"}
+
+
+def test_rules_that_capture_nothing_are_rendered_as_json(none: str):
+    assert json.loads(run("render", "--format=json", "--pod", none).output)["tables"] == []
+
+
+def test_a_dry_run_of_nothing_empties_its_file(none: str, tmp_path: Path):
+    file = tmp_path / "script"
+    file.write_text("*nat\n")
+    assert run("-n", "--pod", none, DRY_RUN_FILE_PATH=str(file)).status == 0
+    assert file.read_text() == ""
+
+
+def test_a_mode_that_is_given_takes_precedence_over_no_interception(none: str):
+    process = run("--dry-run", "--pod", none, "-m", "REDIRECT")
+    assert "-A ISTIO_INBOUND -p tcp -m tcp --dport 80 -j ISTIO_IN_REDIRECT" in process.output
+    assert NOTHING not in process.errors
+
+
+def test_mistakes_count_in_a_pod_that_captures_nothing(tmp_path: Path):
+    file = tmp_path / "web.yaml"
+    file.write_text(yaml.safe_dump(manifest({MODE: "NONE", **traffic(includeInboundPorts="x")})))
+    assert refused("--pod", str(file))[0].startswith(f"pod web: annotation {TRAFFIC}includeInboundPorts: 'x'")
+
+
+def test_arguments_for_the_plugin(tmp_path: Path):
+    file = tmp_path / "web.yaml"
+    file.write_text(yaml.safe_dump(WEB))
+    found = yaml.safe_load(deploy.printed("pod", "args", "--cni-mode", str(file)))
+    assert {"--istio-local-outbound-ports-exclude=15020", "--capture-all-dns=true"} <= set(found)
+    assert not {"--istio-local-outbound-ports-exclude=15020", "--capture-all-dns=true"} & set(
+        yaml.safe_load(deploy.printed("pod", "args", str(file)))
+    )
+
+
+def test_settings_without_effect_are_no_arguments(tmp_path: Path):
+    file = tmp_path / "web.yaml"
+    file.write_text(
+        yaml.safe_dump(manifest(inits=[{"name": "istio-init", "args": ["--vklog=9", "-b", "80"]}]))
+    )
+    found = yaml.safe_load(deploy.printed("pod", "args", str(file)))
+    assert "--istio-inbound-ports=80" in found
+    assert not [argument for argument in found if "vklog" in argument]
+    process = run("-n", "--pod", str(file))
+    assert "\twarn\tpod web: container istio-init: --vklog: ignored: it changes no rule" in process.errors
 
 
 # --- pod init-container -----------------------------------------------------------------------
@@ -433,8 +533,10 @@ def test_the_tables_in_the_docs():
         name = f"`{a.name}`" + (f" (deprecated: `{a.deprecated}`)" if a.deprecated else "")
         default = f"`{a.default}`" if a.default else ""
         assert named.pop(name) == [f"`-{a.setting.short}`, `{a.setting.flag}`", default]
-    for variable, settings in VARIABLES.items():
-        assert named.pop(f"`{variable}`") == [", ".join(f"`{s.flag}`" for s in settings)]
+    for variable, setting in VARIABLES.items():
+        by_cni = VARIABLES_OF_CNI.get(variable)
+        more = f"; with `--cni-mode` `{by_cni.flag}` too" if by_cni else ""
+        assert named.pop(f"`{variable}`") == [f"`{setting.flag}`{more}"]
     for kind, about in KINDS.items():
         assert named.pop(f"`{kind}`") == [about]
     for name in PRIVILEGES:

@@ -40,6 +40,16 @@ ROOT_PROXY = {"runAsUser": 0, "runAsGroup": 1337, "capabilities": {"add": ["NET_
 ALLOWED = {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}}
 
 
+STATUS, CONFIG = "status.sidecar.istio.io/port", "proxy.istio.io/config"
+AUTO_CONFIG = 'proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true", ISTIO_META_DNS_AUTO_ALLOCATE: "true"}'
+VALIDATION = {"name": "istio-validation", "args": ["istio-iptables", "--run-validation", "--skip-rule-apply"]}
+
+
+def allocating(**more: str) -> dict[str, Any]:
+    variables = {"ISTIO_META_DNS_CAPTURE": "true", "ISTIO_META_DNS_AUTO_ALLOCATE": "true", **more}
+    return proxy(env=[{"name": name, "value": value} for name, value in variables.items()])
+
+
 def app(number: int = 0, protocol: str = "TCP", **security: Any) -> dict[str, Any]:
     ports = [{"containerPort": number, "protocol": protocol}] if number else []
     return {"name": "app", "ports": ports, "securityContext": security}
@@ -175,9 +185,108 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     (
         "everything",
-        "excludeInterfaces",
+        "container istio-init: --istio-exclude-interfaces (-c)",
         "e+ is the pod's interface",
-        manifest(traffic(excludeInterfaces="e+")),
+        manifest(inits=[allowed_init("-c", "e+")]),
+    ),
+    ("invalid", "annotation status.sidecar.istio.io/port", "'x' is not a port", manifest({STATUS: "x"})),
+    ("invalid", "annotation proxy.istio.io/config", "should be a mapping", manifest({CONFIG: "x"})),
+    ("unquoted", "annotation status.sidecar.istio.io/port", "a number", manifest({STATUS: 15030})),
+    (
+        "unquoted",
+        "annotation proxy.istio.io/config: proxyMetadata.ISTIO_DUAL_STACK",
+        "a boolean: Istio's injector rejects it",
+        manifest({CONFIG: "proxyMetadata: {ISTIO_DUAL_STACK: true}"}),
+    ),
+    (
+        "istio",
+        "excludeInterfaces",
+        "'net+' is a wildcard, which Istio's injector rejects",
+        manifest(traffic(excludeInterfaces="net+")),
+    ),
+    ("istio", REROUTE, "'vm+' is a wildcard", manifest({REROUTE: "vm+"})),
+    ("interface", "excludeInterfaces", "write net1", manifest(traffic(excludeInterfaces="net1@if2"))),
+    ("interface", REROUTE, "'k6t-eth0@if3' is how ip(8) shows", manifest({REROUTE: "k6t-eth0@if3"})),
+    (
+        "interface",
+        "excludeInterfaces",
+        "'net*' is no wildcard here",
+        manifest(traffic(excludeInterfaces="net*")),
+    ),
+    (
+        "interface",
+        "container istio-init: --istio-exclude-interfaces (-c)",
+        "write net+",
+        manifest(inits=[allowed_init("-c", "net*")]),
+    ),
+    (
+        "no-effect",
+        "container istio-init: variable ISTIO_INBOUND_EXCLUDE_PORTS",
+        "use ISTIO_LOCAL_EXCLUDE_PORTS",
+        manifest(inits=[allowed_init(env=[{"name": "ISTIO_INBOUND_EXCLUDE_PORTS", "value": "22"}])]),
+    ),
+    (
+        "no-effect",
+        "container istio-init: --vklog",
+        "leave it out",
+        manifest(inits=[allowed_init("--vklog=1")]),
+    ),
+    # --- nothing captured, or not what Istio needs
+    (
+        "nothing",
+        "includeInboundPorts",
+        "nothing is captured: list what to capture, or set interceptionMode to NONE",
+        manifest(traffic(includeInboundPorts="", includeOutboundIPRanges="")),
+    ),
+    (
+        "nothing",
+        "includeInboundPorts",
+        "only DNS is captured",
+        manifest(traffic(includeInboundPorts="", includeOutboundIPRanges="", includeOutboundPorts=""), [DNS]),
+    ),
+    (
+        "dns",
+        REROUTE,
+        "what is behind docker0 gets no answers from DNS servers",
+        manifest({REROUTE: "docker0"}, [DNS]),
+    ),
+    (
+        "auto-allocate",
+        "includeOutboundIPRanges",
+        "240.240.0.0/16 is missing",
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), [allocating()]),
+    ),
+    (
+        "auto-allocate",
+        "includeOutboundIPRanges",
+        "240.240.0.0/16 is missing",
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8,240.240.0.0/17"), [allocating()]),
+    ),
+    (
+        "auto-allocate",
+        "includeOutboundIPRanges",
+        "2001:2::/48 is missing",
+        manifest(traffic(includeOutboundIPRanges="fd00::/8"), [allocating()]),
+    ),
+    (
+        "auto-allocate",
+        "includeOutboundIPRanges",
+        "2001:2::/48 is missing",
+        manifest(
+            traffic(includeOutboundIPRanges="240.0.0.0/4,fd00::/8"), [allocating(ISTIO_DUAL_STACK="true")]
+        ),
+    ),
+    (
+        "auto-allocate",
+        "includeOutboundIPRanges",
+        "240.240.0.0/16 is missing",
+        manifest({**traffic(includeOutboundIPRanges="10.0.0.0/8"), CONFIG: AUTO_CONFIG}),
+    ),
+    (
+        "auto-allocate",
+        "excludeOutboundIPRanges",
+        "240.0.0.0/4 contains addresses of 240.240.0.0/16",
+        manifest(traffic(excludeOutboundIPRanges="240.0.0.0/4"), [allocating()]),
     ),
     (
         "one-family",
@@ -193,7 +302,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         manifest(traffic(excludeOutboundIPRanges="10.0.0.0/8,fd00::/8"), [DNS], **SIXTH_SERVER),
     ),
     ("dns", "spec.dnsConfig", "127.0.0.11 is docker's", manifest({}, [DNS], dnsConfig=DOCKERS_SERVER)),
-    ("dns", REROUTE, "containers behind docker0", manifest({REROUTE: "docker0"}, [DNS])),
+    ("dns", REROUTE, "behind docker0", manifest({REROUTE: "docker0"}, [DNS])),
     (
         "dns",
         "excludeOutboundIPRanges",
@@ -425,8 +534,14 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     (
         "no-sidecar",
         "proxy.istio.io/config",
-        "--redirect-dns",
-        manifest({"proxy.istio.io/config": 'proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}'}),
+        f"set the annotation {MODE}",
+        manifest({CONFIG: "interceptionMode: TPROXY"}),
+    ),
+    (
+        "no-sidecar",
+        "proxy.istio.io/config",
+        f"set the annotation {STATUS}",
+        manifest({CONFIG: "statusPort: 1"}),
     ),
     (
         "proxy-user",
@@ -445,6 +560,14 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "container istio-proxy: securityContext.runAsUser",
         "0 is not exempt",
         manifest(containers=[proxy(securityContext={"runAsUser": 0})]),
+    ),
+    (
+        "proxy-user",
+        "container istio-proxy: securityContext.runAsUser",
+        "runs as the pod's user 1001, which is not exempt",
+        manifest(
+            containers=[proxy(image="proxyv2")], securityContext={"runAsUser": 1001, "runAsGroup": 1001}
+        ),
     ),
     (
         "owner-group",
@@ -500,6 +623,19 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "its connections are refused",
         manifest(containers=[proxy()], inits=[allowed_init(), {"name": "migrate"}]),
     ),
+    (
+        "init-order",
+        "container migrate",
+        "starts after a CNI plugin has set up the rules (istio-validation)",
+        manifest(containers=[proxy()], inits=[VALIDATION, {"name": "migrate"}]),
+    ),
+    # The plugin sets up the rules before any container starts.
+    (
+        "init-order",
+        "container migrate",
+        "make istio-proxy a native sidecar before it",
+        manifest(containers=[proxy()], inits=[{"name": "migrate"}, VALIDATION]),
+    ),
 ]
 
 
@@ -543,15 +679,51 @@ def test_every_kind_of_finding_has_a_case():
             )
         ),
         manifest(traffic(includeInboundPorts="80", excludeInboundPorts="")),
-        manifest(traffic(includeInboundPorts="", includeOutboundIPRanges="")),
+        manifest(traffic(includeInboundPorts="", includeOutboundIPRanges="", includeOutboundPorts="80")),
+        manifest(traffic(includeInboundPorts="", includeOutboundIPRanges="10.0.0.0/8")),
+        manifest(traffic(includeInboundPorts="80", includeOutboundIPRanges="")),
+        manifest({REROUTE: "docker0"}),
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8,240.240.0.0/16"), [allocating()]),
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8,240.0.0.0/4"), [allocating()]),
+        manifest(
+            traffic(includeOutboundIPRanges="240.240.0.0/16,2001:2::/48"),
+            [allocating(ISTIO_DUAL_STACK="true")],
+        ),
+        manifest(containers=[allocating()]),
+        manifest(
+            traffic(includeOutboundIPRanges="10.0.0.0/8"),
+            [allocating(ISTIO_META_DNS_AUTO_ALLOCATE="false")],
+        ),
+        manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), [allocating(ISTIO_META_DNS_CAPTURE="false")]),
+        manifest({CONFIG: AUTO_CONFIG}),
+        manifest({CONFIG: "interceptionMode: TPROXY", MODE: "REDIRECT"}),
+        manifest({STATUS: "15030"}),
+        manifest({STATUS: "0"}),
+        manifest({STATUS: "15030"}, [app(15020)]),
+        manifest(traffic(excludeInboundPorts="15030"), [app(8080)]),
+        manifest({STATUS: "15030", **traffic(includeInboundPorts="8080", excludeInboundPorts="15030")}),
+        manifest(inits=[allowed_init("-c", "net+")]),
+        manifest(containers=[proxy(), app()], inits=[VALIDATION]),
+        manifest(containers=[app()], inits=[VALIDATION, proxy(restartPolicy="Always"), {"name": "migrate"}]),
+        manifest(
+            containers=[proxy()],
+            inits=[VALIDATION, {"name": "migrate", "securityContext": {"runAsUser": 1337}}],
+        ),
+        manifest({MODE: "NONE"}, [proxy()], [VALIDATION, {"name": "migrate"}]),
+        # The pod's own user is the application's, whose traffic is captured (SPEC section 8).
+        manifest(
+            containers=[proxy(image="auto"), app()], securityContext={"runAsUser": 1001, "runAsGroup": 1001}
+        ),
+        manifest(
+            containers=[proxy(image="proxyv2", securityContext={"runAsUser": 1337}), app()],
+            securityContext={"runAsUser": 1001, "runAsGroup": 1001},
+        ),
         manifest(traffic(excludeOutboundIPRanges="10.96.0.0/12"), **SERVER),
         manifest(
             traffic(includeOutboundIPRanges="10.0.0.0/8", excludeOutboundIPRanges="10.96.0.10/32"), **SERVER
         ),
         manifest(traffic(includeOutboundIPRanges="10.0.0.0/8"), [DNS], **SERVER),
         manifest(traffic(excludeOutboundPorts="53")),
-        manifest({REROUTE: "docker0"}),
-        manifest({REROUTE: "net1"}, [DNS]),
         manifest(dnsConfig=DOCKERS_SERVER),
         manifest({}, [DNS], inits=[allowed_init("--dns-single-zone")], dnsConfig=DOCKERS_SERVER),
         manifest(traffic(excludeOutboundIPRanges="fd00::/8"), [DNS], dnsConfig=BOTH_SERVERS),
@@ -634,12 +806,10 @@ OTHERS = [
     "sidecar.istio.io/status",
     "sidecar.istio.io/userVolume",
     "sidecar.istio.io/userVolumeMount",
-    "status.sidecar.istio.io/port",
     "readiness.status.sidecar.istio.io/applicationPorts",
     "readiness.status.sidecar.istio.io/failureThreshold",
     "readiness.status.sidecar.istio.io/initialDelaySeconds",
     "readiness.status.sidecar.istio.io/periodSeconds",
-    "proxy.istio.io/config",
     "proxy.istio.io/overrides",
     "inject.istio.io/templates",
     "istio.io/rev",
@@ -685,6 +855,81 @@ def test_settings_from_elsewhere_go_before_those_of_the_pod():
     assert lint(pod, Facts()) == []
     others = [Given(BY_NAME["redirect-dns"], "true", "--redirect-dns")]
     assert [finding.kind for finding in lint(pod, Facts(), others)] == ["dns"]
+
+
+# --- where a finding is -----------------------------------------------------------------------
+
+POD = """\
+apiVersion: v1
+kind: Service
+---
+kind: List
+items:
+- kind: Deployment
+  metadata:
+    name: web
+    annotations:
+      traffic.sidecar.istio.io/includeInboundPorts: "80"
+  spec:
+    template:
+      metadata:
+        annotations:
+          traffic.sidecar.istio.io/excludeInterface: net1
+          traffic.sidecar.istio.io/excludeOutboundPorts: "*"
+        labels: {traffic.sidecar.istio.io/includeInboundPorts: "80"}
+      spec:
+        hostname: [web]
+        initContainers:
+        - name: istio-init
+          args: [istio-iptables, -b, "80", -b, "80,80", "--proxy-uid=a b"]
+        containers:
+        - name: app
+          securityContext:
+            runAsUser: 1337
+          ports:
+          - containerPort: 15006
+        - name: istio-proxy
+          env:
+          - name: INVALID_DROP
+            value: true
+"""
+#: A part of the finding's place -> line and column of what is to be changed.
+PLACES = {
+    "annotation traffic.sidecar.istio.io/includeInboundPorts of the Deployment itself": (10, 7),
+    "annotation traffic.sidecar.istio.io/excludeInterface": (15, 11),
+    "annotation traffic.sidecar.istio.io/excludeOutboundPorts": (16, 11),
+    "label traffic.sidecar.istio.io/includeInboundPorts": (17, 18),
+    "container istio-init: securityContext.capabilities": (21, 11),
+    "container istio-init: --istio-inbound-ports (-b)": (22, 44),
+    "container istio-init: --proxy-uid": (22, 57),
+    "container app: securityContext.runAsUser": (26, 13),
+    "container app: containerPort 15006": (28, 13),
+    "container istio-proxy: variable INVALID_DROP": (31, 13),
+}
+
+
+def test_a_finding_says_line_and_column():
+    found = {finding.where: (finding.line, finding.column) for finding in lint_pods(POD)}
+    assert found.items() >= PLACES.items()
+
+
+def test_a_finding_about_a_whole_pod_has_the_pods_place():
+    text = "kind: Service\n---\n" + yaml.safe_dump(manifest({CONFIG: "statusPort: 1"}, hostNetwork=True))
+    assert [(f.where, f.line > 2) for f in lint_pods(text)] == [(f"annotation {CONFIG}", True)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_finding_in_json_says_line_and_column(indent: int | None):
+    things = [manifest(), {"kind": "List", "items": [on_the_workload(), manifest({MODE: "tproxy"})]}]
+    text = "\n".join(json.dumps(thing, indent=indent) for thing in things)
+    [finding] = lint_pods(text)
+    assert text.splitlines()[finding.line - 1][finding.column - 1 :].startswith(f'"{MODE}": "tproxy"')
+
+
+def test_a_line_begins_with_the_place():
+    [finding] = [f for f in lint_pods(POD) if f.kind == "unknown"]
+    assert str(finding.replace(file="a\nb.yaml")).startswith("a\\nb.yaml:15:11: deployment web: annotation ")
+    assert str(finding.replace(file="web.yaml", line=0)).startswith("web.yaml: deployment web: annotation ")
 
 
 @pytest.mark.slow

@@ -61,3 +61,15 @@ def test_a_class_does_not_take_over_the_init_of_the_one_that_it_extends():
     for number in range(record._MANY + 1):
         Made(number)
     assert MadeMore(1, "x", 2).as_dict() == {"number": 1, "word": "x", "more": 2}
+
+
+class WithState(Record):
+    """A record with fields whose names a generated __init__ might use itself."""
+
+    state: str
+    named: str = "none"
+
+
+def test_no_field_is_taken_for_a_variable_of_the_generated_init():
+    for number in range(record._MANY + 1):
+        assert WithState(str(number)).as_dict() == {"state": str(number), "named": "none"}

@@ -22,7 +22,7 @@ from istio_iptables.settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.no_effect import NO_EFFECT, NoEffect
-from istio_iptables.settings.resolve import Parsed, parse, parse_options, resolve
+from istio_iptables.settings.resolve import Parsed, from_environment, parse, parse_options, resolve
 
 FACTS = Facts(
     users={"istio-proxy": 1337, "envoy": 101, "postgres": 70},
@@ -111,15 +111,22 @@ ALIASES = {
 }
 #: What the specification does not name.
 OWN = {"rule-comments": "false"}
+#: SPEC section 2: accepted with a warning, and without a value those that are booleans in Istio's tool.
+ACCEPTED = {
+    **dict.fromkeys(["restore-format", "iptables-trace-logging", "host-nsenter-exec"], "false"),
+    **dict.fromkeys(["vklog", "iptables-version", "output-paths", "ISTIO_INBOUND_EXCLUDE_PORTS"], ""),
+    **dict.fromkeys(["log_rotate", *(f"log_rotate_max_{what}" for what in ("age", "backups", "size"))], ""),
+}
 
 
 def test_the_table_has_the_settings_of_the_specification_and_their_defaults():
-    assert {setting.name: setting.default for setting in SETTINGS} == {**DEFAULTS, **OWN}
+    assert {setting.name: setting.default for setting in SETTINGS} == {**DEFAULTS, **OWN, **ACCEPTED}
     aliases = {setting.name: setting.aliases for setting in SETTINGS if setting.aliases}
     assert aliases == {name: (alias,) for name, alias in ALIASES.items()}
     assert {setting.name for setting in SETTINGS if not setting.has_flag} == {
-        name for name in DEFAULTS if name.isupper()
+        name for name in (*DEFAULTS, *ACCEPTED) if name.isupper()
     }
+    assert {setting.name for setting in SETTINGS if setting.ignored} == set(ACCEPTED)
 
 
 def test_names_are_unique():
@@ -317,6 +324,7 @@ def sources_of(setting: Setting) -> list[str]:
 PAIRS = [
     pytest.param(setting, *pair, id=f"{setting.name}-{pair[0]}-{pair[1]}")
     for setting in SETTINGS
+    if not setting.ignored
     for pair in itertools.combinations([*sources_of(setting), "default"], 2)
 ]
 
@@ -338,6 +346,8 @@ def value_of(setting: Setting, ways: Mapping[str, str], directory: Path) -> obje
     result = parsed(*arguments, environ=environ)
     if setting.field:
         return result.values[setting.field]
+    if setting.ignored:
+        return result.warnings  # which name the strongest source
     return [given.text for given in result.changed]  # only that it was given is recorded
 
 
@@ -401,7 +411,7 @@ def test_what_differs_from_the_defaults_is_known_with_its_source(tmp_path: Path)
 
 # --- booleans and empty texts -----------------------------------------------------------------
 
-SWITCHES = [s for s in SETTINGS if s.is_boolean]
+SWITCHES = [s for s in SETTINGS if s.is_boolean and s.field]
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
@@ -418,7 +428,7 @@ def test_false(text: str):
     assert parsed("--dry-run=true", f"-n={text}").operation().dry_run is False
 
 
-@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "", "2", "tRUE", " true", "true ", "tru\u0435"])
+@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "2", "tRUE", " true", "true ", "tru\u0435"])
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s.is_boolean], ids=named)
 def test_what_is_no_boolean_fails_and_is_never_ignored(setting: Setting, text: str):
     for mistakes, origin in (
@@ -444,6 +454,85 @@ def test_an_empty_variable_is_set(variable: str, field: str, tmp_path: Path):
     name = variable.lower().replace("_", "-")
     file.write_text(f"{name}: ''\n")
     assert parsed("--config", str(file)).values[field] == ()
+
+
+#: SPEC section 2: the settings whose variable is set when it is empty.
+LISTS = {
+    *("proxy-uid", "proxy-gid", "istio-inbound-ports", "istio-local-exclude-ports", "istio-service-cidr"),
+    *("istio-exclude-interfaces", "istio-service-exclude-cidr", "istio-outbound-ports"),
+    *("istio-local-outbound-ports-exclude", "kube-virt-interfaces", "log_output_level"),
+    *("ISTIO_OUTBOUND_OWNER_GROUPS", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=named)
+def test_an_empty_variable_is_set_only_for_a_list(setting: Setting):
+    for variable in (setting.variable, *setting.aliases):
+        found = [(given.setting.name, given.text) for given in from_environment({variable: ""})]
+        assert found == ([(setting.name, "")] if setting.name in LISTS else [])
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_an_empty_alias_does_not_hide_the_variable(name: str):
+    variable, field = name.upper().replace("-", "_"), BY_NAME[name].field
+    assert parsed(environ={ALIASES[name]: "", variable: "true"}).values[field] is True
+    assert parsed(environ={ALIASES[name]: "true", variable: ""}).values[field] is True
+    assert parsed(environ={ALIASES[name]: "", variable: ""}).values[field] is False
+
+
+def test_an_empty_variable_does_not_hide_a_file(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("envoy-port: 1\ndual-stack: true\nistio-inbound-interception-mode: TPROXY\n")
+    environ = dict.fromkeys(["ENVOY_PORT", "ISTIO_DUAL_STACK", "ISTIO_INBOUND_INTERCEPTION_MODE"], "")
+    values = parsed("--config", str(file), environ=environ).values
+    assert (values["outbound_port"], values["dual_stack"], values["interception_mode"]) == (1, True, "TPROXY")
+
+
+def test_an_empty_flag_of_a_boolean_is_a_mistake():
+    assert mistakes_of("--dry-run=")[0].startswith("--dry-run: '' is not a boolean")
+
+
+# --- accepted without effect ------------------------------------------------------------------
+
+NO_RULE = "ignored: it changes no rule (other versions of Istio's tool have it)"
+FLAGS = sorted(name for name in ACCEPTED if not name.isupper())
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_what_other_versions_have_is_accepted_with_one_warning(name: str, tmp_path: Path):
+    text = "true" if ACCEPTED[name] else "9"
+    variable = name.upper().replace("-", "_")
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{name}: {text}\n")
+    facts = Facts(ipv4=True)
+    for arguments, environ, origin in (
+        ([f"--{name}={text}"], {}, f"--{name}"),
+        ([f"--{name}={text}", f"--{name}={text}"], {variable: text}, f"--{name}"),
+        ([], {variable: text}, f"variable {variable}"),
+        (["--config", str(file)], {}, f"{file}: {name}"),
+    ):
+        assert warnings_of(*arguments, facts=facts, environ=environ) == f"{origin}: {NO_RULE}"
+        assert configured(*arguments, environ=environ, facts=facts) == configured(facts=facts)
+        assert parsed(*arguments, environ=environ).changed == ()
+    assert warnings_of(facts=facts, environ={variable: ""}) == ""
+
+
+@pytest.mark.parametrize("name", [name for name in FLAGS if ACCEPTED[name]])
+def test_booleans_without_effect_take_no_value(name: str):
+    assert parsed(f"--{name}", "-p", "1").values["outbound_port"] == 1
+    assert mistakes_of(f"--{name}=yes")[0].startswith(f"--{name}: 'yes' is not a boolean")
+
+
+def test_the_short_form_of_restore_format():
+    assert warnings_of("-f", "-p1", facts=Facts(ipv4=True)) == f"--restore-format (-f): {NO_RULE}"
+
+
+def test_a_variable_that_no_version_reads_is_warned_about():
+    found = warnings_of(facts=Facts(ipv4=True), environ={"ISTIO_INBOUND_EXCLUDE_PORTS": "22"})
+    assert found == (
+        "variable ISTIO_INBOUND_EXCLUDE_PORTS: ignored: no version of Istio's tool reads it: "
+        "use ISTIO_LOCAL_EXCLUDE_PORTS"
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,12 @@ from istio_iptables.validation.model import (
     Probe,
     Result,
     Skipped,
+    endpoint,
     succeeded,
 )
 from istio_iptables.validation.plan import Situation, plan
 from istio_iptables.validation.trace import Outcome, Packet, trace
-from istio_iptables.validation.verdict import coverage, judge, skipped
+from istio_iptables.validation.verdict import conclude, coverage, judge, may_change, skipped
 from tests.support import strategies
 
 ROOT, PROXY = Identity(0, 0), Identity(1337, 1337)
@@ -185,7 +186,7 @@ def outbound(address: str = "192.0.2.1", port: int = 15002, family: str = "ipv4"
 
 
 def test_as_root_everything_is_probed_and_exemptions_apart():
-    """Each with the other half of somebody who is captured: together they would hide that one is missing."""
+    """Each with the other half of a user who is captured: together they would hide that one is missing."""
     assert [seen_as(item) for item in planned()] == [INBOUND, *outbound()]
     both = [seen_as(item) for item in planned(dual_stack=True)]
     assert both == [INBOUND, INBOUND6, *outbound(), *outbound("2001:db8::1", family="ipv6")]
@@ -261,7 +262,7 @@ def test_each_of_several_proxies_calls_in_where_the_rules_let_it():
 
 
 @pytest.mark.parametrize(
-    ("settings", "stranger"),
+    ("settings", "other"),
     [
         ({"proxy_uid": "0"}, (65534, 65534)),
         ({"proxy_uid": "0,65534"}, (1, 1)),
@@ -271,9 +272,9 @@ def test_each_of_several_proxies_calls_in_where_the_rules_let_it():
     ],
     ids=str,
 )
-def test_the_stranger_is_nobody_who_is_exempt(settings: dict[str, Any], stranger: tuple[int, int]):
+def test_the_other_user_is_not_exempt(settings: dict[str, Any], other: tuple[int, int]):
     [probe] = [item for item in planned(**settings) if item.kind == "outbound"]
-    assert seen_as(probe)[2:] == (stranger, "192.0.2.1 15002", 15001)
+    assert seen_as(probe)[2:] == (other, "192.0.2.1 15002", 15001)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_the_stranger_is_nobody_who_is_exempt(settings: dict[str, Any], stranger
         ({"istio_service_cidr": "", "istio_outbound_ports": "80-90", "port": 85}, "192.0.2.1 80"),
         ({"istio_service_cidr": "127.1.0.0/16"}, "127.1.0.1 15002"),
         ({"port": 7}, "192.0.2.1 7"),
-        ({"redirect_dns": True, "capture_all_dns": True, "port": 53}, "192.0.2.1 15002"),
+        ({"redirect_dns": True, "port": 53}, "192.0.2.1 15002"),
     ],
     ids=str,
 )
@@ -454,10 +455,79 @@ def test_every_plan_makes_sense(
         at_home = item.identity.uid in config.proxy_uids or item.identity.gid in config.proxy_gids
         assert (item.kind == "outbound" or at_home) is True
         assert not (item.arrives and item.kind == "outbound" and at_home)
-        assert item.arrives or item.watched == config.outbound_port
+        assert item.watched == (
+            15053 if item.dns else config.inbound_port if item.kind == "inbound" else config.outbound_port
+        )
+        assert item.protocol == "tcp" or item.dns
+        assert item.dns is False or (item.port == 53 and config.captures_dns(item.family))
 
 
-# --- verdicts ---------------------------------------------------------------------------------
+# --- planning: DNS -----------------------------------------------------------------------------
+
+
+def queries(server: str, family: str = "ipv4") -> list[tuple[object, ...]]:
+    return [
+        (protocol, *seen)
+        for protocol in ("udp", "tcp")
+        for seen in (
+            ("outbound", family, (0, 0), f"{server} 53", 15053),
+            ("exempt-uid", family, (1337, 0), f"{server} 53", None),
+            ("exempt-gid", family, (0, 1337), f"{server} 53", None),
+        )
+    ]
+
+
+def dns_of(found: Sequence[Probe | Skipped]) -> list[tuple[object, ...]]:
+    return [(item.protocol, *seen_as(item)) for item in found if item.dns]
+
+
+SERVERS = Facts(ipv4=True, ipv6=True, servers=("10.96.0.10", "fd00::a"))
+
+
+@pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
+def test_captured_dns_is_queried_over_udp_and_tcp(mode: str):
+    """SPEC section 3, nat 12: to 15053; the proxy's own queries, by UID and by GID, are left alone (10c)."""
+    settings: dict[str, Any] = {
+        "redirect_dns": True,
+        "istio_inbound_interception_mode": mode,
+        "facts": SERVERS,
+    }
+    assert dns_of(planned(**settings)) == queries("10.96.0.10")
+    assert dns_of(planned(**settings, dual_stack=True)) == [
+        *queries("10.96.0.10"),
+        *queries("fd00::a", "ipv6"),
+    ]
+    assert dns_of(planned(facts=SERVERS)) == []
+
+
+def test_with_all_dns_captured_any_address_is_a_server():
+    settings: dict[str, Any] = {"redirect_dns": True, "capture_all_dns": True, "dual_stack": True}
+    assert dns_of(planned(**settings)) == [*queries("192.0.2.1"), *queries("2001:db8::1", "ipv6")]
+
+
+def test_only_the_family_that_has_servers_is_queried():
+    facts = Facts(ipv4=True, ipv6=True, servers=("fd00::a",))
+    assert dns_of(planned(redirect_dns=True, dual_stack=True, facts=facts)) == queries("fd00::a", "ipv6")
+
+
+def test_a_server_on_the_loopback_interface_is_queried():
+    """As with systemd-resolved: SPEC section 3, nat 10b leaves port 53 out with DNS capture."""
+    facts = Facts(ipv4=True, ipv6=False, servers=("127.0.0.53",))
+    assert dns_of(planned(redirect_dns=True, facts=facts)) == queries("127.0.0.53")
+
+
+def test_dns_that_the_settings_leave_alone_is_not_queried():
+    found = planned(redirect_dns=True, istio_local_outbound_ports_exclude="53", facts=SERVERS)
+    assert dns_of(found) == [("udp", "outbound", "ipv4", False), ("tcp", "outbound", "ipv4", False)]
+    assert "the settings leave it alone" in next(item.why for item in found if isinstance(item, Skipped))
+
+
+def test_the_proxy_queries_as_itself():
+    found = dns_of(planned(PROXY, may_become=False, redirect_dns=True, facts=SERVERS))
+    exempt = ("exempt", "ipv4", (1337, 1337), "10.96.0.10 53", None)
+    other = ("outbound", "ipv4", False)
+    assert found == [("udp", *other), ("udp", *exempt), ("tcp", *other), ("tcp", *exempt)]
+
 
 [IN, OUT, UID, GID] = [item for item in planned() if isinstance(item, Probe)]
 IN6 = next(item for item in planned(dual_stack=True) if item.family == "ipv6")
@@ -467,6 +537,68 @@ STUCK_P = TAKEN_P.replace(stuck=True)
 DIALLED = ("192.0.2.1", 15002)
 THERE = Observation("connected", address_is_here=False)
 GONE = Observation("unanswered", address_is_here=False)
+QUERY, QUERY_OF_UID, *_ = [
+    item for item in planned(redirect_dns=True, facts=SERVERS) if isinstance(item, Probe) and item.dns
+]
+AGENT = Listening(15053)
+
+
+@pytest.mark.parametrize(
+    ("probe", "seen", "listening", "status", "words"),
+    [
+        (
+            QUERY,
+            Observation("connected", arrived=15053, original=("10.96.0.10", 53), asked=True),
+            AGENT,
+            "pass",
+            ["queries are sent to the agent", "10.96.0.10:53"],
+        ),
+        (QUERY, Observation("connected", arrived=15053), AGENT, "pass", ["only a process with NET_ADMIN"]),
+        (
+            QUERY,
+            Observation("connected", arrived=15053, original=("10.96.0.11", 53), asked=True),
+            AGENT,
+            "fail",
+            ["the agent does not learn", "10.96.0.11:53"],
+        ),
+        (
+            QUERY,
+            GONE.replace(asked=True, sent_to=("10.96.0.10", 53)),
+            AGENT,
+            "fail",
+            ["no rule captures IPv4 DNS"],
+        ),
+        (QUERY, GONE, AGENT, "unproven", ["NET_ADMIN"]),
+        (QUERY_OF_UID, GONE, AGENT, "pass", ["not sent to port 15053"]),
+        (
+            QUERY_OF_UID,
+            Observation("connected", arrived=15053, asked=True),
+            AGENT,
+            "fail",
+            ["its queries come back to the agent"],
+        ),
+        (
+            QUERY_OF_UID,
+            GONE.replace(asked=True, sent_to=("127.0.0.1", 15053)),
+            AGENT.replace(taken=True),
+            "fail",
+            ["(UID 1337) is missing"],
+        ),
+        (QUERY_OF_UID, GONE, AGENT.replace(taken=True), "not-probed", ["another process listens"]),
+    ],
+    ids=str,
+)
+def test_verdicts_on_dns(
+    probe: Probe, seen: Observation, listening: Listening, status: str, words: Sequence[str]
+):
+    result = judge(probe, seen, listening)
+    assert result.status == status
+    said = f"{result.where}: {result.meaning} / {result.remedy}"
+    for word in words:
+        assert word in said
+
+
+# --- verdicts ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -512,11 +644,31 @@ GONE = Observation("unanswered", address_is_here=False)
         ),
         (
             OUT,
-            GONE,
+            GONE.replace(asked=True),
             OWN_P,
             "fail",
-            ["left by eth0", "no rule captures IPv4 outbound traffic", "or something drops"],
+            ["left by eth0", "no rule captures IPv4 outbound traffic, or something drops", "no entry"],
         ),
+        (
+            OUT,
+            GONE.replace(asked=True, sent_to=DIALLED, certain=False),
+            OWN_P,
+            "fail",
+            ["no rule captures IPv4 outbound traffic"],
+        ),
+        # a silence alone is no evidence: this process may not ask connection tracking
+        (OUT, GONE, OWN_P, "unproven", ["left by eth0", "where it went is not known", "NET_ADMIN"]),
+        # nor is one that may be the machine's: what was sent later had not been received yet
+        (
+            OUT,
+            GONE.replace(asked=True, sent_to=("127.0.0.1", 15001), certain=False),
+            OWN_P,
+            "unproven",
+            ["not answered in time"],
+        ),
+        (OUT, GONE.replace(asked=True, certain=False), OWN_P, "unproven", ["not answered in time"]),
+        (OUT, Observation("unclear"), TAKEN_P, "unproven", ["may be this one or another's"]),
+        (UID, Observation("unclear"), TAKEN_P, "unproven", ["may be this one or another's"]),
         (OUT, THERE, OWN_P, "fail", ["arrived outside", "no rule captures IPv4 outbound"]),
         # another port
         (
@@ -553,7 +705,7 @@ GONE = Observation("unanswered", address_is_here=False)
         (IN6, Observation("unanswered", address_is_here=False), OWN_Z, "fail", ["has no address ::6"]),
         (OUT, Observation("error", "Network is unreachable"), OWN_P, "fail", ["Network is unreachable"]),
         # slow, or stuck, or not to be told
-        (OUT, GONE.replace(certain=False), OWN_P, "fail", ["not answered in time", "--probe-timeout"]),
+        (OUT, GONE.replace(certain=False), OWN_P, "unproven", ["not answered in time", "--probe-timeout"]),
         (OUT, Observation("late"), OWN_P, "unproven", ["the time was up", "--probe-timeout"]),
         (OUT, GONE, STUCK_P, "unproven", ["does not accept", "port 15001"]),
         (OUT, Observation("reset"), TAKEN_P, "unproven", ["reset it before"]),
@@ -587,8 +739,8 @@ GONE = Observation("unanswered", address_is_here=False)
             OUT,
             GONE.replace(certain=False),
             OWN_P,
-            "fail",
-            ["something may drop it", "rules of other programs"],
+            "unproven",
+            ["something drops it", "rules of other programs"],
         ),
         (UID, GONE, TAKEN_P, "pass", []),
         (
@@ -642,7 +794,11 @@ def test_what_is_not_captured_and_arrives_all_the_same():
 
 @pytest.mark.parametrize(
     ("probe", "seen"),
-    [(IN, Observation("refused")), (OUT, GONE), (UID, THERE.replace(arrived=15001))],
+    [
+        (IN, Observation("refused")),
+        (OUT, GONE.replace(asked=True, sent_to=DIALLED)),
+        (UID, THERE.replace(arrived=15001)),
+    ],
     ids=str,
 )
 def test_where_the_rules_are_known_to_be_right_nobody_is_sent_to_compare_them(
@@ -686,22 +842,99 @@ def report() -> tuple[Result, ...]:
     return passed, failed, owed[0], left_out[0]
 
 
-def test_the_report_for_people():
+def test_the_report_for_people_is_a_table_and_what_is_to_be_done_is_below_it():
     text = validation.text(report(), ["this is not covered"])
-    lines = text.splitlines()
-    assert lines[0].startswith(
-        "PASS        inbound, IPv4: UID 1337, GID 1337 dialled 127.0.0.6:15002: arrived at port 15006, "
+    table, failed, owed, left_out, note = text.split("\n\n")
+    assert [line.split() for line in table.splitlines()] == [
+        ["RESULT", "DIRECTION", "FAMILY", "FROM", "(UID:GID)", "TO", "MEANT", "FOR", "ARRIVED"],
+        ["PASS", "inbound", "IPv4", "proxy", "1337:1337", "127.0.0.6:15002", "15006", "15006"],
+        ["FAIL", "outbound", "IPv4", "proxy", "UID", "1337:0", "192.0.2.1:15002", "direct", "15001"],
+        ["UNPROVEN", "inbound", "IPv4", "proxy", "-", "-", "-"],
+        ["NOT", "TRIED", "outbound", "IPv4", "other", "-", "-", "-"],
+    ]
+    assert failed.startswith(
+        "FAIL  outbound of the proxy's UID, IPv4: UID 1337, GID 0 dialled 192.0.2.1:15002: "
     )
-    assert lines[1].startswith(
-        "FAIL        outbound of the proxy's UID, IPv4: UID 1337, GID 0 dialled 192.0.2.1"
-    )
-    assert lines[2].startswith("            what to do: ")
-    assert lines[3].startswith("UNPROVEN    inbound, IPv4: this process (UID 0, GID 0) may not become")
-    assert "SETUID and SETGID" in lines[4]
-    assert lines[5] == "NOT PROBED  outbound, IPv4: only root can dial as a user other than the proxy"
-    assert lines[6] == "note: this is not covered"
+    assert "endless loop" in failed
+    assert failed.splitlines()[1].startswith("    what to do: ")
+    assert owed.startswith("UNPROVEN  inbound, IPv4: this process (UID 0, GID 0) may not become")
+    assert "SETUID and SETGID" in owed.splitlines()[1]
+    assert left_out == "NOT TRIED  outbound, IPv4: only root can dial as a user other than the proxy"
+    assert note == "note: this is not covered\n"
     assert "\x1b" not in text
-    assert "\x1b[31mFAIL" in validation.text(report(), [], colour=True)
+    assert "\x1b[31mFAIL\x1b[0m " in validation.text(report(), [], colour=True)
+
+
+def test_the_proof_of_everything_is_one_line_each():
+    passed = [item for item in report() if item.status == "pass"]
+    assert len(validation.text(passed, []).splitlines()) == 2
+
+
+@given(st.integers(0, 2**32 - 2), st.ip_addresses(), st.integers(1, 65535), st.booleans())
+def test_a_line_of_the_table_has_less_than_100_characters(
+    number: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, dns: bool
+):
+    probe = UID.replace(
+        identity=Identity(number, number),
+        family=f"ipv{address.version}",
+        address=str(address),
+        port=port,
+        dns=dns,
+    )
+    seen = Observation("unanswered", sent_to=("127.0.0.1", port), asked=True)
+    for results in ((judge(probe, seen, OWN_P),), (*report(), judge(probe, seen, OWN_P))):
+        table = validation.text(results, []).split("\n\n")[0]
+        assert max(map(len, table.splitlines())) < 100
+        assert len(table.splitlines()) == 1 + len(results)
+    whole = validation.text((judge(probe, seen, OWN_P),), [])
+    assert f"UID {number}, GID {number} dialled {endpoint(str(address), port)}" in whole
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [
+        (["silent", "silent", "pass"], "pass"),
+        (["silent", "silent", "silent"], "fail"),
+        (["silent", "silent"], "unproven"),  # the time was up
+        (["silent", "late", "silent"], "unproven"),
+        (["elsewhere", "late"], "fail"),
+        (["silent", "elsewhere", "silent"], "fail"),
+        (["late"], "unproven"),
+    ],
+    ids=str,
+)
+def test_a_silence_counts_only_if_every_try_met_it(statuses: list[str], status: str):
+    """SPEC section 7: what was not answered in time is dialled again or UNPROVEN, but never FAIL."""
+    seen = {
+        "silent": GONE.replace(asked=True),
+        "elsewhere": GONE.replace(asked=True, sent_to=("127.0.0.1", 15009)),
+        "late": Observation("late"),
+        "pass": THERE.replace(arrived=15001, original=DIALLED),
+    }
+    found = conclude([judge(OUT, seen[name], OWN_P) for name in statuses], 3)
+    assert found.status == status
+    assert found.remedy or status == "pass"
+
+
+def test_what_was_seen_says_more_than_that_the_time_was_up_then():
+    dropped = GONE.replace(certain=False)
+    found = conclude([judge(OUT, seen, OWN_P) for seen in (dropped, Observation("late"))], 3)
+    assert (found.status, found.observation) == ("unproven", dropped)
+
+
+@pytest.mark.parametrize(
+    ("seen", "again"),
+    [
+        (Observation("late"), True),
+        (Observation("unclear"), True),
+        (GONE.replace(certain=False), True),
+        (GONE, False),
+        (Observation("cannot-become"), False),
+    ],
+    ids=str,
+)
+def test_what_the_machine_was_too_slow_for_is_dialled_again(seen: Observation, again: bool):
+    assert may_change(judge(OUT, seen, OWN_P)) is again
 
 
 def test_the_report_for_programs():
@@ -730,7 +963,6 @@ def test_the_report_for_programs():
         ({}, "PREROUTING, which redirect them, are not tested"),
         ({"istio_inbound_interception_mode": "TPROXY"}, "(TPROXY), are not tested"),
         ({"istio_inbound_ports": ""}, "no inbound port is captured"),
-        ({"redirect_dns": True}, "DNS redirection is not tested"),
     ],
     ids=str,
 )

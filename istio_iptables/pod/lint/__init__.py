@@ -6,7 +6,6 @@ findings. Checks of values are in traffic.py, checks of the pod around them in p
 
 from __future__ import annotations
 
-from ..reading import captures_nothing
 from . import pod as pod_checks
 from . import traffic as traffic_checks
 from .subject import KINDS, Finding, Subject
@@ -26,6 +25,6 @@ def lint(pod: Pod, names: Names, others: Sequence[Given] = ()) -> list[Finding]:
     """Return all findings about a pod. `others` are valid settings that take precedence over its own."""
     subject = Subject(pod, others, names)
     checks = pod_checks.CHECKS
-    if not captures_nothing(pod) and not pod.host_network:
+    if not subject.captures_nothing and not pod.host_network:
         checks += traffic_checks.CHECKS
     return list(dict.fromkeys(finding for check in checks for finding in check(subject)))

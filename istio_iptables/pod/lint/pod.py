@@ -11,17 +11,20 @@ from ..annotations import (
     BY_SETTING,
     INIT,
     INJECT,
+    MODE,
     NAMES,
     PROXY,
     PROXY_CONFIG,
+    PROXY_METADATA,
+    STATUS_PORT,
     TRAFFIC,
-    VARIABLES,
+    VALIDATION,
 )
-from ..reading import captures_nothing, origin_of, written
+from ..reading import always_in, metadata_of, origin_of, written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ...settings.declared import Setting
     from ..manifest import Container
@@ -41,7 +44,9 @@ def unquoted(subject: Subject) -> Iterator[Finding]:
     """Scalars that Kubernetes does not take for strings."""
     pod = subject.pod
     texts: dict[str, str | None] = {
-        f"annotation {name}": pod.annotations[name] for name in (*NAMES, INJECT) if name in pod.annotations
+        f"annotation {name}": pod.annotations[name]
+        for name in (*NAMES, INJECT, STATUS_PORT)
+        if name in pod.annotations
     }
     if INJECT in pod.labels:
         texts[f"label {INJECT}"] = pod.labels[INJECT]
@@ -52,6 +57,11 @@ def unquoted(subject: Subject) -> Iterator[Finding]:
     for where, text in texts.items():
         if isinstance(text, Unquoted) and text.read_as:
             problem = f"{text} without quotes is {text.read_as}: Kubernetes rejects the pod"
+            yield subject.finding("unquoted", where, problem, f'write "{text}"')
+    for name, text in metadata_of(pod).variables.items():
+        if isinstance(text, Unquoted) and text.read_as:
+            where = f"annotation {PROXY_CONFIG}: {PROXY_METADATA}.{name}"
+            problem = f"{text} without quotes is {text.read_as}: Istio's injector rejects it"
             yield subject.finding("unquoted", where, problem, f'write "{text}"')
 
 
@@ -122,9 +132,11 @@ def overridden(subject: Subject) -> Iterator[Finding]:
         name, given = written(subject.pod, annotation), subject.given.get(annotation.setting.name)
         if not name or given is None or given.origin == origin_of(subject.pod, name):
             continue
-        said = ",".join([str(subject.pod.annotations[name]), *annotation.always]).lstrip(",")
+        text = str(subject.pod.annotations[name])
+        said = ",".join([text, *always_in(subject.pod, annotation)]).lstrip(",")
         try:
-            wanted, found = (_comparable(subject, given.setting, text) for text in (said, given.text))
+            wanted = _comparable(subject, annotation.setting, said)
+            found = _comparable(subject, given.setting, given.text)
         except BadValue:
             continue
         if wanted != found:
@@ -136,6 +148,13 @@ def overridden(subject: Subject) -> Iterator[Finding]:
 def _comparable(subject: Subject, setting: Setting, text: str) -> object:
     value = setting.parse(text, subject.names)
     return frozenset(value) if isinstance(value, tuple) else value
+
+
+def ignored(subject: Subject) -> Iterator[Finding]:
+    """Arguments and variables of istio-init that are accepted and change nothing."""
+    for given in subject.given.values():
+        if given.setting.ignored and given.origin != subject.place(given):
+            yield subject.finding("no-effect", subject.place(given), given.setting.ignored, "leave it out")
 
 
 # --- whether there are rules at all ---------------------------------------------------------
@@ -162,27 +181,29 @@ def no_sidecar(subject: Subject) -> Iterator[Finding]:
         if off and pod.container(PROXY) is None:
             problem = f"has no effect: {INJECT} is {inject!r}, so the pod gets no sidecar"
             yield subject.finding("no-sidecar", f"annotation {name}", problem, "remove one of the two")
-        elif captures_nothing(pod) and name != mode:
+        elif subject.captures_nothing and name != mode:
             problem = f"has no effect: {mode} is 'NONE', so nothing is captured"
             yield subject.finding("no-sidecar", f"annotation {name}", problem, "remove one of the two")
 
 
+#: Keys of the annotation PROXY_CONFIG that the injector makes arguments of istio-init from.
+_ARGUMENTS_FROM_CONFIG: Mapping[str, tuple[str, str]] = {
+    "interceptionMode": (MODE.name, BY_SETTING[MODE.name].name),
+    "statusPort": ("istio-local-exclude-ports", STATUS_PORT),
+}
+
+
 def proxy_config(subject: Subject) -> Iterator[Finding]:
-    """Settings in proxy.istio.io/config, which only the injector turns into the proxy's variables."""
-    text = subject.pod.annotations.get(PROXY_CONFIG, "")
-    if subject.pod.container(PROXY) is not None:
+    """Settings in proxy.istio.io/config that are no variables, which only the injector reads."""
+    if subject.pod.container(PROXY) is not None or subject.pod.container(INIT) is not None:
         return
-    words: Mapping[str, tuple[Setting, ...]] = {
-        **VARIABLES,
-        "interceptionMode": (BY_SETTING["istio-inbound-interception-mode"].setting,),
-    }
-    for word, settings in words.items():
-        if word in text and not any(setting.name in subject.given for setting in settings):
-            problem = (
-                f"{word} is not read from this annotation: the injector turns it into a variable of the proxy"
-            )
-            remedy = f"check the pod as the injector made it, or give {settings[0].flag} too"
-            yield subject.finding("no-sidecar", f"annotation {PROXY_CONFIG}", problem, remedy)
+    for key in metadata_of(subject.pod).others:
+        setting, annotation = _ARGUMENTS_FROM_CONFIG.get(key, ("", ""))
+        if not setting or annotation in subject.pod.annotations or not subject.is_by_default(setting):
+            continue
+        problem = f"{key} is not read from this annotation: the injector makes an argument of {INIT} from it"
+        remedy = f"check the pod as the injector made it, or set the annotation {annotation} too"
+        yield subject.finding("no-sidecar", f"annotation {PROXY_CONFIG}", problem, remedy)
 
 
 # --- users and privileges -------------------------------------------------------------------
@@ -216,6 +237,27 @@ def users(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "proxy-user", where, problem, f"set runAsGroup to {gids[0]}, or runAsUser to {uids[0]}"
         )
+    if user is None and proxy.image not in ("", _INJECTED_IMAGE):
+        yield from _user_of_the_pod(subject, proxy)
+
+
+#: The image of a proxy that the injector completes, its securityContext included.
+_INJECTED_IMAGE = "auto"
+
+
+def _user_of_the_pod(subject: Subject, proxy: Container) -> Iterator[Finding]:
+    """A proxy that no injector completes, and that Kubernetes runs as the pod's user."""
+    uids, gids = _proxy_ids(subject)
+    user = _number(subject.pod.identity.user)
+    group = _number(proxy.identity.group or subject.pod.identity.group) or 0
+    if user is None or user in uids or group in gids:
+        return
+    where = f"container {PROXY}: securityContext.runAsUser"
+    problem = (
+        f"is not set, so that it runs as the pod's user {user}, which is not exempt: its traffic is "
+        "redirected to itself in a loop"
+    )
+    yield subject.finding("proxy-user", where, problem, f"set it to {uids[0]} for this container")
 
 
 def _proxy_ids(subject: Subject) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -287,20 +329,32 @@ def init_privileges(subject: Subject) -> Iterator[Finding]:
 def init_order(subject: Subject) -> Iterator[Finding]:
     """Init containers that start after traffic is captured and before the proxy runs."""
     captures = subject.values["outbound_cidrs"] != () or subject.values["outbound_ports"] != ()
-    inits = [container for container in subject.pod.containers if container.init]
-    names = [container.name for container in inits]
-    if INIT not in names or not captures or subject.values["skip_rule_apply"]:
+    if not captures or subject.captures_nothing:
         return
+    when, earlier, later = _after_capture(subject)
     uids, gids = _proxy_ids(subject)
-    for container in inits[names.index(INIT) + 1 :]:
+    for container in later:
         if container.name == PROXY and container.sidecar:
             return
         if _number(container.identity.user) not in uids and _number(container.identity.group) not in gids:
-            problem = f"starts after {INIT} and before the proxy: its connections are refused"
-            remedy = (
-                f"put it before {INIT}, make {PROXY} a native sidecar before it, or run it as user {uids[0]}"
-            )
+            problem = f"starts after {when} and before the proxy: its connections are refused"
+            remedy = f"{earlier}make {PROXY} a native sidecar before it, or run it as user {uids[0]}"
             yield subject.finding("init-order", f"container {container.name}", problem, remedy)
+
+
+def _after_capture(subject: Subject) -> tuple[str, str, Sequence[Container]]:
+    """Return what captures traffic, a remedy that depends on it, and the init containers after it.
+
+    A pod with istio-validation has its rules from a CNI plugin, before any of its containers starts.
+    """
+    inits = [container for container in subject.pod.containers if container.init]
+    names = [container.name for container in inits]
+    if VALIDATION in names:
+        when = f"a CNI plugin has set up the rules ({VALIDATION})"
+        return when, "", [container for container in inits if container.name != VALIDATION]
+    if INIT in names and not subject.values["skip_rule_apply"]:
+        return INIT, f"put it before {INIT}, ", inits[names.index(INIT) + 1 :]
+    return "", "", ()
 
 
 CHECKS: tuple[Check, ...] = (
@@ -310,6 +364,7 @@ CHECKS: tuple[Check, ...] = (
     misplaced,
     deprecated,
     overridden,
+    ignored,
     host_network,
     no_sidecar,
     proxy_config,

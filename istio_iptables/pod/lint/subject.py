@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ...settings.config import NO_INTERCEPTION
 from ...settings.declared import BY_NAME, SETTINGS, shown
 from ...settings.no_effect import NO_EFFECT
 from ...settings.parsers import BadValue, members
 from ...startup.record import Record
 from ..annotations import BY_SETTING, NAMES
-from ..reading import read_settings
+from ..reading import CNI_DEFAULT, OWN_PORTS, always_in, read_settings
 from .intervals import Interval, Intervals, interval
 
 TYPE_CHECKING = False
@@ -33,14 +34,17 @@ KINDS: Mapping[str, str] = {
     "host-network": "a pod in the node's network namespace",
     "no-sidecar": "annotations of a pod that gets no sidecar, or captures nothing",
     "overridden": "an annotation that the arguments of istio-init contradict",
-    "no-effect": "a list that another setting makes pointless",
+    "nothing": "inclusion lists that are all empty, so that nothing is captured",
+    "no-effect": "a list that another setting makes pointless, or a setting that is ignored",
     "contradiction": "the same thing both included and excluded",
     "duplicate": "the same thing twice in a list",
     "shadowed": "a CIDR within an excluded one",
     "host-bits": "a CIDR with bits set beyond its prefix",
     "everything": "an exclusion of everything",
     "one-family": "IPv6 CIDRs where IPv6 is not captured",
-    "dns": "lists with the pod's DNS servers or port 53, and where queries really go",
+    "dns": "lists with the pod's DNS servers or port 53, rerouted interfaces, and where queries really go",
+    "auto-allocate": "addresses that Istio allocates to hosts, which are not captured",
+    "interface": "a name that no interface has",
     "proxy-port": "ports that the sidecar listens on itself",
     "container-port": "a container's port that is not captured",
     "not-tcp": "a port that is not TCP, which is never captured",
@@ -48,12 +52,15 @@ KINDS: Mapping[str, str] = {
     "owner-group": "groups that the owner match does not see",
     "tproxy": "a proxy without the rights that TPROXY requires",
     "init-privileges": "an istio-init without the rights to write rules",
-    "init-order": "containers that start between the rules and the proxy",
+    "init-order": "init containers that start between the rules and the proxy",
 }
 
 
 class Finding(Record):
-    """A setting that does not do what it says: where it is, what it does, and what to do instead."""
+    """A setting that does not do what it says: where it is, what it does, and what to do instead.
+
+    `line` and `column` are those of the manifest's text, from 1; 0 if they are not known.
+    """
 
     kind: str
     pod: str
@@ -61,10 +68,13 @@ class Finding(Record):
     problem: str
     remedy: str
     file: str = ""
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
         """Return the finding as a line."""
-        start = f"{shown(self.file)}: " if self.file else ""
+        place = f":{self.line}:{self.column}" if self.line else ""
+        start = f"{shown(self.file)}{place}: " if self.file else ""
         return f"{start}{self.pod}: {self.where}: {self.problem}: {self.remedy} [{self.kind}]"
 
 
@@ -78,7 +88,7 @@ class Subject:
 
     def __init__(self, pod: Pod, others: Sequence[Given], names: Names) -> None:
         """Read the pod. `others` are valid settings that take precedence over its own."""
-        reading = read_settings(pod)
+        reading = read_settings(pod, others)
         self.pod = pod
         self.mistakes = reading.mistakes
         self.bad: list[tuple[Given, str]] = []
@@ -98,9 +108,14 @@ class Subject:
     def where(self, setting: str) -> str:
         """Return where a setting was given, without the name of the pod."""
         given = self.given.get(setting)
-        if given is None or given.origin.endswith("the sidecar's own ports"):
+        if given is None or self.is_by_default(setting):
             return f"annotation {BY_SETTING[setting].name}"
         return self.place(given)
+
+    def is_by_default(self, setting: str) -> bool:
+        """Tell whether a setting has its value although no one wrote it."""
+        given = self.given.get(setting)
+        return given is None or given.origin.endswith((OWN_PORTS, CNI_DEFAULT))
 
     def place(self, given: Given) -> str:
         """Return the origin of a setting without the name of the pod."""
@@ -113,9 +128,9 @@ class Subject:
         if the setting is not given.
         """
         given = self.given.get(setting)
-        if given is None:
+        if given is None or self.is_by_default(setting):
             return ""
-        always = BY_SETTING[setting].always if setting in BY_SETTING else ()
+        always = always_in(self.pod, BY_SETTING[setting]) if setting in BY_SETTING else ()
         if not always:
             return given.text
         return ",".join(member for member in members(given.text) if member not in always)
@@ -132,7 +147,9 @@ class Subject:
     def finding(self, kind: str, where: str, problem: str, remedy: str) -> Finding:
         """Make a finding about the pod."""
         assert kind in KINDS
-        return Finding(kind, self.pod.label, shown(where), shown(problem), shown(remedy))
+        line, column = self.pod.position(where) or (0, 0)
+        texts = (shown(where), shown(problem), shown(remedy))
+        return Finding(kind, self.pod.label, *texts, line=line, column=column)
 
     def about(self, setting: str, kind: str, problem: str, remedy: str) -> Finding:
         """Make a finding about a setting."""
@@ -143,6 +160,11 @@ class Subject:
         for row in NO_EFFECT:
             if row.setting == setting and row.applies(self.values):
                 yield self.about(setting, "no-effect", row.problem(_called), row.remedy)
+
+    @property
+    def captures_nothing(self) -> bool:
+        """True if the interception mode is NONE."""
+        return bool(self.values["interception_mode"] == NO_INTERCEPTION)
 
     @property
     def annotated(self) -> list[str]:

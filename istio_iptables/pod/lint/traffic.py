@@ -8,10 +8,11 @@ exclusions are used only if all ports are captured.
 from __future__ import annotations
 
 from ...rules import istio
-from ...settings.config import Everything
+from ...settings.config import NO_INTERCEPTION, Everything
 from ...settings.declared import DNS_CAPTURE, DUAL_STACK
-from ...settings.parsers import host_cidr, members
-from ..annotations import ANNOTATIONS, BY_SETTING, INIT, PROXY
+from ...settings.parsers import TRUE, cidrs, host_cidr, members
+from ..annotations import ANNOTATIONS, BY_SETTING, INIT, MODE, PROXY
+from ..reading import proxy_variable, status_port
 from .intervals import Interval, Intervals, interval
 
 TYPE_CHECKING = False
@@ -48,11 +49,9 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
     """Values that cannot be used, such as wildcards where they are not allowed."""
     for given, problem in subject.bad:
         remedy = "correct it: no rules are made with this value"
-        if given.setting.field == "interception_mode" and given.text.strip().upper() in (
-            "REDIRECT",
-            "TPROXY",
-        ):
-            remedy = f"write {given.text.strip().upper()}, in capitals"
+        capitals = given.text.strip().upper()
+        if given.setting.field == "interception_mode" and capitals in ("REDIRECT", "TPROXY", NO_INTERCEPTION):
+            remedy = f"write {capitals}, in capitals"
         yield subject.finding("invalid", subject.place(given), problem, remedy)
 
 
@@ -70,6 +69,24 @@ def refused_by_istio(subject: Subject) -> Iterator[Finding]:
                 problem = f"{member!r} has no prefix length, which Istio's injector rejects"
                 length = "/128" if ":" in member else "/32"
                 yield subject.about(name, "istio", problem, f"write {member}{length}")
+
+
+def interface_names(subject: Subject) -> Iterator[Finding]:
+    """Names as ip(8) prints them, wildcards of a shell, and wildcards that Istio's injector rejects."""
+    for name in (EXCLUDE_INTERFACES, REROUTE_INTERFACES):
+        annotated = subject.where(name).startswith("annotation ")
+        for member in members(subject.text(name)):
+            real, at, _ = member.partition("@")
+            if at and real:
+                problem = f"{member!r} is how ip(8) shows {real}: no interface has that name"
+                yield subject.about(name, "interface", problem, f"write {real}")
+            elif "*" in member and len(member) > 1:
+                problem = f"{member!r} is no wildcard here: it is the name itself"
+                remedy = "list each interface" if annotated else f"write {real.replace('*', '')}+"
+                yield subject.about(name, "interface", problem, remedy)
+            elif member.endswith("+") and annotated:
+                problem = f"{member!r} is a wildcard, which Istio's injector rejects"
+                yield subject.about(name, "istio", problem, "list each interface")
 
 
 def host_bits(subject: Subject) -> Iterator[Finding]:
@@ -191,8 +208,11 @@ def container_ports(subject: Subject) -> Iterator[Finding]:
 
 def _proxy_ports(subject: Subject) -> Iterator[tuple[Interval, str]]:
     values = subject.values
+    status, listeners = int(status_port(subject.pod)), dict(istio.LISTENERS)
+    what = listeners.pop(istio.METRICS_PORT)
     ports = {
-        **istio.LISTENERS,
+        **({status: what} if status else {}),
+        **listeners,
         values["outbound_port"]: "outbound connections",
         values["inbound_port"]: "inbound connections",
         values["tunnel_port"]: "HBONE tunnels",
@@ -222,6 +242,21 @@ def ports_of_the_proxy(subject: Subject) -> Iterator[Finding]:
 
 
 # --- outbound -------------------------------------------------------------------------------
+
+
+def nothing_captured(subject: Subject) -> Iterator[Finding]:
+    """Inclusion lists that are all empty."""
+    lists = {
+        INCLUDE_INBOUND: "inbound_ports",
+        INCLUDE_CIDRS: "outbound_cidrs",
+        INCLUDE_OUTBOUND: "outbound_ports",
+    }
+    if any(subject.values[field] != () for field in lists.values()):
+        return
+    captured = "only DNS" if subject.values["redirect_dns"] else "nothing"
+    problem = f"is empty, and so is every list of outbound traffic to capture: {captured} is captured"
+    remedy = f"list what to capture, or set {_short(MODE.name)} to {NO_INTERCEPTION} if that is intended"
+    yield subject.about(INCLUDE_INBOUND, "nothing", problem, remedy)
 
 
 def outbound_lists(subject: Subject) -> Iterator[Finding]:
@@ -331,16 +366,58 @@ def lost_answers(subject: Subject) -> Iterator[Finding]:
             "get to the agent, and the agent's own UDP queries to it get no answers"
         )
         yield subject.finding("dns", "spec.dnsConfig", problem, _SINGLE_ZONE)
-    for interface in members(subject.text(REROUTE_INTERFACES)):
-        if interface.startswith(_OF_CONTAINERS):
-            problem = f"DNS over UDP of containers behind {interface} is forwarded and gets no answers"
-            yield subject.about(REROUTE_INTERFACES, "dns", problem, _SINGLE_ZONE)
 
 
 _DOCKERS_DNS = "127.0.0.11"
-#: The bridges of containers in a pod, by which their queries come.
-_OF_CONTAINERS = ("docker", "br-", "cni", "podman")
 _SINGLE_ZONE = "give istio-init the argument --dns-single-zone"
+
+
+def dns_of_others(subject: Subject) -> Iterator[Finding]:
+    """Rerouted interfaces with DNS capture, such as docker0.
+
+    An answer that comes in is put into conntrack zone 1 (policy/raw.py). The query that was forwarded for a
+    container is in zone 0, so its masquerading is not undone.
+    """
+    if not subject.values["redirect_dns"] or subject.values["dns_single_zone"]:
+        return
+    for interface in members(subject.text(REROUTE_INTERFACES)):
+        problem = (
+            f"what is behind {interface} gets no answers from DNS servers: with DNS capture they are in "
+            "another conntrack zone than its queries"
+        )
+        yield subject.about(REROUTE_INTERFACES, "dns", problem, _SINGLE_ZONE)
+
+
+#: The variable by which Istio's agent gives addresses to hosts without one, and their CIDRs.
+_AUTO_ALLOCATE = "ISTIO_META_DNS_AUTO_ALLOCATE"
+_ALLOCATED = ("240.240.0.0/16", "2001:2::/48")
+
+
+def auto_allocated(subject: Subject) -> Iterator[Finding]:
+    """Addresses that the agent's DNS answers with, and that only the proxy can reach."""
+    text, _ = proxy_variable(subject.pod, _AUTO_ALLOCATE)
+    if text not in TRUE or not subject.values["redirect_dns"]:
+        return
+    included, excluded = subject.searchable(INCLUDE_CIDRS), subject.searchable(EXCLUDE_CIDRS)
+    everything = isinstance(subject.values["outbound_cidrs"], Everything)
+    for each in _allocated(subject):
+        out = excluded.meeting(each)
+        if out is not None:
+            problem = f"{out.text} contains addresses of {each.text}, which {_AUTO_ALLOCATE} gives to hosts"
+            remedy = "leave them out: only the proxy can reach these addresses"
+            yield subject.about(EXCLUDE_CIDRS, "auto-allocate", problem, remedy)
+        elif not everything and included.covering(each) is None:
+            problem = f"{each.text} is missing, from which {_AUTO_ALLOCATE} gives addresses to hosts"
+            remedy = "add it: only the proxy can reach these addresses"
+            yield subject.about(INCLUDE_CIDRS, "auto-allocate", problem, remedy)
+
+
+def _allocated(subject: Subject) -> list[Interval]:
+    """Return the CIDRs of the families that the pod captures, as far as the manifest tells."""
+    versions = {each.version for each in subject.intervals(INCLUDE_CIDRS)}
+    wanted = {4, 6} if subject.values["dual_stack"] else {6} if versions == {6} else {4}
+    found = [interval(text, cidr) for text in _ALLOCATED for cidr in cidrs(text, subject.names)]
+    return [each for each in found if each.version in wanted]
 
 
 def interfaces(subject: Subject) -> Iterator[Finding]:
@@ -355,16 +432,20 @@ def interfaces(subject: Subject) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     bad_values,
     refused_by_istio,
+    interface_names,
     host_bits,
     repeated,
     everything_excluded,
     inbound_exclusions,
     container_ports,
     ports_of_the_proxy,
+    nothing_captured,
     outbound_lists,
     shadowed_cidrs,
     dual_stack,
     dns,
     lost_answers,
+    dns_of_others,
+    auto_allocated,
     interfaces,
 )

@@ -1,5 +1,7 @@
 """dial: make one connection as a given user, in a process of its own, and see at once what happens to it.
 
+Or send one query over UDP.
+
 Nothing here waits for a timeout. A connection that is redirected to a local listener never leaves the
 loopback interface, and what one processor sends there is received in the order in which it was sent. So after
 the first packet of the connection, the process sends itself a datagram. When it receives the datagram, the
@@ -20,12 +22,14 @@ import struct
 import time
 
 from ...startup.record import Record
+from .origin import FAMILIES, KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from ..model import Identity, Probe, State
+    from .origin import Origin
 
 #: How many datagrams have to come back before a missing answer counts: see above.
 _ROUNDS = 3
@@ -33,7 +37,8 @@ _ROUNDS = 3
 _SPREADING = "/sys/class/net/lo/queues/rx-0/rps_cpus"
 #: A connection is closed with a reset, so that it leaves nothing behind on either side.
 _RESET_ON_CLOSE = struct.pack("=ii", 1, 0)
-_FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+#: Errors of a machine that is short of memory, files or processes: they say nothing about rules.
+SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 
 
 class Dialled(Record):
@@ -49,14 +54,14 @@ class Dialling:
     """A context manager: a process that has dialled, and keeps the connection until the block ends.
 
     `done` says what happened to the connection. The process ends with the block, in any case. It also ends by
-    itself, soon after `deadline` (time.monotonic()). It does not dial from the ports in `used`.
+    itself, soon after `deadline` (time.monotonic()).
     """
 
-    def __init__(self, probe: Probe, own: Identity, deadline: float, used: Collection[int] = ()) -> None:
+    def __init__(self, probe: Probe, own: Identity, deadline: float, origin: Origin) -> None:
         self._probe = probe
         self._own = own
         self._deadline = deadline
-        self._used = used
+        self._origin = origin
 
     def __enter__(self) -> Dialling:
         self._reading, report = os.pipe()
@@ -66,7 +71,7 @@ class Dialling:
             try:
                 os.close(self._reading)
                 os.close(self._holding)
-                _child(self._probe, self._own, self._deadline, self._used, report, wait)
+                _child(self._probe, self._own, self._deadline, self._origin, report, wait)
             except Exception as error:
                 fields = ("no-dialler", "", " ".join(f"{type(error).__name__}: {error}".split()), "", "0")
                 os.write(report, "\n".join(fields).encode())
@@ -114,9 +119,7 @@ def _left(deadline: float) -> float:
 # installation.
 
 
-def _child(
-    probe: Probe, own: Identity, deadline: float, used: Collection[int], report: int, wait: int
-) -> None:
+def _child(probe: Probe, own: Identity, deadline: float, origin: Origin, report: int, wait: int) -> None:
     """Dial, report, and keep the connection until the other end of `wait` is closed."""
     deadline -= _left(deadline) / 5  # so that the report comes while the parent still waits for it
     with contextlib.ExitStack() as open_until_then:
@@ -126,11 +129,13 @@ def _child(
             done = Dialled("cannot-become", error.strerror or str(error))
         else:
             certain = _pin()
-            made = open_until_then.enter_context(socket.socket(_FAMILIES[probe.family]))
             try:
-                done = _dial(made, probe, certain, deadline, used)
+                made = socket.socket(FAMILIES[probe.family], KINDS[probe.protocol])
+                open_until_then.enter_context(made)
+                done = _dial(made, probe, certain, deadline, origin)
             except OSError as error:
-                done = Dialled("error", error.strerror or str(error))
+                state: State = "no-dialler" if error.errno in SHORTAGES else "error"
+                done = Dialled(state, error.strerror or str(error))
         fields = (done.state, "certain" if done.certain else "", done.error, *map(str, done.local))
         os.write(report, "\n".join(fields).encode())
         select.select([wait], [], [], _left(deadline) + 1)
@@ -158,59 +163,61 @@ def _pin() -> bool:
         return False
 
 
-def _dial(
-    made: socket.socket, probe: Probe, certain: bool, deadline: float, used: Collection[int]
-) -> Dialled:
+def _dial(made: socket.socket, probe: Probe, certain: bool, deadline: float, origin: Origin) -> Dialled:
     """Connect, and see what happens. Raises OSError if nothing could be sent."""
     if probe.family == "ipv4":  # what is not redirected gets no further than the first router
         made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
     else:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    _bind(made, origin)
     # A socket whose connection was refused at once no longer knows its own address.
-    _bind(made, probe.source or _source(probe), used)
     local = made.getsockname()[:2]
     made.setblocking(False)
-    number = made.connect_ex((probe.address, probe.port))
+    if probe.protocol == "tcp":
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        number = made.connect_ex((probe.address, probe.port))
+    else:
+        made.connect((probe.address, probe.port))
+        made.send(query(origin.token))
+        number = errno.EINPROGRESS
     if number not in (0, errno.EINPROGRESS, errno.ECONNREFUSED, errno.ECONNRESET):
         raise OSError(number, os.strerror(number))
     certain = _drained(deadline) and certain
     if number in (0, errno.EINPROGRESS):
-        number = _outcome(made)
+        number = _outcome(made, probe)
     if number == errno.EINPROGRESS and not certain:
-        select.select([], [made], [], _left(deadline))
-        number = _outcome(made)
+        reading, writing = ([made], []) if probe.protocol == "udp" else ([], [made])
+        select.select(reading, writing, [], _left(deadline))
+        number = _outcome(made, probe)
     state = _STATES.get(number, "unanswered")
     error = os.strerror(number) if state == "unanswered" and number != errno.EINPROGRESS else ""
     return Dialled(state, error, certain, local)
 
 
-def _bind(made: socket.socket, source: str, used: Collection[int]) -> None:
-    """Bind to an address and a free port that is not in `used`. Raises OSError."""
-    with contextlib.ExitStack() as occupied:
-        for port in used:  # the kernel does not choose a port that is taken
-            other = occupied.enter_context(socket.socket(made.family))
-            with contextlib.suppress(OSError):
-                other.bind((source, port))
-        made.bind((source, 0))
+def query(token: bytes) -> bytes:
+    """Return a DNS query (RFC 1035, section 4.1) for TOKEN.invalid, which does not exist (RFC 6761)."""
+    header = struct.pack("!6H", int(token[:4], 16), 0x0100, 1, 0, 0, 0)
+    return header + bytes([len(token)]) + token + b"\x07invalid\0" + struct.pack("!2H", 1, 1)
 
 
-def _source(probe: Probe) -> str:
-    """Return the source address that the kernel would choose. Raises OSError if there is no route."""
-    with socket.socket(_FAMILIES[probe.family], socket.SOCK_DGRAM) as asking:
-        asking.connect((probe.address, probe.port))  # sends nothing
-        source: str = asking.getsockname()[0]
-    return source
+def _bind(made: socket.socket, origin: Origin) -> None:
+    """Bind to the chosen address and port, or to any port if it was taken meanwhile. Raises OSError."""
+    try:
+        made.bind((origin.address, origin.port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        made.bind((origin.address, 0))
 
 
 _STATES: Mapping[int, State] = {0: "connected", errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset"}
 
 
-def _outcome(made: socket.socket) -> int:
+def _outcome(made: socket.socket, probe: Probe) -> int:
     """Return 0 for a connection that has been made, EINPROGRESS for none yet, or the error that ended it."""
     number: int = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if number:
-        return number
+    if number or probe.protocol == "udp":
+        return number or errno.EINPROGRESS
     try:
         made.getpeername()
     except OSError:

@@ -1,4 +1,4 @@
-"""sockets: the TCP sockets of this network namespace: /proc/net/tcp (proc(5)) and sock_diag(7)."""
+"""sockets: the TCP and UDP sockets of this network namespace: proc(5), /proc/net, and sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FILES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
-# net/tcp_states.h
-LISTEN, _TIME_WAIT = 0x0A, 0x06
+    from ..model import Protocol
+
+_FILES = {
+    "tcp": ("/proc/self/net/tcp", "/proc/self/net/tcp6"),
+    "udp": ("/proc/self/net/udp", "/proc/self/net/udp6"),
+}
+# net/tcp_states.h. A UDP socket that is not connected has the state TCP_CLOSE.
+LISTEN, _TIME_WAIT, _CLOSE = 0x0A, 0x06, 0x07
+_RECEIVING = {"tcp": LISTEN, "udp": _CLOSE}
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -33,7 +39,7 @@ _TCP = 6
 
 
 class Connection(Record):
-    """A TCP socket: its own address and port, those of its peer, its state (net/tcp_states.h) and its user.
+    """A socket: its own address and port, those of its peer, its state (net/tcp_states.h) and its user.
 
     `waiting`, of a listening socket, is how many connections have not been accepted yet.
     """
@@ -45,10 +51,10 @@ class Connection(Record):
     uid: int
 
 
-def connections(port: int) -> Iterator[Connection]:
-    """Yield every TCP socket with a port at either end; a mapped address (`::ffff:…`) is given as IPv4."""
+def connections(port: int, protocol: Protocol = "tcp") -> Iterator[Connection]:
+    """Yield every socket with a port at either end; a mapped address (`::ffff:…`) is given as IPv4."""
     mentioned = f":{port:04X} "  # parsing all sockets of a busy machine would take a while
-    for path in _FILES:
+    for path in _FILES[protocol]:
         try:
             file = open(path, encoding="ascii")  # noqa: SIM115  # FileNotFoundError: the kernel has no IPv6
         except FileNotFoundError:
@@ -87,10 +93,26 @@ def answering(peer: tuple[str, int]) -> Connection | None:
     return None
 
 
-def listening(port: int, addresses: tuple[str, ...]) -> Connection | None:
+def has_orphan(port: int) -> bool:
+    """Tell whether a connection at a local port has a peer that no socket here is bound to.
+
+    The kernel gives a redirected connection another source port if it still remembers one with the same: then
+    the listener's socket does not name the port that dialled.
+    """
+    here = [c for c in connections(port) if c.local[1] == port and c.state not in (LISTEN, _TIME_WAIT)]
+    return any(not _is_dialled(connection) for connection in here)
+
+
+def _is_dialled(connection: Connection) -> bool:
+    """Tell whether the peer of a connection is a socket of this network namespace."""
+    return any(other.local == connection.remote for other in connections(connection.remote[1]))
+
+
+def listening(port: int, addresses: tuple[str, ...], protocol: Protocol = "tcp") -> Connection | None:
     """Return the socket that listens on a port at one of these addresses, None if there is none."""
-    for connection in connections(port):
-        if connection.state == LISTEN and connection.local[1] == port and connection.local[0] in addresses:
+    for connection in connections(port, protocol):
+        ready = connection.state == _RECEIVING[protocol]
+        if ready and connection.local[1] == port and connection.local[0] in addresses:
             return connection
     return None
 
