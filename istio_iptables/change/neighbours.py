@@ -62,7 +62,7 @@ class _Taken(Record):
 
 #: As many chains as are gone through below each other; nf_tables allows 16 (NFT_JUMP_STACK_SIZE).
 _DEEPEST = 16
-#: The longest path of rules that is looked at: services of a cluster may be ten thousand.
+#: As many rules as are looked at for one base chain: a cluster may have ten thousand services.
 _MOST = 20_000
 
 
@@ -193,7 +193,7 @@ def _loopback(family: Family) -> model.Cidr:
 
 
 def _matters(found: Captured) -> bool:
-    """Tell whether it is meant to be captured: what the proxy sends to a loopback address is not."""
+    """Tell whether capturing it has a purpose: for what the proxy sends to a loopback address it has not."""
     loopback = model.Destination(_loopback(found.traffic.family), negated=True)
     return found.chain != istio.IN_REDIRECT or found.traffic.with_match(loopback) is not None
 

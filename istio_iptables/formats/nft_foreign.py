@@ -11,6 +11,7 @@ import re
 
 from ..change.foreign import NAT_PRIORITY, Base, Neighbour, Step
 from ..rules import model
+from ..rules.istio import CHAINS
 from ..rules.nftables import model as nftables
 from . import NFT_FAMILIES
 from .nft_json import match_of
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 _HANDLE = re.compile(r"\s*(.*) # handle (\d+)")
 _TRANSLATIONS = {"dnat", "redirect"}
 _SOURCES = {"snat", "masquerade"}
+_XT_TARGETS: Mapping[str, Kind] = {
+    "DNAT": "translate",
+    "REDIRECT": "translate",
+    "NETMAP": "translate",
+    "SNAT": "source",
+    "MASQUERADE": "source",
+}
 
 
 def neighbours(printed: str, text: str) -> Iterator[Neighbour]:
@@ -96,7 +104,10 @@ def _step(statements: list[Any], words: str, family: Family, maps: Mapping[str, 
             else:
                 matches += found
         elif name in ("jump", "goto"):
-            kind, chains = "jump", (value["target"],)
+            kind, chains = "jump", (value["target"],) if value["target"] not in CHAINS else ()
+        elif name == "xt":  # a match or target of iptables, by its name alone
+            vague = True
+            kind = _XT_TARGETS.get(value["name"], kind) if value["type"] == "target" else kind
         elif name == "vmap":
             kind, chains, vague = "jump", tuple(_targets(value["data"], maps)), True
         elif name in _TRANSLATIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,6 +116,19 @@ def test_a_namespace_without_foreign_rules_has_no_warning() -> None:
             assert run(pod, backend) == ""
             assert run(pod, backend, "diff") == ""
             assert pod.tool("cleanup").code == 0
+
+
+def test_rules_of_iptables_that_only_nft_can_read() -> None:
+    """Docker's rules are there, and another program has put one of nft's own into the same table."""
+    with pod_with_container() as pod:
+        docker.publish_port(pod, "iptables-nft")
+        before = run(pod, "native")
+        pod.run(shlex.split("nft add rule ip nat POSTROUTING numgen inc mod 2 == 0 masquerade"))
+        after = run(pod, "native", "diff")
+        assert "DNAT --to-destination" in before
+        assert "may come before" in after
+        assert "nftables table ip nat, chain DOCKER" in after
+        assert "inbound TCP to port 8080" in after
 
 
 def test_validate_warns_too() -> None:

@@ -763,6 +763,19 @@ def test_nft_tables_are_those_that_nft_lists(space):
     assert nftables.Table("inet", "istio-proxy-nat", 0) not in space.call(nftables.tables)
 
 
+def test_tables_with_nat_chains_are_told_from_others(space):
+    nat = "chain {1} {{ type nat hook {0} priority -100; }};"
+    script = f"""
+table ip a {{ {nat.format("prerouting", "c")} }}
+table ip6 b {{ {nat.format("output", "c")} }}
+table inet c {{ {nat.format("postrouting", "c")} chain d {{ }}; }}
+table inet d {{ chain c {{ type filter hook prerouting priority -300; }}; }}
+table ip e {{ chain nat {{ }}; }}
+"""
+    space.run("nft", "-f", "-", stdin=script)
+    assert space.call(nftables.nat_tables) == (("ip", "a"), ("ip6", "b"), ("inet", "c"))
+
+
 def test_five_hundred_nft_tables_come_whole(space):
     space.run("nft", "-f", "-", stdin="".join(f"add table inet t{n}\n" for n in range(500)))
     assert set(space.call(nftables.tables)) == {nftables.Table("inet", f"t{n}", 0) for n in range(500)}

@@ -297,6 +297,19 @@ def test_chains_of_a_verdict_map():
     assert finding.rule == "rule number 11"
 
 
+def test_a_table_of_iptables_that_only_nft_can_read():
+    """nft names the extensions of iptables, no more. The chains of istio-iptables are not foreign."""
+    extensions = (("match", "addrtype"), ("target", "DNAT"))
+    xt = [{"xt": {"type": kind, "name": name}} for kind, name in extensions]
+    printed = table(
+        ("prerouting", [TO_8080, *xt]),
+        ("prerouting", [{"counter": None}, {"jump": {"target": "ISTIO_INBOUND"}}]),
+        ("ISTIO_INBOUND", [TO_8080, {"redirect": {"port": 15006}}]),
+    )
+    [finding] = findings(nft_foreign.neighbours(*printed), ruleset(), OWN)
+    assert (finding.rule, finding.vague) == ("rule number 10", True)
+
+
 def test_a_table_of_both_families_is_read_for_each():
     only_6 = match({"payload": {"protocol": "ip6", "field": "daddr"}}, "::1")
     printed = table(("prerouting", [only_6, DNAT]), ("prerouting", [TO_8080, DNAT]), family="inet")
