@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ..support.netns import Outcome, Pod
+from .test_validation import limited, restricted
 
 BACKENDS = {
     "legacy": ["--force-iptables-binary", "legacy"],
@@ -127,3 +129,31 @@ def test_a_query_that_is_sent_to_another_port(served: Pod) -> None:
     assert (outcome.code, verdicts(outcome)) == (126, {**ALL_PASS, ("udp", "outbound"): "fail"})
     [query] = [q for q in queries(outcome) if q["status"] == "fail"]
     assert "5353" in query["where"]
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_the_proxys_user_needs_no_capability(served: Pod, listen: bool) -> None:
+    """Where an agent has the port, only connection tracking could tell where its query over UDP went."""
+    assert served.tool("--redirect-dns").code == 0
+    if listen:
+        served.listen("agent", tcp=[AGENT], udp=[AGENT], uid=1337, gid=1337)
+        served.client.listen("server", tcp=[53], udp=[53])  # without it, a refusal shows where the query went
+    settings = ("--redirect-dns", "--run-validation", "--skip-rule-apply", "--log_output_level=default:none")
+    outcome = restricted(served, *settings)
+    assert outcome.code == 0, outcome
+    rows = [re.split(" {2,}", line) for line in outcome.out.split("\n\n")[0].splitlines()]
+    found = {(row[1], re.sub(" .*", "", row[3])): row[0] for row in rows if row[1].startswith("DNS")}
+    assert found == {
+        ("DNS, UDP", "other"): "NOT TRIED",
+        ("DNS, UDP", "proxy"): "NOT TRIED" if listen else "PASS",
+        ("DNS, TCP", "other"): "NOT TRIED",
+        ("DNS, TCP", "proxy"): "PASS",
+    }
+
+
+def test_root_without_net_admin_sees_queries_arrive(served: Pod) -> None:
+    assert served.tool("--redirect-dns").code == 0
+    settings = ("--skip-rule-apply", "--run-validation", "--redirect-dns")
+    outcome = limited(served, "-all,+setuid,+setgid", *settings)
+    assert outcome.code == 0, outcome
+    assert outcome.out.count("\nPASS ") == 10
