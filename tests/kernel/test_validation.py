@@ -396,6 +396,17 @@ def test_a_service_that_answers_outside_is_not_the_proxy(pod: Pod) -> None:
     assert verdicts(outcome)["outbound, IPv4"] == "FAIL"
 
 
+@pytest.mark.parametrize("settings", [(), ("--dual-stack",)], ids=" ".join)
+def test_a_port_that_connection_tracking_remembers(pod: Pod, settings: Sequence[str]) -> None:
+    """There is no other one: the kernel gives the redirected connection a source port of its own choice."""
+    pod.sysctl("net/ipv4/ip_local_port_range", "40000 40001")
+    assert pod.tool(*settings).code == 0
+    families = ("IPv4", "IPv6") if settings else ("IPv4",)
+    for _ in range(4):
+        outcome = pod.tool(*settings, "validate", "--probe-timeout", "60s")
+        assert (outcome.code, verdicts(outcome)) == (0, all_pass(families)), outcome
+
+
 def test_correct_rules_pass_however_often_they_are_tried(pod: Pod) -> None:
     """Connection tracking remembers earlier probes, and nat is not asked about what it takes for the same."""
     pod.sysctl("net/ipv4/ip_local_port_range", "40000 40199")
