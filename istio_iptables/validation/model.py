@@ -103,7 +103,7 @@ class Listening(Record):
     """Who listens on a watched port: this process, or (`taken`) another one, of user `uid` if that is known.
 
     `problem` is the reason why no process listens there. `stuck`: the other process has left so many
-    connections waiting that the kernel might not answer another one.
+    connections waiting that the kernel might not answer another one. `inode` tells its socket from others.
     """
 
     port: int
@@ -111,6 +111,7 @@ class Listening(Record):
     uid: int | None = None
     stuck: bool = False
     problem: str = ""
+    inode: int | None = None
 
 
 class Observation(Record):
@@ -121,7 +122,8 @@ class Observation(Record):
     - `connected`: a listener accepted it, or received the query. `arrived` is its local port, None if the
       listener is not in this network namespace; `listener_uid` is the user who owns the socket.
     - `reset`: it was accepted and reset before it could be seen where it arrived.
-    - `unclear`: it was accepted, and a listener here has a connection that may be this one or another's.
+    - `unclear`: it was accepted, and a listener here has a connection that may be this one or another's. Or
+      it was refused here, and the listener of another process has ended.
     - `refused`: a reset came back (UDP: an ICMP error that says so).
     - `unanswered`: nothing came back (`certain`: in the time that a local listener needs to answer), or an
       ICMP error did.

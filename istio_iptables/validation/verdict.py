@@ -157,7 +157,7 @@ def _unseen(probe: Probe, seen: Observation, listening: Listening) -> Verdict | 
         meaning = "a listener accepted the connection and reset it before it could be seen which"
         return "unproven", _where(probe, seen), meaning, _holder_remedy(listening)
     if seen.state == "unclear":
-        meaning = "a listener here has a connection that may be this one or another's"
+        meaning = "a listener has ended, or has a connection that may be this one or another's"
         return "unproven", _where(probe, seen), meaning, "run it again, as root with the capability NET_ADMIN"
     return None
 
@@ -348,7 +348,11 @@ def _where(probe: Probe, seen: Observation) -> str:
         return (
             f"left by {probe.interface} and was not answered{error}" if seen.certain else "was not answered"
         )
-    words = {"refused": "was refused", "reset": "was accepted and reset at once", "unclear": "was accepted"}
+    words = {
+        "refused": "was refused",
+        "reset": "was accepted and reset at once",
+        "unclear": "was answered",
+    }
     return words.get(seen.state, f"could not be dialled: {seen.error}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from istio_iptables.rules.model import (
     Table,
 )
 from istio_iptables.validation import report as validation
+from istio_iptables.validation.live import probes
 from istio_iptables.validation.model import (
     Identity,
     Listening,
@@ -829,6 +831,32 @@ def results(*statuses: str) -> tuple[Result, ...]:
 )
 def test_success_is_a_proof_and_nothing_owed(statuses: list[str], success: bool):
     assert succeeded(results(*statuses)) is success
+
+
+@pytest.mark.parametrize(("later", "status"), [(7, "fail"), (8, "unproven")])
+def test_a_refusal_is_no_evidence_if_the_listener_has_ended_since(
+    later: int, status: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As another validation does, which had the proxy's port."""
+
+    class OfAnother:
+        """Listeners of which another process has the one that is asked for."""
+
+        def ready(self, probe: Probe, until: float) -> Listening:
+            return TAKEN_P.replace(inode=7)
+
+        def at(self, probe: Probe) -> Listening:
+            return TAKEN_P.replace(inode=later)
+
+        def forget(self) -> None:
+            pass
+
+    refused = Observation("refused", address_is_here=False, refused_here=True)
+    monkeypatch.setattr(probes, "observe", lambda *_: refused)
+    monkeypatch.setattr(probes, "PAUSE", 0)
+    tries = probes._Tries(OUT, ROOT, OfAnother(), in_place=True)  # type: ignore[arg-type]
+    assert tries.result(time.monotonic() + 600).status == status
+    assert tries.may_change == (status == "unproven")
 
 
 # --- the report -------------------------------------------------------------------------------

@@ -101,10 +101,10 @@ class Listeners:
             problem_text = "another process has it, but does not listen there for redirected connections"
             return Listening(port, taken=True, problem=problem_text)
         if probe.protocol == "udp":
-            return Listening(port, taken=True, uid=holder.uid)
+            return Listening(port, taken=True, uid=holder.uid, inode=holder.inode)
         accepts = can_accept(port)
         stuck = holder.waiting > 0 if accepts is None else not accepts
-        return Listening(port, taken=True, uid=holder.uid, stuck=stuck)
+        return Listening(port, taken=True, uid=holder.uid, stuck=stuck, inode=holder.inode)
 
     def forget(self) -> None:
         """Close what has arrived so far: nothing of it is the next probe, and a full queue takes no more."""

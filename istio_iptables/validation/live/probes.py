@@ -128,10 +128,13 @@ class _Tries:
         seen = observe(probe, self._own, self._listeners, listening, until, self._used)
         if seen.state == "unanswered" and probe.protocol == "tcp" and not listening.taken:
             listening = listening.replace(stuck=can_accept(probe.watched) is False)
+        taken, refused = listening.taken, seen.state == "refused" and seen.refused_here
+        if taken and refused and self._listeners.at(probe).inode != listening.inode:
+            seen = seen.replace(state="unclear")  # the listener has ended since
         result = judge(probe, seen, listening, in_place=self._in_place)
         if listening.problem or seen.state in ("cannot-become", "no-dialler"):
             return result, False
-        if listening.taken and seen.state == "reset":
+        if taken and seen.state in ("reset", "unclear"):
             time.sleep(PAUSE)  # the listener may be ending, as another validation does
             return result, True
         return result, seen.state == "unclear" or number < _TRIES - 1

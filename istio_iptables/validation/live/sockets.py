@@ -41,7 +41,8 @@ _TCP = 6
 class Connection(Record):
     """A socket: its own address and port, those of its peer, its state (net/tcp_states.h) and its user.
 
-    `waiting`, of a listening socket, is how many connections have not been accepted yet.
+    `inode` is a number that no other socket has. `waiting`, of a listening socket, is how many connections
+    have not been accepted yet.
     """
 
     local: tuple[str, int]
@@ -49,6 +50,7 @@ class Connection(Record):
     state: int
     waiting: int
     uid: int
+    inode: int
 
 
 def connections(port: int, protocol: Protocol = "tcp") -> Iterator[Connection]:
@@ -67,7 +69,8 @@ def connections(port: int, protocol: Protocol = "tcp") -> Iterator[Connection]:
 
 def _connection(fields: list[str]) -> Connection:
     waiting = fields[4].partition(":")[2]
-    return Connection(_end(fields[1]), _end(fields[2]), int(fields[3], 16), int(waiting, 16), int(fields[7]))
+    local, remote = _end(fields[1]), _end(fields[2])
+    return Connection(local, remote, int(fields[3], 16), int(waiting, 16), int(fields[7]), int(fields[9]))
 
 
 def _end(text: str) -> tuple[str, int]:
