@@ -33,10 +33,9 @@ def missing(parsed: Parsed) -> list[str]:
             continue
         for name in parsed.values[given.setting.field]:
             if not _matches(name, there):
-                what = "begins with" if name.endswith("+") else "is called"
+                what = _described(name, there)
                 warnings.append(
-                    f"{given.origin}: no interface here {what} {name.removesuffix('+')!r}"
-                    f"{_hint(name, there)}: until there is one, its rules match no packet"
+                    f"{given.origin}: no interface here {what}: until there is one, its rules match no packet"
                 )
     return warnings
 
@@ -47,5 +46,8 @@ def _matches(name: str, there: Sequence[str]) -> bool:
     return name in there
 
 
-def _hint(name: str, there: Sequence[str]) -> str:
-    return nearest(name.removesuffix("+"), there) or f" (interfaces: {', '.join(there[:_MOST_LISTED])})"
+def _described(name: str, there: Sequence[str]) -> str:
+    """Return what no interface is like, with the nearest name, or all names, as a hint."""
+    verb, name = ("begins with", name[:-1]) if name.endswith("+") else ("is called", name)
+    hint = nearest(name, there) or f" (interfaces: {', '.join(there[:_MOST_LISTED])})"
+    return f"{verb} {name!r}{hint}"

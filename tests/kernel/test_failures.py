@@ -489,7 +489,9 @@ def test_a_lock_that_an_ended_process_left_to_another_names_the_ended_one() -> N
     with Scratch() as scratch:
         scratch.lock.touch()
         # flock(1) locks and becomes sh, which starts sleep; that inherits the lock.
-        holder = scratch.spawn("flock", "--no-fork", str(scratch.lock), "sh", "-c", "sleep 600 & echo $!; wait")
+        holder = scratch.spawn(
+            "flock", "--no-fork", str(scratch.lock), "sh", "-c", "sleep 600 & echo $!; wait"
+        )
         assert holder.stdout
         left = int(holder.stdout.readline())
         try:
