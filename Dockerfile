@@ -34,9 +34,11 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
 COPY tools/version.py tools/
+COPY docs/istio-iptables.8 docs/
 COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
-# and of programs Python and our own alone: dependencies bring some, and venv what people type into shells.
+# without the manual page, since there is no man, and of programs Python and our own alone: dependencies bring some, and
+# venv what people type into shells.
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
 ARG VERSION=
@@ -48,7 +50,7 @@ RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
  && cd /opt/istio-iptables/lib/python3*/site-packages \
  && rm -rf netaddr/tests netaddr/eui/*.txt netaddr/eui/*.idx \
  && cd /opt/istio-iptables \
- && rm -rf include .gitignore \
+ && rm -rf include share .gitignore \
  && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
 

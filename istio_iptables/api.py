@@ -217,7 +217,7 @@ def render(
     `restore`: scripts for iptables-restore --noflush (IPv4) and ip6tables-restore --noflush (IPv6),
     which stand one after the other if both families have rules. `nft`: a script for nft -f with the
     native nftables rules for both. Then come ip(8) commands as comments. `commands`: a shell script. With
-    `explain` it, and `nft`, have each rule's reason above it. `json`: for programs.
+    `explain` these three have each rule's reason above it, as a comment. `json`, for programs, always has it.
     """
     require_type(ruleset, Ruleset, "render() takes a Ruleset (see build)")
     if style not in STYLES:
@@ -229,17 +229,17 @@ def render(
     if style == "commands":
         return shell.script(ruleset, families, explain=explain)
     shown = [family for family in families if family in ruleset.families()]
-    text = _nft_script(ruleset, shown, explain) if style == "nft" else _restore_scripts(ruleset, shown)
+    text = (_nft_script if style == "nft" else _restore_scripts)(ruleset, shown, explain)
     return text + "".join(f"# {o}\n" for o in ruleset.routing if o.family in families)
 
 
-def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family]) -> str:
+def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str:
     text = ""
     for family in shown:
         if len(shown) > 1:
             command = f"{IPTABLES[family]}-restore"
             text += f"# {family}: for {command} --noflush (render --family {family} prints it alone)\n"
-        text += iptables_restore.script(ruleset, family)
+        text += iptables_restore.script(ruleset, family, explain=explain)
     return text
 
 

@@ -28,7 +28,7 @@ from .startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -62,6 +62,7 @@ class FakeKernel(Machine):
         native_nftables: bool = False,
         cni_mode: bool = False,
         writing: bool = True,
+        on_wait: Callable[[str], object] | None = None,
         legacy: bool = True,
         fails_at: Iterable[int] = (),
     ) -> None:

@@ -9,6 +9,7 @@ import sys
 from ..errors import SettingsError
 from ..settings.commands import COMMAND_BY_NAME
 from ..settings.declared import BY_NAME, SOURCE_BY_NAME, Given, as_text, nearest, shown
+from ..settings.parsers import BadValue
 from ..settings.resolve import from_environment
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..pod import Pod
     from ..settings.go_flags import Invocation
+    from ..settings.parsers import Names
 
 
 def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Given], list[str]]:
@@ -58,6 +60,18 @@ def _operands(invocation: Invocation) -> list[Given]:
 def pod_name(invocation: Invocation) -> str:
     """Return the value of --pod-name, or an empty string."""
     return next((s.text for s in reversed(invocation.sources) if s.setting.name == "pod-name"), "")
+
+
+def answer(invocation: Invocation, names: Names) -> tuple[bool, list[str]]:
+    """Return the value of --yes, and the mistakes in it."""
+    value, mistakes = False, []
+    for source in invocation.sources:
+        if source.setting.name == "yes":
+            try:
+                value = bool(source.setting.parse(source.text, names))
+            except BadValue as bad:
+                mistakes += [f"{source.origin}: {problem}" for problem in bad.problems]
+    return value, mistakes
 
 
 def _from_pod(source: Given, name: str, others: Sequence[Given]) -> tuple[list[Given], list[str]]:

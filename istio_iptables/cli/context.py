@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..errors import KernelError
 from ..kernel.this_machine import ThisMachine
+from ..settings.parsers import BadValue
 from ..settings.resolve import parse, parse_options, resolve, service_links
-from .collect import collect
+from .collect import answer, collect
 from .log import log
 
 TYPE_CHECKING = False
@@ -29,7 +30,9 @@ class Context:
         self._warnings = service_links(environ)
         self.invocation = invocation
         self.given, mistakes = collect(invocation, environ)
-        mistakes += _namespace_mistakes(self.given)
+        log.configure((), as_json=_log_as_json(self.given, self._facts))  # for the mistakes found below
+        self.yes, bad_answer = answer(invocation, self._facts)
+        mistakes += [*_namespace_mistakes(self.given), *bad_answer]
         self.command = invocation.command
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
         self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
@@ -61,8 +64,20 @@ class Context:
     def config(self) -> Config:
         """Resolve the Config, and log the settings and warnings that an operator will look for later."""
         config, warnings = resolve(self.parsed, self._facts)
-        self.log_settings(warnings)
+        self.log_settings((*warnings, *self._missing_interfaces()))
         return config
+
+    def _missing_interfaces(self) -> list[str]:
+        """Return warnings about interfaces that do not exist.
+
+        Not for what is only printed: that may be for another machine, whose interfaces are unknown.
+        """
+        values = self.parsed.values
+        if self._only_prints() or not (values["interfaces_excluded"] or values["rerouted_interfaces"]):
+            return []
+        from ..kernel.interfaces import missing
+
+        return missing(self.parsed)
 
     def log_settings(self, warnings: Sequence[str] | None = None) -> None:
         """Log the settings that differ from their defaults, where each came from, and warnings.
@@ -88,6 +103,7 @@ class Context:
             native_nftables=self.operation.native_nftables,
             cni_mode=self.operation.cni_mode,
             writing=writing,
+            on_wait=log.info,
         )
 
 
@@ -103,6 +119,17 @@ def _shortened(text: str) -> str:
     if len(text) <= _MOST_OF_A_VALUE:
         return repr(text)
     return f"{text[:_MOST_OF_A_VALUE]!r}... ({text.count(',') + 1} members, {len(text)} characters)"
+
+
+def _log_as_json(given: list[Given], facts: ThisMachine) -> bool:
+    """Tell whether --log_as_json was given, before all settings are parsed: mistakes are JSON lines too."""
+    for item in reversed(given):
+        if item.setting.field == "log_as_json":
+            try:
+                return bool(item.setting.parse(item.text, facts))
+            except BadValue:
+                continue
+    return False
 
 
 def _namespace_mistakes(given: list[Given]) -> list[str]:

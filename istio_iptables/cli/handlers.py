@@ -49,6 +49,11 @@ def handle(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> i
 
 def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
     try:
+        if invocation.command == "completion" and not invocation.mistakes:
+            from .completion import script
+
+            streams.write(script(invocation.operands[0]))
+            return 0
         context = Context(invocation, environ)
         log.configure(context.operation.log_levels, as_json=context.operation.log_as_json)
         handler = _handler(context)
@@ -58,7 +63,7 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
     except BrokenPipeError:
         raise
     except SettingsError as error:
-        streams.complain(f"{error}\n")
+        log.mistakes(error.mistakes)
         return error.exit_code
     except (KernelError, Differs) as error:
         log.error(str(error))
@@ -135,6 +140,8 @@ def print_rules(context: Context) -> int:
     families = [family for family in FAMILIES if options["family"] in ("", family)]
     ruleset = build(context.config())
     style = options["format"] or context.style
+    if options["explain"] and style == "json":
+        log.warn("--explain has no effect with --format json, which has the reason for each rule anyway")
     streams.write(render(ruleset, style, families, explain=options["explain"]))
     return 0
 
@@ -152,9 +159,29 @@ def apply(context: Context) -> int:
     wanted = build(config)
     if operation.dry_run:
         status = _print_script(context, render(wanted, context.style))
+    elif _is_declined(context, config, wanted):
+        log.error("not applied: nothing was changed; --yes applies without asking")
+        return 1
     else:
         status = _put_in_place(context, wanted)
     return _validate(context, config) if operation.run_validation else status
+
+
+def _is_declined(context: Context, config: Config, wanted: Ruleset) -> bool:
+    """Tell whether a person who had to be asked said no (see confirm.py).
+
+    Rules of istio-iptables that are in place show that it was decided before. No lock is held meanwhile.
+    """
+    if context.yes or context.operation.network_namespace or not sys.stdin or not sys.stdin.isatty():
+        return False  # most runs: nothing is imported for them
+    from ..kernel.own_network import is_machines_own
+    from . import confirm
+
+    if not confirm.is_at_a_terminal() or not is_machines_own():
+        return False
+    with context.machine(writing=False) as machine:
+        prepared = prepare(machine, wanted)
+    return not prepared.live.locations and bool(prepared.plan.actions) and not confirm.ask(config)
 
 
 def _put_in_place(context: Context, wanted: Ruleset) -> int:
@@ -172,7 +199,7 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
             from ..formats import difference
 
             _log_choice(prepared)
-            streams.write(difference.text(prepared.plan, colour=_colour()))
+            streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
             raise Differs(
                 "the rules of istio-iptables in place differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
@@ -212,7 +239,7 @@ def _validate(context: Context, config: Config, *, as_json: bool = False) -> int
     if as_json:
         streams.write(validation.json_text(results, notes, succeeded=success))
     else:
-        streams.write(validation.text(results, notes, colour=_colour()))
+        streams.write(validation.text(results, notes, colour=streams.is_styled()))
     if success:
         log.info("validated: connections are redirected as they should be, as far as this could be tested")
         return 0
@@ -288,6 +315,7 @@ def diff(context: Context) -> int:
     wanted = build(context.config())
     with context.machine(writing=False) as machine:
         prepared = prepare(machine, wanted)
+    _log_state("in place", prepared)
     _log_choice(prepared)
     _warn_of_unclaimed(prepared)
     _warn_of_neighbours(prepared)
@@ -299,7 +327,7 @@ def diff(context: Context) -> int:
     if context.options["json"]:
         streams.write(difference.json_text(prepared.plan))
     elif differs:
-        streams.write(difference.text(prepared.plan, colour=_colour()))
+        streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
     else:
         log.info("the rules are in place: no difference")
     return Differs.exit_code if differs else 0
@@ -329,11 +357,6 @@ def _warn_of_neighbours(prepared: Prepared) -> None:
 
 def _log_choice(prepared: Prepared) -> None:
     log.info(f"backend {prepared.choice.backend}: {prepared.choice.why}")
-
-
-def _colour() -> bool:
-    """Tell whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _apply(machine: Machine, prepared: Prepared) -> None:

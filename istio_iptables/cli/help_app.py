@@ -17,21 +17,19 @@ import typer.core
 from .. import __version__
 from ..rules import istio
 from ..rules.istio import PROGRAM
-from ..settings.commands import COMMANDS, GROUPS, Command, Operand
+from ..settings.commands import COMMANDS, EXAMPLES, EXIT_CODES, GROUPS, Command, Operand
 from ..settings.declared import BY_NAME, SETTINGS, SOURCES, Given, Setting
 from ..settings.go_flags import Invocation
 from . import handlers
-from .streams import complain
+from .streams import complain, is_styled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _EPILOG = (
     "Every setting can be given by its flag, by the variable shown, in a --config file, or by a --pod "
-    "manifest. A flag takes precedence over a variable, a variable over a file. Exit codes: 0 done or "
-    "nothing to do; 1 failed, everything is as before; 2 bad usage or settings, nothing was changed; 3 other "
-    f"rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: findings); "
-    "126 redirection does not work, or could not be proven to (validate)."
+    "manifest. A flag takes precedence over a variable, a variable over a file. "
+    f"Exit codes: {'; '.join(f'{code} {text}' for code, text in EXIT_CODES.items())}."
 )
 _COMMAND_EPILOG = f"All settings can be given with this command: `{PROGRAM} --help` lists them."
 _HELP = (
@@ -46,11 +44,11 @@ def _option(setting: Setting, panel: str) -> inspect.Parameter:
 
     It may be given several times. Each value is checked, and the last one is used (of sources, all are).
     """
-    variables = f" [{', '.join((*setting.aliases, setting.variable))}]" if setting.name in BY_NAME else ""
+    variables = ", ".join(setting.variables) if setting.name in BY_NAME else ""
     option = typer.Option(
         f"--{setting.name}",
         *([f"-{setting.short}"] if setting.short else []),
-        help=f"{_described(setting)}{variables}",
+        help=f"{_described(setting)} [{variables}]" if variables else _described(setting),
         metavar=setting.metavar,
         show_default=False,
         rich_help_panel=panel,
@@ -129,22 +127,37 @@ def _help_by_group(command: Any, context: Any) -> dict[str, list[tuple[str, str]
 
 def _write(groups: Mapping[str, Sequence[tuple[str, str]]], formatter: Any) -> None:
     for title, records in groups.items():
-        with formatter.section(title):
-            formatter.write_dl(records)
+        with formatter.section(_bold(title)):
+            formatter.write_dl([(_bold(term), text) for term, text in records])
+
+
+def _bold(text: str) -> str:
+    """Return text in bold (ECMA-48) if standard output is a terminal that shows it."""
+    return f"\x1b[1m{text}\x1b[22m" if is_styled() else text
+
+
+#: Click ends lines at column 80 unless it is told that more is allowed: the terminal's width, as for man.
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 10_000}
 
 
 class _Settings(typer.core.TyperGroup):
-    """Help with the settings by group, in plain text that is readable in pipes and narrow terminals."""
+    """Help with commands, examples and settings by group, readable in pipes and narrow terminals too."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the settings by group, including those that are only variables, then the commands."""
+        """Write the commands, examples, and the settings by group, with those that are only variables."""
+        _write({"Commands": [(command.name, _short(command)) for command in COMMANDS]}, formatter)
+        with formatter.section(_bold("Examples")):
+            for line, text in EXAMPLES.items():
+                formatter.write(f"  {_bold(line)}\n")
+                formatter.indent()
+                formatter.write_text(text)
+                formatter.dedent()
         groups = _help_by_group(self, ctx)
         for setting in SETTINGS:
             if not setting.has_flag:
                 syntax = f"{setting.variable}={setting.metavar}"
                 groups[setting.group].append((syntax, f"Variable only. {_described(setting)}"))
         _write(groups, formatter)
-        _write({"Commands": [(command.name, _short(command)) for command in COMMANDS]}, formatter)
 
 
 class _Group(typer.core.TyperGroup):
@@ -174,7 +187,7 @@ def make_app() -> typer.Typer:
         epilog=_EPILOG,
         add_completion=True,
         invoke_without_command=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=_CONTEXT,
         pretty_exceptions_enable=False,
     )
 
@@ -201,7 +214,7 @@ def make_app() -> typer.Typer:
                     annotation=Annotated[
                         bool,
                         typer.Option(
-                            "--version", help="Print the version.", callback=_version, is_eager=True
+                            "--version", "-V", help="Print the version.", callback=_version, is_eager=True
                         ),
                     ],
                 ),

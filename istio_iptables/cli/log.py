@@ -50,9 +50,19 @@ class Logger:
         """Write what failed and what to do."""
         self._write("error", message)
 
+    def mistakes(self, lines: Iterable[str]) -> None:
+        """Write the mistakes in settings, whatever the level: bare lines, or JSON like every other line."""
+        if self._as_json:
+            for line in lines:
+                self._put("error", line)
+        else:
+            complain("".join(f"{line}\n" for line in lines))
+
     def _write(self, level: str, message: str) -> None:
-        if not self.enabled(level):
-            return
+        if self.enabled(level):
+            self._put(level, message)
+
+    def _put(self, level: str, message: str) -> None:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
         if self._as_json:

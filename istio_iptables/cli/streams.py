@@ -42,6 +42,11 @@ def _give_up_standard_output() -> None:
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
 
 
+def is_styled() -> bool:
+    """Tell whether to use colours and bold: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def complain(text: str) -> None:
     """Write lines on standard error, if it can be written."""
     try:

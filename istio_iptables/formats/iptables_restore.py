@@ -18,22 +18,25 @@ if TYPE_CHECKING:
     from ..rules.model import Family, Ruleset
 
 
-def script(ruleset: Ruleset, family: Family) -> str:
-    """Return the script that puts the rules of one family into a namespace that has no owned rules."""
+def script(ruleset: Ruleset, family: Family, *, explain: bool = False) -> str:
+    """Return the script that puts the rules of one family into a namespace that has no owned rules.
+
+    With `explain` every rule has a comment line above it that says why it is there.
+    """
     return "".join(
-        edit_script(edit_between(Table(family, name), ruleset.table(family, name)))
+        edit_script(edit_between(Table(family, name), ruleset.table(family, name)), explain=explain)
         for name in TABLES
         if not ruleset.table(family, name).is_empty
     )
 
 
-def edit_script(edit: TableEdit) -> str:
+def edit_script(edit: TableEdit, *, explain: bool = False) -> str:
     """Return the script, for `iptables-restore --noflush --counters`, that makes an edit."""
-    lines = [line for step in edit.steps for line in _lines(step)]
+    lines = [line for step in edit.steps for line in _lines(step, explain)]
     return "".join(f"{line}\n" for line in (f"*{edit.table}", *lines, "COMMIT"))
 
 
-def _lines(step: Step) -> Iterator[str]:
+def _lines(step: Step, explain: bool) -> Iterator[str]:
     if isinstance(step, CreateChain):
         yield f":{step.chain} - [0:0]"
     elif isinstance(step, RemoveChain):
@@ -42,8 +45,12 @@ def _lines(step: Step) -> Iterator[str]:
         if step.before:
             yield f"-F {step.chain}"
         for rule in step.after:
+            if explain:
+                yield f"# {rule.reason}"
             yield _counted(rule, f"-A {step.chain} {_specification(rule)}")
     elif isinstance(step, Insert):
+        if explain:
+            yield f"# {step.rule.reason}"
         where = f"-A {step.chain}" if step.last else f"-I {step.chain} {step.position}"
         yield _counted(step.rule, f"{where} {_specification(step.rule)}")
     elif step.first:

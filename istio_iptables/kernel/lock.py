@@ -17,10 +17,13 @@ from ..errors import KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 #: How long to wait for a lock, in seconds.
 WAIT_LIMIT = 10.0
+#: How long to wait before saying so.
+_SILENCE = 1.0
 _RETRY = 0.02
 
 
@@ -30,10 +33,21 @@ def xtables_lock_file() -> str:
 
 
 class Locks:
-    """A context manager that holds the locks. Raises KernelError if one cannot be taken."""
+    """A context manager that holds the locks. Raises KernelError if one cannot be taken.
 
-    def __init__(self, *, cni_mode: bool = False, wait_limit: float = WAIT_LIMIT) -> None:
+    `on_wait` is called once for each lock that is waited for longer than a second, with a text that names
+    the process that holds it and the rest of the time limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        cni_mode: bool = False,
+        wait_limit: float = WAIT_LIMIT,
+        on_wait: Callable[[str], object] | None = None,
+    ) -> None:
         self._cni_mode = cni_mode
+        self._on_wait = on_wait
         self._deadline = time.monotonic() + wait_limit
         self._wait_limit = wait_limit
         self._held: list[int] = []
@@ -73,18 +87,56 @@ class Locks:
         # The commands that write inherit it: if this process is killed, they hold the lock until they are
         # done.
         os.set_inheritable(descriptor, True)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-                    raise KernelError(f"the lock file {path} cannot be locked: {error.strerror}") from error
-                if time.monotonic() > self._deadline:
-                    raise KernelError(
-                        f"the lock {path} is still held by another process "
-                        f"after {self._wait_limit:g} seconds",
-                        f"find the process (fuser -v {path}) and let it finish, then run again",
-                    ) from None
-                time.sleep(_RETRY)
-            else:
-                return
+        self._wait(descriptor, path)
+
+    def _wait(self, descriptor: int, path: str) -> None:
+        """Lock an open file; wait for another process until the time limit."""
+        begun, is_told = time.monotonic(), self._on_wait is None
+        while not _is_locked(descriptor, path):
+            now = time.monotonic()
+            if now > self._deadline:
+                raise KernelError(
+                    f"the lock {path} is still held by {holder(descriptor)} "
+                    f"after {self._wait_limit:g} seconds",
+                    f"find the process (fuser -v {path}) and let it finish, then run again",
+                )
+            if self._on_wait and not is_told and now - begun >= _SILENCE:
+                self._on_wait(
+                    f"waiting for the lock {path}, held by {holder(descriptor)}: "
+                    f"at most {self._deadline - now:.0f} seconds more"
+                )
+                is_told = True
+            time.sleep(_RETRY)
+
+
+def _is_locked(descriptor: int, path: str) -> bool:
+    """Try to lock an open file. Raises KernelError if that fails for another reason than its being held."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
+            raise KernelError(f"the lock file {path} cannot be locked: {error.strerror}") from error
+        return False
+    return True
+
+
+def holder(descriptor: int) -> str:
+    """Return the program and PID of the process that locked an open file, as far as /proc tells (proc(5)).
+
+    A process of another PID namespace is not listed there, and comm is gone when the process has ended and
+    left the lock to one that it started.
+    """
+    status = os.fstat(descriptor)
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    pid = ""
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            for line in file:
+                # 1: FLOCK  ADVISORY  WRITE 1234 00:19:5678 0 EOF; a waiting process has -> in front of FLOCK
+                words = line.split()
+                if words[1] == "FLOCK" and words[5] == f"{device}:{status.st_ino}":
+                    pid = words[4]
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"{file.read().strip()} (PID {pid})"
+    except (OSError, IndexError):
+        return f"process {pid}" if pid else "another process"

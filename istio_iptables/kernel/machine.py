@@ -21,6 +21,7 @@ from .proc import has_legacy, missing_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import NoReturn, Self
 
@@ -35,7 +36,8 @@ class Machine:
     """The kernel of this machine, in the network namespace the process is in.
 
     A context manager. It checks the capabilities, and with `writing` it takes the locks first, so that
-    what was read is still true when it is changed.
+    what was read is still true when it is changed. `on_wait` is called with a text for people if a lock is
+    waited for longer than a second.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class Machine:
         native_nftables: bool = False,
         cni_mode: bool = False,
         writing: bool = True,
+        on_wait: Callable[[str], object] | None = None,
     ) -> None:
         self._forced = forced_location(forced_variant, native_nftables)
-        self._locks = Locks(cni_mode=cni_mode) if writing else None
+        self._locks = Locks(cni_mode=cni_mode, on_wait=on_wait) if writing else None
         self._entered = False
         # The parts that touch the kernel: testing.FakeKernel has its own.
         self._backends = backends(self._forced)

@@ -22,6 +22,7 @@ class Operand(Record):
     """An argument of a command that is not a flag: its name in help, and how many are allowed.
 
     `most` 0 means any number. If the operand is a source of settings, `source` is the name of that source.
+    `values` are the only ones allowed, if they can be listed.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Operand(Record):
     least: int = 1
     most: int = 1
     source: str = ""
+    values: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
@@ -89,7 +91,7 @@ COMMANDS: tuple[Command, ...] = (
             ),
             option(
                 "explain",
-                "With --format commands or nft: print the reason for each rule above it.",
+                "Print the reason for each rule above it, as a comment (json has the reasons anyway).",
                 parsers.boolean,
                 default="false",
                 metavar="BOOL",
@@ -140,7 +142,34 @@ COMMANDS: tuple[Command, ...] = (
             "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"
         ),
     ),
+    Command(
+        "completion",
+        "Print the script that completes command lines in a shell.",
+        operand=Operand("SHELL", "bash, zsh or fish.", values=("bash", "zsh", "fish")),
+    ),
+    Command("version", "Print the version (also -V, --version)."),
+    Command(
+        "help", "Print help, or the help of a command.", operand=Operand("COMMAND", "The command.", 0, 2)
+    ),
 )
 COMMAND_BY_NAME: Mapping[str, Command] = {command.name: command for command in COMMANDS}
 #: The groups of commands, and what the commands of each are about.
 GROUPS: Mapping[str, str] = {"pod": "Read settings from the manifest of a pod, and check them."}
+
+#: Command lines for help and the manual page, and what they do.
+EXAMPLES: Mapping[str, str] = {
+    f"{PROGRAM} -d 15090,15021,15020 --dry-run": "Print the rules that would be applied; change nothing.",
+    f"{PROGRAM} -x 10.0.0.0/8 --reconcile": (
+        f"Capture everything but one CIDR, and replace what {PROGRAM} has set up before."
+    ),
+    f"{PROGRAM} render --format commands --explain": "Print every rule, and why it is there.",
+}
+#: Exit codes, and what each means (SPEC section 6).
+EXIT_CODES: Mapping[int, str] = {
+    0: "done or nothing to do",
+    1: "failed, everything is as before",
+    2: "bad usage or settings, nothing was changed",
+    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: "
+    "findings)",
+    126: "redirection does not work, or could not be proven to (validate)",
+}

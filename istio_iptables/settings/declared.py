@@ -56,6 +56,16 @@ class Setting(Record):
         return self.name.upper().replace("-", "_")
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables of the setting, the strongest first."""
+        return (*self.aliases, self.variable)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All values that it may have, for completion; empty unless they can be listed."""
+        return getattr(self.parse, "choices", ())
+
+    @property
     def is_boolean(self) -> bool:
         """True if the flag needs no value."""
         return self.parse is parsers.boolean
@@ -440,7 +450,8 @@ def option(name: str, help: str, parse: Callable[[str, parsers.Names], object], 
     return Setting(name, help, "Operation", parse, **more)
 
 
-#: Options that name other sources of settings than flags and variables.
+#: Options that name other sources of settings than flags and variables, and the answer to a question, which
+#: has no variable either: YES may be set for any program.
 SOURCES: tuple[Setting, ...] = (
     option(
         "config",
@@ -460,6 +471,14 @@ SOURCES: tuple[Setting, ...] = (
         "The pod to use if the manifest has several: NAME, KIND/NAME or NAMESPACE/KIND/NAME.",
         parsers.anything,
         metavar="NAME",
+    ),
+    option(
+        "yes",
+        "Apply without asking: on a terminal, outside containers, the rules of a machine's own network are "
+        "applied only after a question.",
+        parsers.boolean,
+        default="false",
+        metavar="BOOL",
     ),
 )
 SOURCE_BY_NAME: Mapping[str, Setting] = {source.name: source for source in SOURCES}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Flags that ask for help, the version or completion; cli/help_app.py answers them.
 HELP = ("--help", "-h")
-META = (*HELP, "--version", "--install-completion", "--show-completion")
+META = (*HELP, "--version", "-V", "--install-completion", "--show-completion")
 
 #: Words of command names: after an unknown flag, one of these is not taken for its value.
 _COMMAND_WORDS = frozenset(word for command in COMMANDS for word in command.words)
@@ -125,14 +125,35 @@ class _Reader:
 
     def _complete(self) -> None:
         """Report what is missing, unless there are other mistakes, which may be the reason."""
-        command = COMMAND_BY_NAME.get(self.command)
         if self.mistakes or self.meta:
             return
+        if self.command in ("help", "version"):
+            self._as_meta()
+            return
+        command = COMMAND_BY_NAME.get(self.command)
+        if command and command.operand and command.operand.values:
+            allowed = command.operand.values
+            self.mistakes += [
+                f"{self.command}: {word!r} is not one of {', '.join(allowed)}"
+                for word in self.operands
+                if word not in allowed
+            ]
         if command is None and self.command:
             known = [command.name for command in COMMANDS if command.words[0] == self.command]
             self.mistakes.append(f"{self.command}: needs a subcommand (commands: {', '.join(known)})")
         elif command and command.operand and len(self.operands) < command.operand.least:
             self.mistakes.append(f"{self.command}: needs {command.operand.usage} ({command.operand.help})")
+
+    def _as_meta(self) -> None:
+        """Turn the commands `help` and `version` into the flags that mean the same."""
+        name = " ".join(self.operands)
+        if name and name not in COMMAND_BY_NAME and name not in GROUPS:
+            hint = nearest(name, [*COMMAND_BY_NAME, *GROUPS])
+            self.mistakes.append(f"{name!r}: unknown command{hint}")
+            return
+        self.meta.append(f"--{self.command}")
+        self.command = name
+        self.operands.clear()
 
     def _long(self, argument: str) -> None:
         name, equals, value = argument[2:].partition("=")

@@ -125,9 +125,11 @@ def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], st
         if text == "" and empty is not None:
             return empty
         if text not in choices:
-            raise BadValue(f"{text!r} is not one of {', '.join(c for c in choices if c)}")
+            raise BadValue(f"{text!r} is not one of {', '.join(words)}")
         return text
 
+    words = tuple(choice for choice in choices if choice)
+    setattr(parse, "choices", words)  # noqa: B010  # for completion: Setting.values
     return parse
 
 
@@ -187,6 +189,9 @@ def log_levels(text: str, _: Names) -> tuple[tuple[str, str], ...]:
         return scope or LOG_SCOPE, level
 
     return _each(members(text), parse)
+
+
+setattr(log_levels, "choices", LOG_LEVELS)  # noqa: B010  # for completion, as those of one_of
 
 
 # --- numbers --------------------------------------------------------------------------------

@@ -725,6 +725,16 @@ def test_log_of_an_apply_says_what_and_why() -> None:
         assert "after: iptables-legacy ipv4 nat: -A ISTIO_INBOUND -p tcp -m tcp --dport 81" in debug
 
 
+def test_at_debug_level_diff_says_what_it_read() -> None:
+    with Scratch() as scratch:
+        scratch.apply("-b", "80")
+        done = scratch.tool("-b", "81", "diff", "--log_output_level=default:debug")
+        assert done.returncode == 3
+        read = "debug\tin place: iptables-legacy ipv4 nat: -A ISTIO_INBOUND -p tcp -m tcp --dport 80 "
+        assert read in done.stderr
+        assert "in place" not in scratch.tool("-b", "81", "diff").stderr.replace("has rules", "")
+
+
 def test_as_json_is_one_object_a_line() -> None:
     with Scratch() as scratch:
         scratch.apply("--log_as_json")

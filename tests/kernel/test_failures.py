@@ -414,6 +414,11 @@ sys.exit(main())
 """
 
 
+def this_process() -> str:
+    with open("/proc/self/comm") as file:
+        return f"{file.read().strip()} (PID {os.getpid()})"
+
+
 @contextmanager
 def held(path: str | os.PathLike[str]) -> Iterator[Callable[[], None]]:
     """Hold a lock; yields what lets it go."""
@@ -432,7 +437,7 @@ def test_lock_that_is_held_is_waited_for_and_then_named() -> None:
                     begun = time.monotonic()
                     done = scratch.python(IMPATIENT, *arguments)
                     shown = str(scratch.lock) if path == str(scratch.lock) else "/proc/self/ns/net"
-                    failed(done, shown, "held by another process", "0.5 seconds")
+                    failed(done, shown, f"held by {this_process()} after 0.5 seconds")
                     assert 0.4 < time.monotonic() - begun < 5
                 for arguments in (["diff"], ["--dry-run"], ["render"], ["cleanup", "--dry-run"]):
                     assert scratch.tool(*arguments).returncode in (0, 3)  # who only reads does not wait
@@ -450,6 +455,51 @@ def test_lock_that_is_let_go_in_time() -> None:
             child.communicate(timeout=30)
             assert child.returncode == 0
         assert rules_of(scratch) == expected({}, ipv6=False)
+
+
+def test_waiting_for_a_lock_says_for_whom_and_how_long() -> None:
+    """The lock is let go when the line appears, so the run ends well however slow the machine is."""
+    with Scratch() as scratch:
+        scratch.lock.touch()
+        held_by = f"held by {this_process()}: at most "
+        for path, shown in ((scratch.lock, scratch.lock), (scratch.path, "/proc/self/ns/net")):
+            with held(path) as let_go:
+                child = scratch.spawn(sys.executable, "-m", "istio_iptables", "-p", str(len(str(path))))
+                assert child.stderr
+                lines = iter(child.stderr.readline, "")
+                line = next(line for line in lines if "waiting" in line)
+                assert re.search(
+                    rf"\tinfo\twaiting for the lock {shown}, {re.escape(held_by)}\d seconds more$", line
+                )
+                let_go()
+                assert not any("waiting" in line for line in lines)  # once
+                assert child.wait(30) in (0, 3)
+
+
+def test_a_lock_of_a_process_that_cannot_be_seen() -> None:
+    """One in another PID namespace, as that of another pod on the node is."""
+    with Scratch() as scratch:
+        scratch.lock.touch()
+        hidden = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", IMPATIENT]
+        with held(scratch.lock):
+            failed(scratch.run(*hidden), "held by another process after 0.5 seconds")
+
+
+def test_a_lock_that_an_ended_process_left_to_another_names_the_ended_one() -> None:
+    with Scratch() as scratch:
+        scratch.lock.touch()
+        # flock(1) locks and becomes sh, which starts sleep; that inherits the lock.
+        holder = scratch.spawn(
+            "flock", "--no-fork", str(scratch.lock), "sh", "-c", "sleep 600 & echo $!; wait"
+        )
+        assert holder.stdout
+        left = int(holder.stdout.readline())
+        try:
+            holder.kill()
+            holder.wait(30)
+            failed(scratch.python(IMPATIENT), f"held by process {holder.pid} after 0.5 seconds")
+        finally:
+            os.kill(left, signal.SIGKILL)
 
 
 def test_lock_file_that_cannot_be_made() -> None:

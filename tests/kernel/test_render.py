@@ -44,7 +44,8 @@ def test_rendered_rules_are_the_applied_rules(name, style):
             rendered.check("sh", stdin=script)
         else:
             for family, command in (("ipv4", "iptables"), ("ipv6", "ip6tables")):
-                script = rendered.apply(*arguments, "render", "--family", family).stdout
+                script = rendered.apply(*arguments, "render", "--family", family, "--explain").stdout
+                assert script == "" or script.count("\n# ") >= 10
                 rendered.check(f"{command}-legacy-restore", "--noflush", stdin=script)
                 for line in re.findall(r"(?m)^# (ip .*)$", script):
                     rendered.check(*line.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import istio_iptables
 from istio_iptables import __main__
 from istio_iptables.settings.commands import COMMANDS, GROUPS, Command
 from istio_iptables.settings.declared import SETTINGS, SOURCES, Setting
+from istio_iptables.settings.go_flags import read_arguments
 from tests.support.command import ENVIRONMENT, MAIN, ROOT, assert_refused, run
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\t(debug|info|warn|error)\t.*")
@@ -143,7 +145,7 @@ def test_help_has_every_group_and_every_command(help_text: str):
     for command in COMMANDS:
         assert re.search(rf"(?m)^  {command.name} ", help_text)
     for source in SOURCES:
-        assert f"--{source.name} " in help_text
+        assert re.search(rf"--{source.name}[ [=]", help_text)
     assert "Exit codes: 0 " in " ".join(help_text.split())
     assert max(map(len, help_text.splitlines())) <= 80
 
@@ -181,9 +183,68 @@ def test_help_however_it_is_asked_for(arguments: list[str], help_text: str):
     assert (process.status, process.output) == (0, help_text)
 
 
-def test_a_mistake_goes_before_help():
+def test_a_mistake_takes_precedence_over_help():
     assert_refused(run("--bogus", "--help"), "--bogus: unknown flag")
     assert_refused(run("--version", "rendr"), "'rendr': unknown command")
+    assert_refused(run("help", "rendr"), "'rendr': unknown command (did you mean render?)")
+
+
+def test_help_has_commands_and_three_examples_before_the_settings(help_text: str):
+    headings = re.findall(r"(?m)^(\S.*):$", help_text)
+    assert headings[:3] == ["Commands", "Examples", SETTINGS[0].group]
+    examples = help_text.partition("Examples:\n")[2].partition("\n\n")[0]
+    lines = re.findall(r"(?m)^  istio-iptables (.*)$", examples)
+    assert len(lines) == 3
+    for line in lines:
+        assert read_arguments(line.split()).mistakes == ()
+
+
+def test_help_uses_the_width_of_the_terminal():
+    for columns in (60, 80, 150):
+        widths = [len(line) for line in run("--help", COLUMNS=str(columns)).output.splitlines()]
+        assert columns - 12 <= max(widths) <= columns
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("variables", "bold"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=str
+)
+def test_help_is_bold_on_a_terminal_only(variables: dict[str, str], bold: bool, help_text: str):
+    import pty
+
+    outer, inner = pty.openpty()
+    try:
+        environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "80", **variables}
+        child = subprocess.Popen(
+            [sys.executable, "-m", "istio_iptables", "help"], stdout=inner, stderr=inner, env=environment
+        )
+        os.close(inner)
+        shown = b""
+        try:
+            while part := os.read(outer, 4096):
+                shown += part
+        except OSError:  # EIO: the other end is closed
+            pass
+        assert child.wait(60) == 0
+    finally:
+        os.close(outer)
+    text = shown.decode().replace("\r\n", "\n")
+    assert ("\x1b[1mCommands\x1b[22m:" in text) is bold
+    assert ("\x1b[1m-p, --envoy-port PORT\x1b[22m  " in text) is bold
+    assert re.sub(r"\x1b\[[0-9;]*m", "", text) == help_text  # bold takes no room
+    assert "\x1b" not in help_text
+
+
+def test_the_command_help(help_text: str):
+    assert run("help", COLUMNS="80").output == help_text
+    for words in (["render"], ["pod", "lint"], ["pod"]):
+        assert run("help", *words).output == run(*words, "--help").output
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["-V"], ["istio-iptables", "version"]], ids=" ".join)
+def test_version_by_other_names(arguments: list[str]):
+    process = run(*arguments, DRY_RUN="not a boolean")
+    assert (process.status, process.output) == (0, run("--version").output)
 
 
 def test_version():
@@ -268,6 +329,28 @@ def test_render_as_json():
     document = json.loads(process.output)
     assert [table["name"] for table in document["tables"]] == ["mangle", "nat"]
     assert [item["family"] for item in document["routing"]] == ["ipv4", "ipv4"]
+
+
+def test_explain_is_a_comment_above_every_rule():
+    plain = run("render", "--family=ipv4", "-k", "net1").output.splitlines()
+    explained = run("render", "--family=ipv4", "-k", "net1", "--explain").output.splitlines()
+    assert [line for line in explained if not line.startswith("# ")] == plain
+    for above, line in itertools.pairwise(explained):
+        assert above.startswith("# ") is line.startswith(("-A ", "-I ")), line
+    document = json.loads(run("render", "--family=ipv4", "-k", "net1", "--format=json").output)
+    reasons = {
+        rule["reason"] for table in document["tables"] for chain in table["chains"] for rule in chain["rules"]
+    }
+    assert {line[2:] for line in explained if line.startswith("# ")} == reasons
+
+
+def test_explain_with_json_says_that_it_is_there_anyway():
+    process = run("render", "--format=json", "--explain")
+    warning = "\twarn\t--explain has no effect with --format json, which has the reason for each rule anyway"
+    assert warning in process.errors
+    assert process.output == run("render", "--format=json").output
+    assert "--explain" not in run("render", "--explain").errors
+    assert "--explain" not in run("render", "--format=json").errors
 
 
 def test_render_of_a_family_that_is_off_is_empty():
@@ -463,6 +546,47 @@ def test_log_as_json():
     assert "setting istio-exclude-interfaces = 'é\"\\'' (--istio-exclude-interfaces (-c))" in [
         line["msg"] for line in lines
     ]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (["--log_as_json"], {}),
+        (["--log_as_json=false", "--log_as_json=1"], {}),
+        ([], {"LOG_AS_JSON": "true"}),
+        (["--log_output_level=none", "--log_as_json"], {}),
+    ],
+    ids=str,
+)
+def test_mistakes_are_json_lines_too(asked: tuple[list[str], dict[str, str]]):
+    """Those found while reading arguments, while parsing values, and in files."""
+    arguments, variables = asked
+    process = run("--bogus", "-p", "0", "--config", "/does/not/exist", *arguments, "rendr", **variables)
+    assert (process.status, process.output) == (2, "")
+    lines = [json.loads(line) for line in process.errors.splitlines()]
+    assert {line["level"] for line in lines} == {"error"}
+    plain = run("--bogus", "-p", "0", "--config", "/does/not/exist", "rendr").errors.splitlines()
+    assert [line["msg"] for line in lines] == plain
+    assert len(plain) == 4
+
+
+def test_mistakes_are_json_lines_if_a_file_says_so(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("log_as_json: true\nenvoy-port: 0\n")
+    (line,) = run("--config", str(file)).errors.splitlines()
+    assert json.loads(line)["msg"].startswith(f"{file}: envoy-port: '0' is not a port")
+
+
+def test_mistakes_are_plain_lines_if_json_is_not_asked_for_rightly():
+    assert_refused(
+        run("--log_as_json=yes", "-p", "0"), "--log_as_json: 'yes' is not", "--envoy-port (-p): '0' is not"
+    )
+    assert_refused(run("--log_as_json=false", "-p", "0", LOG_AS_JSON="true"), "--envoy-port (-p): '0' is not")
+
+
+def test_yes_is_a_flag_alone():
+    assert run("--yes", "-n", YES="please").output == run("-n").output != ""
+    assert_refused(run("--yes=maybe", "-p", "0"), "--yes: 'maybe' is not a boolean", "--envoy-port (-p): '0'")
 
 
 def test_other_log_settings_are_accepted():

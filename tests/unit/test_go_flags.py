@@ -21,11 +21,15 @@ INJECTOR = [
 
 
 KNOWN = ", ".join(command.name for command in COMMANDS)
+#: All commands but those that mean the same as a flag.
+PLAIN = [command for command in COMMANDS if command.name not in ("help", "version")]
 
 
 def operands_of(command: Command) -> list[str]:
     """As few operands as a command takes."""
-    return ["operand"] * (command.operand.least if command.operand else 0)
+    if command.operand is None:
+        return []
+    return [next(iter(command.operand.values), "operand")] * command.operand.least
 
 
 def given_by(invocation: Invocation) -> dict[str, str]:
@@ -190,7 +194,7 @@ def test_short_flags_are_those_of_istio():
 # --- commands ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", PLAIN, ids=lambda command: command.name)
 def test_settings_stand_before_and_after_the_command(command: Command):
     invocation = read_arguments(["-p", "1", *command.words, "-z2", *operands_of(command), "--dry-run"])
     assert invocation.mistakes == ()
@@ -253,6 +257,41 @@ def test_a_group_alone_is_no_command(group: str):
     assert read_arguments([group]).mistakes == (f"{group}: needs a subcommand (commands: {names})",)
     assert read_arguments([group, "--help"]).canonical() == [group, "--help"]
     assert {command.words[0] for command in COMMANDS if len(command.words) == 2} == set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "flags"),
+    [
+        (["help"], "", ("--help",)),
+        (["help", "render"], "render", ("--help",)),
+        (["help", "pod", "lint"], "pod lint", ("--help",)),
+        (["-n", "help", "pod"], "pod", ("--help",)),
+        (["help", "help"], "help", ("--help",)),
+        (["help", "--help"], "help", ("--help",)),
+        (["version"], "", ("--version",)),
+        (["istio-iptables", "version"], "", ("--version",)),
+        (["-V"], "", ("-V",)),
+    ],
+    ids=str,
+)
+def test_commands_that_mean_a_flag(arguments: list[str], command: str, flags: tuple[str, ...]):
+    invocation = read_arguments(arguments)
+    assert (invocation.command, invocation.meta, invocation.operands) == (command, flags, ())
+    assert invocation.mistakes == ()
+
+
+def test_help_for_what_is_no_command():
+    assert read_arguments(["help", "rendr"]).mistakes == ("'rendr': unknown command (did you mean render?)",)
+    assert read_arguments(["help", "pod", "x"]).mistakes[0].startswith("'pod x': unknown command")
+    assert read_arguments(["help", "a", "b", "c"]).mistakes != ()
+    assert read_arguments(["help", "--bogus"]).mistakes == ("--bogus: unknown flag",)
+
+
+def test_an_operand_that_is_not_one_of_the_values():
+    assert read_arguments(["completion", "ksh"]).mistakes == (
+        "completion: 'ksh' is not one of bash, zsh, fish",
+    )
+    assert read_arguments(["completion"]).mistakes == ("completion: needs SHELL (bash, zsh or fish.)",)
 
 
 def test_after_two_dashes_there_are_only_words():
@@ -384,7 +423,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     before, after = draw(st.lists(flags, max_size=6)), draw(st.lists(flags, max_size=3))
     words = draw(st.sampled_from([[], ["istio-iptables"]]))
     words = [*words, *(word for flag in before for word in flag)]
-    command = draw(st.sampled_from([None, *COMMANDS]))
+    command = draw(st.sampled_from([None, *PLAIN]))
     if command is None:
         return words
     operands = draw(operand_lists(command))
@@ -405,6 +444,8 @@ def operand_lists(command: Command) -> st.SearchStrategy[list[str]]:
     """As many operands as a command takes, whatever they look like."""
     if command.operand is None:
         return st.just([])
+    if command.operand.values:
+        return st.sampled_from([[value] for value in command.operand.values])
     texts = st.text(max_size=8) | likely_texts() | st.sampled_from(["-", "web.yaml", "--json"])
     return st.lists(texts, min_size=command.operand.least, max_size=command.operand.most or 4)
 
