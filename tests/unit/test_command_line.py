@@ -393,7 +393,7 @@ def test_settings_from_a_file(tmp_path: Path):
     process = run("--config", str(file), "-u", "3")
     assert process.status == 0
     assert "-j REDIRECT --to-ports 1\n" in process.output
-    assert "--uid-owner 3 " in process.output
+    assert "--uid-owner 3:3 " in process.output
     assert f"\tinfo\tsetting envoy-port = '1' ({file}: envoy-port)" in process.errors
 
 
