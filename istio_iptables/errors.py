@@ -1,4 +1,4 @@
-"""errors: the exceptions that a user is told about, and the exit code of each (SPEC section 6)."""
+"""errors: the exceptions that a user is told about, and the exit code of each."""
 
 from __future__ import annotations
 

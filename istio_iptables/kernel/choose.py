@@ -69,7 +69,10 @@ def choose(
     native: NftCommand,
     has_legacy: Callable[[Family], bool],
 ) -> Choice:
-    """Choose the backend for the rules, as SPEC section 5 requires; nothing is written to find out.
+    """Choose the backend for the rules: the first that applies; nothing is written to find out.
+
+    What was requested; where rules of istio-iptables are; where any other rules are; the legacy tables if
+    the kernel has them; otherwise nf_tables.
 
     Raises KernelError if there is none that works.
     """

@@ -3,7 +3,7 @@
 A form says which matches a rule has and what its target is; values that settings decide are left open. A rule
 of another form in a chain that has one of Istio's names is foreign: the name alone proves nothing.
 
-The one table here is read from the policy's contract (SPEC section 3) and from the rules that Istio's own
+The one table here is read from what the policy writes and from the rules that Istio's own
 istio-iptables has written since 1.4; `versions` names those that this tool no longer writes.
 """
 

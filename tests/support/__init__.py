@@ -1,4 +1,6 @@
-"""What tests share. Each module is about one thing:
+"""What tests share. Each module is about one thing.
+
+"SPEC" in tests is the project's contract; its written-down form in the tree is oracle, and tests/by_hand.
 
 What should be there, said independently of the product:
 
