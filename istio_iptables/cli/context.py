@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import KernelError
 from ..kernel.this_machine import ThisMachine
+from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND
 from ..settings.parsers import BadValue
 from ..settings.resolve import parse, parse_options, resolve, service_links
 from .collect import answer, collect
@@ -33,9 +34,9 @@ class Context:
         log.configure((), as_json=_log_as_json(self.given, self._facts))  # for the mistakes found below
         self.yes, bad_answer = answer(invocation, self._facts)
         mistakes += [*_namespace_mistakes(self.given), *bad_answer]
-        self.command = invocation.command
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
         self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
+        self.command = COMMAND_BY_NAME[invocation.command or DEFAULT_COMMAND]
         self.operation: Operation = self.parsed.operation()
 
     @property
@@ -59,7 +60,7 @@ class Context:
             log.warn(f"{error.cause}: addresses are those of the current network namespace")
 
     def _only_prints(self) -> bool:
-        return self.operation.dry_run or self.command in _PRINTING
+        return self.operation.dry_run or self.command.only_prints
 
     def config(self) -> Config:
         """Resolve the Config, and log the settings and warnings that an operator will look for later."""
@@ -106,9 +107,6 @@ class Context:
             on_wait=log.info,
         )
 
-
-#: The commands that change nothing, whatever the settings are.
-_PRINTING = frozenset({"render", "pod args", "pod lint", "pod init-container"})
 
 #: The log shows no more characters of a value.
 _MOST_OF_A_VALUE = 200

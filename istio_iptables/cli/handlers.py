@@ -1,7 +1,7 @@
 """handlers: what each command does, by the library's own functions.
 
-Output goes to standard output and log lines to standard error. A handler returns the exit code (SPEC
-section 6).
+Output goes to standard output and log lines to standard error. A handler returns the exit code; those of
+errors are in errors.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from ..api import build, prepare, render
 from ..errors import Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
+from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, GROUPS
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from ..settings.config import Config
     from ..settings.go_flags import Invocation
 
-
-#: The commands about manifests, and their functions in pod_handlers.py.
-_POD_COMMANDS = {"pod args": "arguments", "pod lint": "findings", "pod init-container": "init_container"}
 
 #: The exit code after Ctrl-C: 128 plus SIGINT, as shells report it.
 _INTERRUPTED = 130
@@ -91,17 +89,17 @@ def _unexpected(error: Exception) -> int:
 
 def _handler(context: Context) -> Callable[[Context], int]:
     command = context.command
-    cleans_up = command == "cleanup" or (context.operation.cleanup_only and command in ("", "apply"))
-    if context.parsed.no_capture and not cleans_up and command != "pod lint":
+    if command.name == DEFAULT_COMMAND and context.operation.cleanup_only:
+        command = COMMAND_BY_NAME["cleanup"]
+    if context.parsed.no_capture and not command.without_capture:
         return nothing_to_do
-    if command in _POD_COMMANDS:
+    functions = globals()
+    if command.words[0] in GROUPS:  # imported when needed: what reads manifests is expensive
         from . import pod_handlers
 
-        handler: Callable[[Context], int] = getattr(pod_handlers, _POD_COMMANDS[command])
-        return handler
-    if cleans_up:
-        return cleanup
-    return {"": apply, "apply": apply, "diff": diff, "render": print_rules, "validate": validate}[command]
+        functions = vars(pod_handlers)
+    handler: Callable[[Context], int] = functions[command.handler]
+    return handler
 
 
 # --- the commands ---------------------------------------------------------------------------
@@ -115,10 +113,10 @@ def nothing_to_do(context: Context) -> int:
     mode = context.parsed.no_capture
     assert mode is not None
     log.info(f"{mode.origin}: {mode.text!r} captures nothing: nothing to do")
-    command, options = context.command, context.options
+    command, options = context.command.name, context.options
     if command == "render":
         streams.write(render(Ruleset(), options["format"] or context.style))
-    elif command in ("", "apply") and context.operation.dry_run:
+    elif command == DEFAULT_COMMAND and context.operation.dry_run:
         return _print_script(context, "")
     elif options.get("json") or options.get("format") == "json":
         streams.write(f"{_NO_CAPTURE_AS_JSON[command]}\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
 from ..settings import go_flags, yaml_text
+from ..settings.commands import DEFAULT_COMMAND
 from ..settings.declared import BY_NAME, BY_VARIABLE, Given, shown
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
@@ -229,7 +230,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
         f"{where}: {source.origin}: {source.text!r} is a file in the container, which is not in the manifest"
         for source in invocation.sources
     ]
-    if invocation.command not in ("", "apply"):
+    if invocation.command not in ("", DEFAULT_COMMAND):
         mistakes.append(f"{where}: {invocation.command!r}: a command that sets up no rules")
     for given in (*from_environment(own), *invocation.settings):
         yield given.replace(origin=f"{where}: {given.origin}")

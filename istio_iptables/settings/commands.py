@@ -41,13 +41,19 @@ class Operand(Record):
 class Command(Record):
     """A command: what it does, its own options, and its operand.
 
-    If the name has two words, the first is the group that the command belongs to (see GROUPS).
+    If the name has two words, the first is the group that the command belongs to (see GROUPS). `handler` is
+    the function that does it, in cli/handlers.py, or in cli/pod_handlers.py for the group `pod`.
+    `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
+    `without_capture`: it does its work also for a pod whose settings capture nothing.
     """
 
     name: str
     help: str
+    handler: str
     options: tuple[Setting, ...] = ()
     operand: Operand | None = None
+    only_prints: bool = False
+    without_capture: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -59,22 +65,33 @@ def _format(*formats: str, help: str) -> Setting:
     return option("format", help, parsers.one_of(*formats), default=formats[0], metavar="FORMAT")
 
 
+#: The command of a command line that names none.
+DEFAULT_COMMAND = "apply"
+
 COMMANDS: tuple[Command, ...] = (
-    Command("apply", "Put the rules in place (the default command)."),
+    Command(DEFAULT_COMMAND, "Put the rules in place (the default command).", "apply"),
     Command(
         "diff",
         "Show how the rules in place differ from the wanted ones: exit code 0 if they are equal, 3 if not.",
+        "diff",
         (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
     Command(
         "validate",
         "Prove with real connections that redirection works: exit code 0 if it does, 126 if not.",
+        "validate",
         (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
-    Command("cleanup", "Remove everything that istio-iptables has set up, whatever the settings are."),
+    Command(
+        "cleanup",
+        "Remove everything that istio-iptables has set up, whatever the settings are.",
+        "cleanup",
+        without_capture=True,
+    ),
     Command(
         "render",
         "Print the rules for the settings: nothing is changed.",
+        "print_rules",
         (
             option(
                 "family",
@@ -97,10 +114,12 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="BOOL",
             ),
         ),
+        only_prints=True,
     ),
     Command(
         "pod args",
         "Print the arguments for a pod's manifest, and where each value comes from.",
+        "arguments",
         (
             _format(
                 "yaml",
@@ -110,10 +129,12 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         Operand("FILE", "Manifest of the pod, `-` for standard input.", source="pod"),
+        only_prints=True,
     ),
     Command(
         "pod lint",
         "Find settings in manifests that do not do what they say: exit code 0 if none, 3 if there are some.",
+        "findings",
         (
             option("json", "Print the findings as JSON.", parsers.boolean, default="false", metavar="BOOL"),
             option(
@@ -124,10 +145,13 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         Operand("FILE", "Manifests, `-` for standard input.", most=0),
+        only_prints=True,
+        without_capture=True,
     ),
     Command(
         "pod init-container",
         "Print an entry for a pod's initContainers that sets up the rules.",
+        "init_container",
         (
             option(
                 "image",
@@ -141,6 +165,7 @@ COMMANDS: tuple[Command, ...] = (
         Operand(
             "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"
         ),
+        only_prints=True,
     ),
     Command(
         "completion",
