@@ -1,11 +1,10 @@
 """model: the rules as plain typed data, which every other package reads.
 
-The policy makes a Ruleset from a Config, parsers make one from the live kernel state, writers
-turn one into text or kernel structures, the plan compares two. Nothing here knows about flags,
-and nothing is a string that a writer would still have to take apart. Names are those of
-iptables-extensions(8).
+The policy makes a Ruleset from a Config, parsers make one from the live kernel state, writers turn one into
+text or kernel structures, the plan compares two. Nothing here knows about flags, and nothing is a string that
+a writer would still have to take apart. Names are those of iptables-extensions(8).
 
-A new match or target has to be made known in each of these places, or listed there as one that cannot occur
+A new match or target has to be made known in each of these places, or listed as one that cannot occur there
 (tests/unit/test_every_match_and_target.py holds that, and says which lists):
 
 - formats/iptables_args, written and read: formats/iptables_restore, formats/shell and formats/json use it
@@ -13,6 +12,8 @@ A new match or target has to be made known in each of these places, or listed th
 - formats/nft and formats/nft_json, which write and read that
 - kernel/xtables/entries, which encodes it for the legacy tables and decodes it
 - change/actions, if a target hands traffic to the proxy
+- testing/refusals: whether the fake kernel accepts it
+- rules/forms, if Istio's tools write it; kernel/iptables_command, if it has more than six arguments
 - validation/trace and tests/support/interpreter, which follow a packet
 """
 
@@ -37,11 +38,12 @@ FAMILIES: tuple[Family, ...] = (IPV4, IPV6)
 #: The tables that this tool writes, in the order in which a packet meets them.
 TABLES: tuple[TableName, ...] = ("raw", "mangle", "nat")
 
-#: The mask that leaves no bit of a mark out.
-FULL_MASK = 0xFFFFFFFF
+FULL_MASK = 0xFFFFFFFF  #: leaves no bit of a mark out
+NO_ID = 0xFFFFFFFF  #: no user or group has this ID (chown(2))
 
-#: The numbers of the transport protocols in IP headers (linux/in.h).
-PROTOCOL_NUMBERS: Mapping[Protocol, int] = {"tcp": 6, "udp": 17}
+#: The kernel's numbers of the address families: AF_INET and AF_INET6 on Linux (linux/socket.h).
+ADDRESS_FAMILIES: Mapping[Family, int] = {IPV4: 2, IPV6: 10}
+PROTOCOL_NUMBERS: Mapping[Protocol, int] = {"tcp": 6, "udp": 17}  #: in IP headers (linux/in.h)
 
 #: The built-in chains of the three tables (iptables(8), TABLES).
 BUILTIN_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})

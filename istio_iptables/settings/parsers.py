@@ -8,7 +8,7 @@ and names, so no text of a user can become another argument of a rule or another
 from __future__ import annotations
 
 from ..rules.istio import TPROXY_ROUTE_TABLE
-from ..rules.model import Cidr, PortRange
+from ..rules.model import FULL_MASK, NO_ID, Cidr, PortRange
 from ..startup.c_modules import socket
 from .config import ALL, Everything
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
             """Return the GID of a group, None if there is none of that name."""
 
 
-#: 2**32 - 1 means "no user" to the kernel (chown(2)).
-_LARGEST_ID = 0xFFFFFFFE
-_LARGEST_WORD = 0xFFFFFFFF
+_LARGEST_ID = NO_ID - 1
 LARGEST_PORT = 65535
 #: IFNAMSIZ is 16 with the closing NUL (linux/if.h).
 _LONGEST_INTERFACE_NAME = 15
@@ -214,15 +212,15 @@ def mark(text: str, _: Names) -> int:
     digits = text
     if text[:2] in ("0x", "0X") and text[2:] and all(c in "0123456789abcdefABCDEF" for c in text[2:]):
         digits = str(int(text[2:].lstrip("0")[:9] or "0", 16))
-    number = _as_number(digits, 1, _LARGEST_WORD)
+    number = _as_number(digits, 1, FULL_MASK)
     if number is None:
-        raise BadValue(f"{text!r} is not a mark: use a number from 1 to {_LARGEST_WORD}")
+        raise BadValue(f"{text!r} is not a mark: use a number from 1 to {FULL_MASK}")
     return number
 
 
 def route_table(text: str, _: Names) -> int:
     """Parse a routing table's number; 253 to 255 are the kernel's own (linux/rtnetlink.h)."""
-    number = _number(text, "a routing table", 1, _LARGEST_WORD)
+    number = _number(text, "a routing table", 1, FULL_MASK)
     if 253 <= number <= 255:
         raise BadValue(
             f"{text!r} is one of the kernel's own routing tables: use another, such as {TPROXY_ROUTE_TABLE}"
@@ -293,15 +291,11 @@ class WrittenCidr(Cidr):
         return Cidr(self.version, self.address, self.prefix)
 
 
-#: By version: the kernel's number of the address family (AF_INET, AF_INET6) and the bits of an address.
-_ADDRESS_FAMILIES = {4: (2, 32), 6: (10, 128)}
-
-
 def _cidr_parts(text: str) -> tuple[int, int, int, int]:
     """Return the IP version, the address as an integer, the prefix length, and the number of host bits."""
     address, slash, prefix = text.partition("/")
     version = 6 if ":" in address else 4
-    family, bits = _ADDRESS_FAMILIES[version]
+    family, bits = (socket.AF_INET6, 128) if version == 6 else (socket.AF_INET, 32)
     length = _as_number(prefix, 0, bits) if slash else bits
     try:
         # inet_pton(3) accepts only complete addresses: no octal numbers, no zone

@@ -43,7 +43,7 @@ class Message(NamedTuple):
 def messages() -> list[Message]:
     """Return all messages of the package, by file and line."""
     # The fake kernel's are for programmers, in their tests.
-    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "testing.py"]
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if PACKAGE / "testing" not in path.parents]
     found = [message for path in paths for message in _of_file(path)]
     found += [Message("warning", row.warning, f"NO_EFFECT: {row.setting}") for row in NO_EFFECT]
     return [*found, *(Message("warning", f"…: {row.warning}", f"IGNORED: {row.name}") for row in IGNORED)]

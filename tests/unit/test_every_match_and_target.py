@@ -19,16 +19,18 @@ import pytest
 
 from istio_iptables.api import build
 from istio_iptables.change.actions import inbound_captures
+from istio_iptables.errors import KernelError
 from istio_iptables.formats import iptables_restore, nft, shell
 from istio_iptables.formats.iptables_args import loadable_args, matches_and_target, rule_args
 from istio_iptables.formats.json import rule_values
 from istio_iptables.kernel.xtables.entries import decode, encode
 from istio_iptables.rules import model
-from istio_iptables.rules.edit import edit_between
+from istio_iptables.rules.edit import Insert, edit_between
 from istio_iptables.rules.model import Cidr, Match, PortRange, Rule, Ruleset, Table, Target
 from istio_iptables.rules.nftables import model as nftables
 from istio_iptables.rules.nftables.translate import chain_name, translate
 from istio_iptables.settings.resolve import parse, resolve
+from istio_iptables.testing.refusals import edited
 from istio_iptables.validation import trace
 from istio_iptables.validation.model import Identity
 from tests.support import interpreter
@@ -233,6 +235,19 @@ def by_interpreter(rule: Rule) -> None:
         assert found.verdict != "DROP", "the match holds"
 
 
+def by_fake_kernel(rule: Rule) -> None:
+    """It accepts a rule with it; what it refuses of each is in tests/support/refusals.py."""
+    if isinstance(rule.target, (model.Redirect, model.TProxy)):
+        rule = rule.replace(matches=(model.Transport("tcp"),))
+    tables: Mapping[type[Target], model.TableName] = {model.TProxy: "mangle", model.ConntrackZone: "raw"}
+    before = Table("ipv4", tables.get(type(rule.target), "nat"), (model.Chain("OTHER"), model.Chain(CHAIN)))
+    try:
+        after = edited(before, [Insert("OTHER", 1, rule, True)], "iptables-legacy")
+    except KernelError as error:
+        raise AssertionError(str(error)) from error
+    assert after.chain("OTHER").rules == (rule,)
+
+
 def by_inbound_captures(rule: Rule) -> None:
     """A target that hands inbound traffic to the proxy is one that a plan counts as its capture."""
     table = Table(
@@ -311,6 +326,7 @@ PLACES: Mapping[str, tuple[Callable[[Rule], None], Reasons]] = {
             ),
         },
     ),
+    "testing/refusals": (by_fake_kernel, _NATIVE),
     "tests/support/interpreter": (by_interpreter, dict.fromkeys(_FOREIGN, NEVER_WRITTEN)),
     "change/actions.inbound_captures": (
         by_inbound_captures,
