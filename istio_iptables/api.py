@@ -15,6 +15,7 @@ from .formats import json as as_json
 from .kernel.this_machine import ThisMachine
 from .rules import istio
 from .rules.model import FAMILIES, PortRange, Ruleset
+from .settings.commands import STYLES
 from .settings.config import Config, Everything
 from .settings.declared import BY_NAME, Given, as_text, nearest
 from .settings.resolve import Operation, parse, resolve
@@ -22,21 +23,17 @@ from .settings.resolve import Operation, parse, resolve
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Literal, TypeAlias, Unpack
+    from typing import Unpack
 
     from .kernel.machine import Machine
     from .kernel.prepared import Prepared
     from .pod.lint import Finding
     from .rules.model import Family
+    from .settings.commands import Style
     from .settings.declared import Setting
     from .settings.facts import Environment
     from .settings.keywords import Settings
     from .validation.model import Result
-
-    Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
-
-#: What `render` can write.
-STYLES = ("restore", "nft", "commands", "json")
 
 
 def configure(

@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: The exit code of a command that was asked to look, and found a difference or findings.
+FOUND = 3
+
+
 class IstioIptablesError(Exception):
     """The base class of every error that this package raises intentionally.
 
@@ -57,7 +61,7 @@ class NotValidated(IstioIptablesError):
 class Differs(IstioIptablesError):
     """Rules of istio-iptables are in place but differ from the wanted ones, and --reconcile was not given."""
 
-    exit_code = 3
+    exit_code = FOUND
 
 
 def require_type(value: object, kind: type, what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..rules.model import BUILTIN_CHAINS, Jump, Redirect, Table, TProxy
 from ..rules.ownership import is_owned, owned
+from ..settings.declared import LEGACY, NFT
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -25,8 +26,36 @@ if TYPE_CHECKING:
 IPTABLES_LEGACY: Location = "iptables-legacy"
 IPTABLES_NFT: Location = "iptables-nft"
 NFTABLES: Location = "nftables"
-#: The locations that have rules of iptables.
-IPTABLES_LOCATIONS = (IPTABLES_LEGACY, IPTABLES_NFT)
+
+
+class IptablesVariant(Record):
+    """The variant of iptables that has its rules at a location, and what its commands are called.
+
+    `option` is its value of --force-iptables-binary. `commands` are the commands iptables(8) by family;
+    iptables-save and iptables-restore have the same prefix. `multi` is the program that all of them are links
+    to, and `marker` is what `iptables --version` prints.
+    """
+
+    option: str
+    commands: Mapping[Family, str]
+    multi: str
+    marker: str
+
+    def restore(self, family: Family) -> str:
+        """Return the name of iptables-restore."""
+        return f"{self.commands[family]}-restore"
+
+
+#: The locations that have rules of iptables, and the variants of iptables that have them there.
+IPTABLES_VARIANTS: Mapping[Location, IptablesVariant] = {
+    IPTABLES_LEGACY: IptablesVariant(
+        LEGACY, {"ipv4": "iptables-legacy", "ipv6": "ip6tables-legacy"}, "xtables-legacy-multi", "(legacy)"
+    ),
+    IPTABLES_NFT: IptablesVariant(
+        NFT, {"ipv4": "iptables-nft", "ipv6": "ip6tables-nft"}, "xtables-nft-multi", "(nf_tables)"
+    ),
+}
+IPTABLES_LOCATIONS = tuple(IPTABLES_VARIANTS)
 
 
 class EditTable(Record):

@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..api import Style
     from ..kernel.machine import Machine
+    from ..settings.commands import Style
     from ..settings.config import Config
     from ..settings.declared import Given
     from ..settings.go_flags import Invocation

@@ -10,7 +10,7 @@ import os
 import sys
 
 from ..api import build, prepare, render
-from ..errors import Differs, KernelError, NotValidated, SettingsError
+from ..errors import FOUND, Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
 from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, GROUPS
 from ..startup.record import Record
@@ -328,7 +328,7 @@ def diff(context: Context) -> int:
         streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
     else:
         log.info("the rules are in place: no difference")
-    return Differs.exit_code if differs else 0
+    return FOUND if differs else 0
 
 
 def _warn_of_unclaimed(prepared: Prepared) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from ..settings.parsers import LOG_LEVELS, LOG_SCOPE
+from ..settings.parsers import DEFAULT_LOG_LEVEL, LOG_LEVELS, LOG_SCOPE
 from .streams import complain
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ class Logger:
     """Writes the lines whose level is at least the configured one."""
 
     def __init__(self) -> None:
-        self._threshold = LOG_LEVELS.index("info")
+        self._threshold = LOG_LEVELS.index(DEFAULT_LOG_LEVEL)
         self._as_json = False
 
     def configure(self, levels: Iterable[tuple[str, str]], *, as_json: bool = False) -> None:

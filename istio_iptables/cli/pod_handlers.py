@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import SettingsError
+from ..errors import FOUND, SettingsError
 from ..pod import pick
 from ..pod.container import container_settings, entry, for_entry, rights
 from ..pod.lint import KINDS, lint
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ..pod import Pod
     from ..pod.lint import Finding
     from .context import Context
-
-#: The exit code if there are findings.
-_FINDINGS = 3
 
 
 def arguments(context: Context) -> int:
@@ -79,7 +76,7 @@ def findings(context: Context) -> int:
     else:
         _print_lines([str(finding) for finding in there])
     if there:
-        return _FINDINGS
+        return FOUND
     log.info(f"pods checked: {len(pods)}, no findings")
     return 0
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LOCATIONS, NFTABLES, EditNative, EditTable, RemoveByHandle
+from ..change.actions import (
+    IPTABLES_LOCATIONS,
+    IPTABLES_VARIANTS,
+    NFTABLES,
+    EditNative,
+    EditTable,
+    RemoveByHandle,
+)
 from ..change.plan import native_wanted
 from ..rules.model import (
     FAMILIES,
@@ -17,7 +24,6 @@ from ..rules.model import (
 )
 from ..rules.ownership import owned
 from ..startup.record import Record
-from . import IPTABLES
 from . import json as as_json
 from .iptables_args import rule_args
 
@@ -162,9 +168,8 @@ def script(action: Action) -> str:
     if isinstance(action, EditTable):
         from .iptables_restore import edit_script
 
-        variant = action.location.removeprefix("iptables")
-        command = IPTABLES[action.edit.family]
-        return f"# {action}: for {command}{variant}-restore --noflush\n{edit_script(action.edit)}"
+        command = IPTABLES_VARIANTS[action.location].restore(action.edit.family)
+        return f"# {action}: for {command} --noflush\n{edit_script(action.edit)}"
     if isinstance(action, EditNative):
         from .nft import edit_scripts
 

@@ -235,7 +235,7 @@ def _name(names: Mapping[Any, str]) -> Callable[[Any], Any]:
 
 
 #: Numbers of linux/netfilter.h, linux/in.h, and of linux/netfilter/nf_conntrack_common.h, as bits.
-_family = _name({2: "ipv4", 10: "ipv6"})
+_family = _name({number: family for family, number in model.ADDRESS_FAMILIES.items()})
 _protocol = _name({number: name for name, number in model.PROTOCOL_NUMBERS.items()})
 _state = _name({1: "INVALID", 2: "ESTABLISHED", 4: "RELATED", 8: "NEW", 64: "UNTRACKED"})
 

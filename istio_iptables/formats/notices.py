@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..change.actions import EditTable, RemoveByHandle
+from ..change.actions import IPTABLES_VARIANTS, EditTable, RemoveByHandle
 from ..rules.edit import Delete
 from ..rules.forms import versions_of
-from ..rules.model import BUILTIN_CHAINS, IPV4
+from ..rules.model import BUILTIN_CHAINS
 from ..rules.ownership import is_owned_rule, owned
-from . import IPTABLES
 from .iptables_args import rule_args
 from .iptables_restore import joined
 from .shell import quoted
@@ -75,7 +74,7 @@ def _left(location: Location, family: Family, table: TableName, chain: str, rule
 
 def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
     """Return the warning about a rule that Istio's -c or -k may have left, with how to remove it."""
-    command = location.replace(IPTABLES[IPV4], IPTABLES[table.family])
+    command = IPTABLES_VARIANTS[location].commands[table.family]
     words = quoted(rule_args(rule))
     return (
         f"-A {chain} {words} ({table.family} {table.name}, {location}) keeps traffic from the proxy: "

@@ -5,7 +5,7 @@ The choice reads and never writes: a test that made a table would change the cho
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, NFTABLES
+from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, IPTABLES_VARIANTS, NFTABLES
 from ..errors import KernelError
 from ..rules.model import IPV4
 from ..startup.record import Record
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from .nft_command import NftCommand
 
 #: The locations by the values of --force-iptables-binary.
-_VARIANTS: Mapping[str, Location] = {"legacy": IPTABLES_LEGACY, "nft": IPTABLES_NFT}
+_BY_OPTION: Mapping[str, Location] = {
+    variant.option: location for location, variant in IPTABLES_VARIANTS.items()
+}
 
 
 def forced_location(variant: str, native_nftables: bool) -> Location | None:
@@ -31,10 +33,10 @@ def forced_location(variant: str, native_nftables: bool) -> Location | None:
 
     Raises ValueError for a variant that does not exist.
     """
-    if variant not in ("", *_VARIANTS):
-        known = ", ".join(_VARIANTS)
+    if variant not in ("", *_BY_OPTION):
+        known = ", ".join(_BY_OPTION)
         raise ValueError(f"forced_variant is {variant!r}: it has to be one of {known}, or empty")
-    return NFTABLES if native_nftables else _VARIANTS.get(variant)
+    return NFTABLES if native_nftables else _BY_OPTION.get(variant)
 
 
 def backends(forced: Location | None) -> Mapping[Location, Backend]:

@@ -6,13 +6,13 @@ replaces it in the kernel in one go (nft variant: in one transaction).
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT
+from ..change.actions import IPTABLES_LEGACY, IPTABLES_VARIANTS
 from ..errors import KernelError
 from ..formats import IPTABLES, NFT_FAMILIES
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import edit_script, parse
 from ..rules.edit import Insert, ReplaceRules
-from ..rules.model import FAMILIES, IPV4, TABLES
+from ..rules.model import FAMILIES, TABLES
 from .netlink import nftables
 from .nft_by_handle import read as read_by_chain
 from .proc import existing_legacy_tables, run_as_root
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..rules.edit import TableEdit
     from ..rules.model import Family, Rule, Table, TableName
 
-#: What `iptables --version` prints.
-_MARKER = {IPTABLES_LEGACY: "(legacy)", IPTABLES_NFT: "(nf_tables)"}
 #: MAX_ARGC of xshared.h: the parser of iptables-restore takes no more arguments of a rule than this,
 #: five of which are the program's name, -t TABLE and -A CHAIN; counters take three more.
 _MAX_ARGS = 254 - 5
@@ -42,13 +40,14 @@ class IptablesCommand:
     def __init__(self, location: Location) -> None:
         self.location: Location = location
         self._legacy = location == IPTABLES_LEGACY
+        self._variant = IPTABLES_VARIANTS[location]
         self._commands: dict[str, tuple[str, ...]] = {}
         self._saved: dict[Family, str] = {}
 
     @property
     def name(self) -> str:
         """What the log calls it."""
-        return f"{self.location}-restore"
+        return self._variant.restore("ipv4")
 
     def available(self) -> bool:
         """Tell whether the commands of the variant are installed."""
@@ -71,17 +70,17 @@ class IptablesCommand:
 
     def _called(self, family: Family, action: str) -> str:
         """Return the name of a command: ip6tables-nft-save, or ip6tables-nft for no action."""
-        return f"{self.location.replace(IPTABLES[IPV4], IPTABLES[family])}-{action}".rstrip("-")
+        return f"{self._variant.commands[family]}-{action}".rstrip("-")
 
     def _find(self, specific: str, plain: str) -> tuple[str, ...]:
         path = which(specific)
         if path:
             return (path,)
-        multi = which(f"{self.location.replace(IPTABLES[IPV4], 'xtables')}-multi")
+        multi = which(self._variant.multi)
         if multi:
             return (multi, plain)
         path = which(plain)
-        if path and _MARKER[self.location] in run((path, "--version")).output:
+        if path and self._variant.marker in run((path, "--version")).output:
             return (path,)
         raise KernelError(
             f"the command {specific} is not installed",

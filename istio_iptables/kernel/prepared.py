@@ -6,6 +6,7 @@ from ..change.actions import EditTable
 from ..change.execute import execute
 from ..change.plan import make_plan
 from ..errors import KernelError, SettingsError
+from ..settings.declared import OWNER_GROUPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Prepared:
         refusals = dict.fromkeys(text for way in both_ways if (text := self._machine.refusal(way)))
         if refusals:
             raise SettingsError(
-                f"variable ISTIO_OUTBOUND_OWNER_GROUPS: {text} (backend chosen: {self.choice.why}): list "
+                f"variable {OWNER_GROUPS}: {text} (backend chosen: {self.choice.why}): list "
                 "fewer groups, or use libiptc or --native-nftables, which have no such limit"
                 for text in refusals
             )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .model import TableName
 
-#: The name of this program on a command line.
+#: The name of this program on a command line. (In the prose of messages it is spelled out.)
 PROGRAM = "istio-iptables"
 #: The program in the proxy's image that sets up rules as a subcommand, with the same arguments.
 AGENT_PROGRAM = "pilot-agent"

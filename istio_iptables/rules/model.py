@@ -42,7 +42,7 @@ FULL_MASK = 0xFFFFFFFF  #: leaves no bit of a mark out
 NO_ID = 0xFFFFFFFF  #: no user or group has this ID (chown(2))
 
 #: The kernel's numbers of the address families: AF_INET and AF_INET6 on Linux (linux/socket.h).
-ADDRESS_FAMILIES: Mapping[Family, int] = {IPV4: 2, IPV6: 10}
+ADDRESS_FAMILIES: Mapping[str, int] = {IPV4: 2, IPV6: 10}
 PROTOCOL_NUMBERS: Mapping[Protocol, int] = {"tcp": 6, "udp": 17}  #: in IP headers (linux/in.h)
 
 #: The built-in chains of the three tables (iptables(8), TABLES).

@@ -14,8 +14,11 @@ from .declared import option
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Literal, TypeAlias
 
     from .declared import Setting
+
+    Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
 
 
 class Operand(Record):
@@ -65,6 +68,9 @@ def _format(*formats: str, help: str) -> Setting:
     return option("format", help, parsers.one_of(*formats), default=formats[0], metavar="FORMAT")
 
 
+#: What `render` can write.
+STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
+
 #: The command of a command line that names none.
 DEFAULT_COMMAND = "apply"
 
@@ -103,7 +109,7 @@ COMMANDS: tuple[Command, ...] = (
                 "format",
                 "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
                 "By default what apply would load.",
-                parsers.one_of("restore", "nft", "commands", "json", "", empty=""),
+                parsers.one_of(*STYLES, "", empty=""),
                 metavar="FORMAT",
             ),
             option(

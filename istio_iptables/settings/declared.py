@@ -27,6 +27,8 @@ DUAL_STACK = "ISTIO_DUAL_STACK"
 INVALID_DROP = "INVALID_DROP"
 OWNER_GROUPS = "ISTIO_OUTBOUND_OWNER_GROUPS"
 OWNER_GROUPS_EXCLUDED = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"
+#: The variants of iptables, as --force-iptables-binary names them.
+VARIANTS = LEGACY, NFT = "legacy", "nft"
 
 
 class Setting(Record):
@@ -225,7 +227,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         OWNER_GROUPS,
-        "Groups (name or GID, at most 64) whose outbound traffic is captured, `*` for all.",
+        f"Groups (name or GID, at most {parsers.MOST_OWNER_GROUPS}) whose outbound traffic is captured, "
+        "`*` for all.",
         "Outbound",
         parsers.captured_groups,
         "*",
@@ -235,8 +238,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         OWNER_GROUPS_EXCLUDED,
-        "Groups (name or GID, at most 64) whose outbound traffic is not captured; used only when all groups "
-        "are captured.",
+        f"Groups (name or GID, at most {parsers.MOST_OWNER_GROUPS}) whose outbound traffic is not captured; "
+        "used only when all groups are captured.",
         "Outbound",
         parsers.excluded_groups,
         "",
@@ -399,7 +402,7 @@ SETTINGS: tuple[Setting, ...] = (
         "force-iptables-binary",
         "Use this variant of iptables, legacy or nft, whatever rules are in place.",
         "Operation",
-        parsers.one_of("legacy", "nft", "", empty=""),
+        parsers.one_of(*VARIANTS, "", empty=""),
         metavar="VARIANT",
         field="forced_variant",
     ),
@@ -420,7 +423,7 @@ SETTINGS: tuple[Setting, ...] = (
         f"What to log, as [scope:]level[,...]: {parsers.ANY_LOG_LEVEL}.",
         "Logging",
         parsers.log_levels,
-        f"{parsers.LOG_SCOPE}:info",
+        f"{parsers.LOG_SCOPE}:{parsers.DEFAULT_LOG_LEVEL}",
         metavar="LEVELS",
         field="log_levels",
     ),

@@ -169,6 +169,7 @@ def duration(text: str, _: Names) -> float:
 
 #: From the most verbose to none.
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal", "none")
+DEFAULT_LOG_LEVEL = "info"
 #: The levels as a sentence lists them.
 ANY_LOG_LEVEL = f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"
 #: The scope of a level that is given without one.
@@ -380,18 +381,18 @@ MOST_OWNER_GROUPS = 64
 
 
 def captured_groups(text: str, names: Names) -> Everything | tuple[int, ...]:
-    """Parse a list of at most 64 groups, or `*`."""
+    """Parse a list of groups, or `*`. Not more than MOST_OWNER_GROUPS."""
     if members(text) == ("*",):
         return ALL
-    return _at_most_64(groups(text, names, "it cannot be mixed with groups"))
+    return _not_too_many(groups(text, names, "it cannot be mixed with groups"))
 
 
 def excluded_groups(text: str, names: Names) -> tuple[int, ...]:
-    """Parse a list of at most 64 groups."""
-    return _at_most_64(groups(text, names, "to leave every group alone, capture none"))
+    """Parse a list of groups. Not more than MOST_OWNER_GROUPS."""
+    return _not_too_many(groups(text, names, "to leave every group alone, capture none"))
 
 
-def _at_most_64(parsed: tuple[int, ...]) -> tuple[int, ...]:
+def _not_too_many(parsed: tuple[int, ...]) -> tuple[int, ...]:
     if len(parsed) > MOST_OWNER_GROUPS:
         raise BadValue(f"{len(parsed)} groups are too many: at most {MOST_OWNER_GROUPS} can be listed")
     return parsed

@@ -20,6 +20,7 @@ from ..errors import KernelError
 from ..kernel.choose import forced_location
 from ..kernel.iptables_command import IptablesCommand
 from ..kernel.machine import Machine
+from ..kernel.xtables.libiptc import Libiptc
 from ..rules import model
 from ..rules.edit import CreateChain, Insert
 from ..rules.istio import NATIVE_TABLES
@@ -78,8 +79,8 @@ class FakeKernel(Machine):
         self.fails_at = frozenset(fails_at)
         self.error: BaseException = KernelError("this action was made to fail", "nothing: it is a test")
         self._backends = {
-            IPTABLES_LEGACY: _FakeIptables(self, IPTABLES_LEGACY, "libiptc", legacy),
-            IPTABLES_NFT: _FakeIptables(self, IPTABLES_NFT, f"{IPTABLES_NFT}-restore", True),
+            IPTABLES_LEGACY: _FakeIptables(self, IPTABLES_LEGACY, Libiptc.name, legacy),
+            IPTABLES_NFT: _FakeIptables(self, IPTABLES_NFT, IptablesCommand(IPTABLES_NFT).name, True),
         }
         self._nftables = _FakeNftables(self)  # type: ignore[assignment]  # the same interface, another kernel
         self._routing = _FakeRouting(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import chain, count, islice
 
 from ..policy.terms import IPV6_LOOPBACK, passthrough_source
-from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
+from ..rules.istio import DNS_AGENT_PORT, DNS_PORT, PROBE_PORT
 from ..rules.lists import union
 from ..rules.model import IPV4, Cidr
 from ..settings.config import Everything
@@ -430,7 +430,7 @@ class _Planner:
         wanted = () if self._port in special else (self._port,)
         free = (
             port
-            for port in chain(range(15002, 65536), range(1, 15002))
+            for port in chain(range(PROBE_PORT, 65536), range(1, PROBE_PORT))
             if port not in special and not any(first <= port <= last for first, last in closed)
         )
         return (*wanted, *islice(free, 1))

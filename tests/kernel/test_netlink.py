@@ -25,6 +25,7 @@ import pytest
 
 from istio_iptables.kernel.netlink import messages, nftables, routing
 from istio_iptables.kernel.netlink.routing import Address, NetlinkError, PolicyRule, Route
+from istio_iptables.rules import model
 from istio_iptables.startup import c_modules
 
 pytestmark = [
@@ -888,7 +889,7 @@ def test_a_kernel_without_ipv6(space):
     """12 was DECnet: no kernel of today has it, and so answers as it would without IPv6."""
 
     def without_ipv6(function):
-        messages.ADDRESS_FAMILIES["ipv6"] = 12
+        model.ADDRESS_FAMILIES["ipv6"] = 12  # type: ignore[index]
         return function()
 
     assert {a.family for a in space.call(without_ipv6, routing.addresses)} == {"ipv4"}

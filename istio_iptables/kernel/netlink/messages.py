@@ -15,9 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: The kernel's numbers of the address families: AF_INET and AF_INET6 on Linux (linux/socket.h).
-ADDRESS_FAMILIES = {"ipv4": 2, "ipv6": 10}
-
 # netlink.h: protocols, message types and flags, socket options, attributes of an answer
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3

@@ -24,10 +24,10 @@ from __future__ import annotations
 import errno
 import struct
 
+from ...rules.model import ADDRESS_FAMILIES
 from ...startup.c_modules import socket
 from ...startup.record import Record
 from .messages import (
-    ADDRESS_FAMILIES,
     NETLINK_ROUTE,
     NLM_F_CREATE,
     NLM_F_EXCL,

@@ -11,8 +11,8 @@ import errno
 import os
 import struct
 
+from ...rules.model import ADDRESS_FAMILIES
 from ...startup.c_modules import socket
-from ..netlink.messages import ADDRESS_FAMILIES
 from .entries.layout import HEADER, LAYOUTS
 
 TYPE_CHECKING = False

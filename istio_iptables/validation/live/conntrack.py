@@ -6,13 +6,13 @@ import errno
 import struct
 
 from ...kernel.netlink.messages import (
-    ADDRESS_FAMILIES,
     NETLINK_NETFILTER,
     NetlinkError,
     ask,
     pack_attribute,
     parse_attributes,
 )
+from ...rules.model import ADDRESS_FAMILIES, PROTOCOL_NUMBERS
 from ...startup.c_modules import socket
 from ...startup.record import Record
 
@@ -31,7 +31,6 @@ _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP = {"ipv4": (1, 2), "ipv6": (3, 4)}
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _NESTED = 0x8000
-_NUMBERS = {"tcp": 6, "udp": 17}
 
 
 class Tracked(Record):
@@ -79,7 +78,7 @@ def _look_up(
     own, other = _CTA_IP[family]
     addresses = pack_attribute(own, socket.inet_pton(number, source[0]))
     addresses += pack_attribute(other, socket.inet_pton(number, destination[0]))
-    ports = pack_attribute(_CTA_PROTO_NUM, bytes([_NUMBERS[protocol]]))
+    ports = pack_attribute(_CTA_PROTO_NUM, bytes([PROTOCOL_NUMBERS[protocol]]))
     ports += pack_attribute(_CTA_PROTO_SRC_PORT, source[1].to_bytes(2, "big"))
     ports += pack_attribute(_CTA_PROTO_DST_PORT, destination[1].to_bytes(2, "big"))
     ends = pack_attribute(_CTA_TUPLE_IP | _NESTED, addresses)

@@ -21,8 +21,9 @@ import socket
 import struct
 import time
 
+from ...rules.model import ADDRESS_FAMILIES
 from ...startup.record import Record
-from .origin import FAMILIES, KINDS
+from .origin import KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _child(probe: Probe, own: Identity, deadline: float, origin: Origin, report:
         else:
             certain = _pin()
             try:
-                made = socket.socket(FAMILIES[probe.family], KINDS[probe.protocol])
+                made = socket.socket(ADDRESS_FAMILIES[probe.family], KINDS[probe.protocol])
                 open_until_then.enter_context(made)
                 done = _dial(made, probe, certain, deadline, origin)
             except OSError as error:

@@ -10,7 +10,7 @@ import struct
 import time
 
 from ..model import Listening, Probe
-from .origin import FAMILIES, KINDS, LOOPBACK
+from .origin import KINDS, LOOPBACK
 from .sockets import can_accept, listening
 
 TYPE_CHECKING = False
@@ -161,7 +161,7 @@ def _where(probe: Probe) -> Where:
 
 def _listener(where: Where) -> socket.socket:
     family, protocol, port = where
-    made = socket.socket(FAMILIES[family], KINDS[protocol])
+    made = socket.socket(ADDRESS_FAMILIES[family], KINDS[protocol])
     try:
         if protocol == "tcp":
             # In spite of old connections of an earlier proxy. A port that has a listener stays unavailable.

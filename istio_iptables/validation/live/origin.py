@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 
+from ...rules.model import ADDRESS_FAMILIES
 from ...startup.record import Record
 from .conntrack import look_up
 
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
 
     from ..model import Probe
 
-FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 #: Where the kernel redirects local connections.
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
-#: The zones of connection tracking that rules put queries into: SPEC section 3, raw.
+#: The zones of connection tracking that queries are in: none, and those of the rules in raw.
 ZONES = {"tcp": (0,), "udp": (0, 1, 2)}
 #: How many ports the kernel is asked for until connection tracking knows nothing of one.
 _PORTS = 32
@@ -55,7 +55,9 @@ def choose(probe: Probe, used: Collection[int]) -> Origin:
         port = 0
         for _ in range(_PORTS):
             # It stays open until one is found: the kernel does not choose a port that is taken.
-            made = occupied.enter_context(socket.socket(FAMILIES[probe.family], KINDS[probe.protocol]))
+            made = occupied.enter_context(
+                socket.socket(ADDRESS_FAMILIES[probe.family], KINDS[probe.protocol])
+            )
             try:
                 made.bind((address, 0))
             except OSError:
@@ -86,7 +88,7 @@ def _is_known(probe: Probe, source: tuple[str, int]) -> bool:
 
 def source_of(probe: Probe) -> str:
     """Return the source address that the kernel would choose. Raises OSError if there is no route."""
-    with socket.socket(FAMILIES[probe.family], socket.SOCK_DGRAM) as asking:
+    with socket.socket(ADDRESS_FAMILIES[probe.family], socket.SOCK_DGRAM) as asking:
         asking.connect((probe.address, probe.port))  # sends nothing
         source: str = asking.getsockname()[0]
     return source

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 import sys
 
-from ...kernel.netlink.messages import ADDRESS_FAMILIES, NetlinkError, dump
+from ...kernel.netlink.messages import NetlinkError, dump
+from ...rules.model import ADDRESS_FAMILIES, PROTOCOL_NUMBERS
 from ...startup.c_modules import socket
 from ...startup.record import Record
 
@@ -28,14 +29,12 @@ _MAPPED = bytes(10) + b"\xff\xff"
 # sock_diag.h, inet_diag.h
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_LISTENING = 1 << 10  # TCP_LISTEN (net/tcp_states.h)
 #: struct inet_diag_req_v2: family, protocol, extensions, padding, states, then struct inet_diag_sockid
 _SOCKETS_OF = struct.Struct("=BBBxI48x")
 #: In struct inet_diag_msg: the socket's own port, and how many connections wait and how many may.
 _OWN_PORT_AT = 4
 _QUEUES = struct.Struct("=II")
 _QUEUES_AT = 56
-_TCP = 6
 
 
 class Connection(Record):
@@ -128,7 +127,7 @@ def can_accept(port: int) -> bool | None:
     """
     full: list[bool] = []
     for family in ADDRESS_FAMILIES.values():
-        question = _SOCKETS_OF.pack(family, _TCP, 0, _LISTENING)
+        question = _SOCKETS_OF.pack(family, PROTOCOL_NUMBERS["tcp"], 0, 1 << LISTEN)
         try:
             answers = dump("list listeners", _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, question)
         except NetlinkError:
