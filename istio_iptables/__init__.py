@@ -24,6 +24,7 @@ What is here:
     Config, Facts, ThisMachine, ALL        settings, and the machine that they are for
     Ruleset, Table, Chain, Rule, ...       the rules; istio_iptables.rules.model has each match and target
     Prepared, Plan, Difference, Choice     what is going to change, and where
+    Family, Location, Style, Action, ...   types of arguments and results, for annotations
     SettingsError, KernelError             what goes wrong, below IstioIptablesError
 
 `istio_iptables.testing` has a kernel in memory for tests. docs/library.md explains all of it.
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .aliases import Family, Location, Style, TableName
     from .api import (
         build,
         configure,
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
         render,
         validate,
     )
-    from .change.actions import AddObject, EditNative, EditTable, Live, RemoveObject
+    from .change.actions import Action, AddObject, EditNative, EditTable, Live, RemoveByHandle, RemoveObject
+    from .change.conflicts import Conflict
     from .change.plan import Plan
     from .errors import IstioIptablesError, KernelError, SettingsError, SettingsWarning
     from .formats.difference import Difference
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
         MarkLookup,
         Match,
         PortRange,
+        RoutingObject,
         Rule,
         Ruleset,
         Table,
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     )
     from .rules.nftables.model import Hook, NativeChain, NativeTable
     from .settings.config import ALL, Config, Everything
+    from .settings.environment import Environment
     from .settings.facts import Facts
     from .settings.keywords import Settings
     from .validation.model import Identity, Observation, Probe, Result, Skipped, succeeded
@@ -82,19 +87,23 @@ __version__ = "0.1.0"  # a build writes that of its tag here: tools/version.py
 #: The modules of the names; `module:name` where a name is another one there.
 _WHERE = {
     "ALL": "settings.config",
+    "Action": "change.actions",
     "AddObject": "change.actions",
     "Chain": "rules.model",
     "Choice": "kernel.choose",
     "Cidr": "rules.model",
     "Config": "settings.config",
+    "Conflict": "change.conflicts",
     "Counters": "rules.model",
     "CreateChain": "rules.edit",
     "Delete": "rules.edit",
     "Difference": "formats.difference",
     "EditNative": "change.actions",
     "EditTable": "change.actions",
+    "Environment": "settings.environment",
     "Everything": "settings.config",
     "Facts": "settings.facts",
+    "Family": "aliases",
     "Finding": "pod.lint.subject",
     "Hook": "rules.nftables.model",
     "Identity": "validation.model",
@@ -105,6 +114,7 @@ _WHERE = {
     "Live": "change.actions",
     "LocalAddress": "rules.model",
     "LocalDefaultRoute": "rules.model",
+    "Location": "aliases",
     "Machine": "kernel.machine",
     "MarkLookup": "rules.model",
     "Match": "rules.model",
@@ -116,18 +126,22 @@ _WHERE = {
     "PortRange": "rules.model",
     "Prepared": "kernel.prepared",
     "Probe": "validation.model",
+    "RemoveByHandle": "change.actions",
     "RemoveChain": "rules.edit",
     "RemoveObject": "change.actions",
     "ReplaceRules": "rules.edit",
     "Result": "validation.model",
+    "RoutingObject": "rules.model",
     "Rule": "rules.model",
     "Ruleset": "rules.model",
     "Settings": "settings.keywords",
     "SettingsError": "errors",
     "SettingsWarning": "errors",
     "Skipped": "validation.model",
+    "Style": "aliases",
     "Table": "rules.model",
     "TableEdit": "rules.edit",
+    "TableName": "aliases",
     "Target": "rules.model",
     "ThisMachine": "kernel.this_machine",
     "build": "api",
@@ -145,19 +159,23 @@ _WHERE = {
 
 __all__ = [
     "ALL",
+    "Action",
     "AddObject",
     "Chain",
     "Choice",
     "Cidr",
     "Config",
+    "Conflict",
     "Counters",
     "CreateChain",
     "Delete",
     "Difference",
     "EditNative",
     "EditTable",
+    "Environment",
     "Everything",
     "Facts",
+    "Family",
     "Finding",
     "Hook",
     "Identity",
@@ -168,6 +186,7 @@ __all__ = [
     "Live",
     "LocalAddress",
     "LocalDefaultRoute",
+    "Location",
     "Machine",
     "MarkLookup",
     "Match",
@@ -179,18 +198,22 @@ __all__ = [
     "PortRange",
     "Prepared",
     "Probe",
+    "RemoveByHandle",
     "RemoveChain",
     "RemoveObject",
     "ReplaceRules",
     "Result",
+    "RoutingObject",
     "Rule",
     "Ruleset",
     "Settings",
     "SettingsError",
     "SettingsWarning",
     "Skipped",
+    "Style",
     "Table",
     "TableEdit",
+    "TableName",
     "Target",
     "ThisMachine",
     "build",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .rules.model import Family
     from .settings.commands import Style
     from .settings.declared import Setting
-    from .settings.facts import Environment
+    from .settings.environment import Environment
     from .settings.keywords import Settings
     from .validation.model import Result
 
@@ -82,7 +82,7 @@ def configure_with_warnings(
     """
     if settings is not None and not hasattr(settings, "items"):
         raise TypeError(f"settings are a mapping of long flag names to values, not {type(settings).__name__}")
-    facts = environment or ThisMachine()
+    facts = ThisMachine() if environment is None else environment
     if not hasattr(facts, "usable_families"):
         raise TypeError(f"environment is a Facts, or has its methods, not {type(environment).__name__}")
     given, mistakes = _given(dict(settings or {}), {**keywords})
@@ -107,7 +107,7 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
         elif fields[name].name in by_flag:
             mistakes.append(f"{name}: given twice, as {fields[name].name} too: leave one out")
         elif value is None:
-            mistakes.append(f"{name}: None is no value: leave it out for the default, or use () for none")
+            mistakes.append(f"{name}: None cannot be used: leave it out for the default, or use () for none")
         else:
             found.append((name, value, fields[name]))
     for name, value, setting in found:

@@ -56,6 +56,7 @@ IPTABLES_VARIANTS: Mapping[Location, IptablesVariant] = {
     ),
 }
 IPTABLES_LOCATIONS = tuple(IPTABLES_VARIANTS)
+LOCATIONS = (*IPTABLES_LOCATIONS, NFTABLES)
 
 
 class EditTable(Record):
@@ -202,8 +203,7 @@ class RemoveByHandle(Record):
         )
 
 
-if TYPE_CHECKING:
-    Action: TypeAlias = EditTable | EditNative | AddObject | RemoveObject | RemoveByHandle
+Action = EditTable | EditNative | AddObject | RemoveObject | RemoveByHandle
 
 
 class Live(Record):

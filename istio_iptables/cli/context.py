@@ -135,7 +135,7 @@ def _namespace_mistakes(given: list[Given]) -> list[str]:
     asked = [item for item in given if item.setting.field == "network_namespace" and item.text]
     if not asked:
         return []
-    from ..kernel.namespace import mistake
+    from ..kernel.namespace import why_not_there
 
-    found = mistake(asked[-1].text, asked[-1].origin)
+    found = why_not_there(asked[-1].text, asked[-1].origin)
     return [found] if found else []

@@ -6,7 +6,7 @@ The choice reads and never writes: a test that made a table would change the cho
 from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, IPTABLES_VARIANTS, NFTABLES
-from ..errors import KernelError
+from ..errors import KernelError, require_type
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
@@ -31,8 +31,9 @@ _BY_OPTION: Mapping[str, Location] = {
 def forced_location(variant: str, native_nftables: bool) -> Location | None:
     """Return the location that the settings ask for, None if they leave it open.
 
-    Raises ValueError for a variant that does not exist.
+    Raises ValueError for a variant that does not exist, TypeError if `native_nftables` is not a boolean.
     """
+    require_type(native_nftables, bool, "native_nftables is True or False")
     if variant not in ("", *_BY_OPTION):
         known = ", ".join(_BY_OPTION)
         raise ValueError(f"forced_variant is {variant!r}: it has to be one of {known}, or empty")

@@ -49,6 +49,8 @@ class Machine:
         writing: bool = True,
         on_wait: Callable[[str], object] | None = None,
     ) -> None:
+        require_type(cni_mode, bool, "cni_mode is True or False")
+        require_type(writing, bool, "writing is True or False")
         self._forced = forced_location(forced_variant, native_nftables)
         self._locks = Locks(cni_mode=cni_mode, on_wait=on_wait) if writing else None
         self._entered = False

@@ -26,19 +26,28 @@ _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
 _SIZE = 8
 
 
-def enter(namespace: str, origin: str = "--network-namespace") -> None:
+def enter(namespace: str | os.PathLike[str], origin: str = "network_namespace") -> None:
     """Enter the network namespace that a path, or a name known to `ip netns`, stands for.
+
+    `origin` says in an error where the namespace was named.
 
     Raises SettingsError if there is no such namespace, KernelError if it may not be entered.
     """
-    descriptor, path = _open(namespace, origin)
+    descriptor, path = _open(_named(namespace), origin)
     try:
         _setns(descriptor, path)
     finally:
         os.close(descriptor)
 
 
-def mistake(namespace: str, origin: str) -> str:
+def _named(namespace: str | os.PathLike[str]) -> str:
+    """Return the path or name as a string. Raises TypeError if it is neither."""
+    if not isinstance(namespace, (str, os.PathLike)):
+        raise TypeError(f"a network namespace is a path or a name, not {type(namespace).__name__}")
+    return os.fspath(namespace)
+
+
+def why_not_there(namespace: str, origin: str) -> str:
     """Return why there is no such network namespace, an empty text if there is or only root could tell."""
     try:
         os.close(_open(namespace, origin)[0])
@@ -98,8 +107,8 @@ def _forbidden(path: str) -> KernelError:
 class NetworkNamespace:
     """A network namespace in which functions run, each in a process of its own; see `network_namespace`."""
 
-    def __init__(self, namespace: str | os.PathLike[str]) -> None:
-        self._namespace = os.fspath(namespace)
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._descriptor = -1
         self._path = ""
 
@@ -169,9 +178,7 @@ def network_namespace(namespace: str | os.PathLike[str]) -> NetworkNamespace:
 
     Raises SettingsError if there is no such namespace, KernelError if it may not be opened.
     """
-    if not isinstance(namespace, (str, os.PathLike)):
-        raise TypeError(f"a network namespace is a path or a name, not {type(namespace).__name__}")
-    return NetworkNamespace(namespace)
+    return NetworkNamespace(_named(namespace))
 
 
 def _send(writing: int, outcome: tuple[bool, object], trace: str) -> None:

@@ -470,8 +470,7 @@ def _ip(family: Family) -> str:
     return "ip" if family == IPV4 else "ip -6"
 
 
-if TYPE_CHECKING:
-    RoutingObject: TypeAlias = LocalAddress | MarkLookup | LocalDefaultRoute
+RoutingObject = LocalAddress | MarkLookup | LocalDefaultRoute
 
 
 class Ruleset(Record):

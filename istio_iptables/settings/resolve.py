@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..rules.model import Cidr
     from . import parsers
-    from .facts import Environment
+    from .environment import Environment
 
 
 class Operation(Record):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, EditTable, Live
 from ..change.plan import make_plan
-from ..errors import KernelError
+from ..errors import KernelError, require_type
 from ..kernel.choose import forced_location
 from ..kernel.iptables_command import IptablesCommand
 from ..kernel.machine import Machine
@@ -68,6 +68,8 @@ class FakeKernel(Machine):
         fails_at: Iterable[int] = (),
     ) -> None:
         # Not Machine's own __init__: it looks at what is installed.
+        require_type(cni_mode, bool, "cni_mode is True or False")
+        require_type(writing, bool, "writing is True or False")
         self._forced = forced_location(forced_variant, native_nftables)
         self._locks = None
         self._entered = False

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import netaddr
 import pytest
@@ -34,6 +34,7 @@ from istio_iptables import (
     prepare,
     render,
 )
+from istio_iptables.change import actions
 from istio_iptables.cli import handlers
 from istio_iptables.cli.context import Context as RealContext
 from istio_iptables.cli.log import log
@@ -75,19 +76,42 @@ def test_examples(name: str):
 
 #: The package for what an editor or a type checker would show as wrong.
 library: Any = istio_iptables
+Fake: Any = FakeKernel
 machine: Any = FakeKernel()
 
 
 # --- names ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", istio_iptables.__all__)
+#: Names for types that are not classes, and the values or classes that each of them has.
+ALIASES: dict[str, set[object]] = {
+    "Family": {"ipv4", "ipv6"},
+    "Location": {"iptables-legacy", "iptables-nft", "nftables"},
+    "Style": {"restore", "nft", "commands", "json"},
+    "TableName": {"raw", "mangle", "nat"},
+    "Action": set(get_args(actions.Action)),
+    "RoutingObject": set(get_args(model.RoutingObject)),
+}
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_aliases_exist_at_run_time(name: str):
+    assert set(get_args(getattr(istio_iptables, name))) == ALIASES[name]
+
+
+def test_the_parts_of_an_alias_can_be_imported():
+    public = {getattr(istio_iptables, name) for name in istio_iptables.__all__ if name not in ALIASES}
+    for name in ("Action", "RoutingObject"):
+        assert ALIASES[name] <= public
+
+
+@pytest.mark.parametrize("name", sorted({*istio_iptables.__all__} - {*ALIASES}))
 def test_every_name_can_be_imported(name: str):
     value = getattr(istio_iptables, name)
     assert value is getattr(istio_iptables, name)
     assert value.__doc__
     assert value.__module__.startswith("istio_iptables.")
-    assert type(value) in (type, FunctionType) or name in ("ALL", "Settings")
+    assert type(value) in (type, FunctionType) or name in ("ALL", "Environment", "Settings")
     exec(f"from istio_iptables import {name}")
 
 
@@ -282,7 +306,7 @@ def test_the_keywords_are_the_settings_that_a_config_depends_on():
         ({"istio_inbound_ports": 1}, "istio_inbound_ports: unknown setting (did you mean inbound_ports?)"),
         ({"nonsense": 1}, "nonsense: unknown setting"),
         ({"dry_run": True}, "dry_run: for the command alone"),
-        ({"inbound_ports": None}, "inbound_ports: None is no value"),
+        ({"inbound_ports": None}, "inbound_ports: None cannot be used"),
         ({"inbound_ports": object()}, "inbound_ports: a value must be a string, a number, .*, not object$"),
         ({"inbound_ports": {80}}, "inbound_ports: a value must be a string, a number, .*, not set$"),
         ({"inbound_ports": [[80]]}, "inbound_ports: a list can"),
@@ -377,6 +401,23 @@ def test_warnings_come_back():
             "families is 'ipv4': it has to be a list of ipv4 and ipv6",
         ),
         (lambda: library.network_namespace(1), TypeError, "a network namespace is a path or a name, not int"),
+        (
+            lambda: library.enter_network_namespace(3),
+            TypeError,
+            "a network namespace is a path or a name, not int",
+        ),
+        (
+            lambda: library.configure(environment={}),
+            TypeError,
+            "environment is a Facts, or has its methods, not dict",
+        ),
+        (
+            lambda: library.Machine(native_nftables="x"),
+            TypeError,
+            "native_nftables is True or False, not str",
+        ),
+        (lambda: library.Machine(cni_mode=1), TypeError, "cni_mode is True or False, not int"),
+        (lambda: Fake(writing=None), TypeError, "writing is True or False, not NoneType"),
     ],
 )
 def test_wrong_types_get_a_line_that_says_what_was_expected(
