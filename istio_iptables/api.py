@@ -167,11 +167,11 @@ def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
     require_type(manifest, str, "pod_settings() takes the text of a manifest")
     from .pod import pick, pods, read_settings
 
-    said = read_settings(pick(pods(manifest, "the manifest"), name, "the manifest"))
-    mode = parse(said.given, ThisMachine(), [*said.refusals, *said.mistakes]).no_capture
+    reading = read_settings(pick(pods(manifest, "the manifest"), name, "the manifest"))
+    mode = parse(reading.given, ThisMachine(), [*reading.refusals, *reading.mistakes]).no_capture
     if mode:
         raise SettingsError([f"{mode.origin}: {mode.text!r} captures nothing: no settings mean that"])
-    return {given.setting.name: given.text for given in said.given}
+    return {given.setting.name: given.text for given in reading.given}
 
 
 def lint_pods(manifest: str) -> list[Finding]:

@@ -42,7 +42,7 @@ class CannotRun(Exception):
 
 
 class Dialler(NamedTuple):
-    """Who dials: a user in the pod, or somebody in the client's namespace."""
+    """Who dials: a user in the pod, or a process in the client's namespace."""
 
     name: str
     uid: int

@@ -35,11 +35,11 @@ def collect(invocation: Invocation, environ: Mapping[str, str]) -> tuple[list[Gi
     for source in sources:
         if source.setting.name == "config":
             try:
-                said, wrong = from_file(source.text)
+                found, wrong = from_file(source.text)
             except SettingsError as error:
                 mistakes += error.mistakes
             else:
-                from_files += said
+                from_files += found
                 mistakes += wrong
         elif source.setting.name == "pod-name" and not pods and not invocation.operands:
             mistakes.append(f"{source.origin}: there is no manifest to pick a pod from: give --pod FILE")
@@ -80,10 +80,10 @@ def _from_pod(source: Given, name: str, others: Sequence[Given]) -> tuple[list[G
 
     try:
         pod = pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}")
-        said = read_settings(pod, others)
+        found = read_settings(pod, others)
     except SettingsError as error:
         return [], list(error.mistakes)
-    return list(said.given), [*said.refusals, *said.mistakes]
+    return list(found.given), [*found.refusals, *found.mistakes]
 
 
 def pods_of(path: str, origin: str) -> tuple[Pod, ...]:

@@ -233,7 +233,7 @@ def _validate(context: Context, config: Config, *, as_json: bool = False) -> int
     broken = any(result.status == "fail" for result in results)
     notes = coverage(config)
     if broken or in_place.differ:
-        notes = (in_place.said, *notes)
+        notes = (in_place.note, *notes)
     if as_json:
         streams.write(validation.json_text(results, notes, succeeded=success))
     else:
@@ -241,15 +241,15 @@ def _validate(context: Context, config: Config, *, as_json: bool = False) -> int
     if success:
         log.info("validated: connections are redirected as they should be, as far as this could be tested")
         return 0
-    said = "redirection does not work" if broken else "redirection could not be proven to work"
-    log.error(f"{said}: the report on standard output says what was tried and what to do")
+    verdict = "redirection does not work" if broken else "redirection could not be proven to work"
+    log.error(f"{verdict}: the report on standard output says what was tried and what to do")
     return NotValidated.exit_code
 
 
 class _InPlace(Record):
     """How the rules in place compare with the settings. If they cannot be read, both flags are false."""
 
-    said: str
+    note: str
     equal: bool = False
     differ: bool = False
 

@@ -15,7 +15,7 @@ from ..rules.edit import Insert, ReplaceRules
 from ..rules.model import FAMILIES, TABLES
 from .netlink import nftables
 from .nft_by_handle import read as read_by_chain
-from .proc import existing_legacy_tables, run_as_root
+from .proc import existing_legacy_tables, root_remedy
 from .process import Result, run, which
 
 TYPE_CHECKING = False
@@ -194,7 +194,7 @@ class IptablesCommand:
             for chain in chains:  # as many as can be removed
                 self._remove_chains(edit, (chain,))
         family = NFT_FAMILIES[edit.family]
-        if chains and which("nft") and nftables.Table(family, edit.table, 0) in nftables.tables():
+        if chains and which("nft") and nftables.TableInfo(family, edit.table, 0) in nftables.tables():
             run((which("nft"), "delete", "table", family, edit.table))
 
     def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
@@ -207,25 +207,27 @@ class IptablesCommand:
 
     def _failed(self, family: Family, action: str, result: Result) -> KernelError:
         errors = result.errors
-        said = "; ".join(line.strip() for line in errors.splitlines() if line and not line.startswith("#"))
-        said = said or result.ended
-        return KernelError(f"{self._called(family, action)} failed: {said}", _remedy(said))
+        message = "; ".join(line.strip() for line in errors.splitlines() if line and not line.startswith("#"))
+        message = message or result.ended
+        return KernelError(f"{self._called(family, action)} failed: {message}", _remedy(message))
 
 
-def _remedy(said: str) -> str:
+def _remedy(message: str) -> str:
     """Return the remedy for an error of iptables-restore."""
-    if "Permission denied" in said or "Operation not permitted" in said:
-        return run_as_root("NET_ADMIN", "NET_RAW")
+    if "Permission denied" in message or "Operation not permitted" in message:
+        return root_remedy("NET_ADMIN", "NET_RAW")
     # ENOENT means that the kernel has no chains of that type; that is a missing module, like the next one.
-    if ("CHAIN_ADD failed" in said or "CHAIN_USER_ADD failed" in said) and "No such file" not in said:
+    if (
+        "CHAIN_ADD failed" in message or "CHAIN_USER_ADD failed" in message
+    ) and "No such file" not in message:
         return (
             "another program has made this chain with nft at another hook or priority: no use to iptables: "
             "move that chain to a table of its own (`nft list ruleset` shows it), or use --native-nftables"
         )
-    if "does not exist" in said or "No such file" in said or "not supported" in said:
+    if "does not exist" in message or "No such file" in message or "not supported" in message:
         return "the kernel lacks a table, match or target that is named above: load its module on the node"
-    if "incompatible" in said:
+    if "incompatible" in message:
         return "iptables cannot read what was put into this table with nft: move that to a table of its own"
-    if "lock" in said:
+    if "lock" in message:
         return "end the program that holds the xtables lock, or use --cni-mode"
     return "nothing was changed by this step; the message above is the kernel's or iptables' own"

@@ -114,6 +114,6 @@ def _nft(purpose: str, *arguments: str, script: str = "") -> str:
         )
     result = run((path, *arguments), script)
     if result.status != 0:
-        said = "; ".join(result.errors.split("\n")).strip("; ") or result.ended
-        raise KernelError(f"nft could not {purpose}: {said}", "see nft's own message above")
+        message = "; ".join(result.errors.split("\n")).strip("; ") or result.ended
+        raise KernelError(f"nft could not {purpose}: {message}", "see nft's own message above")
     return result.output

@@ -10,7 +10,7 @@ from ..change.actions import NFTABLES
 from ..errors import KernelError
 from ..rules.istio import AMBIENT_TABLES, NATIVE_FAMILY, NATIVE_TABLES
 from .netlink import nftables
-from .proc import run_as_root
+from .proc import root_remedy
 from .process import run, which
 
 TYPE_CHECKING = False
@@ -172,19 +172,19 @@ def _command() -> str:
 def _nft(*arguments: str, script: str = "") -> str:
     result = run((_command(), *arguments), script)
     if result.status != 0:
-        said = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^~"))
-        said = said or result.ended
-        raise KernelError(f"nft {' '.join(arguments)} failed: {said}", _remedy(said))
+        message = "; ".join(line.strip() for line in result.errors.splitlines() if line.strip(" ^~"))
+        message = message or result.ended
+        raise KernelError(f"nft {' '.join(arguments)} failed: {message}", _remedy(message))
     return result.output
 
 
-def _remedy(said: str) -> str:
+def _remedy(message: str) -> str:
     """Return the remedy for an error of nft."""
-    if "JSON support not compiled-in" in said:
+    if "JSON support not compiled-in" in message:
         return "install an nft that was built with JSON support, as distributions have it"
-    if "Operation not permitted" in said:
-        return f"{run_as_root('NET_ADMIN')}; or, if a program owns the table, {_END_THE_OWNER}"
-    if "Operation not supported" in said or "No such file or directory" in said:
+    if "Operation not permitted" in message:
+        return f"{root_remedy('NET_ADMIN')}; or, if a program owns the table, {_END_THE_OWNER}"
+    if "Operation not supported" in message or "No such file or directory" in message:
         return (
             "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
             "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "

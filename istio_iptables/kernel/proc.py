@@ -69,7 +69,7 @@ def missing_capabilities(*names: str) -> tuple[str, ...]:
     return tuple(name for name in names if not held >> _CAPABILITIES[name] & 1)
 
 
-def run_as_root(*capabilities: str) -> str:
+def root_remedy(*capabilities: str) -> str:
     """Return the remedy for what only root with some capabilities may do."""
     plural = "ies" if len(capabilities) > 1 else "y"
     return (

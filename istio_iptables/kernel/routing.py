@@ -9,7 +9,7 @@ from ..errors import KernelError
 from ..rules.istio import TPROXY_MARK, TPROXY_ROUTE_TABLE
 from ..rules.model import FAMILIES, FULL_MASK, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
 from .netlink import routing
-from .proc import run_as_root
+from .proc import root_remedy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def remove(item: RoutingObject) -> None:
 
 def _failed(item: RoutingObject, error: OSError) -> KernelError:
     if error.errno == errno.EPERM:
-        remedy = run_as_root("NET_ADMIN")
+        remedy = root_remedy("NET_ADMIN")
     elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
         remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or do not use --dual-stack"
     elif item.family == "ipv6" and isinstance(item, LocalAddress):

@@ -278,8 +278,8 @@ def pick(found: Sequence[Pod], name: str, what: str) -> Pod:
             [f"--pod-name: {what} contains no pod {name!r}{hint}: it contains {_listed(found)}"]
         )
     if len(called) > 1:
-        said = f"--pod-name: {name!r} is the name of several" if name else "choose one with --pod-name"
-        raise SettingsError([f"{what} contains {len(found)} pods, {said}: {_listed(called)}"])
+        what_to_do = f"--pod-name: {name!r} is the name of several" if name else "choose one with --pod-name"
+        raise SettingsError([f"{what} contains {len(found)} pods, {what_to_do}: {_listed(called)}"])
     return called[0]
 
 

@@ -17,11 +17,12 @@ from .config import Everything
 Port: TypeAlias = int | str | PortRange
 #: Ports, or the text of a list as on the command line.
 Ports: TypeAlias = Port | Sequence[Port]
-#: netaddr's IPNetwork and IPAddress are taken, too: netaddr has no types, so type checkers let them through.
-Network: TypeAlias = (
+#: A CIDR or an address. IPNetwork and IPAddress of netaddr are taken, too: netaddr has no types, so type
+#: checkers let them through.
+CidrLike: TypeAlias = (
     str | Cidr | IPv4Network | IPv6Network | IPv4Address | IPv6Address | IPv4Interface | IPv6Interface
 )
-Networks: TypeAlias = Network | Sequence[Network]
+Cidrs: TypeAlias = CidrLike | Sequence[CidrLike]
 #: Users or groups, by number or name.
 Ids: TypeAlias = int | str | Sequence[int | str]
 Names: TypeAlias = str | Sequence[str]
@@ -37,15 +38,15 @@ class Settings(TypedDict, total=False):
     interception_mode: Literal["REDIRECT", "TPROXY"]
     drop_invalid: bool
     outbound_port: int | str
-    outbound_cidrs: Networks | Everything
-    outbound_cidrs_excluded: Networks
+    outbound_cidrs: Cidrs | Everything
+    outbound_cidrs_excluded: Cidrs
     outbound_ports: Ports
     outbound_ports_excluded: Ports
     interfaces_excluded: Names
     rerouted_interfaces: Names
     owner_groups: Ids | Everything
     owner_groups_excluded: Ids
-    ipv4_loopback: Network
+    ipv4_loopback: CidrLike
     proxy_uids: Ids
     proxy_gids: Ids
     proxy_user: str

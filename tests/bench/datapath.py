@@ -29,7 +29,7 @@ WORLD = "198.18.0.0/15"
 #: Excluded, and the last of the list in every order; the application calls the addresses in turn.
 LAST = "198.19.255.240/28"
 CALLED = [str(IPv4Address("198.19.255.240") + number) for number in range(16)]
-#: Captured, for want of being excluded; nobody listens on the proxy's port, so the kernel refuses.
+#: Captured, since it is not excluded; no process listens on the proxy's port, so the kernel refuses.
 CAPTURED = "198.18.0.1"
 PORT, APP_UID = 80, 1000
 COUNTS = (10, 20_000)

@@ -58,7 +58,7 @@ class Start(NamedTuple):
 
     wall: float  #: from the word to the end of the last
     runs: list[Run]
-    memory: int  #: largest sum of the proportional sets of all processes, bytes; 0 if nobody looked
+    memory: int  #: largest sum of the proportional sets of all processes, bytes; 0 if it was not measured
 
 
 def start(count: int, manner: Manner, bench: Bench, *, look: bool = False) -> Start:

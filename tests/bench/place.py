@@ -48,7 +48,7 @@ class Bench(NamedTuple):
         }
 
     def say(self, text: str) -> None:
-        """Tell whoever waits how far it has got."""
+        """Say on standard error how far it has got."""
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""From what was measured for up to 50 pods at once to what nobody can measure on one small machine.
+"""From what was measured for up to 50 pods at once to what cannot be measured on one small machine.
 
 Every figure is a formula over named figures of the results. The formula that docs/scale.md shows is the one
-that is computed, so anybody can redo it with other figures.
+that is computed, so a reader can redo it with other figures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """TCP connections of the tests' own process, made in a namespace, as a user: to be kept, and talked over.
 
-A socket stays in the namespace in which it was made, and belongs to whoever made it, wherever the process
-goes after that.
+A socket stays in the namespace in which it was made, and belongs to the user who made it, wherever the
+process goes after that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIMIT = 30.0
 
 
 @contextmanager
-def somebody(namespace: Namespace, uid: int, gid: int) -> Iterator[None]:
+def acting_as(namespace: Namespace, uid: int, gid: int) -> Iterator[None]:
     """Be in a namespace, as a user and group."""
     with entered(f"/run/netns/{namespace.name}"):
         os.setegid(gid)
@@ -39,7 +39,7 @@ def somebody(namespace: Namespace, uid: int, gid: int) -> Iterator[None]:
 
 def made_by(namespace: Namespace, uid: int, gid: int, address: str, kind: socket.SocketKind) -> socket.socket:
     """Make a socket of the address's family inside a namespace that belongs to a user and group."""
-    with somebody(namespace, uid, gid):
+    with acting_as(namespace, uid, gid):
         return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
 
 
@@ -96,7 +96,7 @@ class Conversation:
         try:
             self._socket.sendall(data)
         except OSError:
-            # Whoever reads meanwhile is told, or else waits in vain.
+            # A thread that is reading ends at once; otherwise it would wait in vain.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 

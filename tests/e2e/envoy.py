@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from tests.support.netns import COMMAND_LIMIT, Endpoint, Namespace
 
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
-#: So many connections Envoy keeps open to one cluster: a loop comes to its end.
+#: So many connections Envoy keeps open to one cluster: a loop ends.
 LIMIT = 100
 
 #: From where Envoy calls the application in REDIRECT mode, and what stands for all addresses, by version.
@@ -170,8 +170,8 @@ _WORDS = {
     "downstream_cx_total": "accepted",
     "upstream_cx_total": "opened",
     "upstream_cx_connect_fail": "failed to open",
-    "upstream_cx_overflow": "had no room for",
-    "upstream_cx_none_healthy": "had nobody for",
+    "upstream_cx_overflow": "refused as too many",
+    "upstream_cx_none_healthy": "had no host for",
 }
 
 

@@ -1,4 +1,4 @@
-"""Journeys: connections that somebody makes, the way that each has to take, and who has to see what.
+"""Journeys: connections that users and programs make, the way that each has to take, and who has to see what.
 
 The way is judged by three witnesses that know nothing of each other: the bytes that come back, the addresses
 that the far side has seen, and the counters of Envoy. A connection that takes the right way twice, or another

@@ -51,7 +51,7 @@ class Mesh:
         return self.mode == TPROXY
 
     def connect(self, who: str, to: str, version: int, limit: float = LIMIT) -> Conversation:
-        """Connect as somebody to NAME:PORT, whose name is one of ADDRESSES."""
+        """Connect, as one of the users, to NAME:PORT, whose name is one of ADDRESSES."""
         name, _, port = to.partition(":")
         dialled = resolve(name, version), int(port)
         caller: Namespace = self.pod.client if who == "client" else self.pod

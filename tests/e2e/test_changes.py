@@ -125,7 +125,7 @@ def test_after_cleanup_new_connections_go_directly(mode: str, backend: str) -> N
 
 
 @each_backend
-def test_open_connections_outlive_a_cleanup_where_somebody_else_needs_nat(backend: str) -> None:
+def test_open_connections_outlive_a_cleanup_where_another_program_needs_nat(backend: str) -> None:
     """As on a machine with containers: there the kernel goes on translating what it has begun to.
 
     Not those that IPv6 brings in, since ::6 goes away, nor in TPROXY mode those that come in, since marks do.
@@ -173,7 +173,7 @@ NOT_CAPTURED = (FROM_OUTSIDE_EXCLUDED, TO_EXCLUDED_NETWORK, TO_EXCLUDED_PORT, TO
 
 
 def who_answers(mesh: Mesh, journey: Journey, version: int, limit: float) -> str:
-    """Return who answers, or in a word why nobody does."""
+    """Return who answers, or in a word why there is no answer."""
     try:
         with mesh.connect(journey.who, journey.to, version, limit) as talk:
             return talk.arrival.name
@@ -192,7 +192,7 @@ def test_without_envoy_nothing_gets_past_it(mode: str, backend: str) -> None:
                     talk.exchange(1000)
         heard = len(mesh.app.arrivals()), len(mesh.world.arrivals())
         for version in mesh.versions:
-            # Who comes from outside is redirected to a port that is closed; TPROXY drops what nobody takes.
+            # From outside: redirected to a port that is closed; TPROXY drops what no process listens for.
             inbound = "timeout" if mesh.tproxy else "refused"
             assert who_answers(mesh, FROM_OUTSIDE, version, 1.0) == inbound
             assert who_answers(mesh, TO_WORLD, version, 10.0) == "refused"

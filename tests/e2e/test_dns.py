@@ -111,7 +111,7 @@ def check_questions(mesh: Mesh, version: int, transport: str, way: tuple[str, ..
     before = mesh.envoy.counters()
     assert ask(mesh, "agent.test", named, transport) == FROM_AGENT
     assert ask(mesh, f"{transport}{version}.upstream.test", named, transport) == FROM_UPSTREAM
-    # The agent has asked, as itself: who asked it is no stranger, and who asked the server is the pod.
+    # The agent has asked, as itself: what asked it is known, and what asked the server is the pod.
     assert queries(mesh.pod, f"{transport}{version}.upstream.test") == {resolve("pod", version)}
     own = {resolve("pod", v) for v in mesh.versions}
     assert queries(mesh.pod.client, f"{transport}{version}.upstream.test") <= own

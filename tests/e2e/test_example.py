@@ -1,4 +1,4 @@
-"""The Envoy of deploy/kustomize: the real one takes its configuration, and nobody can make it call itself."""
+"""The Envoy of deploy/kustomize: the real one takes its configuration, and cannot be made to call itself."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_envoy_takes_the_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", [None, "libiptc"])
 def test_who_dials_the_listeners_from_outside_makes_no_loop(backend: str | None) -> None:
     """Without rules each is dialled directly; with them, 15001 is what the inbound listener is asked for."""
-    nobody = {"blackhole had nobody for": 1}
+    no_host = {"blackhole had no host for": 1}
     through = {"inbound opened": 1} if backend else {}
     with pod_of_the_example(backend) as (pod, running):
         for port, opened in ((envoy.INBOUND_PORT, {}), (envoy.OUTBOUND_PORT, through)):
             before = running.counters()
             with pytest.raises(ConnectionResetError):
                 Conversation(pod.client, 0, 0, (resolve("pod", 4), port))
-            assert envoy.difference(before, running.counters()) == {**nobody, **opened}, port
+            assert envoy.difference(before, running.counters()) == {**no_host, **opened}, port
         before = running.counters()
         with Conversation(pod.client, 0, 0, (resolve("pod", 4), 8080)) as conversation:
             conversation.exchange(1000)

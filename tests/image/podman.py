@@ -20,7 +20,7 @@ from tests.support.netns import Arrival, Outcome
 HERE = Path(__file__).parent
 ENGINE = shlex.split(os.environ.get("ENGINE") or "podman")
 IMAGE = os.environ.get("IMAGE") or "istio-iptables"
-#: What IMAGE was built on; empty if whoever started the tests did not say.
+#: What IMAGE was built on; empty if it was not given.
 BASE = os.environ.get("BASE", "")
 
 #: What Istio gives its init container, and what a strict cluster adds to it.
@@ -128,7 +128,7 @@ class PodmanPod(netns.Pod):
             )
         self._stack.callback(process.wait, LIMIT)
         self._stack.callback(remove, container)
-        self._started.append(process)  # whoever waits for it to listen sees it die
+        self._started.append(process)  # the code that waits for it to listen sees it die
         return container
 
     @staticmethod

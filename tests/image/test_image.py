@@ -192,7 +192,7 @@ def test_nothing_is_written_where_it_could_be() -> None:
     [[], ["--force-iptables-binary=legacy"], ["--force-iptables-binary=nft"], ["--native-nftables"]],
 )
 def test_read_only_and_with_two_capabilities(backend: list[str]) -> None:
-    """As strict as it gets; the lock file is in the image, so it can be locked all the same."""
+    """As strict as it gets; the lock file is in the image, so it can still be locked."""
     assert "done: the rules are as planned" in tool(*backend, *ARGUMENTS).err
     cannot_write = (
         "for f in /run/x /run/xtables.lock /tmp/x /opt/x; do ! touch $f 2>/dev/null || exit 1; done"
@@ -258,7 +258,7 @@ def test_start_time(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_log_and_rules_come_through_apart() -> None:
-    """`kubectl logs` shows both, but whoever pipes the rules gets the rules."""
+    """`kubectl logs` shows both, but a pipe gets the rules alone."""
     done = tool("--dry-run", "--log_as_json")
     assert done.out.startswith("*")
     assert all(json.loads(line)["level"] for line in done.err.splitlines())

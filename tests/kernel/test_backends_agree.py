@@ -91,7 +91,7 @@ def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 @properties(3)
 @given(both=changes(), pod=environments())
-# A rule that has to go stands twice: it is the second that goes.
+# A rule that has to go appears twice: it is the second that goes.
 @example(
     both=({"istio-exclude-interfaces": "eth1,eth2,eth1"}, {"istio-exclude-interfaces": "eth1,eth2"}),
     pod=(True, True, []),

@@ -122,7 +122,7 @@ STRANGE = (
     ids=["reconcile", "cleanup"],
 )
 @pytest.mark.parametrize("backend", ["libiptc", "iptables-legacy-restore"])
-def test_rules_that_somebody_put_among_ours_come_back_with_the_rollback(
+def test_foreign_rules_among_owned_ones_come_back_with_the_rollback(
     backend: str, change: list[str], strange: tuple[str, ...]
 ) -> None:
     options, _ = BACKENDS[backend]

@@ -59,7 +59,7 @@ def properties(share: float) -> hypothesis_settings:
 
 # --- rules and edits, good and bad ------------------------------------------------------------
 
-OURS = sorted(CHAINS)[:4]
+OWNED_CHAINS = sorted(CHAINS)[:4]
 
 
 def cidrs(family: Family) -> st.SearchStrategy[model.Cidr]:
@@ -105,7 +105,7 @@ def matches(family: Family) -> st.SearchStrategy[tuple[model.Match, ...]]:
 
 
 def targets() -> st.SearchStrategy[model.Target]:
-    jumps = [*OURS, *OURS, *OURS, LONGEST, "OUTPUT", "NONE"]
+    jumps = [*OWNED_CHAINS, *OWNED_CHAINS, *OWNED_CHAINS, LONGEST, "OUTPUT", "NONE"]
     return st.one_of(
         st.builds(model.Jump, st.sampled_from(jumps), st.booleans()),
         st.sampled_from([model.RETURN, model.ACCEPT, model.RETURN, model.ACCEPT, model.DROP]),
@@ -136,7 +136,7 @@ def edits(draw: st.DrawFn, table: Table) -> TableEdit:
     for _ in range(draw(st.integers(1, 5))):
         kind = draw(st.sampled_from(["create", "create", "replace", "replace", "insert", "delete", "remove"]))
         if kind == "create":
-            name = draw(st.sampled_from([*OURS, *OURS, LONGEST, TOO_LONG, "ACCEPT"]))
+            name = draw(st.sampled_from([*OWNED_CHAINS, *OWNED_CHAINS, LONGEST, TOO_LONG, "ACCEPT"]))
             if name in chains:  # iptables-restore takes a chain that is there as one to be emptied
                 continue
             steps.append(CreateChain(name))

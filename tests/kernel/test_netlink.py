@@ -761,7 +761,7 @@ def test_nft_tables_are_those_that_nft_lists(space):
     assert [table.name for table in tables if table.objects] == ["nat"]
     assert {("inet", "istio-proxy-nat"), ("ip", "nat"), ("netdev", "istio-proxy-nat")} <= set(found)
     space.run("nft", "delete", "table", "inet", "istio-proxy-nat")
-    assert nftables.Table("inet", "istio-proxy-nat", 0) not in space.call(nftables.tables)
+    assert nftables.TableInfo("inet", "istio-proxy-nat", 0) not in space.call(nftables.tables)
 
 
 def test_tables_with_nat_chains_are_told_from_others(space):
@@ -779,7 +779,7 @@ table ip e {{ chain nat {{ }}; }}
 
 def test_five_hundred_nft_tables_come_whole(space):
     space.run("nft", "-f", "-", stdin="".join(f"add table inet t{n}\n" for n in range(500)))
-    assert set(space.call(nftables.tables)) == {nftables.Table("inet", f"t{n}", 0) for n in range(500)}
+    assert set(space.call(nftables.tables)) == {nftables.TableInfo("inet", f"t{n}", 0) for n in range(500)}
 
 
 @pytest.mark.parametrize(("name", "number"), [("_GETTABLE", 15 << 8 | 1), ("NETLINK_NETFILTER", 31)])

@@ -60,7 +60,7 @@ def test_an_nft_that_cannot_read_back_writes_nothing(tmp_path: Path) -> None:
         assert scratch.nft("list", "ruleset") == ""
 
 
-def test_a_move_says_which_chain_somebody_else_still_needs() -> None:
+def test_a_move_says_which_chain_another_program_still_needs() -> None:
     with Scratch(addresses=True) as scratch:
         scratch.apply()
         for words in (("-N", "MINE"), ("-A", "MINE", "-j", "ISTIO_REDIRECT")):

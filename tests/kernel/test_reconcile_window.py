@@ -225,7 +225,7 @@ def test_no_connection_gets_past_the_proxy_while_rules_move_from_one_backend_to_
         nobody_was_reached(tally, 180)
 
 
-def test_no_connection_gets_past_the_proxy_where_somebody_has_put_something_into_our_tables() -> None:
+def test_no_connection_gets_past_the_proxy_with_foreign_rules_in_owned_tables() -> None:
     with two_namespaces() as (pod, outside):
         with pod.inside():
             put_in_place(ROUNDS["captured lists"][-1], "native nftables")

@@ -1,4 +1,4 @@
-"""An interpreter of rules: what a packet comes to in one table, with iptables or with native nftables.
+"""An interpreter of rules: what happens to a packet in one table, with iptables or with native nftables.
 
 It shares nothing with the translation and the joining of lists that it judges: it goes from rule to rule, as
 the kernel does. The sources are iptables-extensions(8) and nft(8), and for what they leave open the kernel's
@@ -43,7 +43,7 @@ class Packet:
     mark: int
     connection_mark: int
     state: str
-    listening: bool  #: somebody listens on the proxy's port
+    listening: bool  #: a process listens on the proxy's port
 
 
 @dataclass
@@ -57,19 +57,19 @@ class Outcome:
 
 
 def outcome(chains: Chains, start: str, packet: Packet) -> Outcome:
-    """Return what a packet comes to that enters at a chain."""
+    """Return what happens to a packet that enters at a chain."""
     found = Outcome(packet.mark, packet.connection_mark)
     found.verdict = _walk(chains, start, packet, found)
     return found
 
 
 def in_iptables(table: Table, packet: Packet) -> Outcome:
-    """What a packet comes to in a table of iptables."""
+    """What happens to a packet in a table of iptables."""
     return outcome({chain.name: chain.in_order for chain in table.chains}, packet.hook, packet)
 
 
 def in_nftables(table: NativeTable | None, packet: Packet) -> Outcome:
-    """What a packet comes to in a native table, which sees packets of both families."""
+    """What happens to a packet in a native table, which sees packets of both families."""
     chains = table.chains if table else ()
     hook = packet.hook.lower()
     starts = [chain.name for chain in chains if chain.hook and chain.hook.hook == hook]

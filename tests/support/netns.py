@@ -2,7 +2,7 @@
 
 A `Namespace` is a network namespace with a helper process inside. The helper makes calls and starts
 listeners under any UID and GID; a listener answers every call with one line of JSON that says where the
-call ended up, so whoever called can read it. A `Pod` is a namespace wired to a `client`, who stands for
+call ended up, so the caller can read it. A `Pod` is a namespace wired to a `client`, who stands for
 the rest of the world, and on request to a virtual machine (`vm`).
 
 When a namespace is left, however that happens, its processes are ended, each by its number, and it goes away.
@@ -99,7 +99,7 @@ class Call(NamedTuple):
 
 
 def read_arrival(report: Mapping[str, Any]) -> Arrival:
-    """Read what a listener says to whoever calls."""
+    """Read what a listener says to a caller."""
     original = report["original"]
     return Arrival(
         report["name"],
@@ -291,7 +291,7 @@ class Namespace:
         transparent: bool = False,
         echo: bool = False,
     ) -> Listener:
-        """Start a listener on every port of every address. It says `name` to whoever calls.
+        """Start a listener on every port of every address. It says `name` to a caller.
 
         With `echo` a connection stays open after that and gives back what it gets.
         """
@@ -320,7 +320,7 @@ class Namespace:
         while missing := set(ports) - set(self._ask("listening")["ports"]):
             dead = any(process.poll() is not None for process in self._started)
             if dead or time.monotonic() > deadline:
-                raise AssertionError(f"nobody listens on {missing}: {self.output()}")
+                raise AssertionError(f"no process listens on {missing}: {self.output()}")
             time.sleep(0.01)
 
     # --- the helper ---

@@ -39,7 +39,7 @@ _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "ack": 16}
 
 def _helper() -> None:
     os.setgroups([])
-    alive, keep = os.pipe()  # listeners end when nobody holds the other end any more
+    alive, keep = os.pipe()  # listeners end when no process holds the other end any more
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "sysctl": _sysctl,
         "connect": connect,
@@ -75,7 +75,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 @contextlib.contextmanager
 def _socket_of(uid: int, gid: int, address: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
-    """Make a socket that belongs to a user and a group; netfilter sees whoever called socket(2)."""
+    """Make a socket that belongs to a user and a group; netfilter sees the user who called socket(2)."""
     os.setegid(gid)
     os.seteuid(uid)
     try:

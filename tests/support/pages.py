@@ -2,8 +2,8 @@
 
 A block of code is indented by four spaces or fenced, in a block quote too. What it is, its first words say: a
 line that begins with a program's name or a word of the shell (`for`), or with `$ ` if output follows, is a
-command. Python has an import YAML and JSON begin with a key or a list. All else has to be marked as
-text, so that nothing is left out because nobody knows it. Inline code is a command if it is a whole command
+command. Python has an import; YAML and JSON begin with a key or a list. All else has to be marked as text, so
+that nothing is left out because it was not recognized. Inline code is a command if it is a whole command
 line: a program's name and at least one argument.
 
 No command may hide that it fails (`|| true`): what its exit code is stands beside it.
@@ -13,12 +13,12 @@ What a page wants to say about a command stands where readers see it, in a comme
     istio-iptables diff     # exit code 3            also `exit 0 yes, 3 no`: one of these
     kubectl get pods        # needs a cluster        not run, but listed
 
-What only tests need is in comments of HTML, which nobody sees:
+What only tests need is in comments of HTML, which readers do not see:
 
     <!-- needs: a cluster -->                  the next block, or the inline command before it, is not run
     <!-- before: istio-iptables -b '*' -->     run this first; it has to succeed
     <!-- scene: ipv4 -->                       from here on, in a new pod: see tests/kernel/sandbox.py
-    <!-- listen: envoy 15001,15006 1337 -->    in the pod somebody listens, as this UID
+    <!-- listen: envoy 15001,15006 1337 -->    in the pod a process listens, as this UID
     <!-- text -->                              the next block is nothing that can be run or checked
     <!-- file: web.yaml -->                    the next block is what this file holds, from there on
 
@@ -119,7 +119,7 @@ class Command(NamedTuple):
 
 
 class Listen(NamedTuple):
-    """Somebody who is to listen on ports in the pod, or (`client`) outside of it."""
+    """A process that is to listen on ports in the pod, or (`client`) outside of it."""
 
     page: str
     line: int

@@ -357,7 +357,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def is_owned(line: str) -> bool:
-    """Tell whether a line of iptables-save is of this tool: a chain of ours, or a rule of it, or to it."""
+    """Tell whether a line of iptables-save is owned: an owned chain, or a rule of it, or to it."""
     line = re.sub(r"^\[\d+:\d+\] ", "", line)
     if line.startswith(":"):
         return line[1:].split()[0] in CHAINS
@@ -379,7 +379,7 @@ BUILTIN_CHAINS = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
 
 def foreign_lines(saved: str) -> list[str]:
-    """Return the lines of iptables-save that are somebody else's."""
+    """Return the lines of iptables-save that are foreign."""
     return [line for line in saved.splitlines() if not is_owned(line)]
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-#: Returns why tests cannot run, or nothing if they can; asked only where there is somebody to tell.
+#: Returns why tests cannot run, or nothing if they can; asked only where the answer is shown.
 WhyNot: TypeAlias = Callable[[], str]
 
 

@@ -537,7 +537,7 @@ def test_a_plan_is_not_applied_after_the_locks_are_gone():
     assert machine.tables == {}
 
 
-def test_cleanup_says_which_chain_somebody_else_still_needs():
+def test_cleanup_says_which_chain_another_program_still_needs():
     with FakeKernel() as machine:
         machine.plan(build(configure(environment=Facts()))).apply()
         machine.add_rules("iptables-legacy", "ipv4", "nat", "MINE", Rule((), Jump("ISTIO_REDIRECT")))

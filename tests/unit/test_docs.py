@@ -85,13 +85,13 @@ def test_sections_and_scenes_and_listeners():
     "text",
     [
         "    Some text\n    istio-iptables diff\n",  # a command that would not be run
-        "    istio-iptables diff\n    frobnicate\n",  # a command that nobody knows
+        "    istio-iptables diff\n    frobnicate\n",  # an unknown command
         "```sh\nistio-iptables diff\n",  # a fence without an end
         "```console\noutput\n```\n",  # output of nothing
         "<!-- need: a cluster -->\n",  # a comment that says nothing
-        "    helm install foo\n",  # a program that nobody knows
+        "    helm install foo\n",  # an unknown program
         "```\nwget http://example.com/a: b\n```\n",
-        "```helm\nistio-iptables diff\n```\n",  # a language that nobody knows
+        "```helm\nistio-iptables diff\n```\n",  # an unknown language
         "    frobnicate\n    >>> 1\n",
         "    FOO=bar\n",
         "    Note: some text\n    istio-iptables: more\n    of it\n",  # almost YAML
@@ -208,7 +208,7 @@ def test_output_is_compared_without_what_varies(shown, printed, equal):
 def test_nothing_is_left_out_without_a_reason_that_holds(name):
     left_out = [command for command in read(name).commands if command.needs]
     for command in left_out:
-        assert command.needs in NEEDS, f"{command.where}: nobody knows what {command.needs!r} is"
+        assert command.needs in NEEDS, f"{command.where}: unknown: {command.needs!r}"
         together = (
             [other for other in left_out if other.block == command.block] if command.block else [command]
         )

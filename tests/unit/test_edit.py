@@ -573,7 +573,7 @@ def test_long_lists_are_compared_in_linear_time(change: str, monkeypatch: pytest
 
 
 def test_counters_go_to_equal_rules_each_to_its_own():
-    """A rule that stands twice has counted twice, and differently."""
+    """A rule that appears twice has counted twice, and differently."""
     one, other = Rule((Transport("tcp"),), RETURN), Rule((Transport("udp"),), RETURN)
     counted = [one.replace(counters=Counters(7, 70)), other, one, one.replace(counters=Counters(3, 30))]
     found = with_counters([one, one, other, one, one], counted)

@@ -543,7 +543,7 @@ def test_a_table_that_cannot_stay_is_made_anew(before: dict[str, Any], after: di
 EXTRAS = ("map m", "set s")
 
 
-def test_what_somebody_has_put_into_a_table_is_taken_out_of_it():
+def test_foreign_rules_in_a_table_are_taken_out_of_it():
     """The table stays: one that is made anew would have its rules and their sets in one transaction."""
     before = nat(
         NativeChain("output", HOOK, (RULE,)), NativeChain("old", None, ()), extras=("map m", "set s")

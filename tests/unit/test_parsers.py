@@ -615,7 +615,7 @@ def test_interface_names_of_odd_characters(name: str, text: str, comments: str):
 
 
 def check_script(setting: Setting, text: str, mode: str, comments: str) -> None:
-    """Render with that value: every line must be what it should be, and every rule have only our options."""
+    """Render with that value: every line must be what it should be, and a rule have only known options."""
     chosen = {"istio-inbound-interception-mode": mode, "rule-comments": comments, "redirect-dns": "true"}
     facts = Facts(ipv4=False, ipv6=True, servers=("10.0.0.1", "fd00::1"), groups={"payments": 2000})
     config = attempted(lambda: configure({**chosen, setting.name: text}, environment=facts))

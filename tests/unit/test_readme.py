@@ -1,4 +1,4 @@
-"""The README: its Python runs, its commands are understood, and its map has every room."""
+"""The README: its Python runs, its commands are understood, and its map has every package."""
 
 import doctest
 import re

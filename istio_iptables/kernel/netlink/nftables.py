@@ -20,7 +20,7 @@ _NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 
-class Table(Record):
+class TableInfo(Record):
     """An nftables table: family ("ip", "ip6", "inet", ...), name, and how many objects are in it."""
 
     family: str
@@ -28,7 +28,7 @@ class Table(Record):
     objects: int
 
 
-def tables() -> tuple[Table, ...]:
+def tables() -> tuple[TableInfo, ...]:
     """Return every nftables table, in the kernel's order.
 
     A kernel without nftables has none. Like `nft list tables`; NFT_MSG_GETTABLE in
@@ -38,7 +38,7 @@ def tables() -> tuple[Table, ...]:
 
 
 def chains(family: str, table: str) -> tuple[str, ...]:
-    """Return the names of the chains of one nftables table; `family` as in Table.
+    """Return the names of the chains of one nftables table; `family` as in TableInfo.
 
     Like `nft list chains`; NFT_MSG_GETCHAIN. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
     """
@@ -82,7 +82,7 @@ def _text(value: bytes) -> str:
     return os.fsdecode(value.rstrip(b"\0"))
 
 
-def _table(payload: bytes) -> Table:
+def _table(payload: bytes) -> TableInfo:
     attributes = parse_attributes(payload[4:])
     (objects,) = struct.unpack(">I", attributes[_NFTA_TABLE_USE])  # nf_tables is big endian throughout
-    return Table(_family(payload), _text(attributes[_NFTA_TABLE_NAME]), objects)
+    return TableInfo(_family(payload), _text(attributes[_NFTA_TABLE_NAME]), objects)

@@ -19,7 +19,7 @@ from ...formats import IPTABLES
 from ...rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ...rules.model import TABLES, Chain, Table
 from ..iptables_command import IptablesCommand
-from ..proc import existing_legacy_tables, run_as_root
+from ..proc import existing_legacy_tables, root_remedy
 from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
@@ -215,7 +215,7 @@ class _Worker:
         except (EOFError, BrokenPipeError):
             raise KernelError(
                 f"libiptc ended its process ({self._family}, exit status {self.wait()})",
-                run_as_root("NET_ADMIN", "NET_RAW"),
+                root_remedy("NET_ADMIN", "NET_RAW"),
             ) from None
         if outcome == _MISSING:
             raise KernelError(
@@ -337,7 +337,7 @@ def explain(family: Family, operation: str, number: int) -> KernelError:
     """Return the error for a failure of libiptc, with the remedy that its errno suggests."""
     cause = f"libiptc ({family}) could not {operation}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
-        remedy = run_as_root("NET_ADMIN", "NET_RAW")
+        remedy = root_remedy("NET_ADMIN", "NET_RAW")
     elif number in (errno.ENOENT, errno.ENOPROTOOPT):
         remedy = (
             f"the kernel lacks legacy {IPTABLES[family]} or this table or match: load its module on the node "

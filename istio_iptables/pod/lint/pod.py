@@ -133,9 +133,9 @@ def overridden(subject: Subject) -> Iterator[Finding]:
         if not name or given is None or given.origin == origin_of(subject.pod, name):
             continue
         text = str(subject.pod.annotations[name])
-        said = ",".join([text, *always_in(subject.pod, annotation)]).lstrip(",")
+        expected = ",".join([text, *always_in(subject.pod, annotation)]).lstrip(",")
         try:
-            wanted = _comparable(subject, annotation.setting, said)
+            wanted = _comparable(subject, annotation.setting, expected)
             found = _comparable(subject, given.setting, given.text)
         except BadValue:
             continue

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 
+from ...rules.model import ADDRESS_FAMILIES
 from ..model import Listening, Probe
 from .origin import KINDS, LOOPBACK
 from .sockets import can_accept, listening
