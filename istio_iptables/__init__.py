@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .kernel.namespace import enter as enter_network_namespace
     from .kernel.prepared import Prepared
     from .kernel.this_machine import ThisMachine
-    from .pod.lint.subject import Finding
+    from .pod.lint.findings import Finding
     from .rules.edit import CreateChain, Delete, Insert, RemoveChain, ReplaceRules, TableEdit
     from .rules.model import (
         Chain,
@@ -104,7 +104,7 @@ _WHERE = {
     "Everything": "settings.config",
     "Facts": "settings.facts",
     "Family": "aliases",
-    "Finding": "pod.lint.subject",
+    "Finding": "pod.lint.findings",
     "Hook": "rules.nftables.model",
     "Identity": "validation.model",
     "Insert": "rules.edit",

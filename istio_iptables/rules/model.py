@@ -11,7 +11,7 @@ A new match or target has to be made known in each of these places, or listed as
 - rules/nftables/translate, which turns it into native nftables
 - formats/nft and formats/nft_json, which write and read that
 - kernel/xtables/entries, which encodes it for the legacy tables and decodes it
-- change/actions, if a target hands traffic to the proxy
+- change/actions, if a target hands traffic to the proxy; rules/traffic, if it narrows the traffic of a chain
 - testing/refusals: whether the fake kernel accepts it
 - rules/forms, if Istio's tools write it; kernel/iptables_command, if it has more than six arguments
 - validation/trace and tests/support/interpreter, which follow a packet

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .nftables.model import Ranges
 
 _PORTS: Ranges = ((0, 0xFFFF),)
-_IDS: Ranges = ((0, 0xFFFFFFFF),)
+_IDS: Ranges = ((0, model.NO_ID),)
 _NO_MARK: Ranges = ((0, 0),)
 #: As many ranges as a part may have: one more is not taken out of it (a list may have twenty thousand).
 _MOST_RANGES = 200

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from . import pod as pod_checks
 from . import traffic as traffic_checks
-from .subject import KINDS, Finding, Subject
+from .findings import KINDS, Finding
+from .subject import Subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

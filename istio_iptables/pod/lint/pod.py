@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from ...settings.declared import Setting
     from ..manifest import Container
-    from .subject import Check, Finding, Subject
+    from .findings import Finding
+    from .subject import Check, Subject
 
 # --- annotations ----------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..manifest import Container
-    from .subject import Check, Finding, Subject
+    from .findings import Finding
+    from .subject import Check, Subject
 
 INCLUDE_INBOUND = "istio-inbound-ports"
 EXCLUDE_INBOUND = "istio-local-exclude-ports"
