@@ -45,14 +45,15 @@ class Command(Record):
     """A command: what it does, its own options, and its operand.
 
     If the name has two words, the first is the group that the command belongs to (see GROUPS). `handler` is
-    the function that does it, in cli/handlers.py, or in cli/pod_handlers.py for the group `pod`.
+    the function that does it, in cli/handlers.py, or in cli/pod_handlers.py for the group `pod`; without one
+    the command is about the command line itself, and cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
     """
 
     name: str
     help: str
-    handler: str
+    handler: str = ""
     options: tuple[Setting, ...] = ()
     operand: Operand | None = None
     only_prints: bool = False
@@ -195,7 +196,7 @@ EXAMPLES: Mapping[str, str] = {
     ),
     f"{PROGRAM} render --format commands --explain": "Print every rule, and why it is there.",
 }
-#: Exit codes, and what each means (SPEC section 6).
+#: Exit codes, and what each means.
 EXIT_CODES: Mapping[int, str] = {
     0: "done or nothing to do",
     1: "failed, everything is as before",
