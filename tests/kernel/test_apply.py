@@ -417,10 +417,7 @@ def test_cleanup_takes_everything_in_every_backend_at_once() -> None:
             for family in FAMILIES:
                 scratch.restore(variant, family, foreign)
         before = scratch.state(counters=True)
-        native = "".join(
-            f"table inet istio-proxy-{name} {{ chain istio-output {{ counter; }}; }}\n"
-            for name in ("nat", "mangle", "raw")
-        )
+        native = scratch.apply(*ALL_SORTS, "render", "--format", "nft").stdout
         for variant in VARIANTS:
             for family, part in families_of(script).items():
                 scratch.restore(variant, family, part)
@@ -446,7 +443,8 @@ def rules_in(state: dict[str, str]) -> dict[str, dict[str, list[str]]]:
 def test_apply_takes_native_tables_away_and_says_so() -> None:
     """Owned rules in another location are a difference; --reconcile moves them in one go."""
     with Scratch() as scratch:
-        scratch.nft(script="table inet istio-proxy-nat { chain istio-output { counter; }; }")
+        rule = "meta l4proto tcp counter redirect to :15001"
+        scratch.nft(script=f"table inet istio-proxy-nat {{ chain istio-redirect {{ {rule}; }}; }}")
         shown = scratch.tool()
         assert shown.returncode == 3
         assert "-table inet istio-proxy-nat" in shown.stdout
