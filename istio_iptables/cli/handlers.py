@@ -263,6 +263,8 @@ def _rules_in_place(context: Context, config: Config) -> _InPlace:
     except (KernelError, OSError) as error:
         cause = error.cause if isinstance(error, KernelError) else str(error)
         return _InPlace(f"the rules in place could not be read: {cause}")
+    if refused := _conflict(prepared):
+        return _InPlace(f"{refused} (`apply` says what to do)", differ=True)
     locations = prepared.live.locations
     if not locations:
         return _InPlace(
@@ -317,18 +319,26 @@ def diff(context: Context) -> int:
     _log_choice(prepared)
     _warn_of_unclaimed(prepared)
     _warn_of_neighbours(prepared)
-    if prepared.conflicts:
-        from ..formats import notices
-
-        log.warn(notices.conflict(prepared.conflicts)[0])
+    refused = _conflict(prepared)
+    if refused:
+        log.warn(f"{refused}: apply, --reconcile and cleanup refuse to change anything")
     differs = bool(prepared.differences)
     if context.options["json"]:
-        streams.write(difference.json_text(prepared.plan))
+        streams.write(difference.json_text(prepared.plan, refused))
     elif differs:
         streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
     else:
         log.info("the rules are in place: no difference")
     return FOUND if differs else 0
+
+
+def _conflict(prepared: Prepared) -> str:
+    """Return what is foreign under Istio's names, nothing if nothing is."""
+    if not prepared.conflicts:
+        return ""
+    from ..formats import notices
+
+    return notices.conflict(prepared.conflicts)[0]
 
 
 def _warn_of_unclaimed(prepared: Prepared) -> None:

@@ -132,8 +132,11 @@ def _changes(part: Difference) -> list[str]:
     return list(changes)[2:]  # the first two lines are file names
 
 
-def json_text(plan: Plan) -> str:
-    """Return the difference as JSON: whether there is one, and the lines of each part."""
+def json_text(plan: Plan, refused: str = "") -> str:
+    """Return the difference as JSON: whether there is one, and the lines of each part.
+
+    `refused` is why it could not be applied, nothing if it could.
+    """
     parts = [
         {
             "part": part.title,
@@ -144,7 +147,7 @@ def json_text(plan: Plan) -> str:
         }
         for part in differences(plan)
     ]
-    return as_json.text({"differs": bool(parts), "parts": parts})
+    return as_json.text({"differs": bool(parts), "refused": refused or None, "parts": parts})
 
 
 def state_lines(live: Live) -> Iterator[str]:

@@ -28,13 +28,13 @@ def conflict(found: Iterable[Conflict]) -> tuple[str, str]:
     if ambient:
         return (
             f"Istio's ambient mode has rules in this network namespace ({', '.join(ambient)}): "
-            "nothing here is owned by istio-iptables, and nothing was changed",
+            "nothing here is owned by istio-iptables",
             "take the pod out of ambient mode (label istio.io/dataplane-mode: none), or do without a sidecar",
         )
     parts = "; ".join(_foreign_part(each) for each in found[:_MOST_NAMED])
     more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     return (
-        f"a chain with one of Istio's names has something foreign in it: {parts}{more}: nothing was changed",
+        f"a chain with one of Istio's names has something foreign in it: {parts}{more}",
         "move it to a chain or table of another name, or delete it, then run again",
     )
 

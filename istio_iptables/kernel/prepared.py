@@ -63,7 +63,8 @@ class Prepared:
         if self.conflicts:
             from ..formats.notices import conflict
 
-            raise KernelError(*conflict(self.conflicts))
+            cause, remedy = conflict(self.conflicts)
+            raise KernelError(f"{cause}: nothing was changed", remedy)
 
     @property
     def neighbours(self) -> tuple[Finding, ...]:
