@@ -130,7 +130,7 @@ class _Planner:
         others only if no earlier rule returns them.
         """
         proxies = [self._proxy.replace(uid=uid) for uid in self._config.proxy_uids]
-        dialling = proxies if self._may_become else [self._self]
+        dialling = proxies if self._may_become else [self._self] if self._is_proxy(self._self) else []
         found = [self._inbound_of(family, identity) for identity in dialling]
         probes = [item for item in found if isinstance(item, Probe)]
         if probes:
@@ -140,6 +140,10 @@ class _Planner:
             return [self._cannot_become("inbound", family)]
         reason = possible[0]
         return [Skipped("inbound", family, f"the settings leave it alone: {reason}", "", required=False)]
+
+    def _is_proxy(self, identity: Identity) -> bool:
+        """Tell whether the rules take an identity for the proxy's, by its user or its group."""
+        return identity.uid in self._config.proxy_uids or identity.gid in self._config.proxy_gids
 
     def _inbound_of(self, family: Family, identity: Identity) -> Probe | str:
         """Return the inbound probe of an identity, or the reason why the rules do not capture it."""
@@ -211,7 +215,9 @@ class _Planner:
                 self._probe("outbound", family, target, target.identity, True),
                 *self._exemptions(family, target),
             ]
-        if trace(self._ruleset, self._packet(family, target, self._self)).port == target.watched:
+        captured = trace(self._ruleset, self._packet(family, target, self._self)).port == target.watched
+        # The proxy's own calls to its pod arrive there, too, if one port is both outbound and inbound.
+        if captured and not self._is_proxy(self._self):
             return [
                 self._probe("outbound", family, target, self._self, True),
                 self._cannot_become("exempt", family, target),
@@ -220,7 +226,7 @@ class _Planner:
         found: list[Probe | Skipped] = [
             Skipped("outbound", family, why, "", False, target.protocol, target.dns)
         ]
-        if self._self.uid in self._config.proxy_uids or self._self.gid in self._config.proxy_gids:
+        if self._is_proxy(self._self):
             return [*found, self._probe("exempt", family, target, self._self, False)]
         return [*found, self._cannot_become("exempt", family, target)]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from istio_iptables import Config, Facts, build, configure
@@ -432,6 +432,8 @@ def test_where_nothing_is_inbound_from_inside_nothing_is_owed():
     st.booleans(),
     st.integers(1, 65535),
 )
+@example({"envoy-port": "15006", "istio-service-cidr": "127.0.0.0/8"}, (True, False, []), ROOT, False, 1)
+@example({"envoy-port": "15006", "proxy-uid": "0"}, (True, True, []), ROOT, False, 1)
 def test_every_plan_makes_sense(
     given_settings: dict[str, str],
     pod: tuple[bool, bool, list[str]],
