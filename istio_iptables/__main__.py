@@ -13,6 +13,7 @@ import os
 import sys
 
 from .settings.go_flags import read_arguments
+from .startup.c_modules import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
     try:
         return command(sys.argv[1:])
     finally:
+        # What is done is done: Ctrl-C has nothing left to end but what the interpreter does last.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         gc.freeze()
 
 

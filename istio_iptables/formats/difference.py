@@ -147,7 +147,8 @@ def json_text(plan: Plan, refused: str = "") -> str:
         }
         for part in differences(plan)
     ]
-    return as_json.text({"differs": bool(parts), "refused": refused or None, "parts": parts})
+    why = {"refused": refused} if refused else {}
+    return as_json.text({"differs": bool(parts), **why, "parts": parts})
 
 
 def state_lines(live: Live) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..change.actions import EditTable
+from ..change.actions import EditTable, RemoveByHandle
 from ..change.execute import execute
 from ..change.plan import make_plan
 from ..errors import KernelError, SettingsError
@@ -76,7 +76,10 @@ class Prepared:
     @property
     def taken_over(self) -> tuple[str, ...]:
         """A line for each rule that Istio's own tool left without a comment and that the plan removes."""
-        if not any(isinstance(action, EditTable) and action.edit.detaches for action in self.plan.actions):
+        if not any(
+            isinstance(action, RemoveByHandle) or (isinstance(action, EditTable) and action.edit.detaches)
+            for action in self.plan.actions
+        ):
             return ()
         from ..formats.notices import taken_over
 

@@ -185,7 +185,7 @@ BY_CHAIN = {
     "OUTPUT": [
         "-o eth1 -j RETURN",
         "! -o lo -j RETURN",
-        "-o lo -p tcp -m mark --mark 0x539 -j RETURN",
+        "-o lo -p tcp -m mark --mark 0x53c -j RETURN",
         "-m owner --uid-owner 0-999 -j RETURN",
         "-m owner --socket-exists -j ISTIOLIKE",
     ],
@@ -197,7 +197,7 @@ BY_TABLE = {
     "mangle": [
         "-m conntrack --ctstate INVALID -j DROP",
         "-j MARK --set-xmark 0x1/0xff",
-        "-p tcp -m mark --mark 0x539 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        "-p tcp -m mark --mark 0x53c -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
         "-j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
     ],
     "raw": ["-j CT --notrack", "-j CT --zone 1"],

@@ -225,17 +225,6 @@ def test_no_connection_gets_past_the_proxy_while_rules_move_from_one_backend_to_
         nobody_was_reached(tally, 180)
 
 
-def test_no_connection_gets_past_the_proxy_with_foreign_rules_in_owned_tables() -> None:
-    with two_namespaces() as (pod, outside):
-        with pod.inside():
-            put_in_place(ROUNDS["captured lists"][-1], "native nftables")
-        with traffic(pod, outside) as tally, pod.inside():
-            for wanted in islice(cycle(ROUNDS["captured lists"]), 60):
-                pod.nft(script="add set inet istio-proxy-nat mine { type inet_service; }")
-                assert put_in_place(wanted, "native nftables")
-        nobody_was_reached(tally, 300)
-
-
 def test_a_moment_without_rules_would_be_noticed() -> None:
     """The test of the test: removing and making the rules, one after the other, lets connections past."""
     with two_namespaces() as (pod, outside):
