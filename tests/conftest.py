@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("tests.support")
 
 from tests.support import waiting  # noqa: E402, its assertions are rewritten too
 
-for _name, _examples in (("quick", 5), ("default", 100), ("fuzz", 1000)):
+for _name, _examples in (("quick", 3), ("default", 100), ("fuzz", 1000)):
     settings.register_profile(
         _name,
         max_examples=_examples,

@@ -20,6 +20,8 @@ from tests.bench import datapath, document, image, lists, machine, many, process
 from tests.bench.figures import met, ratio, spread
 from tests.bench.timing import Figures
 
+pytestmark = pytest.mark.slow  # left out of `make quick`
+
 RESULTS = json.loads(document.RESULTS.read_text())
 DOCUMENTS = [document.BENCHMARKS, document.SCALE]
 

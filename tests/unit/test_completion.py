@@ -16,6 +16,8 @@ from istio_iptables.settings.commands import COMMANDS
 from istio_iptables.settings.declared import SETTINGS
 from tests.support.command import run
 
+pytestmark = pytest.mark.slow  # left out of `make quick`
+
 #: A line of words, the last one unfinished, and what may stand there.
 CASES = [
     (["-m", ""], {"REDIRECT", "TPROXY"}),
