@@ -1,0 +1,10 @@
+"""interpreter: what the kernel does with a packet: the one place that knows what a match or a target means.
+
+- condition: what a match is, whichever tool wrote it
+- packet: a packet where a hook has it; action: what a rule does with it
+- program: rules of all backends in one form, and at which hook and priority each chain is
+- iptables, iptables_options, nft_rules, nft_expressions: make a program of rules
+- algebra: how conditions divide packets and actions change them: for one packet, or for sets of packets
+- walk: goes through chains and hooks in the kernel's order, over any algebra
+- routing: the kernel's choice of a route
+"""

@@ -1,0 +1,109 @@
+"""action: what a rule does with the packets that its conditions accept."""
+
+from __future__ import annotations
+
+from ..rules.model import FULL_MASK
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from .condition import Condition
+
+
+class Action(Record):
+    """What a rule does."""
+
+
+class Pass(Action):
+    """Nothing that changes the packet's way: LOG, a counter. The next statement follows."""
+
+    what: str = ""
+
+
+class End(Action):
+    """accept, drop or reject: the packet leaves this chain and those that called it.
+
+    `accept` ends the way through this table at this hook only; drop and reject end the packet's way.
+    """
+
+    how: Literal["accept", "drop", "reject"]
+
+
+class Return(Action):
+    """return: back to the chain that jumped here; at the end of a base chain its policy counts."""
+
+
+class Call(Action):
+    """jump: go on in a chain of the same table, then with the next rule; with `goto`, not with that."""
+
+    chain: str
+    goto: bool = False
+
+
+class Choose(Action):
+    """A verdict map: the first condition that is true says what is done; if none is, the rule ends."""
+
+    branches: tuple[tuple[Condition, Action], ...]
+
+
+class Assign(Action):
+    """A mark becomes `(mark & keep) ^ flip`.
+
+    `field` is `mark` or `connection_mark`. With `source`, flip is `source & source_mask`, of the other mark.
+    """
+
+    field: str
+    keep: int = 0
+    flip: int = 0
+    source: str = ""
+    source_mask: int = FULL_MASK
+
+
+class Zone(Action):
+    """The conntrack zone of the packet's connection, unless it is tracked already (xt_CT.c)."""
+
+    zone: int
+
+
+class Untrack(Action):
+    """NOTRACK: conntrack leaves the packet alone."""
+
+
+class Redirect(Action):
+    """redirect: to this machine, to `port` or its own port if that is 0. Ends the way through nat."""
+
+    port: int
+
+
+class Destination(Action):
+    """dnat: to an address and port, each kept where None. Ends the way through nat."""
+
+    address: int | None
+    port: int | None
+
+
+class Source(Action):
+    """snat, masquerade: a new source. Ends the way through nat, and does not change where a packet goes."""
+
+    what: str
+
+
+class TProxy(Action):
+    """TPROXY: hand the packet to the local socket on `port` as it is, and set its mark.
+
+    `accepts`: the packet then leaves the table (xt_TPROXY.c); that of nftables goes on to the next
+    statement. Without a socket iptables drops the packet, and nftables leaves the rule (nft_tproxy.c).
+    """
+
+    port: int
+    keep: int = FULL_MASK
+    flip: int = 0
+    accepts: bool = True
+
+
+class Unknown(Action):
+    """An action that is not modelled; it may go on, accept or drop. `why` is its name."""
+
+    why: str

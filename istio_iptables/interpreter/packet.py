@@ -1,0 +1,91 @@
+"""packet: a packet where a hook has it, with what the kernel knows about its socket and its connection."""
+
+from __future__ import annotations
+
+from ..rules.model import IPV4, NO_ID
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..rules.model import Family
+
+TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132  #: numbers in IP headers (linux/in.h)
+SYN = 0x02  #: the flag of the first packet of a TCP connection
+ACK = 0x10
+
+
+class Packet(Record):
+    """A packet where a hook has it. Addresses are integers, ports and marks too.
+
+    `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
+    its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
+    done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
+    whether nat gave it another destination.
+
+    The last fields belong to the walk: `tracked`, conntrack has seen it; `destination_bound` and
+    `source_bound`, nat has decided about its connection; `mark_before` is the mark that a chain of type
+    route got it with, and `route_due` that it has to be routed again.
+    """
+
+    family: Family
+    protocol: int
+    source: int
+    destination: int
+    source_port: int = 0
+    destination_port: int = 0
+    received_on: str = ""
+    sent_to: str = ""
+    uid: int = NO_ID
+    gid: int = NO_ID
+    groups: tuple[int, ...] = ()
+    mark: int = 0
+    connection_mark: int = 0
+    state: str = "NEW"
+    status: str = ""
+    direction: str = "original"
+    zone: int = 0
+    flags: int = SYN
+    icmp_type: int = 8
+    icmp_code: int = 0
+    first: bool = True
+    tracked: bool = False
+    original_destination: int = 0
+    original_port: int = 0
+    redirected: int = 0
+    tproxied: int = 0
+    translated: bool = False
+    source_translated: bool = False
+    destination_bound: bool = False
+    source_bound: bool = False
+    mark_before: int = 0
+    route_due: bool = False
+
+    @property
+    def has_ports(self) -> bool:
+        """True if its protocol has ports."""
+        return self.protocol in (TCP, UDP, SCTP)
+
+
+def address_text(family: Family, address: int) -> str:
+    """Return an address as text.
+
+    >>> address_text("ipv6", 6)
+    '::6'
+    """
+    from ..startup.c_modules import socket
+
+    if family == IPV4:
+        return socket.inet_ntop(socket.AF_INET, address.to_bytes(4, "big"))
+    return socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))
+
+
+def endpoint_text(family: Family, address: int, port: int) -> str:
+    """Return an address and port as text, IPv6 in brackets.
+
+    >>> endpoint_text("ipv6", 6, 80), endpoint_text("ipv4", 0x0A000001, 80)
+    ('[::6]:80', '10.0.0.1:80')
+    """
+    text = address_text(family, address)
+    if not port:
+        return text
+    return f"{text}:{port}" if family == IPV4 else f"[{text}]:{port}"

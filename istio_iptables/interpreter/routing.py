@@ -1,0 +1,192 @@
+"""routing: the addresses, routing rules and routes of a network namespace, and the route that a packet takes.
+
+Source: ip-rule(8), ip-route(8); net/ipv4/fib_rules.c, fib_frontend.c and their IPv6 counterparts.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import FAMILIES, IPV4
+from ..startup.record import Record
+from .algebra import Question
+from .condition import ALWAYS, In, Named, number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Literal, TypeAlias, TypeVar
+
+    from ..rules.model import Cidr, Family
+    from .algebra import Algebra
+    from .condition import Condition
+
+    S = TypeVar("S")
+    RouteKind: TypeAlias = Literal[
+        "local", "unicast", "unreachable", "blackhole", "prohibit", "throw", "broadcast"
+    ]
+
+LOOPBACK = "lo"
+LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = "local", "main", "default"
+
+
+class Address(Record):
+    """An address of an interface; `prefix` is that of its network, in bits."""
+
+    interface: str
+    family: Family
+    address: int
+    prefix: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """True for 127.0.0.0/8 and ::1."""
+        return self.address >> 24 == 127 if self.family == IPV4 else self.address == 1
+
+    @property
+    def is_link_local(self) -> bool:
+        """True for 169.254.0.0/16 and fe80::/10."""
+        return self.address >> 16 == 0xA9FE if self.family == IPV4 else self.address >> 118 == 0x3FA
+
+
+class Route(Record):
+    """A route of a table. `source` is the address that it prefers (ip-route(8), `src`)."""
+
+    family: Family
+    table: str
+    kind: RouteKind
+    first: int
+    last: int
+    interface: str = ""
+    source: int | None = None
+    metric: int = 0
+
+
+class RoutingRule(Record):
+    """A rule of ip-rule(8): packets that have the condition look a route up in a table, or end."""
+
+    family: Family
+    priority: int
+    condition: Condition
+    table: str = ""
+    ends: str = ""  #: unreachable, prohibit or blackhole instead of a table
+    text: str = ""
+
+
+class Routed(Record):
+    """A route that was found: what it does, by which interface, and the rule that led to its table."""
+
+    kind: str
+    interface: str = ""
+    source: int | None = None
+    rule: str = ""
+
+
+class Network(Record):
+    """What a network namespace has besides tables. `assumed` says what of it was not read but assumed."""
+
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[RoutingRule, ...] = ()
+    interfaces: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+    def own(self, family: Family, interface: str = "") -> list[Address]:
+        """Return the addresses that are neither loopback nor link-local, of one interface or of all."""
+        return [
+            each
+            for each in self.addresses
+            if each.family == family
+            and not (each.is_loopback or each.is_link_local)
+            and interface in ("", each.interface)
+            and each.interface != LOOPBACK
+        ]
+
+    def is_local(self, family: Family, address: int) -> bool:
+        """Tell whether a packet to this address is delivered in this namespace."""
+        return any(
+            each.family == family and each.kind == "local" and each.first <= address <= each.last
+            for each in self.routes
+            if each.table == LOCAL_TABLE
+        )
+
+    def route(self, algebra: Algebra[S], packets: S, family: Family) -> Iterator[tuple[S, Routed]]:
+        """Yield the packets of each route that they take, and the route; packets without one come last."""
+        for rule in self.rules:
+            if rule.family != family or algebra.is_empty(packets):
+                continue
+            asked = Question(("ip rule", rule.priority, rule.text), f"ip rule {rule.priority}: {rule.text}")
+            hit, packets = algebra.split(packets, rule.condition, asked)
+            if algebra.is_empty(hit):
+                continue
+            if rule.ends:
+                yield hit, Routed(rule.ends, rule=rule.text)
+                continue
+            for route in self._table(rule.table, family):
+                taken, hit = algebra.split(hit, In("destination", ((route.first, route.last),)), asked)
+                if route.kind == "throw":
+                    packets = algebra.join(packets, taken)
+                elif not algebra.is_empty(taken):
+                    yield taken, Routed(route.kind, route.interface, route.source, rule.text)
+                if algebra.is_empty(hit):
+                    break
+            packets = algebra.join(packets, hit)
+        if not algebra.is_empty(packets):
+            yield packets, Routed("none")
+
+    def _table(self, table: str, family: Family) -> list[Route]:
+        """Return the routes of a table, the longest prefix first, then the smallest metric."""
+        found = [route for route in self.routes if route.table == table and route.family == family]
+        return sorted(found, key=lambda route: (route.last - route.first, route.metric))
+
+
+def default_rules() -> tuple[RoutingRule, ...]:
+    """Return the rules that a new network namespace has (ip-rule(8))."""
+    return tuple(
+        RoutingRule(family, priority, ALWAYS, table, text=f"from all lookup {table}")
+        for family in FAMILIES
+        for priority, table in ((0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE))
+    )
+
+
+def mark_rule(family: Family, mark: int, table: str, priority: int = 32765) -> RoutingRule:
+    """Return the rule `fwmark MARK lookup TABLE`; 32765 is the number that the kernel gives it."""
+    return RoutingRule(
+        family, priority, number("mark", mark), table, text=f"from all fwmark {mark:#x} lookup {table}"
+    )
+
+
+def local_default(family: Family, table: str) -> Route:
+    """Return the route `local default dev lo table TABLE`."""
+    return Route(family, table, "local", 0, (1 << (32 if family == IPV4 else 128)) - 1, LOOPBACK)
+
+
+def assumed_network(own: Iterable[tuple[str, Cidr]], *, why: str) -> Network:
+    """Return a network of which only addresses are known.
+
+    `own` are interfaces and addresses, with the prefix of their network. A default route is assumed, by the
+    first interface that has an address.
+    """
+    addresses = [Address(LOOPBACK, "ipv4", 0x7F000001, 8), Address(LOOPBACK, "ipv6", 1, 128)]
+    routes = [Route("ipv4", LOCAL_TABLE, "local", 0x7F000000, 0x7FFFFFFF, LOOPBACK, 0x7F000001)]
+    routes.append(Route("ipv6", LOCAL_TABLE, "local", 1, 1, LOOPBACK, 1))
+    outside = ""
+    for interface, cidr in own:
+        addresses.append(Address(interface, cidr.family, cidr.address, cidr.prefix))
+        routes.append(
+            Route(cidr.family, LOCAL_TABLE, "local", cidr.address, cidr.address, interface, cidr.address)
+        )
+        if interface != LOOPBACK:
+            outside = outside or interface
+    for family in FAMILIES:
+        first = next((a for a in addresses if a.family == family and a.interface != LOOPBACK), None)
+        everything = (1 << (32 if family == IPV4 else 128)) - 1
+        by = first.interface if first else outside or "eth0"
+        routes.append(
+            Route(family, MAIN_TABLE, "unicast", 0, everything, by, first.address if first else None)
+        )
+    interfaces = tuple(dict.fromkeys((LOOPBACK, *(a.interface for a in addresses), outside or "eth0")))
+    return Network(tuple(addresses), tuple(routes), default_rules(), interfaces, (why,))
+
+
+def from_interface(name: str) -> Condition:
+    """Return the condition `iif` of ip-rule(8): what this machine sends has come in by lo."""
+    return Named("received_on", name)
