@@ -73,20 +73,20 @@ class Journey(Generic[S]):
     def outbound(self, packets: S) -> list[Ended]:
         """Return how the ways of packets end that a socket sends; `sent_to` is set here."""
         for part, routed in self._routes(packets, "to send it"):
-            part = self._algebra.update(part, sent_to=routed.interface)
+            part = self._algebra.update(part, sent_to=_leaves_by(routed))
             part = self._walk.hook("output", part)
             again, part = self._algebra.split(part, _ROUTE_DUE, _NO_QUESTION)
             self._leaves(part, routed)
             again = self._algebra.update(again, route_due=False)
             for rerouted, new in self._routes(again, "again, since a rule has changed it"):
-                self._leaves(self._algebra.update(rerouted, sent_to=new.interface), new)
+                self._leaves(self._algebra.update(rerouted, sent_to=_leaves_by(new)), new)
         return self._walk.ended
 
     def _leaves(self, packets: S, routed: Routed) -> None:
         if self._algebra.is_empty(packets):
             return
         packets = self._walk.hook("postrouting", packets)
-        if routed.interface != LOOPBACK and routed.kind != "local":
+        if _leaves_by(routed) != LOOPBACK:
             self._walk.end(packets, "sent", note=routed.interface)
             return
         # The loopback device takes the socket away, and keeps mark and connection (loopback.c).
@@ -144,3 +144,8 @@ class Journey(Generic[S]):
             return 0x7F000001 if self._family == IPV4 else 1
         own = self._world.network.own(self._family, interface)
         return own[0].address if own else None
+
+
+def _leaves_by(routed: Routed) -> str:
+    """Return the interface that a packet leaves by: what is for this machine, by lo (ip_route_output_key)."""
+    return LOOPBACK if routed.kind == "local" else routed.interface
