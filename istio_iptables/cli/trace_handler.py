@@ -1,0 +1,56 @@
+"""trace_handler: what the command `trace` does: it follows a packet through rules, and changes nothing."""
+
+from __future__ import annotations
+
+from ..errors import FOUND
+from ..trace.answer import answer
+from ..trace.packet import Question, complete
+from ..trace.world import network_of, of_settings, proxy_of
+from . import streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..trace.answer import Answer
+    from .context import Context
+
+
+def follow_packet(context: Context) -> int:
+    """trace: print the way of a packet. Exit code 3 if the verdict is not the expected one."""
+    options = context.options
+    question = Question(
+        context.invocation.operands[0],  # type: ignore[arg-type]  # checked with the command line
+        options["to"],
+        options["from"],
+        options["uid"],
+        options["gid"],
+        options["udp"],
+        options["iface"],
+        options["mark"],
+        options["ctstate"],
+        options["zone"],
+    )
+    config = context.config()
+    network = network_of(options["own"])
+    world = of_settings(config, network, native=context.operation.native_nftables)
+    proxy = proxy_of(config)
+    found = answer(world, complete(question, world.network, proxy), proxy)
+    _print(found, as_json=options["json"])
+    return FOUND if _is_unexpected(found, options["expect"]) else 0
+
+
+def _is_unexpected(found: Answer, expected: str) -> bool:
+    """Tell whether a verdict is expected, by its code alone or with its port, and is not this one."""
+    return bool(expected) and expected not in (found.verdict.code, str(found.verdict))
+
+
+def _print(found: Answer, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        from ..trace.document import hop
+
+        streams.write(json.dumps({"hops": [hop(found)]}, indent=2) + "\n")
+        return
+    from ..trace.text import text
+
+    streams.write(text(found))
