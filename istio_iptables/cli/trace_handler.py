@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..errors import FOUND
+from ..trace import document, text
 from ..trace.answer import answer
+from ..trace.follow import follow
 from ..trace.packet import Question, complete
 from ..trace.world import network_of, of_settings, proxy_of
 from . import streams
@@ -33,24 +35,25 @@ def follow_packet(context: Context) -> int:
     network = network_of(options["own"])
     world = of_settings(config, network, native=context.operation.native_nftables)
     proxy = proxy_of(config)
-    found = answer(world, complete(question, world.network, proxy), proxy)
-    _print(found, as_json=options["json"])
+    asked = complete(question, world.network, proxy)
+    if options["follow"]:
+        followed = follow(world, asked, proxy)
+        _print(document.followed(followed) if options["json"] else text.followed(followed))
+        return FOUND if _is_unexpected(followed.hops[0].answer, options["expect"], followed.ending) else 0
+    found = answer(world, asked, proxy)
+    _print(document.document(found) if options["json"] else text.text(found))
     return FOUND if _is_unexpected(found, options["expect"]) else 0
 
 
-def _is_unexpected(found: Answer, expected: str) -> bool:
+def _is_unexpected(found: Answer, expected: str, ending: str = "") -> bool:
     """Tell whether a verdict is expected, by its code alone or with its port, and is not this one."""
-    return bool(expected) and expected not in (found.verdict.code, str(found.verdict))
+    return bool(expected) and expected not in (found.verdict.code, str(found.verdict), ending)
 
 
-def _print(found: Answer, *, as_json: bool) -> None:
-    if as_json:
-        import json
-
-        from ..trace.document import hop
-
-        streams.write(json.dumps({"hops": [hop(found)]}, indent=2) + "\n")
+def _print(found: str | dict[str, object]) -> None:
+    if isinstance(found, str):
+        streams.write(found)
         return
-    from ..trace.text import text
+    import json
 
-    streams.write(text(found))
+    streams.write(json.dumps(found, indent=2) + "\n")

@@ -12,9 +12,21 @@ if TYPE_CHECKING:
 
     from ..interpreter.packet import Packet
     from .answer import Answer, Path
+    from .follow import Followed
     from .steps import Step
 
 _KINDS = {RouteStep: "route", ChainStep: "chain", RuleStep: "rule", PassedStep: "passed"}
+
+
+def document(answer: Answer) -> dict[str, Any]:
+    """Return the answer to a trace of one hop as what json.dumps takes."""
+    return {"hops": [hop(answer)]}
+
+
+def followed(found: Followed) -> dict[str, Any]:
+    """Return all hops, with their senders, and how the last one ends."""
+    hops = [{"sender": each.sender, **hop(each.answer)} for each in found.hops]
+    return {"hops": hops, "ending": found.ending, "conclusion": found.conclusion}
 
 
 def hop(answer: Answer) -> dict[str, Any]:

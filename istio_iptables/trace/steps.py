@@ -1,4 +1,4 @@
-"""steps: the way of one packet as data: the chains it came to, the rules that matched and those that did not."""
+"""steps: the way of one packet as data: the chains it came to, the rules that matched, those that did not."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Recorder(Observer):
 
 
 def _missed(rule: Rule, packet: Packet) -> tuple[str, int]:
-    """Return the one condition that a rule missed by, and how many it had; an empty text if it missed by more.
+    """Return the one condition that a rule missed by, and how many it had; no text if it missed by more.
 
     Only the conditions before the first action count.
     """

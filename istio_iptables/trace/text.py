@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.packet import Packet
     from .answer import Answer
+    from .follow import Followed
     from .steps import Step
 
 _PROTOCOLS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
@@ -20,6 +21,14 @@ _PROTOCOLS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
 def text(answer: Answer) -> str:
     """Return the answer as lines."""
     return "".join(f"{line}\n" for line in lines(answer))
+
+
+def followed(found: Followed) -> str:
+    """Return all hops as lines, and how the last one ends."""
+    shown: list[str] = []
+    for number, hop in enumerate(found.hops, 1):
+        shown += [f"hop {number}: {hop.sender}", *lines(hop.answer), ""]
+    return "".join(f"{line}\n" for line in (*shown, found.conclusion))
 
 
 def lines(answer: Answer) -> Iterator[str]:

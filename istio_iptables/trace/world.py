@@ -32,6 +32,7 @@ def proxy_of(config: Config) -> Proxy:
         config.inbound_port,
         config.tunnel_port,
         config.tproxy,
+        config.tproxy_mark,
     )
 
 
