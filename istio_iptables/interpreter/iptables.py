@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..rules import model
 from ..rules.model import FULL_MASK, PROTOCOL_NUMBERS
 from . import action as actions
-from .condition import ALWAYS, AllOf, AnyOf, Masked, Named, OneOf, negated, number, numbers
+from .condition import ALWAYS, HAS_CONNECTION, AllOf, AnyOf, Masked, Named, OneOf, negated, number, numbers
 from .iptables_options import foreign_match, foreign_target
 from .program import IPTABLES_HOOKS, Base, Rule, Table
 
@@ -71,8 +71,10 @@ def condition(match: Match, known: Known) -> Condition:
     """Return what a match of iptables means."""
     if isinstance(match, model.ForeignMatch):
         return foreign_match(match.args, known)
-    meaning = _MEANING[type(match)](match)
-    return negated(meaning, getattr(match, "negated", False))
+    meaning = negated(_MEANING[type(match)](match), getattr(match, "negated", False))
+    if isinstance(match, model.ConnectionMark):
+        return AllOf((*HAS_CONNECTION.parts, meaning))  # also if negated (xt_connmark.c)
+    return meaning
 
 
 def action(target: Target, known: Known) -> tuple[Action, ...]:

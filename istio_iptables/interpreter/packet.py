@@ -20,7 +20,7 @@ class Packet(Record):
     `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
     its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
-    whether nat gave it another destination.
+    whether nat gave it another destination. `listening` tells whether a socket takes what TPROXY hands over.
 
     The last fields belong to the walk: `tracked`, conntrack has seen it; `destination_bound` and
     `source_bound`, nat has decided about its connection; `mark_before` is the mark that a chain of type
@@ -59,6 +59,7 @@ class Packet(Record):
     source_bound: bool = False
     mark_before: int = 0
     route_due: bool = False
+    listening: bool = True
 
     @property
     def has_ports(self) -> bool:
