@@ -7,6 +7,8 @@
 - iptables_options, iptables_matches, iptables_sets, iptables_targets: what options of iptables mean
 - conntrack, addresses, protocols: what matches on a connection, types of addresses and names mean
 - known: what is known besides the packet
+- nft_statements and the modules below it (nft_nat, nft_marks, nft_maps, nft_fields, nft_fib, nft_operands,
+  nft_values): what the statements of nf_tables mean; nft_words writes them
 - algebra: how conditions divide packets and actions change them: for one packet, or for sets of packets
 - walk: goes through chains and hooks in the kernel's order, over any algebra
 - routing: the kernel's choice of a route

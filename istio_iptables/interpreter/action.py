@@ -51,9 +51,10 @@ class Choose(Action):
 
 
 class Assign(Action):
-    """A mark becomes `(mark & keep) ^ flip`.
+    """A mark becomes `(mark & keep) ^ flip`; with `source`, the other mark, `^ (source & source_mask)`, too.
 
-    `field` is `mark` or `connection_mark`. With `source`, flip is `source & source_mask`, of the other mark.
+    `field` is `mark` or `connection_mark`. Nothing happens if one of them is the connection's and there is no
+    conntrack entry (xt_connmark.c, nft_ct.c).
     """
 
     field: str

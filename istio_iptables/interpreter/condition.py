@@ -8,6 +8,7 @@ modelled or not known.
 from __future__ import annotations
 
 from ..rules.lists import union
+from ..rules.model import NO_ID
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -94,6 +95,12 @@ def negated(part: Condition, negate: bool = True) -> Condition:
     return Not(part) if negate else part
 
 
+def any_of(parts: Iterable[Condition]) -> Condition:
+    """Return the condition that one of some is true; one alone is itself."""
+    found = tuple(parts)
+    return found[0] if len(found) == 1 else AnyOf(found)
+
+
 def number(field: str, first: int, last: int | None = None) -> In:
     """Return the condition that a field is a number, or in a range."""
     return In(field, ((first, first if last is None else last),))
@@ -103,6 +110,12 @@ def numbers(field: str, ranges: Iterable[tuple[int, int]]) -> In:
     """Return the condition that a field is in one of some ranges, which may touch and overlap."""
     return In(field, union(ranges))
 
+
+#: There is a conntrack entry for the packet's connection: conntrack has seen the packet, has not found it
+#: invalid, and was not told to leave it alone (nf_conntrack_core.c).
+HAS_CONNECTION = AllOf((number("tracked", 1), Not(OneOf("state", frozenset({"INVALID", "UNTRACKED"})))))
+#: A process has the socket that the packet comes from.
+HAS_SOCKET = Not(number("uid", NO_ID))
 
 #: What a field is called in explanations.
 LABELS: Mapping[str, str] = {
@@ -132,6 +145,11 @@ LABELS: Mapping[str, str] = {
     "zone": "conntrack zone",
     "packet_type": "packet type",
     "fragment": "fragment",
+    "tracked": "conntrack entry",
+    "translated": "translated destination",
+    "source_translated": "translated source",
+    "first": "first packet of the connection",
+    "listening": "listening socket",
 }
 
 

@@ -21,7 +21,7 @@ class Packet(Record):
     `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
     its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
-    whether nat gave it another destination.
+    whether nat gave it another destination. `listening` tells whether a socket takes what TPROXY hands over.
 
     The original addresses and ports are those of the first packet of its connection, before nat changed
     them; `packet_type` is what the link layer says of it: unicast, broadcast, multicast or otherhost;
@@ -69,6 +69,7 @@ class Packet(Record):
     source_bound: bool = False
     mark_before: int = 0
     route_due: bool = False
+    listening: bool = True
 
     @property
     def has_ports(self) -> bool:

@@ -83,6 +83,7 @@ _ASKED: Mapping[str, Condition] = {
 #: A packet that is not tracked, and has neither a zone nor a reason to be left alone, may get a zone.
 _UNZONED = AllOf((_NOT_TRACKED, number("zone", 0), Not(OneOf("state", frozenset({"UNTRACKED"})))))
 _HAS_ENTRY = has_entry(before=True)
+_LISTENING = number("listening", 1)
 
 
 class Walk(Generic[S]):
@@ -259,6 +260,8 @@ class Walk(Generic[S]):
                 return Flow(none, none, none, packets)
             self.end(packets, "dropped" if action.how == "drop" else "rejected", place)
             return Flow(none, none, none, none)
+        if isinstance(action, actions.TProxy):
+            return self._tproxy(table, chain, rule, action, packets)
         changed, goes_on = self._change(action, packets)
         self._observer.acted(table, chain, rule, action, changed)
         return Flow(changed, none, none, none) if goes_on else Flow(none, none, none, changed)
@@ -275,10 +278,6 @@ class Walk(Generic[S]):
             free, kept = algebra.split(packets, _NOT_TRACKED, _NO_QUESTION)
             free = algebra.update(free, state="UNTRACKED", first=False)
             return algebra.join(free, kept), True
-        if isinstance(action, actions.TProxy):
-            packets = algebra.update(packets, tproxied=action.port or _own_port(packets))
-            mark = actions.Assign("mark", action.keep, action.flip)
-            return algebra.assign(packets, mark), not action.accepts
         if isinstance(action, actions.Source):
             return algebra.update(packets, source_translated=True, source_bound=True), False
         if isinstance(action, actions.Redirect):
@@ -320,14 +319,28 @@ class Walk(Generic[S]):
     ) -> Flow:
         algebra = self.algebra
         flow = Flow(algebra.empty, algebra.empty, algebra.empty, algebra.empty)
-        key = ("rule", table.title, chain, rule.number)
-        asked = Question(key, Place(table.title, chain, rule.number, rule.text))
-        for condition, branch in action.branches:
+        place = Place(table.title, chain, rule.number, rule.text)
+        for number_of, (condition, branch) in enumerate(action.branches):
+            asked = Question(("choice", table.title, chain, rule.number, number_of), place)
             hit, packets = algebra.split(packets, condition, asked)
             if not algebra.is_empty(hit):
                 one = self._act(table, chain, rule, branch, hit, depth)
                 flow = Flow(*(algebra.join(a, b) for a, b in zip(flow._key(), one._key(), strict=True)))
         return flow.replace(next=algebra.join(flow.next, packets))
+
+    def _tproxy(self, table: Table, chain: str, rule: Rule, action: actions.TProxy, packets: S) -> Flow:
+        """TPROXY takes a packet that a socket listens for; see there for what becomes of others."""
+        algebra = self.algebra
+        none = algebra.empty
+        taken, left = algebra.split(packets, _LISTENING, _NO_QUESTION)
+        taken = algebra.update(taken, tproxied=action.port or _own_port(taken))
+        taken = algebra.assign(taken, actions.Assign("mark", action.keep, action.flip))
+        self._observer.acted(table, chain, rule, action, algebra.join(taken, left))
+        if not action.accepts:
+            return Flow(taken, left, none, none)
+        place = Place(table.title, chain, rule.number, rule.text)
+        self.end(left, "dropped", place, "no socket listens there")
+        return Flow(none, none, none, taken)
 
     def _unknown(self, table: Table, chain: str, rule: Rule, action: actions.Unknown, packets: S) -> Flow:
         algebra = self.algebra
