@@ -215,7 +215,7 @@ class _Index(Interface):
             return Named(self.field, LOOPBACK)
         if value == 0:
             return Named(self.field, "")
-        if not isinstance(value, str):
+        if not isinstance(value, str) or value.isdigit():
             raise UnreadError(value)
         return self._exactly(value)
 

@@ -194,8 +194,10 @@ def _unknown(_: Any, __: Scope, why: str) -> Steps:
     return (actions.Unknown(why),)
 
 
-def _xt(inner: Mapping[str, Any], _: Scope, why: str) -> Steps:
-    """A match or target of iptables, by its name alone (iptables-extensions(8))."""
+def _xt(inner: Mapping[str, Any] | None, _: Scope, why: str) -> Steps:
+    """A match or target of iptables, by its name alone (iptables-extensions(8)); old versions have none."""
+    if inner is None:
+        return (Unmodelled(why), actions.Unknown(why))
     kind, name = inner["type"], inner["name"]
     if name in _XT:
         return (_XT[name],)
@@ -255,7 +257,7 @@ _STATEMENTS: Mapping[str, Callable[[Any, Scope, str], Steps]] = {
     # A flow that cannot be offloaded, as when it is new, ends the rule.
     **dict.fromkeys(("limit", "quota", "ct count", "flow"), _unmodelled),
     **dict.fromkeys(("counter", "ct helper", "ct timeout", "ct expectation", "secmark"), _object),
-    **dict.fromkeys(("log", "last", "dup"), _nothing),
+    **dict.fromkeys(("log", "last", "dup", "reset"), _nothing),
     **dict.fromkeys(("queue", "fwd", "synproxy"), _unknown),
     "xt": _xt,
 }
