@@ -44,7 +44,7 @@ class OneOf(Condition):
 
 
 class Masked(Condition):
-    """A mark, under `mask`, is `value`."""
+    """A field that is a number, such as a mark or an address, is `value` under `mask`."""
 
     field: str
     value: int
@@ -59,15 +59,17 @@ class Same(Condition):
 
 
 class AllOf(Condition):
-    """Every part is true. Without parts it is always true."""
+    """Every part is true. Without parts it is always true. `about` is what it is about, for people."""
 
     parts: tuple[Condition, ...] = ()
+    about: str = ""
 
 
 class AnyOf(Condition):
-    """At least one part is true. Without parts it is never true."""
+    """At least one part is true. Without parts it is never true. `about` is what it is about, for people."""
 
     parts: tuple[Condition, ...] = ()
+    about: str = ""
 
 
 class Not(Condition):
@@ -88,6 +90,8 @@ NEVER = AnyOf()
 
 def negated(part: Condition, negate: bool = True) -> Condition:
     """Return the opposite of a condition, or itself if `negate` is False."""
+    if negate and isinstance(part, Not):
+        return part.part
     return Not(part) if negate else part
 
 
@@ -134,9 +138,13 @@ LABELS: Mapping[str, str] = {
     "flags": "TCP flags",
     "icmp_type": "ICMP type",
     "icmp_code": "ICMP code",
+    "original_source": "original source address",
+    "original_source_port": "original source port",
     "original_destination": "original destination",
     "original_port": "original destination port",
     "zone": "conntrack zone",
+    "packet_type": "packet type",
+    "fragment": "fragment",
     "tracked": "conntrack entry",
     "translated": "translated destination",
     "source_translated": "translated source",
@@ -150,7 +158,9 @@ def label(condition: Condition) -> str:
     if isinstance(condition, Not):
         return label(condition.part)
     if isinstance(condition, (AllOf, AnyOf)):
-        return ", ".join(dict.fromkeys(label(part) for part in condition.parts)) or "nothing"
+        return (
+            condition.about or ", ".join(dict.fromkeys(label(part) for part in condition.parts)) or "nothing"
+        )
     if isinstance(condition, Unmodelled):
         return condition.why
     field: str = getattr(condition, "field", "")

@@ -12,7 +12,6 @@ from ..rules.nftables import model as nftables
 from . import action as actions
 from . import iptables
 from .condition import ALWAYS, HAS_SOCKET, AllOf, In, OneOf, Unmodelled, negated, number
-from .known import NOTHING_KNOWN
 from .program import Base, Rule, Table
 
 TYPE_CHECKING = False
@@ -65,7 +64,7 @@ def _rule(at: int, rule: model.Rule, text_of: Callable[[model.Rule], str]) -> Ru
 def condition(match: Match) -> Condition:
     """Return what a match of a native table means."""
     meaning = _MEANING.get(type(match))
-    return meaning(match) if meaning else iptables.condition(match, NOTHING_KNOWN)
+    return meaning(match) if meaning else iptables.condition(match)
 
 
 def action(target: Target) -> tuple[Condition | Action, ...]:
@@ -81,7 +80,7 @@ def action(target: Target) -> tuple[Condition | Action, ...]:
     if isinstance(target, model.ForeignTarget):
         why = " ".join(target.args)
         return (Unmodelled(why), actions.Unknown(why))  # there may be matches among these
-    return iptables.action(target, NOTHING_KNOWN)
+    return iptables.action(target)
 
 
 def of_family(family: model.Family) -> Condition:
