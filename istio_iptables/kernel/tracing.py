@@ -1,9 +1,9 @@
 """tracing: have the kernel report the rules that real packets meet, for as long as this process lives.
 
-A table with `flags owner` (nft(8), Linux 5.12) belongs to the netlink socket that made it and is gone when that closes,
-by SIGKILL too. Its rules set `meta nftrace`, at which nf_tables and legacy iptables look alike, before every other
-chain. Nothing is added to anybody's table, so no rule changes its number. libnftables(3) is used, since
-its socket is this process's.
+A table with `flags owner` (nft(8), Linux 5.12) belongs to the netlink socket that made it, and is gone when
+that closes, by SIGKILL too. Its rule sets `meta nftrace` before every other chain; nf_tables and legacy
+iptables both look at that. Nothing is added to anybody's table, so no rule changes its number. libnftables is
+used, not the command nft, since its socket is this process's own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """packet_trace: what the kernel reports of packets that are traced: the rules they meet, as events.
 
-nf_tables reports by the nfnetlink group NFNLGRP_NFTRACE, as `nft monitor trace` reads it. Legacy iptables logs
-lines that begin with TRACE to nfnetlink_log, group 0. Both name only rules that match. Layouts and numbers are those of
-linux/netfilter/nf_tables.h (enum nft_trace_attributes) and nfnetlink_log.h.
+nf_tables reports by the nfnetlink group NFNLGRP_NFTRACE, as `nft monitor trace` reads it. Legacy iptables
+logs lines that begin with TRACE to nfnetlink_log, group 0. Both name only rules that match. Layouts and
+numbers are those of linux/netfilter/nf_tables.h (enum nft_trace_attributes) and nfnetlink_log.h.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ _VERDICTS = {-1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return", 
 class TraceEvent(Record):
     """A packet has met a rule, returned from a chain, or come to its end.
 
-    `family` and `table` are those of nf_tables, or `ip` and `ip6` for legacy tables. A rule of nf_tables has a `handle`,
-    one of a legacy table a `number`. `packet` tells packets of nf_tables apart; it is 0 for legacy ones.
+    `family` and `table` are those of nf_tables, or `ip` and `ip6` for legacy tables. A rule of nf_tables has
+    a `handle`, one of a legacy table a `number`. `packet` tells packets of nf_tables apart; it is 0 for
+    legacy ones.
     `headers` are the packet's from the IP header on, empty if this event does not have them.
     """
 
@@ -90,7 +91,7 @@ class TraceSockets:
         self._legacy.close()
 
     def bind_log(self) -> None:
-        """Take the packets that legacy tables log to group 0. Raises NetlinkError if somebody has it already."""
+        """Take the packets that are logged to group 0. Raises NetlinkError if somebody has it already."""
         for kind, value in ((_NFULA_CFG_CMD, _CMD_BIND), (_NFULA_CFG_MODE, _LOGGED)):
             payload = struct.pack(">BBH", 0, 0, 0) + pack_attribute(kind, value)
             length = _HEADER.size + len(payload)
