@@ -10,7 +10,7 @@ from . import nft_words
 from .action import End
 from .condition import Unmodelled
 from .known import NOTHING_KNOWN
-from .nft_fields import Scope
+from .nft_fields import NativeScope
 from .nft_rules import LOCATION, title
 from .nft_statements import steps_of
 from .program import CONNTRACK_PRIORITY, Base, Rule, Table
@@ -138,7 +138,7 @@ def _table(parts: _Parts, known: Known, texts: Mapping[tuple[str, str, int], str
         base.hook in ("prerouting", "output") and base.priority <= CONNTRACK_PRIORITY for base in bases
     )
     sets = {each["name"]: each.get("elem", []) for kind in ("set", "map") for each in parts[kind]}
-    scope = Scope(FAMILIES[family], known, sets, early)
+    scope = NativeScope(FAMILIES[family], known, sets, early)
     rules: dict[str, list[Rule]] = {chain["name"]: [] for chain in parts["chain"]}
     for rule in parts["rule"]:
         chain = rules.setdefault(rule["chain"], [])
@@ -169,7 +169,7 @@ def _base(chain: Mapping[str, Any]) -> Base:
     )
 
 
-def _rule(at: int, rule: Mapping[str, Any], scope: Scope, text: str) -> Rule:
+def _rule(at: int, rule: Mapping[str, Any], scope: NativeScope, text: str) -> Rule:
     statements = rule["expr"]
     return Rule(
         at,
