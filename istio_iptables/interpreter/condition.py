@@ -100,6 +100,27 @@ def numbers(field: str, ranges: Iterable[tuple[int, int]]) -> In:
     return In(field, union(ranges))
 
 
+#: Conntrack has a connection for the packet. Without one, matches of connection marks do not hold, negated
+#: ones neither (xt_connmark.c, nft_ct.c), and targets do nothing (xt_connmark.c).
+HAS_CONNECTION = AllOf(
+    (In("tracked", ((1, 1),)), Not(OneOf("state", frozenset({"INVALID", "UNTRACKED"})))),
+)
+
+
+def states(words: frozenset[str]) -> Condition:
+    """Return the condition that the state of the connection is one of these (xt_conntrack.c, nft_ct.c).
+
+    Before conntrack has seen the packet (in the table raw) it counts as INVALID, and as NEW if a rule has
+    given it a zone.
+    """
+    parts: list[Condition] = [AllOf((number("tracked", 1), OneOf("state", words)))]
+    if "INVALID" in words:
+        parts.append(AllOf((number("tracked", 0), number("zoned", 0))))
+    if "NEW" in words:
+        parts.append(AllOf((number("tracked", 0), number("zoned", 1))))
+    return AnyOf(tuple(parts)) if parts[1:] else parts[0]
+
+
 #: What a field is called in explanations.
 LABELS: Mapping[str, str] = {
     "family": "family",
@@ -116,6 +137,8 @@ LABELS: Mapping[str, str] = {
     "mark": "mark",
     "connection_mark": "connection mark",
     "state": "conntrack state",
+    "tracked": "conntrack state",
+    "zoned": "conntrack state",
     "status": "conntrack status",
     "direction": "direction of the connection",
     "flags": "TCP flags",

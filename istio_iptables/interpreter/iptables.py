@@ -9,7 +9,18 @@ from __future__ import annotations
 from ..rules import model
 from ..rules.model import FULL_MASK, PROTOCOL_NUMBERS
 from . import action as actions
-from .condition import ALWAYS, AllOf, AnyOf, Masked, Named, OneOf, negated, number, numbers
+from .condition import (
+    ALWAYS,
+    HAS_CONNECTION,
+    AllOf,
+    AnyOf,
+    Masked,
+    Named,
+    negated,
+    number,
+    numbers,
+)
+from .condition import states as conntrack_states
 from .iptables_options import foreign_match, foreign_target
 from .program import IPTABLES_HOOKS, Base, Rule, Table
 
@@ -71,8 +82,10 @@ def condition(match: Match, known: Known) -> Condition:
     """Return what a match of iptables means."""
     if isinstance(match, model.ForeignMatch):
         return foreign_match(match.args, known)
-    meaning = _MEANING[type(match)](match)
-    return negated(meaning, getattr(match, "negated", False))
+    meaning = negated(_MEANING[type(match)](match), getattr(match, "negated", False))
+    if isinstance(match, model.ConnectionMark):
+        return AllOf((HAS_CONNECTION, meaning))
+    return meaning
 
 
 def action(target: Target, known: Known) -> tuple[Action, ...]:
@@ -86,7 +99,7 @@ def action(target: Target, known: Known) -> tuple[Action, ...]:
 
 def states(wanted: frozenset[str]) -> Condition:
     """Return what --ctstate means; DNAT and SNAT say whether nat translates the connection."""
-    parts: list[Condition] = [OneOf("state", wanted - {"DNAT", "SNAT"})]
+    parts: list[Condition] = [conntrack_states(wanted - {"DNAT", "SNAT"})]
     if "DNAT" in wanted:
         parts.append(number("translated", 1))
     if "SNAT" in wanted:

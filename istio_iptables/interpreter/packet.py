@@ -20,11 +20,17 @@ class Packet(Record):
     `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
     its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
-    whether nat gave it another destination.
+    whether nat gave it another destination. Of a number that cannot be known the value is None.
 
-    The last fields belong to the walk: `tracked`, conntrack has seen it; `destination_bound` and
-    `source_bound`, nat has decided about its connection; `mark_before` is the mark that a chain of type
-    route got it with, and `route_due` that it has to be routed again.
+    The state is what conntrack makes of it; rules see that only where it is `tracked`, which is decided at
+    conntrack's place in the first hook. `kept_destination` and `kept_source` are what nat does with the later
+    packets of its connection: an address and a port (connection.py makes them).
+
+    The last fields belong to the walk. `zoned`: a rule has given it a conntrack zone, which the first one
+    does for good. `destination_bound` and `source_bound`: nat has decided about its connection.
+    `confirmed`: it got through a hook at whose end conntrack keeps the connection. `mark_before` is the mark
+    that a chain of type route got it with. `route` is the kind of route that it has (routing.py), and
+    `leaves_by` the interface of that; `rerouted`: it is another one than at the beginning of the hook.
     """
 
     family: Family
@@ -48,17 +54,23 @@ class Packet(Record):
     icmp_type: int = 8
     icmp_code: int = 0
     first: bool = True
-    tracked: bool = False
     original_destination: int = 0
     original_port: int = 0
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False
     source_translated: bool = False
+    kept_destination: tuple[int, int] | None = None
+    kept_source: tuple[int, int] | None = None
+    tracked: bool = False
+    zoned: bool = False
     destination_bound: bool = False
     source_bound: bool = False
+    confirmed: bool = False
     mark_before: int = 0
-    route_due: bool = False
+    route: str = ""
+    leaves_by: str = ""
+    rerouted: bool = False
 
     @property
     def has_ports(self) -> bool:
