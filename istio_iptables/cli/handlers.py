@@ -12,7 +12,7 @@ import sys
 from ..api import build, prepare, render
 from ..errors import FOUND, Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
-from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, GROUPS
+from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -93,12 +93,13 @@ def _handler(context: Context) -> Callable[[Context], int]:
         command = COMMAND_BY_NAME["cleanup"]
     if context.parsed.no_capture and not command.without_capture:
         return nothing_to_do
+    module, dot, name = command.handler.rpartition(".")
     functions = globals()
-    if command.words[0] in GROUPS:  # imported when needed: what reads manifests is expensive
-        from . import pod_handlers
+    if dot:  # imported when needed: few runs need it, and most of them import much
+        from importlib import import_module
 
-        functions = vars(pod_handlers)
-    handler: Callable[[Context], int] = functions[command.handler]
+        functions = vars(import_module(f".{module}", __package__))
+    handler: Callable[[Context], int] = functions[name]
     return handler
 
 

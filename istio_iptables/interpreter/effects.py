@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..rules.model import IPV4
 from . import action as actions
 from .algebra import NO_QUESTION
-from .condition import HAS_CONNECTION, AllOf, number, numbers
+from .condition import HAS_CONNECTION, AllOf, Masked, number, numbers
 from .packet import TCP, UDP
 
 TYPE_CHECKING = False
@@ -80,13 +80,14 @@ class Effects(Generic[S]):
         algebra = self._algebra
         none = algebra.empty
         packets, others = algebra.split(packets, _TRANSPORTS, NO_QUESTION)
-        handed, without = algebra.split(packets, self._surroundings.listening(action.port), NO_QUESTION)
+        port = action.port or _own_port(packets)
+        handed, without = algebra.split(packets, self._surroundings.listening(port), NO_QUESTION)
         # The packet has got a socket: that of the proxy.
-        handed = algebra.update(handed, tproxied=action.port, uid=None, gid=None, groups=None)
+        handed = algebra.update(handed, tproxied=port, uid=None, gid=None, groups=None)
         handed = algebra.assign(handed, actions.Assign("mark", action.keep, action.flip))
         if not action.accepts:
             return handed, algebra.join(without, others), none
-        walk.end(without, "dropped", place, f"TPROXY finds no transparent socket on port {action.port}")
+        walk.end(without, "dropped", place, f"TPROXY finds no transparent socket on port {port}")
         return none, others, handed
 
     # --- nat -----------------------------------------------------------------------------------
@@ -94,11 +95,14 @@ class Effects(Generic[S]):
     def _redirect(self, walk: Walk[S], action: actions.Redirect, packets: S, place: Place) -> tuple[S, S, S]:
         algebra = self._algebra
         translated = algebra.empty
-        if action.port:
-            packets = algebra.update(packets, redirected=action.port)
+        packets = algebra.update(packets, redirected=action.port or _own_port(packets))
         for part, address in self._redirect_addresses(packets):
             if address == 0:
                 walk.end(part, "dropped", place, "REDIRECT finds no address of the interface")
+            elif address is None:
+                port = {"destination_port": action.port} if action.port else {}
+                unknown = {"destination": None, "destination_bound": True, "translated": True, **port}
+                translated = algebra.join(translated, algebra.update(part, **unknown))
             else:
                 one = self._translated(walk, part, "destination", address, action.port or None)
                 translated = algebra.join(translated, one)
@@ -157,11 +161,31 @@ class Effects(Generic[S]):
             moved = self._moved(walk, moved)
         return algebra.join(algebra.join(same, others), moved)
 
+    def _netmap(self, walk: Walk[S], action: actions.NetMap, packets: S, _: Place) -> tuple[S, S, S]:
+        algebra = self._algebra
+        side: Side = "destination" if self.hook in ("prerouting", "output") else "source"
+        flag = "translated" if side == "destination" else "source_translated"
+        everything = (1 << (32 if self._family == IPV4 else 128)) - 1
+        there = Masked(side, action.address, everything & ~action.keep)
+        same, moved = algebra.split(packets, there, NO_QUESTION)
+        moved = algebra.assign(moved, actions.Assign(side, action.keep, action.address))
+        moved = algebra.update(moved, **{flag: True, f"{side}_bound": True})
+        if side == "destination":
+            moved = self._moved(walk, moved)
+        same = algebra.update(same, **{f"{side}_bound": True})
+        return algebra.empty, algebra.empty, algebra.join(same, moved)
+
     def _moved(self, walk: Walk[S], packets: S) -> S:
         """Return packets that go to another address: they are routed again (nf_nat_proto.c)."""
         if self.hook == "output":
             return self._surroundings.reroute(walk, packets)
         return self._algebra.update(packets, route="")
+
+
+def _own_port(packets: object) -> int:
+    """Return the destination port of one packet; 0 for a set of packets, which may have many."""
+    port: int = getattr(packets, "destination_port", 0)
+    return port
 
 
 _EFFECTS: Mapping[type[Action], Callable[..., tuple[Any, Any, Any]]] = {
@@ -171,5 +195,6 @@ _EFFECTS: Mapping[type[Action], Callable[..., tuple[Any, Any, Any]]] = {
     actions.TProxy: Effects._tproxy,
     actions.Redirect: Effects._redirect,
     actions.Destination: Effects._destination,
+    actions.NetMap: Effects._netmap,
     actions.Source: Effects._source,
 }

@@ -13,7 +13,7 @@ from ..rules.model import IPV4, NO_ID
 from .algebra import NO_QUESTION, Question
 from .condition import AnyOf, Named, Not, OneOf, label, number, numbers
 from .routing import LOCAL_KINDS, LOOPBACK
-from .surroundings import LEAVES_BY_LO, Surroundings
+from .surroundings import LEAVES_BY_LO, Host
 from .surroundings import World as World
 from .walk import Observer, Walk
 
@@ -54,7 +54,7 @@ class Journey(Generic[S]):
         self._family: Family = family
         self._algebra = algebra
         observer = observer or Observer()
-        self._surroundings = Surroundings(world, family, algebra, observer)
+        self._surroundings = Host(world, family, algebra, observer)
         self._walk: Walk[S] = Walk(world.program, family, algebra, self._surroundings, observer)
 
     # --- from a socket -------------------------------------------------------------------------

@@ -9,7 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Family
 
-TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132  #: numbers in IP headers (linux/in.h)
+#: Numbers in IP headers (linux/in.h).
+TCP, UDP, ICMP, ICMPV6, SCTP, DCCP, UDPLITE = 6, 17, 1, 58, 132, 33, 136
 SYN = 0x02  #: the flag of the first packet of a TCP connection
 ACK = 0x10
 
@@ -20,11 +21,16 @@ class Packet(Record):
     `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
     its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
-    whether nat gave it another destination. Of a number that cannot be known the value is None.
+    whether nat gave it another destination. `listening` tells whether a socket takes what TPROXY hands over.
 
-    The state is what conntrack makes of it; rules see that only where it is `tracked`, which is decided at
-    conntrack's place in the first hook. `kept_destination` and `kept_source` are what nat does with the later
-    packets of its connection: an address and a port (connection.py makes them).
+    The original addresses and ports are those of the first packet of its connection, before nat changed
+    them; `packet_type` is what the link layer says of it: unicast, broadcast, multicast or otherhost;
+    `fragment` says that it is a further part of a packet, without a header of its own. What is not known of
+    these, and of the socket, is None; a condition on it cannot be told.
+
+    The state is what conntrack makes of it; rules see that only where it is `tracked`, from conntrack's place
+    in the first hook on. `kept_destination` and `kept_source` are what nat does with the later packets of its
+    connection: an address and a port (see connection.py).
 
     The last fields belong to the walk. `zoned`: a rule has given it a conntrack zone, which the first one
     does for good. `destination_bound` and `source_bound`: nat has decided about its connection.
@@ -54,14 +60,19 @@ class Packet(Record):
     icmp_type: int = 8
     icmp_code: int = 0
     first: bool = True
-    original_destination: int = 0
-    original_port: int = 0
+    original_source: int | None = None
+    original_source_port: int | None = None
+    original_destination: int | None = None
+    original_port: int | None = None
+    packet_type: str | None = None
+    fragment: bool = False
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False
     source_translated: bool = False
-    kept_destination: tuple[int, int] | None = None
-    kept_source: tuple[int, int] | None = None
+    kept_destination: tuple[int | None, int | None] | None = None
+    kept_source: tuple[int | None, int | None] | None = None
+    listening: bool = True
     tracked: bool = False
     zoned: bool = False
     destination_bound: bool = False
@@ -75,7 +86,7 @@ class Packet(Record):
     @property
     def has_ports(self) -> bool:
         """True if its protocol has ports."""
-        return self.protocol in (TCP, UDP, SCTP)
+        return self.protocol in (TCP, UDP, SCTP, DCCP, UDPLITE)
 
 
 def address_text(family: Family, address: int) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .algebra import NO_QUESTION
-from .condition import ALWAYS, AnyOf, Named, number
+from .condition import AnyOf, Named, number
 from .packet import TCP, UDP
 from .routing import LOOPBACK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Generic, TypeVar
+    from collections.abc import Iterable, Iterator
+    from typing import Generic, TypeAlias, TypeVar
 
     from ..rules.model import Family
     from .algebra import Algebra
@@ -41,7 +41,7 @@ class World(Record):
     `forwards`: it forwards packets that are not for it (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding).
     `localnet`: it takes packets to and from 127.0.0.0/8 from other interfaces than lo (route_localnet).
     `listening`: the transparent sockets that TPROXY can hand packets to, as `tcp` or `udp` and port; None:
-    not known, then there is one wherever TPROXY asks for it.
+    not known, then the packet says so (`listening`).
     """
 
     program: Program
@@ -52,7 +52,33 @@ class World(Record):
 
 
 class Surroundings(Generic[S]):
-    """What the rules need to know of the namespace, for packets of one family."""
+    """Nothing is known of the namespace: for a walk through one hook."""
+
+    def listening(self, port: int) -> Condition:
+        """Return the condition that a transparent socket on a port takes the packet."""
+        return number("listening", 1)
+
+    def redirect_addresses(self, packets: S) -> Iterable[tuple[S, int | None]]:
+        """Return packets with the addresses that REDIRECT gives them: 0 if there is none, None: not known."""
+        return ((packets, None),)
+
+    def masquerade_addresses(self, packets: S) -> Iterable[tuple[S, int | None]]:
+        """Return packets with the addresses that MASQUERADE gives them, as above."""
+        return ((packets, None),)
+
+    def reroute(self, walk: Walk[S], packets: S) -> S:
+        """Return packets that a rule has changed with their new routes; without one their way ends here."""
+        return packets
+
+
+if TYPE_CHECKING:
+    _Base: TypeAlias = Surroundings
+else:
+    _Base = {None: Surroundings}  # as Generic above
+
+
+class Host(_Base[S]):
+    """A namespace of which addresses and routes are known, for packets of one family."""
 
     def __init__(self, world: World, family: Family, algebra: Algebra[S], observer: Observer) -> None:
         self._world = world
@@ -63,7 +89,7 @@ class Surroundings(Generic[S]):
     def listening(self, port: int) -> Condition:
         """Return the condition that a transparent socket on a port takes the packet."""
         if self._world.listening is None:
-            return ALWAYS
+            return super().listening(port)
         return AnyOf(
             tuple(
                 number("protocol", _NUMBERS[protocol])
@@ -73,10 +99,7 @@ class Surroundings(Generic[S]):
         )
 
     def redirect_addresses(self, packets: S) -> Iterator[tuple[S, int | None]]:
-        """Yield packets with the address that REDIRECT gives them: 0 if there is none, None if not known.
-
-        It is the first one of the interface by which they came in (nf_nat_redirect.c).
-        """
+        """Yield packets with the first address of the interface that they came in by (nf_nat_redirect.c)."""
         network = self._world.network
         for interface, part in self._by_interface(packets, "received_on"):
             addresses = network.of_interface(self._family, interface)
@@ -89,7 +112,7 @@ class Surroundings(Generic[S]):
             yield others, addresses[0].address if addresses else 0
 
     def masquerade_addresses(self, packets: S) -> Iterator[tuple[S, int | None]]:
-        """Yield packets with the address that MASQUERADE gives them: 0 if there is none, None: not known."""
+        """Yield packets with the address of the interface that they leave by (nf_nat_masquerade.c)."""
         for interface, part in self._by_interface(packets, "sent_to"):
             yield part, self._world.network.sender(self._family, interface)
 

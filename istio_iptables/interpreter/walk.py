@@ -302,9 +302,9 @@ class Walk(Generic[S]):
     ) -> Flow:
         algebra = self.algebra
         flow = Flow(algebra.empty, algebra.empty, algebra.empty, algebra.empty)
-        key = ("rule", table.title, chain, rule.number)
-        asked = Question(key, Place(table.title, chain, rule.number, rule.text))
-        for condition, branch in action.branches:
+        place = Place(table.title, chain, rule.number, rule.text)
+        for number_of, (condition, branch) in enumerate(action.branches):
+            asked = Question(("choice", table.title, chain, rule.number, number_of), place)
             hit, packets = algebra.split(packets, condition, asked)
             if not algebra.is_empty(hit):
                 one = self._act(table, chain, rule, branch, hit, depth)

@@ -13,7 +13,7 @@ from .declared import option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Literal, TypeAlias
 
     from .declared import Setting
@@ -45,8 +45,9 @@ class Command(Record):
     """A command: what it does, its own options, and its operand.
 
     If the name has two words, the first is the group that the command belongs to (see GROUPS). `handler` is
-    the function that does it, in cli/handlers.py, or in cli/pod_handlers.py for the group `pod`; without one
-    the command is about the command line itself, and cli/help_app.py answers it.
+    the function that does it, in cli/handlers.py, or `MODULE.FUNCTION` in another module of cli, which is
+    imported when it is needed; without one the command is about the command line itself, and
+    cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
     """
@@ -67,6 +68,86 @@ class Command(Record):
 
 def _format(*formats: str, help: str) -> Setting:
     return option("format", help, parsers.one_of(*formats), default=formats[0], metavar="FORMAT")
+
+
+def _switch(name: str, help: str) -> Setting:
+    return option(name, help, parsers.boolean, default="false", metavar="BOOL")
+
+
+def _packet(parser: str) -> Callable[[str, parsers.Names], object]:
+    """Return a parser of packet_parsers, which is imported when it is used: few runs need it."""
+
+    def parse(text: str, names: parsers.Names) -> object:
+        from . import packet_parsers
+
+        return getattr(packet_parsers, parser)(text, names)
+
+    return parse
+
+
+#: What describes the packet of `trace`, and what to do with it.
+_TRACE = (
+    option(
+        "to",
+        "Where it is sent: ADDRESS:PORT, an IPv6 address in brackets. in: `:PORT` is enough.",
+        _packet("endpoint"),
+        metavar="ADDR:PORT",
+    ),
+    option(
+        "from", "Where it comes from: ADDRESS or ADDRESS:PORT.", _packet("endpoint"), metavar="ADDR[:PORT]"
+    ),
+    option(
+        "uid",
+        "out: the user whose process sends it, a name or number; `none`: it belongs to no socket.",
+        _packet("user"),
+        metavar="USER",
+    ),
+    option(
+        "gid",
+        "out: the group of that process, by default the number of its user.",
+        _packet("group"),
+        metavar="GROUP",
+    ),
+    _switch("udp", "It is UDP, not TCP."),
+    option(
+        "iface",
+        "The interface: out, that its socket is bound to; in, that it comes in by.",
+        parsers.anything,
+        metavar="NAME",
+    ),
+    option("mark", "Its mark.", _packet("mark"), default="0", metavar="MARK"),
+    option(
+        "ctstate",
+        "Its conntrack state.",
+        parsers.one_of("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"),
+        default="NEW",
+        metavar="STATE",
+    ),
+    option("zone", "Its conntrack zone.", _packet("zone"), default="0", metavar="ZONE"),
+    option(
+        "own",
+        "The pod's own addresses, where they cannot be read: a list.",
+        _packet("own_addresses"),
+        metavar="ADDRESSES",
+    ),
+    _switch("live", "Use the rules in the kernel, of all tables and backends, not those of the settings."),
+    option(
+        "file",
+        "Use the rules of dumps (iptables-save, ip6tables-save, nft -j list ruleset, ip -j rule, route and "
+        "addr); `-` is standard input. May be given several times.",
+        parsers.anything,
+        metavar="FILE",
+        repeats=True,
+    ),
+    _switch("follow", "Go on with what the proxy does, hop by hop, until the connection arrives or loops."),
+    _switch("json", "Print the answer as JSON."),
+    option(
+        "expect",
+        "The verdict that is expected, such as `redirected 15001`: exit code 3 if it is another.",
+        _packet("verdict"),
+        metavar="VERDICT",
+    ),
+)
 
 
 #: What `render` can write.
@@ -124,9 +205,22 @@ COMMANDS: tuple[Command, ...] = (
         only_prints=True,
     ),
     Command(
+        "trace",
+        "Follow one packet through the rules, `out` of the pod or `in`: which rules decide, where it goes.",
+        "trace_handler.follow_packet",
+        _TRACE,
+        Operand(
+            "DIRECTION",
+            "out (sent by a process here) or in (received from an interface).",
+            values=("out", "in"),
+        ),
+        only_prints=True,
+        without_capture=True,
+    ),
+    Command(
         "pod args",
         "Print the arguments for a pod's manifest, and where each value comes from.",
-        "arguments",
+        "pod_handlers.arguments",
         (
             _format(
                 "yaml",
@@ -141,7 +235,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "pod lint",
         "Find settings in manifests that do not do what they say: exit code 0 if none, 3 if there are some.",
-        "findings",
+        "pod_handlers.findings",
         (
             option("json", "Print the findings as JSON.", parsers.boolean, default="false", metavar="BOOL"),
             option(
@@ -158,7 +252,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "pod init-container",
         "Print an entry for a pod's initContainers that sets up the rules.",
-        "init_container",
+        "pod_handlers.init_container",
         (
             option(
                 "image",

@@ -153,11 +153,15 @@ def parse_options(
     """Parse the options of a command. Return all values by name, and the mistakes."""
     if command not in COMMAND_BY_NAME:
         return {}, []
-    parsed = {o.name: o.parse(o.default, names) for o in COMMAND_BY_NAME[command].options}
+    parsed: dict[str, Any] = {
+        o.name: () if o.repeats else o.parse(o.default, names) for o in COMMAND_BY_NAME[command].options
+    }
     mistakes: list[str] = []
     for item in given:
+        name = item.setting.name
         try:
-            parsed[item.setting.name] = item.setting.parse(item.text, names)
+            value = item.setting.parse(item.text, names)
+            parsed[name] = (*parsed[name], value) if item.setting.repeats else value
         except BadValue as bad:
             mistakes += [f"{item.origin}: {problem}" for problem in bad.problems]
     return parsed, mistakes

@@ -1,4 +1,4 @@
-"""own_world: the addresses, routes and routing rules of a namespace, read from `ip -j` for the interpreter."""
+"""own_world: the addresses, routes and routing rules of a namespace, as `ip -j` prints them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from istio_iptables.interpreter.routing import (
 )
 from istio_iptables.rules.model import FAMILIES, FULL_MASK, IPV4
 
-_COMMANDS = ["address show", *(f"-{n} {what}" for n in "46" for what in ("route show table all", "rule show"))]
+_COMMANDS = [
+    "address show",
+    *(f"-{n} {what}" for n in "46" for what in ("route show table all", "rule show")),
+]
 
 
 def read_network(namespace: str) -> Network:

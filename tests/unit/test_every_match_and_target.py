@@ -23,6 +23,7 @@ from istio_iptables.errors import KernelError
 from istio_iptables.formats import iptables_restore, nft, shell
 from istio_iptables.formats.iptables_args import loadable_args, matches_and_target, rule_args
 from istio_iptables.formats.json import rule_values
+from istio_iptables.interpreter import iptables
 from istio_iptables.kernel.xtables.entries import decode, encode
 from istio_iptables.rules import model
 from istio_iptables.rules.edit import Insert, edit_between
@@ -31,8 +32,6 @@ from istio_iptables.rules.nftables import model as nftables
 from istio_iptables.rules.nftables.translate import chain_name, translate
 from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.testing.refusals import edited
-from istio_iptables.validation import trace
-from istio_iptables.validation.model import Identity
 from tests.support import interpreter
 from tests.support.golden import given
 from tests.support.golden_cases import GOLDEN
@@ -186,18 +185,10 @@ def _target_name(target: Target) -> str:
     return args[1]
 
 
-def by_trace(rule: Rule) -> None:
-    packet = trace.Packet("ipv4", 0x0A000001, 0x0A000002, 8080, "lo", Identity(1337, 1337))
-    table = Table(
-        "ipv4",
-        "nat",
-        (
-            model.Chain("OUTPUT", (Rule((), model.Jump(CHAIN)) if _jumps(rule) else rule, PAST)),
-            model.Chain(CHAIN, (rule.replace(target=model.Redirect(1)) if _jumps(rule) else LAST,)),
-        ),
-    )
-    outcome = trace.trace(Ruleset((table,)), packet)
-    assert outcome != trace.Outcome(PAST.target.port, PAST.reason), "the match holds"  # type: ignore[attr-defined]
+def by_compiling(rule: Rule) -> None:
+    for match in rule.matches:
+        iptables.condition(match)
+    iptables.action(rule.target)
 
 
 PAST = Rule((), model.Redirect(9), "went past the rule")
@@ -304,29 +295,7 @@ PLACES: Mapping[str, tuple[Callable[[Rule], None], Reasons]] = {
         {**_NATIVE, **dict.fromkeys(_FOREIGN, "it translates what the policy makes, never what was read")},
     ),
     "kernel/xtables/entries": (by_entries, {**_NATIVE, **_FOREIGN}),
-    "validation/trace": (
-        by_trace,
-        {
-            **_NATIVE,
-            **_FOREIGN,
-            **dict.fromkeys(
-                (
-                    model.InInterface,
-                    model.SourcePort,
-                    model.Mark,
-                    model.ConnectionMark,
-                    model.ConntrackState,
-                    model.SetMark,
-                    model.SaveMark,
-                    model.RestoreMark,
-                    model.TProxy,
-                    model.ConntrackZone,
-                ),
-                NOT_IN_NAT_OUTPUT,
-            ),
-        },
-    ),
-    "testing/refusals": (by_fake_kernel, _NATIVE),
+    "interpreter/iptables": (by_compiling, _NATIVE),
     "tests/support/interpreter": (by_interpreter, dict.fromkeys(_FOREIGN, NEVER_WRITTEN)),
     "change/actions.inbound_captures": (
         by_inbound_captures,
@@ -402,18 +371,6 @@ def test_the_policy_writes_nothing_that_cannot_occur() -> None:
     assert not kinds & {*_NATIVE, *_FOREIGN}
 
 
-def test_the_trace_knows_all_that_local_traffic_meets_in_nat() -> None:
-    """Everything that the policy ever puts into a chain of nat which packets of local processes pass."""
-    _, impossible = PLACES["validation/trace"]
-    met = {
-        type(part)
-        for table, chain, rule in rules_of_the_policy()
-        if table.name == "nat" and chain.name not in ("PREROUTING", "ISTIO_INBOUND")
-        for part in (*rule.matches, rule.target)
-    }
-    assert not met & impossible.keys()
-
-
 class NewMatch(Match):
     """A match that no place knows."""
 
@@ -432,6 +389,6 @@ def test_a_new_kind_cannot_be_forgotten_anywhere(
 ) -> None:
     monkeypatch.setattr(f"{__name__}.EXAMPLES", {**EXAMPLES, type(part): part})
     # Readers that only follow packets take a special case of a target for that target, like FamilyTProxy.
-    known = {"validation/trace", "tests/support/interpreter", "change/actions.inbound_captures"}
+    known = {"tests/support/interpreter", "change/actions.inbound_captures"}
     expected = PLACES.keys() - (known if isinstance(part, Target) else set())
     assert unknown_to(type(part)).keys() == expected
