@@ -47,12 +47,10 @@ class Effects(Generic[S]):
         """Return packets for the next statement, for the next rule, and those that leave the table."""
         return _EFFECTS[type(action)](self, walk, action, packets, place)
 
-    def keep(self, walk: Walk[S], packets: S, side: Side) -> S:
+    def keep(self, packets: S, side: Side) -> S:
         """Return the packets with what nat has decided about their connections."""
         same, moved = self._algebra.keep(packets, side)
-        if side == "destination":
-            moved = self._moved(walk, moved)
-        return self._algebra.join(same, moved)
+        return self._algebra.join(same, self._moved(moved, side))
 
     # --- marks, zones --------------------------------------------------------------------------
 
@@ -104,7 +102,7 @@ class Effects(Generic[S]):
                 unknown = {"destination": None, "destination_bound": True, "translated": True, **port}
                 translated = algebra.join(translated, algebra.update(part, **unknown))
             else:
-                one = self._translated(walk, part, "destination", address, action.port or None)
+                one = self._translated(part, "destination", address, action.port or None)
                 translated = algebra.join(translated, one)
         return algebra.empty, algebra.empty, translated
 
@@ -115,10 +113,10 @@ class Effects(Generic[S]):
         return list(self._surroundings.redirect_addresses(packets))
 
     def _destination(
-        self, walk: Walk[S], action: actions.Destination, packets: S, _: Place
+        self, _walk: Walk[S], action: actions.Destination, packets: S, _: Place
     ) -> tuple[S, S, S]:
         none = self._algebra.empty
-        return none, none, self._translated(walk, packets, "destination", action.address, action.port)
+        return none, none, self._translated(packets, "destination", action.address, action.port)
 
     def _source(self, walk: Walk[S], action: actions.Source, packets: S, place: Place) -> tuple[S, S, S]:
         algebra = self._algebra
@@ -132,7 +130,7 @@ class Effects(Generic[S]):
                 )
                 translated = algebra.join(translated, unknown)
             else:
-                one = self._translated(walk, part, "source", address, action.port)
+                one = self._translated(part, "source", address, action.port)
                 translated = algebra.join(translated, one)
         return algebra.empty, algebra.empty, translated
 
@@ -156,12 +154,10 @@ class Effects(Generic[S]):
             bound[f"{side}_port"] = port
         same = algebra.update(same, **bound)
         others = algebra.update(others, **bound, **{flag: True})
-        moved = algebra.update(moved, **bound, **{flag: True})
-        if side == "destination":
-            moved = self._moved(walk, moved)
+        moved = self._moved(algebra.update(moved, **bound, **{flag: True}), side)
         return algebra.join(algebra.join(same, others), moved)
 
-    def _netmap(self, walk: Walk[S], action: actions.NetMap, packets: S, _: Place) -> tuple[S, S, S]:
+    def _netmap(self, _walk: Walk[S], action: actions.NetMap, packets: S, _: Place) -> tuple[S, S, S]:
         algebra = self._algebra
         side: Side = "destination" if self.hook in ("prerouting", "output") else "source"
         flag = "translated" if side == "destination" else "source_translated"
@@ -169,17 +165,13 @@ class Effects(Generic[S]):
         there = Masked(side, action.address, everything & ~action.keep)
         same, moved = algebra.split(packets, there, NO_QUESTION)
         moved = algebra.assign(moved, actions.Assign(side, action.keep, action.address))
-        moved = algebra.update(moved, **{flag: True, f"{side}_bound": True})
-        if side == "destination":
-            moved = self._moved(walk, moved)
+        moved = self._moved(algebra.update(moved, **{flag: True, f"{side}_bound": True}), side)
         same = algebra.update(same, **{f"{side}_bound": True})
         return algebra.empty, algebra.empty, algebra.join(same, moved)
 
-    def _moved(self, walk: Walk[S], packets: S) -> S:
-        """Return packets that go to another address: they are routed again (nf_nat_proto.c)."""
-        if self.hook == "output":
-            return self._surroundings.reroute(walk, packets)
-        return self._algebra.update(packets, route="")
+    def _moved(self, packets: S, side: Side) -> S:
+        """Return packets that nat has given another address: a new destination takes the route away."""
+        return self._algebra.update(packets, route="") if side == "destination" else packets
 
 
 def _own_port(packets: object) -> int:

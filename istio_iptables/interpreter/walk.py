@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..startup.record import Record
 from . import action as actions
 from .algebra import NO_QUESTION, Question
-from .condition import HAS_CONNECTION, AllOf, Condition, Same, number
+from .condition import HAS_CONNECTION, AllOf, Condition, OneOf, Same, number
 from .effects import Effects
 from .program import CONNTRACK_PRIORITY, NAT_PRIORITY, Place
 
@@ -175,7 +175,12 @@ class Walk(Generic[S]):
                     asked = self._base(table, base, asked)
         # Also what no chain translates has been decided about (nf_nat_alloc_null_binding).
         passing = algebra.join(passing, algebra.update(asked, **{f"{side}_bound": True}))
-        return self._effects.keep(self, passing, side)
+        passing = self._effects.keep(passing, side)
+        if self._hook != "output":
+            return passing
+        # What goes to another address is routed again (nf_nat_ipv4_local_fn in nf_nat_proto.c).
+        moved, passing = algebra.split(passing, OneOf("route", frozenset({""})), NO_QUESTION)
+        return algebra.join(passing, self._surroundings.reroute(self, moved))
 
     def _in_order(self, units: Sequence[Unit], packets: S) -> Sequence[Unit]:
         """Return what is called at one priority in the order in which it is.
