@@ -139,7 +139,7 @@ class Effects(Generic[S]):
             return list(self._surroundings.masquerade_addresses(packets))
         return [(packets, action.address)]
 
-    def _translated(self, walk: Walk[S], packets: S, side: Side, address: int | None, port: int | None) -> S:
+    def _translated(self, packets: S, side: Side, address: int | None, port: int | None) -> S:
         """Return packets with another address and port, each kept where None (nf_nat_setup_info)."""
         algebra = self._algebra
         bound: dict[str, object] = {f"{side}_bound": True}

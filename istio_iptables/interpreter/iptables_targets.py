@@ -221,11 +221,15 @@ def _ends(how: actions.How) -> Callable[[_Options, str], tuple[Action, ...]]:
 
 
 def _masquerade(options: _Options, text: str) -> tuple[Action, ...]:
+    if options.flag("--random", "--random-fully"):
+        return (actions.Source(text),)
     ports = options.value("--to-ports")
     return (actions.Source(text, port=_single(ports and _port_range(ports)), masquerade=True),)
 
 
 def _source(options: _Options, text: str) -> tuple[Action, ...]:
+    if options.flag("--random", "--random-fully"):
+        return (actions.Source(text),)
     try:
         where, ports = _where(options.needed("--to-source"))
     except (_NotModelled, KeyError, ValueError, OSError):
