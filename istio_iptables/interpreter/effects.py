@@ -9,7 +9,8 @@ from __future__ import annotations
 from ..rules.model import IPV4
 from . import action as actions
 from .algebra import NO_QUESTION
-from .condition import HAS_CONNECTION, AllOf, Masked, number, numbers
+from .condition import AllOf, Masked, number, numbers
+from .conntrack import has_entry
 from .packet import TCP, UDP
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ else:
 
 #: Conntrack has not seen the packet, and no rule has said what it is to do with it (`_nfct` is 0).
 _UNDECIDED = AllOf((number("tracked", 0), number("zoned", 0)))
+_HAS_ENTRY = has_entry(before=True)
 _TRANSPORTS = numbers("protocol", [(TCP, TCP), (UDP, UDP)])
 
 
@@ -58,7 +60,7 @@ class Effects(Generic[S]):
         algebra = self._algebra
         without = algebra.empty
         if "connection_mark" in (action.field, action.source):
-            packets, without = algebra.split(packets, HAS_CONNECTION, NO_QUESTION)
+            packets, without = algebra.split(packets, _HAS_ENTRY, NO_QUESTION)
         return algebra.join(algebra.assign(packets, action), without), algebra.empty, algebra.empty
 
     def _zone(self, _walk: Walk[S], action: actions.Zone, packets: S, _: Place) -> tuple[S, S, S]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from ..startup.record import Record
 from . import action as actions
 from .algebra import NO_QUESTION, Question
-from .condition import HAS_CONNECTION, AllOf, Condition, OneOf, Same, number
+from .condition import AllOf, Condition, OneOf, Same, number
+from .conntrack import has_entry
 from .effects import Effects
 from .program import CONNTRACK_PRIORITY, NAT_PRIORITY, Place
 
@@ -86,7 +87,7 @@ _SIDES: Mapping[str, Side] = {
 }
 #: nat is asked for the first packet of a connection, and for none without connection.
 _ASKED: Mapping[str, Condition] = {
-    side: AllOf((number("first", 1), number(f"{side}_bound", 0), HAS_CONNECTION))
+    side: AllOf((number("first", 1), number(f"{side}_bound", 0), has_entry(before=True)))
     for side in ("destination", "source")
 }
 
