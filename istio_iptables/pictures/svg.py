@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from . import style
 from .layout import (
-    CHAIN_HEADER,
     CENTRE,
-    HEADER,
+    CHAIN_HEADER,
     LINE,
     MARGIN,
     PADDING,
