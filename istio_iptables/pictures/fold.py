@@ -190,7 +190,9 @@ def _words(row: Row) -> str:
     hosts = {value.removesuffix("/32").removesuffix("/128") for value in values}
     named = values | {f"{host}/{bits}" for host in hosts for bits in (32, 128)}
     words = row.reason.split(" ")
-    return " ".join(word.replace(word.rstrip(":"), "…") if word.rstrip(":") in named else word for word in words)
+    return " ".join(
+        word.replace(word.rstrip(":"), "…") if word.rstrip(":") in named else word for word in words
+    )
 
 
 def both_families(ipv4: Sequence[Row], ipv6: Sequence[Row]) -> list[Row]:
@@ -214,7 +216,9 @@ def _only(row: Row, family: str) -> Row:
 
 def _both(one: Row, other: Row) -> Row:
     when = tuple(
-        a if a == b else a.replace(values=(*a.values, *(value for value in b.values if value not in a.values)))
+        a
+        if a == b
+        else a.replace(values=(*a.values, *(value for value in b.values if value not in a.values)))
         for a, b in zip(one.when, other.when, strict=True)
     )
     return one.replace(

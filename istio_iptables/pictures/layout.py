@@ -253,9 +253,7 @@ def effect_lines(row: Row) -> list[str]:
 # --- who listens ------------------------------------------------------------------------------
 
 
-def _listeners(
-    picture: Picture, hooks: Sequence[PlacedHook], x: float, top: float
-) -> Iterator[PlacedNode]:
+def _listeners(picture: Picture, hooks: Sequence[PlacedHook], x: float, top: float) -> Iterator[PlacedNode]:
     """Yield the boxes of those who listen, each port as near as can be to the rules that lead to it."""
     wanted: dict[str, list[float]] = {}
     for hook in hooks:
@@ -295,9 +293,7 @@ def _height(node: Node, heights: Mapping[str, float]) -> float:
 class _Router:
     """Lays the lines of edges along lanes, so that those to one place run together."""
 
-    def __init__(
-        self, picture: Picture, hooks: Sequence[PlacedHook], nodes: Sequence[PlacedNode]
-    ) -> None:
+    def __init__(self, picture: Picture, hooks: Sequence[PlacedHook], nodes: Sequence[PlacedNode]) -> None:
         self._edges = picture.edges
         self._hooks = {hook.hook.id: hook for hook in hooks}
         self._nodes = {node.node.id: node for node in nodes}
@@ -391,4 +387,3 @@ class _Router:
         x = hook.right + 12
         y += 8
         return Line(edge, ((node.x, node.y + 14), (x, node.y + 14), (x, y), (hook.right, y)))
-

@@ -235,7 +235,9 @@ class _Ends:
 def _nodes(proxy: Proxy, ports: Iterable[int]) -> Iterator[Node]:
     users = ", ".join(f"UID {uid}" for uid in proxy.uids)
     groups = ", ".join(f"GID {gid}" for gid in proxy.gids)
-    yield Node("app", "application", "Application", ("calls a service", "as any other UID and GID than the proxy's"))
+    yield Node(
+        "app", "application", "Application", ("calls a service", "as any other UID and GID than the proxy's")
+    )
     yield Node("callers", "network", "Network", ("somebody outside calls this pod",))
     own: dict[int, Port] = {}
     for port in _listeners(proxy):
@@ -243,7 +245,9 @@ def _nodes(proxy: Proxy, ports: Iterable[int]) -> Iterator[Node]:
     yield Node("proxy", "proxy", "Envoy", (users, groups), tuple(own.values()))
     others = sorted(set(ports) - set(own))
     if DNS_AGENT_PORT in others:
-        agent = _port(DNS_AGENT_PORT, "DNS", "dns", "answers for services of the mesh, and asks the server for the rest")
+        agent = _port(
+            DNS_AGENT_PORT, "DNS", "dns", "answers for services of the mesh, and asks the server for the rest"
+        )
         yield Node("agent", "agent", "Istio agent", (users,), (agent,))
         others.remove(DNS_AGENT_PORT)
     if others:

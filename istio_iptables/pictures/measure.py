@@ -60,7 +60,9 @@ class Font:
             if line:
                 yield line
             while self.width(word) > width and len(word) > 1:
-                fits = max(1, next(n for n in range(len(word), 0, -1) if n == 1 or self.width(word[:n]) <= width))
+                fits = max(
+                    1, next(n for n in range(len(word), 0, -1) if n == 1 or self.width(word[:n]) <= width)
+                )
                 yield word[:fits]
                 word = word[fits:]
             line = word

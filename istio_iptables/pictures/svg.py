@@ -131,9 +131,7 @@ class _Drawing:
             if line:
                 yield self._text(MARGIN, y - height * 0.3, line, font, kind)
 
-    def _text(
-        self, x: float, y: float, words: str, font: Font, kind: str = "", anchor: str = "start"
-    ) -> str:
+    def _text(self, x: float, y: float, words: str, font: Font, kind: str = "", anchor: str = "start") -> str:
         return self._set(x, y, words, font.width(words), kind, anchor)
 
     def _set(self, x: float, y: float, words: str, width: float, kind: str, anchor: str) -> str:
