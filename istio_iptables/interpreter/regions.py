@@ -1,4 +1,4 @@
-"""regions: exact sets of packets: disjoint boxes, each a set of values for some fields and any value for the others.
+"""regions: exact sets of packets: disjoint boxes, each with a set of values for some fields.
 
 A Space says which fields there are and which values each may have. A Region holds boxes; it divides by a
 condition on one field without getting more boxes, and puts together boxes that differ in one field only.
@@ -118,7 +118,7 @@ class Region:
 
     def one(self) -> dict[str, Any]:
         """Return the constraints of one box by field, that with the fewest: for an example."""
-        return dict(min(self.boxes, key=lambda box: len(box)))
+        return dict(sorted(self.boxes, key=_size)[0])
 
 
 def common(one: Any, other: Any) -> Any:
@@ -179,6 +179,10 @@ def _with(box: Mapping[str, Values], field: str, values: Values, everything: Val
     if values == everything:
         del made[field]
     return tuple(sorted(made.items(), key=_name))
+
+
+def _size(box: Box) -> int:
+    return len(box)
 
 
 def _name(item: tuple[str, Values]) -> str:
