@@ -12,7 +12,7 @@ import sys
 from ..api import build, prepare, render
 from ..errors import FOUND, Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
-from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, GROUPS
+from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -94,10 +94,10 @@ def _handler(context: Context) -> Callable[[Context], int]:
     if context.parsed.no_capture and not command.without_capture:
         return nothing_to_do
     functions = globals()
-    if command.words[0] in GROUPS:  # imported when needed: what reads manifests is expensive
-        from . import pod_handlers
+    if command.module != "handlers":  # imported when needed: some of them import what is expensive
+        from importlib import import_module
 
-        functions = vars(pod_handlers)
+        functions = vars(import_module(f".{command.module}", __package__))
     handler: Callable[[Context], int] = functions[command.handler]
     return handler
 

@@ -45,8 +45,8 @@ class Command(Record):
     """A command: what it does, its own options, and its operand.
 
     If the name has two words, the first is the group that the command belongs to (see GROUPS). `handler` is
-    the function that does it, in cli/handlers.py, or in cli/pod_handlers.py for the group `pod`; without one
-    the command is about the command line itself, and cli/help_app.py answers it.
+    the function that does it, in the module `module` of cli/, which is imported when the command is used;
+    without one the command is about the command line itself, and cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
     """
@@ -56,6 +56,7 @@ class Command(Record):
     handler: str = ""
     options: tuple[Setting, ...] = ()
     operand: Operand | None = None
+    module: str = "handlers"
     only_prints: bool = False
     without_capture: bool = False
 
@@ -82,6 +83,32 @@ COMMANDS: tuple[Command, ...] = (
         "Show how the rules in place differ from the wanted ones: exit code 0 if they are equal, 3 if not.",
         "diff",
         (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+    ),
+    Command(
+        "status",
+        "Show what is in place: the settings that the rules mean, what each rule has counted and why it is "
+        "there. Exit code 0 if rules are in place (those of the settings, if any are given), 3 if not.",
+        "status",
+        (
+            option("json", "Print it as JSON.", parsers.boolean, default="false", metavar="BOOL"),
+            option(
+                "watch",
+                "Go on until Ctrl-C: on a terminal show the counters and their rates, in a pipe print a JSON "
+                "object per line when something has changed.",
+                parsers.boolean,
+                default="false",
+                metavar="BOOL",
+            ),
+            option(
+                "interval",
+                "With --watch: how often to look, as a Go duration such as 500ms.",
+                parsers.duration,
+                default="1s",
+                metavar="DURATION",
+            ),
+        ),
+        module="status_handler",
+        without_capture=True,
     ),
     Command(
         "validate",
@@ -136,6 +163,7 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         Operand("FILE", "Manifest of the pod, `-` for standard input.", source="pod"),
+        module="pod_handlers",
         only_prints=True,
     ),
     Command(
@@ -152,6 +180,7 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         Operand("FILE", "Manifests, `-` for standard input.", most=0),
+        module="pod_handlers",
         only_prints=True,
         without_capture=True,
     ),
@@ -172,6 +201,7 @@ COMMANDS: tuple[Command, ...] = (
         Operand(
             "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"
         ),
+        module="pod_handlers",
         only_prints=True,
     ),
     Command(
@@ -201,7 +231,7 @@ EXIT_CODES: Mapping[int, str] = {
     0: "done or nothing to do",
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
-    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: "
-    "findings)",
+    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
+    "differ or are absent; pod lint: findings)",
     126: "redirection does not work, or could not be proven to (validate)",
 }

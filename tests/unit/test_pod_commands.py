@@ -6,6 +6,7 @@ import doctest
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -550,12 +551,11 @@ def test_the_python_in_the_docs():
 
 
 def test_every_command_has_its_handler():
-    from istio_iptables.cli import pod_handlers
     from istio_iptables.settings.commands import COMMANDS
 
     about_the_command_line = [command.name for command in COMMANDS if not command.handler]
     assert about_the_command_line == ["completion", "version", "help"]
     for command in COMMANDS:
         if command.handler:
-            module = pod_handlers if command.words[0] == "pod" else handlers
+            module = import_module(f"istio_iptables.cli.{command.module}")
             assert callable(getattr(module, command.handler))
