@@ -6,6 +6,7 @@ import doctest
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
