@@ -50,6 +50,7 @@ class Command(Record):
     cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
+    `without_namespace`: it enters the network namespace itself, and does its work also if it cannot.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Command(Record):
     operand: Operand | None = None
     only_prints: bool = False
     without_capture: bool = False
+    without_namespace: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -169,6 +171,14 @@ COMMANDS: tuple[Command, ...] = (
         "Prove with real connections that redirection works: exit code 0 if it does, 126 if not.",
         "validate",
         (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+    ),
+    Command(
+        "doctor",
+        "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
+        "something does.",
+        "doctor_handler.examine_here",
+        (_switch("json", "Print the checks as JSON."),),
+        without_namespace=True,
     ),
     Command(
         "cleanup",
@@ -296,6 +306,6 @@ EXIT_CODES: Mapping[int, str] = {
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
     3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: "
-    "findings)",
+    "findings; doctor: a run would fail)",
     126: "redirection does not work, or could not be proven to (validate)",
 }
