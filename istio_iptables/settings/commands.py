@@ -50,6 +50,7 @@ class Command(Record):
     cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
+    `without_namespace`: it enters the network namespace itself, and does its work also if it cannot.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Command(Record):
     operand: Operand | None = None
     only_prints: bool = False
     without_capture: bool = False
+    without_namespace: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -196,6 +198,14 @@ COMMANDS: tuple[Command, ...] = (
         (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
     Command(
+        "doctor",
+        "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
+        "something does.",
+        "doctor_handler.examine_here",
+        (_switch("json", "Print the checks as JSON."),),
+        without_namespace=True,
+    ),
+    Command(
         "cleanup",
         "Remove everything that istio-iptables has set up, whatever the settings are.",
         "cleanup",
@@ -321,6 +331,6 @@ EXIT_CODES: Mapping[int, str] = {
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
     3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
-    "differ or are absent; pod lint: findings)",
+    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings)",
     126: "redirection does not work, or could not be proven to (validate)",
 }
