@@ -82,7 +82,8 @@ class Row(Record):
             return str(span.first)
         if span.step == 1:
             return f"{span.first}-{span.last}"
-        return f"{span.first}…{span.last}"
+        second = span.first + span.step
+        return f"{span.first}, {second}" if second == span.last else f"{span.first}, {second} … {span.last}"
 
     @property
     def count(self) -> int:

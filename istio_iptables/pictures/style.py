@@ -71,8 +71,9 @@ _SHAPES = f"""
 .picture .on .badge {{ display: inline; }}
 .picture.lit .on > .edge {{ stroke-width: 5.5; }}
 .picture.lit .row:not(.on) > text, .picture.lit .row:not(.on) > .effect,
-.picture.lit .row:not(.on) > .number {{ opacity: 0.55; }}
+.picture.lit .row:not(.on) > .number {{ opacity: 0.6; }}
 .picture.lit .line:not(.on) {{ opacity: 0.3; }}
+.picture.lit .legend .line {{ opacity: 1; }}
 .picture.lit .on > .back {{ stroke-width: 2.5; }}
 """
 _COLOURS = Template("""

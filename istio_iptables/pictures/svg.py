@@ -86,12 +86,11 @@ class _Drawing:
         yield from self._texts(heading, MARGIN)
         for hook in placed.hooks:
             yield from self._hook(hook)
-        for line in sorted(placed.lines, key=lambda line: line.edge.kind in ("redirect", "tproxy")):
-            yield from self._line(line)
         for node in placed.nodes:
             yield from self._node(node)
-        for row in (row for h in placed.hooks for s in h.stages for c in s.chains for row in c.rows):
-            yield from self._badge(row.row.id, row.number_x + 5, row.box.middle)
+        for line in sorted(placed.lines, key=lambda line: line.edge.kind in ("redirect", "tproxy")):
+            yield from self._line(line)
+        yield from self._badges(placed)
         yield from self._legend(placed, placed.height + 26)
         yield from self._texts(footer, placed.height + 26 + 24)
         yield "</svg>"
@@ -226,7 +225,7 @@ class _Drawing:
         """Yield the number that a row, port or node has on the way that is lit up."""
         if self._way and name in self._way.order:
             at = self._way.order.index(name) + 1
-            yield f'<g class="on"><g class="badge"><circle cx="{_number(x)}" cy="{_number(y)}" r="10"/>'
+            yield f'<g class="on"><g class="badge"><circle cx="{_number(x)}" cy="{_number(y)}" r="9.5"/>'
             yield f'<text x="{_number(x)}" y="{_number(y + 4.2)}" text-anchor="middle">{at}</text></g></g>'
 
     # --- who sends and receives
@@ -254,9 +253,16 @@ class _Drawing:
                 yield self._text(where.x + PADDING, y, line, SMALL, "small soft")
             yield "</g>"
         yield "</g>"
-        yield from self._badge(node.id, box.right - 16, box.middle if not node.ports else box.y + 18)
-        for port, where, _ in placed.ports:
-            yield from self._badge(port.id, where.right - 14, where.y + 14)
+
+    def _badges(self, placed: Layout) -> Iterator[str]:
+        """Yield the numbers of rows, ports and nodes on the way that is lit up."""
+        for row in (row for h in placed.hooks for s in h.stages for c in s.chains for row in c.rows):
+            yield from self._badge(row.row.id, row.effect.x, row.effect.y)
+        for each in placed.nodes:
+            y = each.box.y + 18 if each.ports else each.box.middle
+            yield from self._badge(each.node.id, each.box.right - 18, y)
+            for port, where, _ in each.ports:
+                yield from self._badge(port.id, where.right - 14, where.y + PORT_HEIGHT / 2)
 
     # --- lines
 
