@@ -197,8 +197,9 @@ class One:
         """Return the packet with a mark changed by an action."""
         if packets is None:
             return None
-        flip = getattr(packets, action.source) & action.source_mask if action.source else action.flip
-        value = (getattr(packets, action.field) & action.keep) ^ flip
+        value = (getattr(packets, action.field) & action.keep) ^ action.flip
+        if action.source:
+            value ^= getattr(packets, action.source) & action.source_mask
         return packets.replace(**{action.field: value})
 
     def same(self, one: Packet | None, other: Packet | None) -> bool:

@@ -9,7 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Family
 
-TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132  #: numbers in IP headers (linux/in.h)
+#: Numbers in IP headers (linux/in.h).
+TCP, UDP, ICMP, ICMPV6, SCTP, DCCP, UDPLITE = 6, 17, 1, 58, 132, 33, 136
 SYN = 0x02  #: the flag of the first packet of a TCP connection
 ACK = 0x10
 
@@ -20,7 +21,12 @@ class Packet(Record):
     `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
     its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
-    whether nat gave it another destination.
+    whether nat gave it another destination. `listening` tells whether a socket takes what TPROXY hands over.
+
+    The original addresses and ports are those of the first packet of its connection, before nat changed
+    them; `packet_type` is what the link layer says of it: unicast, broadcast, multicast or otherhost;
+    `fragment` says that it is a further part of a packet, without a header of its own. What is not known of
+    these, and of the socket, is None; a condition on it cannot be told.
 
     The last fields belong to the walk: `tracked`, conntrack has seen it; `destination_bound` and
     `source_bound`, nat has decided about its connection; `mark_before` is the mark that a chain of type
@@ -49,8 +55,12 @@ class Packet(Record):
     icmp_code: int = 0
     first: bool = True
     tracked: bool = False
-    original_destination: int = 0
-    original_port: int = 0
+    original_source: int | None = None
+    original_source_port: int | None = None
+    original_destination: int | None = None
+    original_port: int | None = None
+    packet_type: str | None = None
+    fragment: bool = False
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False
@@ -59,11 +69,12 @@ class Packet(Record):
     source_bound: bool = False
     mark_before: int = 0
     route_due: bool = False
+    listening: bool = True
 
     @property
     def has_ports(self) -> bool:
         """True if its protocol has ports."""
-        return self.protocol in (TCP, UDP, SCTP)
+        return self.protocol in (TCP, UDP, SCTP, DCCP, UDPLITE)
 
 
 def address_text(family: Family, address: int) -> str:

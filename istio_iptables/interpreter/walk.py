@@ -10,7 +10,8 @@ from ..rules.model import IPV4
 from ..startup.record import Record
 from . import action as actions
 from .algebra import Question
-from .condition import AllOf, Condition, Same, number
+from .condition import AllOf, Condition, Not, OneOf, Same, number
+from .conntrack import has_entry
 from .program import CONNTRACK_PRIORITY, Place
 
 TYPE_CHECKING = False
@@ -79,7 +80,10 @@ _ASKED: Mapping[str, Condition] = {
     "destination": AllOf((number("first", 1), number("destination_bound", 0))),
     "source": AllOf((number("first", 1), number("source_bound", 0))),
 }
-_UNZONED = AllOf((number("tracked", 0), number("zone", 0)))
+#: A packet that is not tracked, and has neither a zone nor a reason to be left alone, may get a zone.
+_UNZONED = AllOf((_NOT_TRACKED, number("zone", 0), Not(OneOf("state", frozenset({"UNTRACKED"})))))
+_HAS_ENTRY = has_entry(before=True)
+_LISTENING = number("listening", 1)
 
 
 class Walk(Generic[S]):
@@ -256,6 +260,8 @@ class Walk(Generic[S]):
                 return Flow(none, none, none, packets)
             self.end(packets, "dropped" if action.how == "drop" else "rejected", place)
             return Flow(none, none, none, none)
+        if isinstance(action, actions.TProxy):
+            return self._tproxy(table, chain, rule, action, packets)
         changed, goes_on = self._change(action, packets)
         self._observer.acted(table, chain, rule, action, changed)
         return Flow(changed, none, none, none) if goes_on else Flow(none, none, none, changed)
@@ -264,7 +270,7 @@ class Walk(Generic[S]):
         """Return packets as an action changes them, and whether the next statement follows."""
         algebra = self.algebra
         if isinstance(action, actions.Assign):
-            return algebra.assign(packets, action), True
+            return self._assign(action, packets), True
         if isinstance(action, actions.Zone):
             free, kept = algebra.split(packets, _UNZONED, _NO_QUESTION)
             return algebra.join(algebra.update(free, zone=action.zone), kept), True
@@ -272,24 +278,35 @@ class Walk(Generic[S]):
             free, kept = algebra.split(packets, _NOT_TRACKED, _NO_QUESTION)
             free = algebra.update(free, state="UNTRACKED", first=False)
             return algebra.join(free, kept), True
-        if isinstance(action, actions.TProxy):
-            packets = algebra.update(packets, tproxied=action.port)
-            mark = actions.Assign("mark", action.keep, action.flip)
-            return algebra.assign(packets, mark), not action.accepts
         if isinstance(action, actions.Source):
             return algebra.update(packets, source_translated=True, source_bound=True), False
         if isinstance(action, actions.Redirect):
-            fields: dict[str, Any] = {"destination": self._redirect_address(packets)}
+            port = action.port or _own_port(packets)
+            fields: dict[str, Any] = {"destination": self._redirect_address(packets), "redirected": port}
             if action.port:
-                fields.update(destination_port=action.port, redirected=action.port)
+                fields["destination_port"] = port
         elif isinstance(action, actions.Destination):
             fields = {} if action.address is None else {"destination": action.address}
             if action.port is not None:
                 fields["destination_port"] = action.port
+        elif isinstance(action, actions.NetMap):
+            if self._hook not in ("prerouting", "output"):
+                return algebra.update(packets, source_translated=True, source_bound=True), False
+            packets = algebra.assign(packets, actions.Assign("destination", action.keep, action.address))
+            fields = {}
         else:
             raise TypeError(f"no such action: {action}")
         fields.update(translated=True, destination_bound=True, route_due=True)
         return algebra.update(packets, **fields), False
+
+    def _assign(self, action: actions.Assign, packets: S) -> S:
+        """Change a mark; a packet without an entry in conntrack keeps it (connmark_tg in xt_connmark.c)."""
+        if "connection_mark" not in (action.field, action.source):
+            return self.algebra.assign(packets, action)
+        packets, kept = self.algebra.split(packets, _HAS_ENTRY, _NO_QUESTION)
+        if self.algebra.is_empty(packets):
+            return kept
+        return self.algebra.join(self.algebra.assign(packets, action), kept)
 
     def _redirect_address(self, packets: S) -> int | None:
         """REDIRECT: the loopback address for what this machine sends, else the incoming interface's own."""
@@ -302,14 +319,28 @@ class Walk(Generic[S]):
     ) -> Flow:
         algebra = self.algebra
         flow = Flow(algebra.empty, algebra.empty, algebra.empty, algebra.empty)
-        key = ("rule", table.title, chain, rule.number)
-        asked = Question(key, Place(table.title, chain, rule.number, rule.text))
-        for condition, branch in action.branches:
+        place = Place(table.title, chain, rule.number, rule.text)
+        for number_of, (condition, branch) in enumerate(action.branches):
+            asked = Question(("choice", table.title, chain, rule.number, number_of), place)
             hit, packets = algebra.split(packets, condition, asked)
             if not algebra.is_empty(hit):
                 one = self._act(table, chain, rule, branch, hit, depth)
                 flow = Flow(*(algebra.join(a, b) for a, b in zip(flow._key(), one._key(), strict=True)))
         return flow.replace(next=algebra.join(flow.next, packets))
+
+    def _tproxy(self, table: Table, chain: str, rule: Rule, action: actions.TProxy, packets: S) -> Flow:
+        """TPROXY takes a packet that a socket listens for; see there for what becomes of others."""
+        algebra = self.algebra
+        none = algebra.empty
+        taken, left = algebra.split(packets, _LISTENING, _NO_QUESTION)
+        taken = algebra.update(taken, tproxied=action.port or _own_port(taken))
+        taken = algebra.assign(taken, actions.Assign("mark", action.keep, action.flip))
+        self._observer.acted(table, chain, rule, action, algebra.join(taken, left))
+        if not action.accepts:
+            return Flow(taken, left, none, none)
+        place = Place(table.title, chain, rule.number, rule.text)
+        self.end(left, "dropped", place, "no socket listens there")
+        return Flow(none, none, none, taken)
 
     def _unknown(self, table: Table, chain: str, rule: Rule, action: actions.Unknown, packets: S) -> Flow:
         algebra = self.algebra
@@ -324,6 +355,12 @@ class Walk(Generic[S]):
             return Flow(none, none, none, packets)
         self.end(packets, "dropped", place)
         return Flow(none, none, none, none)
+
+
+def _own_port(packets: object) -> int:
+    """Return the destination port of one packet; 0 for a set of packets, which may have many."""
+    port: int = getattr(packets, "destination_port", 0)
+    return port
 
 
 _NO_QUESTION = Question(None, None)

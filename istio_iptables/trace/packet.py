@@ -113,7 +113,10 @@ class _Filling:
         )
         packet = self._outbound(packet) if question.direction == "out" else self._inbound(packet)
         packet = packet.replace(
-            original_destination=packet.destination, original_port=packet.destination_port
+            original_source=packet.source,
+            original_source_port=packet.source_port,
+            original_destination=packet.destination,
+            original_port=packet.destination_port,
         )
         return Asked(question.direction, packet, tuple(self._filled))
 

@@ -144,9 +144,9 @@ def effect(action: Action, packet: Packet) -> str:
     if isinstance(action, actions.Untrack):
         return "not tracked"
     if isinstance(action, actions.TProxy):
-        return f"handed to the socket on port {action.port}, mark {packet.mark:#x}"
+        return f"handed to the socket on port {packet.tproxied}, mark {packet.mark:#x}"
     if isinstance(action, actions.Source):
         return f"new source address ({action.what})"
-    if isinstance(action, (actions.Redirect, actions.Destination)):
+    if isinstance(action, (actions.Redirect, actions.Destination, actions.NetMap)):
         return f"to {endpoint_text(packet.family, packet.destination, packet.destination_port)}"
     return f"not modelled: {getattr(action, 'why', action)}"

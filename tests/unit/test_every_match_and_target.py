@@ -24,7 +24,6 @@ from istio_iptables.formats import iptables_restore, nft, shell
 from istio_iptables.formats.iptables_args import loadable_args, matches_and_target, rule_args
 from istio_iptables.formats.json import rule_values
 from istio_iptables.interpreter import iptables
-from istio_iptables.interpreter.known import NOTHING_KNOWN
 from istio_iptables.kernel.xtables.entries import decode, encode
 from istio_iptables.rules import model
 from istio_iptables.rules.edit import Insert, edit_between
@@ -188,8 +187,8 @@ def _target_name(target: Target) -> str:
 
 def by_compiling(rule: Rule) -> None:
     for match in rule.matches:
-        iptables.condition(match, NOTHING_KNOWN)
-    iptables.action(rule.target, NOTHING_KNOWN)
+        iptables.condition(match)
+    iptables.action(rule.target)
 
 
 PAST = Rule((), model.Redirect(9), "went past the rule")
