@@ -199,10 +199,9 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
 
             _log_choice(prepared)
             streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
-            raise Differs(
-                "the rules of istio-iptables in place differ from the wanted ones (- in place, + wanted): "
-                "nothing was changed; --reconcile replaces them"
-            )
+            from ..remedies import RULES_DIFFER
+
+            raise Differs(RULES_DIFFER)
         prepared.confirm_backend()
         prepared.require_loadable()
         _log_choice(prepared)

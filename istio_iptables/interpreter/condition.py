@@ -111,9 +111,6 @@ def numbers(field: str, ranges: Iterable[tuple[int, int]]) -> In:
     return In(field, union(ranges))
 
 
-#: There is a conntrack entry for the packet's connection: conntrack has seen the packet, has not found it
-#: invalid, and was not told to leave it alone (nf_conntrack_core.c).
-HAS_CONNECTION = AllOf((number("tracked", 1), Not(OneOf("state", frozenset({"INVALID", "UNTRACKED"})))))
 #: A process has the socket that the packet comes from.
 HAS_SOCKET = Not(number("uid", NO_ID))
 

@@ -65,7 +65,7 @@ def actions_of(args: Sequence[str]) -> tuple[Action, ...]:
     how, name, *words = args
     if how in ("-g", "--goto"):
         return (actions.Call(name, goto=True),) if not words else (actions.Unknown(text),)
-    if name in _ONLY_NOTES:
+    if name in ONLY_NOTES:
         return (actions.Pass(text),)
     try:
         return _TARGETS[name](_Options(words), text)
@@ -74,7 +74,7 @@ def actions_of(args: Sequence[str]) -> tuple[Action, ...]:
 
 
 #: Targets after which the packet goes on as it is, but for parts of it that packet.py has not.
-_ONLY_NOTES = frozenset(
+ONLY_NOTES = frozenset(
     {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "DSCP", "ECN", "HL", "IDLETIMER", "LED", "LOG", "NFLOG"}
     | {"RATEEST", "SECMARK", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG"}
 )

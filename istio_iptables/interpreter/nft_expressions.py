@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from ..rules.model import IPV4, IPV6, NO_COUNTERS, Counters
 from . import nft_words
+from .action import End
+from .condition import Unmodelled
 from .known import NOTHING_KNOWN
-from .nft_fields import Scope
+from .nft_fields import NativeScope
 from .nft_rules import LOCATION, title
 from .nft_statements import steps_of
 from .program import CONNTRACK_PRIORITY, Base, Rule, Table
@@ -111,9 +113,21 @@ def _by_table(objects: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], _Pa
     return {key: parts for key, parts in found.items() if parts["table"]}
 
 
+def _flags(table: Mapping[str, Any]) -> Sequence[str]:
+    flags = table.get("flags", ())
+    return (flags,) if isinstance(flags, str) else flags
+
+
 def _is_dormant(table: Mapping[str, Any]) -> bool:
-    flags = table.get("flags", [])
-    return "dormant" in ([flags] if isinstance(flags, str) else flags)
+    return "dormant" in _flags(table)
+
+
+def _may_be_dormant(table: Mapping[str, Any]) -> bool:
+    """Tell whether the flags of a table cannot be made out: nft 1.0.6 prints another text in their place."""
+    return not _KNOWN_FLAGS.issuperset(_flags(table))
+
+
+_KNOWN_FLAGS = frozenset({"dormant", "owner", "persist"})
 
 
 def _table(parts: _Parts, known: Known, texts: Mapping[tuple[str, str, int], str]) -> Table:
@@ -124,14 +138,25 @@ def _table(parts: _Parts, known: Known, texts: Mapping[tuple[str, str, int], str
         base.hook in ("prerouting", "output") and base.priority <= CONNTRACK_PRIORITY for base in bases
     )
     sets = {each["name"]: each.get("elem", []) for kind in ("set", "map") for each in parts[kind]}
-    scope = Scope(FAMILIES[family], known, sets, early)
+    scope = NativeScope(FAMILIES[family], known, sets, early)
     rules: dict[str, list[Rule]] = {chain["name"]: [] for chain in parts["chain"]}
     for rule in parts["rule"]:
         chain = rules.setdefault(rule["chain"], [])
         text = texts.get((family, name, rule.get("handle", 0)), "")
         chain.append(_rule(len(chain) + 1, rule, scope, text))
+    if _may_be_dormant(table):
+        for base in bases:
+            rules[base.chain].insert(0, _DORMANT)
     chains = {chain: tuple(found) for chain, found in rules.items()}
     return Table(LOCATION, title(family, name), name, FAMILIES[family], bases, chains)
+
+
+#: It comes first in base chains of a table that may be dormant, whose packets then meet nothing.
+_DORMANT = Rule(
+    0,
+    "the table may be dormant: nft has printed flags that are none",
+    (Unmodelled("flags dormant"), End("accept")),
+)
 
 
 def _base(chain: Mapping[str, Any]) -> Base:
@@ -144,7 +169,7 @@ def _base(chain: Mapping[str, Any]) -> Base:
     )
 
 
-def _rule(at: int, rule: Mapping[str, Any], scope: Scope, text: str) -> Rule:
+def _rule(at: int, rule: Mapping[str, Any], scope: NativeScope, text: str) -> Rule:
     statements = rule["expr"]
     return Rule(
         at,

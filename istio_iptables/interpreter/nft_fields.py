@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from ..rules.model import IPV4, IPV6
 from ..startup.record import Record
+from . import conntrack
 from . import nft_values as values
 from .condition import (
-    HAS_CONNECTION,
     HAS_SOCKET,
     NEVER,
     AllOf,
     AnyOf,
     Condition,
-    In,
     Named,
     Not,
     OneOf,
     Unmodelled,
-    any_of,
     number,
     numbers,
 )
+from .known import NOTHING_KNOWN
 from .nft_fib import fib
 from .nft_operands import Cases, Concatenation, FlagSet, Interface, Number, Opaque, Operand, Word
 from .nft_values import UnreadError
 from .nft_words import expression as words
-from .packet import ICMP, ICMPV6, SCTP, TCP, UDP
+from .packet import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
+from .protocols import PROTOCOLS
 from .routing import LOOPBACK
 
 TYPE_CHECKING = False
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..rules.model import Family
+    from ..rules.nftables.model import Ranges
     from .known import Known
 
 
-class Scope(Record):
+class NativeScope(Record):
     """The table that an expression is in.
 
     `families` are those of its packets; `sets` are the elements of its sets and maps by name. `early`: it has
@@ -49,12 +50,17 @@ class Scope(Record):
     """
 
     families: frozenset[Family]
-    known: Known
-    sets: Mapping[str, list[Any]] = {}  # a record: nothing changes it
+    known: Known = NOTHING_KNOWN
+    sets: Mapping[str, list[Any]] = {}
     early: bool = False
 
+    @property
+    def entry(self) -> Condition:
+        """The condition that there is a conntrack entry, without which an expression of ct ends the rule."""
+        return conntrack.has_entry(before=self.early)
 
-def operand(value: Any, scope: Scope) -> Operand:
+
+def operand(value: Any, scope: NativeScope) -> Operand:
     """Return what an expression takes from a packet; one that is not modelled is Opaque.
 
     Raises UnreadError for something that is no expression with a value.
@@ -71,7 +77,7 @@ def operand(value: Any, scope: Scope) -> Operand:
     if kind == "fib":
         flags = inner["flags"]
         flags = [flags] if isinstance(flags, str) else flags
-        return fib(flags, inner["result"], scope.known, words(value))
+        return fib(flags, inner["result"], scope.known, scope.families, words(value))
     if kind == "concat":
         parts = tuple(operand(part, scope) for part in inner)
         return Concatenation(tuple(need for part in parts for need in part.needs), parts=parts)
@@ -85,18 +91,18 @@ def operand(value: Any, scope: Scope) -> Operand:
     return Opaque(needs, why=words(value))
 
 
-def _combined(operator: str, inner: list[Any], scope: Scope, why: str) -> Operand:
+def _combined(operator: str, inner: list[Any], scope: NativeScope, why: str) -> Operand:
     found = operand(inner[0], scope)
     try:
         for each in inner[1:]:
-            constant = found.read(each) if isinstance(found, (Number, Word, FlagSet)) else 0
+            constant = found.read(each) if isinstance(found, (Number, Word, FlagSet)) else each
             found = found.combined(operator, constant)
     except UnreadError:
         return Opaque(found.needs, why=why)
     return found
 
 
-def of_family(family: Family, scope: Scope) -> tuple[Condition, ...]:
+def of_family(family: Family, scope: NativeScope) -> tuple[Condition, ...]:
     """Return what it takes for a packet of a table to be of a family."""
     if family not in scope.families:
         return (NEVER,)
@@ -110,7 +116,6 @@ def _of_protocol(protocol: int) -> Condition:
     return number("protocol", protocol)
 
 
-DCCP, UDPLITE = 33, 136  #: numbers in IP headers (linux/in.h)
 _PORTS_OF = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "dccp": DCCP, "udplite": UDPLITE}
 _HAS_PORTS = numbers("protocol", [(protocol, protocol) for protocol in _PORTS_OF.values()])
 _PORTS = {"sport": "source_port", "dport": "destination_port"}
@@ -135,7 +140,7 @@ _RAW: Mapping[tuple[str, int, int], tuple[str, str]] = {
 }
 
 
-def _payload(inner: Mapping[str, Any], scope: Scope, why: str) -> Operand:
+def _payload(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Operand:
     if "base" in inner:
         base: str = inner["base"]
         if base == "nh" and len(scope.families) == 1:  # else it may be of either header
@@ -149,7 +154,7 @@ def _payload(inner: Mapping[str, Any], scope: Scope, why: str) -> Operand:
     return _header(protocol, field, scope, why)
 
 
-def _header(protocol: str, field: str, scope: Scope, why: str) -> Operand:
+def _header(protocol: str, field: str, scope: NativeScope, why: str) -> Operand:
     if protocol in _IP:
         return _ip_header(_IP[protocol], field, of_family(_IP[protocol], scope), why)
     if protocol == "th" and field in _PORTS:
@@ -177,11 +182,27 @@ def _ip_header(family: Family, field: str, needs: tuple[Condition, ...], why: st
     if field in _ADDRESSES:
         return _address(family, _ADDRESSES[field], needs)
     if field in ("protocol", "nexthdr"):
-        return Number(needs, bits=8, field="protocol", names=values.PROTOCOLS)
+        return Number(needs, bits=8, field="protocol", names=PROTOCOLS)
+    if field == "frag-off":
+        return _FragmentOffset(needs, why=why)
     if field == "version":
         version = 4 if family == IPV4 else 6
         return Word(needs, bits=4, field="family", words={family: version})
     return Opaque(needs, why=why)
+
+
+class _FragmentOffset(Opaque):
+    """The fields of IPv4 for fragments: the offset, in the lower 13 bits, is 0 but for further parts."""
+
+    offset_alone: bool = False
+
+    def combined(self, operator: str, constant: int) -> Operand:
+        """Return it after `&` with a constant."""
+        return self.replace(offset_alone=(operator, constant) == ("&", 0x1FFF))
+
+    def equal(self, value: Any) -> Condition:
+        """Return the condition that it is a constant."""
+        return number("fragment", 0) if self.offset_alone and value == 0 else Unmodelled(self.why)
 
 
 def _address(family: Family, field: str, needs: tuple[Condition, ...]) -> Number:
@@ -215,7 +236,7 @@ class _Index(Interface):
             return Named(self.field, LOOPBACK)
         if value == 0:
             return Named(self.field, "")
-        if not isinstance(value, str):
+        if not isinstance(value, str) or value.isdigit():
             raise UnreadError(value)
         return self._exactly(value)
 
@@ -227,36 +248,12 @@ def _link_type(field: str, why: str) -> Operand:
     return Cases(cases={names["loopback"]: is_lo, names["ether"]: ether}, names=names)
 
 
-def _packet_type(why: str) -> Operand:
-    """Return how the link layer addressed a packet: to this host, if it is for one receiver (eth_type_trans).
-
-    That of others depends on the link layer.
-    """
-    several = AnyOf(
-        (
-            AllOf((OneOf("family", frozenset({IPV4})), In("destination", ((0xE0000000, 0xFFFFFFFF),)))),
-            AllOf(
-                (
-                    OneOf("family", frozenset({IPV6})),
-                    In("destination", ((0xFF << 120, (1 << 128) - 1),)),
-                )
-            ),
-        )
-    )
-    unknown = AllOf((several, Unmodelled(why)))
-    types = values.PACKET_TYPES
-    cases = {
-        types["host"]: AnyOf((Not(several), unknown)),
-        types["broadcast"]: unknown,
-        types["multicast"]: unknown,
-        types["other"]: unknown,
-    }
-    return Cases(cases=cases, names=types)
-
+#: The words of packet.py for kinds of packets.
+_PACKET_TYPES = {"unicast": 0, "broadcast": 1, "multicast": 2, "otherhost": 3}
 
 _META: Mapping[str, Callable[[str], Operand]] = {
     "mark": lambda _: Number(field="mark"),
-    "l4proto": lambda _: Number(bits=8, field="protocol", names=values.PROTOCOLS),
+    "l4proto": lambda _: Number(bits=8, field="protocol", names=PROTOCOLS),
     "nfproto": lambda _: Word(
         bits=8, field="family", words=values.FAMILY_NUMBERS, names=values.FAMILY_NUMBERS
     ),
@@ -268,30 +265,30 @@ _META: Mapping[str, Callable[[str], Operand]] = {
     ),
     "skuid": lambda _: Number((HAS_SOCKET,), field="uid"),
     "skgid": lambda _: Number((HAS_SOCKET,), field="gid"),
-    "pkttype": _packet_type,
+    "pkttype": lambda _: Word(bits=8, field="packet_type", words=_PACKET_TYPES, names=values.PACKET_TYPES),
 }
 
 
 # --- ct ---------------------------------------------------------------------------------------
 
-_ENTRY = HAS_CONNECTION.parts
 
-
-def _ct(inner: Mapping[str, Any], scope: Scope, why: str) -> Operand:
+def _ct(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Operand:
     key: str = inner["key"]
     direction: str = inner.get("dir", "")
     if key == "state":
-        return _State(
-            bits=32,
-            field="state",
-            words={name.upper(): bit for name, bit in values.STATES.items()},
-            names=values.STATES,
-            early=scope.early,
-        )
-    if direction or key in _OF_BOTH:
-        return _tuple(key.rpartition(" ")[2], key, direction, scope, why)
+        words = {name.upper(): bit for name, bit in values.STATES.items()}
+        return _State(field="state", words=words, names=values.STATES, early=scope.early)
+    if key in _OF_BOTH:
+        return _meta(_OF_BOTH[key], why).replace(needs=(scope.entry,))
+    if direction:
+        return _tuple(key, direction, scope, why)
     make = _CT.get(key)
-    return make(why) if make else Opaque(_ENTRY, why=why)
+    needs = (scope.entry,)
+    return make(why).replace(needs=needs) if make else Opaque(needs, why=why)
+
+
+#: What both directions of a connection have in common with each packet.
+_OF_BOTH = {"l3proto": "nfproto", "protocol": "l4proto"}
 
 
 class _State(Word):
@@ -300,96 +297,72 @@ class _State(Word):
     early: bool = False
 
     def _satisfying(self, test: Callable[[int], bool]) -> Condition:
-        seen = super()._satisfying(test)
-        if not self.early:
-            return seen
-        is_not_seen = number("tracked", 0)
-        untracked = OneOf("state", frozenset({"UNTRACKED"}))
-        before = [
-            AllOf((is_not_seen, untracked if name == "UNTRACKED" else Not(untracked)))
-            for name in ("UNTRACKED", "INVALID")
-            if test((self.words[name] & self.mask & self.full) ^ self.flip)
-        ]
-        return any_of((AllOf((number("tracked", 1), seen)), *before))
+        found = super()._satisfying(test)
+        return conntrack.states(found.words, before=self.early) if isinstance(found, OneOf) else found
 
 
 def _status(why: str) -> Operand:
     """Return the conntrack status. Whether replies have come shows in the state (nf_conntrack_core.c)."""
     is_new = OneOf("state", frozenset({"NEW"}))
     # The first packet of a connection has none of these, until it comes in again by lo.
-    vague = AllOf((AnyOf((number("first", 0), Named("received_on", LOOPBACK))), Unmodelled(why)))
+    vague = AllOf((AnyOf((number("first", 0), Named("received_on", LOOPBACK))), Unmodelled(why)), why)
     bits = values.STATUS
     facts = {
         bits["dnat"]: number("translated", 1),
         bits["snat"]: number("source_translated", 1),
-        bits["expected"]: AllOf((Not(is_new), Unmodelled(why))),
+        bits["expected"]: AllOf((Not(is_new), Unmodelled(why)), why),
         bits["seen-reply"]: AnyOf(
             (
                 OneOf("state", frozenset({"ESTABLISHED"})),
                 AllOf((OneOf("state", frozenset({"RELATED"})), Unmodelled(why))),
-            )
+            ),
+            why,
         ),
         bits["assured"]: vague,
         bits["confirmed"]: vague,
     }
-    return FlagSet(_ENTRY, facts=facts, names=bits)
+    return FlagSet(facts=facts, names=bits)
 
 
 _CT: Mapping[str, Callable[[str], Operand]] = {
-    "mark": lambda _: Number(_ENTRY, field="connection_mark"),
+    "mark": lambda _: Number(field="connection_mark"),
     "status": _status,
-    "direction": lambda _: Word(
-        _ENTRY, bits=8, field="direction", words=values.DIRECTIONS, names=values.DIRECTIONS
-    ),
-    "zone": lambda _: Number(_ENTRY, bits=16, field="zone"),
+    "direction": lambda _: Word(bits=8, field="direction", words=values.DIRECTIONS, names=values.DIRECTIONS),
+    "zone": lambda _: Number(bits=16, field="zone"),
 }
 
-#: What both directions of a connection have in common with each packet.
-_OF_BOTH = {"l3proto": "nfproto", "protocol": "l4proto"}
-_OF_ORIGINAL = {
-    "daddr": ("destination", "original_destination", "translated"),
-    "proto-dst": ("destination_port", "original_port", "translated"),
-    "saddr": ("source", "", "source_translated"),
-    "proto-src": ("source_port", "", "source_translated"),
+_ORIGINAL = {
+    "saddr": "original_source",
+    "daddr": "original_destination",
+    "proto-src": "original_source_port",
+    "proto-dst": "original_port",
+}
+_REPLY = {
+    "saddr": "destination",
+    "daddr": "source",
+    "proto-src": "destination_port",
+    "proto-dst": "source_port",
 }
 
 
-def _tuple(part: str, key: str, direction: str, scope: Scope, why: str) -> Operand:
+def _tuple(key: str, direction: str, scope: NativeScope, why: str) -> Operand:
     """Return an address or port of a connection as one of its directions has it."""
-    if part in _OF_BOTH:
-        return _meta(_OF_BOTH[part], why).replace(needs=_ENTRY)
-    if direction != "original" or part not in _OF_ORIGINAL:
-        return Opaque(_ENTRY, why=why)
-    field, noted, changed = _OF_ORIGINAL[part]
+    of, _, part = key.rpartition(" ")
+    if part not in _ORIGINAL:
+        return Opaque((scope.entry,), why=why)
+    field = (_ORIGINAL if direction == "original" else _REPLY)[part]
+    kind = Number if direction == "original" else _Reply
     if part in ("saddr", "daddr"):
-        family = _IP.get(key.split()[0], next(iter(scope.families)))
-        bits, needs = 32 if family == IPV4 else 128, of_family(family, scope)
-    else:
-        family, bits, needs = None, 16, ()
-    return _Original(
-        (*_ENTRY, *needs), bits=bits, address_of=family, field=field, noted=noted, changed=changed, why=why
-    )
+        family = _IP[of] if of in _IP else next(iter(scope.families))
+        found = _address(family, field, of_family(family, scope))
+        return kind((scope.entry, *found.needs), found.bits, address_of=family, field=field)
+    return kind((scope.entry,), 16, field=field)
 
 
-class _Original(Number):
-    """An address or port of the connection's first packet.
+class _Reply(Number):
+    """An address or port of replies; `field` is where the first packet of the connection has it."""
 
-    It is what the packet says that is noted, else what a packet of the original direction still has, unless
-    nat has changed it.
-    """
-
-    noted: str = ""
-    changed: str = ""
-    why: str = ""
-
-    def within(self, ranges: Any) -> Condition:
+    def within(self, ranges: Ranges) -> Condition:
         """Return the condition that it is in some ranges."""
-        if self.mask != -1:
-            raise UnreadError("a mask")
-        same = AllOf((OneOf("direction", frozenset({"original"})), number(self.changed, 0)))
-        now = super().within(ranges)
-        told = AnyOf((AllOf((same, now)), AllOf((Not(same), Unmodelled(self.why)))))
-        if not self.noted:
-            return told
-        is_noted = Not(number(self.noted, 0))
-        return AnyOf((AllOf((is_noted, In(self.noted, ranges))), AllOf((Not(is_noted), told))))
+        of = conntrack.reply_source if self.field.startswith("destination") else conntrack.reply_destination
+        return of(lambda field: Number.within(self.replace(field=field), ranges), self.field)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from .action import Action
     from .condition import Condition
-    from .nft_fields import Scope
+    from .nft_fields import NativeScope
     from .nft_operands import Operand
     from .nft_values import Member
 
 
-def branches(value: Any, scope: Scope) -> tuple[tuple[Condition, ...], list[tuple[Condition, Any]]]:
+def branches(value: Any, scope: NativeScope) -> tuple[tuple[Condition, ...], list[tuple[Condition, Any]]]:
     """Return what a value needs, and the constants that it may be, each with its condition.
 
     A value that is no map is one constant. Raises UnreadError for a map that cannot be read.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..rules.model import FULL_MASK
 from . import action as actions
-from .condition import HAS_CONNECTION
 from .nft_maps import branches, choose
 from .nft_values import UnreadError, number
 
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
 
     from .action import Action
     from .condition import Condition
-    from .nft_fields import Scope
+    from .nft_fields import NativeScope
 
 _OTHER = {"mark": "connection_mark", "connection_mark": "mark"}
 
 
-def mark_change(field: str, value: Any, scope: Scope) -> Iterable[Condition | Action]:
+def mark_change(field: str, value: Any, scope: NativeScope) -> Iterable[Condition | Action]:
     """Return what setting a mark does, with what its value needs first. Raises UnreadError."""
     if isinstance(value, dict) and "map" in value:
         needs, found = branches(value, scope)
@@ -28,7 +27,7 @@ def mark_change(field: str, value: Any, scope: Scope) -> Iterable[Condition | Ac
     change = _assign(field, value)
     reads_connection = change.source == "connection_mark" or (field == "connection_mark" and change.keep)
     # Without a conntrack entry there is no mark to read, which ends the rule (nft_ct.c).
-    return (*HAS_CONNECTION.parts, change) if reads_connection else (change,)
+    return (scope.entry, change) if reads_connection else (change,)
 
 
 def _assign(field: str, value: Any) -> actions.Assign:

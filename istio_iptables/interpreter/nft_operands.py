@@ -169,8 +169,6 @@ class Number(_Bits):
         if is_prefix and not self.flip and self.field not in _MARKS:
             whole = [((first + low) & mask, (last & mask) | low) for first, last in ranges]
             return In(self.field, union(pair for pair in whole if pair[0] <= pair[1]))
-        if self.field not in _MARKS and self.field != "flags":
-            raise UnreadError("a mask")
         return any_of(self._masked(value) for value in _values(ranges))
 
     def _masked(self, value: int) -> Condition:

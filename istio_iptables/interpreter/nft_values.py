@@ -5,13 +5,13 @@ nft prints names or numbers, by version and options. Names are those of nft(8), 
 
 from __future__ import annotations
 
-from ..rules.model import ADDRESS_FAMILIES, IPV4
-from ..startup.c_modules import socket
+from ..rules.model import ADDRESS_FAMILIES
 from ..startup.record import Record
+from . import addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from ..rules.model import Family
@@ -58,10 +58,12 @@ def address(value: Any, family: Family) -> int:
     if isinstance(value, int):
         return value
     try:
-        of = socket.AF_INET if family == IPV4 else socket.AF_INET6
-        return int.from_bytes(socket.inet_pton(of, value), "big")
+        of, found = addresses.address(value)
     except (OSError, TypeError, ValueError) as error:
         raise UnreadError(value) from error
+    if of != family:
+        raise UnreadError(value)
+    return found
 
 
 def members(value: Any, sets: Mapping[str, list[Any]]) -> list[Member] | None:
@@ -102,57 +104,12 @@ def _member(element: Any) -> Member:
 _MAY_REFUSE = frozenset({"limit", "quota", "ct count"})
 
 
-def texts(value: Any) -> Iterator[str]:
-    """Yield a value's words, one or several."""
-    for each in value if isinstance(value, list) else [value]:
-        if not isinstance(each, str):
-            raise UnreadError(each)
-        yield each
-
-
 # --- names ------------------------------------------------------------------------------------
 
 #: The names of nft(8) for both families.
 FAMILY_NUMBERS: Mapping[str, int] = dict(ADDRESS_FAMILIES)
 #: Ethernet types (linux/if_ether.h).
 ETHERTYPES: Mapping[str, int] = {"ip": 0x0800, "arp": 0x0806, "ip6": 0x86DD, "vlan": 0x8100}
-
-#: /etc/protocols, and the names that nft has besides.
-PROTOCOLS: Mapping[str, int] = {
-    "ip": 0,
-    "hopopt": 0,
-    "icmp": 1,
-    "igmp": 2,
-    "ipencap": 4,
-    "tcp": 6,
-    "egp": 8,
-    "udp": 17,
-    "dccp": 33,
-    "ipv6": 41,
-    "ipv6-route": 43,
-    "ipv6-frag": 44,
-    "rsvp": 46,
-    "gre": 47,
-    "esp": 50,
-    "ipsec-esp": 50,
-    "ah": 51,
-    "ipsec-ah": 51,
-    "ipv6-icmp": 58,
-    "icmpv6": 58,
-    "ipv6-nonxt": 59,
-    "ipv6-opts": 60,
-    "ospf": 89,
-    "ipip": 94,
-    "pim": 103,
-    "comp": 108,
-    "ipcomp": 108,
-    "vrrp": 112,
-    "l2tp": 115,
-    "sctp": 132,
-    "mobility-header": 135,
-    "mh": 135,
-    "udplite": 136,
-}
 
 #: Conntrack's states as bits (linux/netfilter/nf_conntrack_common.h).
 STATES: Mapping[str, int] = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
@@ -236,7 +193,7 @@ ICMPV6_CODES: Mapping[str, int] = {
     "reject-route": 6,
 }
 
-#: Kinds of addresses (linux/rtnetlink.h, rtm_type).
+#: Types of addresses (linux/rtnetlink.h, rtm_type).
 ADDRESS_TYPES: Mapping[str, int] = {
     "unspec": 0,
     "unicast": 1,

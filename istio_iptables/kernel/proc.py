@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ..errors import KernelError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Family
@@ -30,10 +28,9 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
     except FileNotFoundError:
         return frozenset()
     except PermissionError as error:
-        raise KernelError(
-            f"only root can read {_TABLE_NAMES[family]}, the kernel's list of legacy tables",
-            "run as root (securityContext.runAsUser: 0); the capabilities alone are not enough",
-        ) from error
+        from ..remedies import only_root_reads
+
+        raise only_root_reads(_TABLE_NAMES[family]) from error
 
 
 def refusals_sent() -> int:
