@@ -55,7 +55,9 @@ def asked(text: str, names: Names) -> Asked:
     invocation = read_arguments(["trace", *words])
     mistakes = list(invocation.mistakes)
     for given in (*invocation.settings, *invocation.sources):
-        mistakes.append(f"{given.origin}: is a setting, not part of the packet: write it outside of the quotes")
+        mistakes.append(
+            f"{given.origin}: is a setting, not part of the packet: write it outside of the quotes"
+        )
     for given in invocation.options:
         if given.setting.name not in _OPTIONS:
             mistakes.append(f"{given.origin}: says nothing about the packet (options: {_listed()})")

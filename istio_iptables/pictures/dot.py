@@ -34,7 +34,7 @@ def _lines(picture: Picture, way: Way | None) -> Iterator[str]:
     yield "digraph packets {"
     yield f"    label={_quoted(*title)}; labelloc=t; fontname=Helvetica; fontsize=18;"
     yield "    rankdir=TB; compound=true; nodesep=0.25; ranksep=0.3;"
-    yield '    node [shape=box, fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];'
+    yield "    node [shape=box, fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];"
     yield "    edge [fontname=Helvetica, fontsize=10];"
     for part in parts(picture):
         yield from _part(part, "    ", way)

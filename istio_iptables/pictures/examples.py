@@ -1,4 +1,4 @@
-"""examples: connections that show what settings do, made from the settings: one for each thing that they say."""
+"""examples: connections that show what settings do, one for each thing that they say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..settings.config import Everything
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
 from ..trace.packet import Question
-from .subject import EXAMPLE_OWN
+from .subject import EXAMPLE_OWN, followed, outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..interpreter.routing import Network
     from ..rules.model import Family, PortRange
     from ..settings.config import Config
+    from .model import Outcome
+    from .subject import Subject
 
 #: Services outside, of the networks for documentation (RFC 5737, RFC 3849); then any, if those are excluded.
 _SERVICES = {
@@ -38,7 +40,9 @@ class Example(Record):
 
     def command(self, settings: str = "") -> str:
         """Return the command that follows it; `settings` are arguments."""
-        return " ".join(part for part in ("istio-iptables", settings, "trace", arguments(self.question)) if part)
+        return " ".join(
+            part for part in ("istio-iptables", settings, "trace", arguments(self.question)) if part
+        )
 
 
 def examples(config: Config, network: Network) -> tuple[Example, ...]:
@@ -46,6 +50,12 @@ def examples(config: Config, network: Network) -> tuple[Example, ...]:
     made = _Making(config, network)
     found = [*made.outbound(), *made.of_the_proxy(), *made.inbound(), *made.other_family()]
     return tuple(Example(f"e{at}", title, question) for at, (title, question) in enumerate(found, 1))
+
+
+def outcomes(subject: Subject, config: Config) -> tuple[Outcome, ...]:
+    """Return what becomes of each of them."""
+    found = examples(config, subject.world.network)
+    return tuple(outcome(each.title, followed(subject, each.question)) for each in found)
 
 
 class _Making:
@@ -76,7 +86,10 @@ class _Making:
             yield f"the application calls an excluded port ({port.first})", self._out(to, port.first)
         for port in config.outbound_ports[:1]:
             to = other or self._service(0)
-            yield f"the application calls a port that is always captured ({port.first})", self._out(to, port.first)
+            yield (
+                f"the application calls a port that is always captured ({port.first})",
+                self._out(to, port.first),
+            )
         for group in config.owner_groups_excluded[:1]:
             of_group = self._out(captured or self._service(0), self._port()).replace(gid=group)
             yield f"a process of an excluded group ({group}) calls a service", of_group
@@ -132,7 +145,10 @@ class _Making:
             by_vm = Question("in", to, interface=interface.removesuffix("+") or "vm0")
             yield f"the virtual machine behind {interface} calls a service", by_vm
         if config.drop_invalid:
-            yield "a packet of no known connection comes in", self._in(self._app_port()).replace(state="INVALID")
+            yield (
+                "a packet of no known connection comes in",
+                self._in(self._app_port()).replace(state="INVALID"),
+            )
 
     def _in(self, port: int) -> Question:
         return Question("in", Endpoint(self._own(), port))
@@ -211,9 +227,7 @@ class _Making:
 def _free(candidates: Iterable[int], *taken: Iterable[PortRange]) -> int:
     """Return the first port that is in none of some lists; the first one of all if there is none."""
     ranges = [ports for each in taken for ports in each]
-    found = [
-        port for port in candidates if not any(ports.first <= port <= ports.last for ports in ranges)
-    ]
+    found = [port for port in candidates if not any(ports.first <= port <= ports.last for ports in ranges)]
     return (found or list(candidates))[0]
 
 

@@ -1,5 +1,6 @@
-"""layout: where everything of a picture is: what processes send on the left, what comes in on the right, and the
-proxy between them. Lengths are pixels of the SVG.
+"""layout: where everything of a picture is.
+
+What processes send is on the left, what comes in on the right, the proxy between them. Lengths are pixels.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Layout(Record):
     hooks: tuple[PlacedHook, ...]
     nodes: tuple[PlacedNode, ...]
     lines: tuple[Line, ...]
-    top: float  #: where the picture begins, below its title
+    outcomes: Box | None  #: room for them, None if there is none
 
 
 def layout(picture: Picture, top: float) -> Layout:
@@ -153,7 +154,20 @@ def layout(picture: Picture, top: float) -> Layout:
     )
     lowest = max(node.box.bottom for node in nodes)
     lines = tuple(_Router(picture, (*out, *into), nodes).lines())
-    return Layout(width, lowest, (*out, *into), nodes, lines, top)
+    shorter = min((out, into), key=lambda column: column[-1].box.bottom)[-1].box
+    return Layout(width, lowest, (*out, *into), nodes, lines, _outcomes(picture, shorter, bottom))
+
+
+OUTCOME = 19  #: a line of the outcomes
+
+
+def _outcomes(picture: Picture, above: Box, bottom: float) -> Box | None:
+    """Return room for the outcomes below the last hook of a column, beside the line that leads down there."""
+    height = HEADER + OUTCOME * len(picture.outcomes) + PADDING
+    free = bottom - above.bottom - 2 * ARROW
+    if not picture.outcomes or free < height:
+        return None
+    return Box(above.x + 152, above.bottom + ARROW + (free - height) / 2, COLUMN - 152, height)
 
 
 # --- hooks ------------------------------------------------------------------------------------
@@ -235,7 +249,7 @@ def _row(row: Row, side: Side, x: float, y: float, width: float, kept: float) ->
     number = max(_NUMBER, SMALL.width(row.number) + 10)
     room = width - kept - number - 18
     reason = tuple(TEXT.lines(row.reason, room))
-    condition = tuple(SMALL.lines(row.condition(), room))
+    condition = (*SMALL.lines(row.condition(), room), *SMALL.lines(counted(row), room))
     effect_height = LINE * len(words) + 6
     height = max(LINE * len(reason) + SMALL_LINE * len(condition), effect_height) + 8
     effect_x = x + width - effect_width - 6 if side == "left" else x + 6
@@ -243,6 +257,13 @@ def _row(row: Row, side: Side, x: float, y: float, width: float, kept: float) ->
     effect = Box(effect_x, y + (height - effect_height) / 2, effect_width, effect_height)
     box = Box(x, y, width, height)
     return PlacedRow(row, box, effect, number_x, number_x + number - 4, reason, condition)
+
+
+def counted(row: Row) -> str:
+    """Return the counters of a row in words, nothing if they are unknown."""
+    if row.counters is None:
+        return ""
+    return f"{row.counters.packets:,} packets, {row.counters.bytes:,} bytes"
 
 
 def effect_lines(row: Row) -> list[str]:
@@ -253,9 +274,7 @@ def effect_lines(row: Row) -> list[str]:
 # --- who listens ------------------------------------------------------------------------------
 
 
-def _listeners(
-    picture: Picture, hooks: Sequence[PlacedHook], x: float, top: float
-) -> Iterator[PlacedNode]:
+def _listeners(picture: Picture, hooks: Sequence[PlacedHook], x: float, top: float) -> Iterator[PlacedNode]:
     """Yield the boxes of those who listen, each port as near as can be to the rules that lead to it."""
     wanted: dict[str, list[float]] = {}
     for hook in hooks:
@@ -311,9 +330,7 @@ def _height(node: Node, heights: Mapping[str, float]) -> float:
 class _Router:
     """Lays the lines of edges along lanes, so that those to one place run together."""
 
-    def __init__(
-        self, picture: Picture, hooks: Sequence[PlacedHook], nodes: Sequence[PlacedNode]
-    ) -> None:
+    def __init__(self, picture: Picture, hooks: Sequence[PlacedHook], nodes: Sequence[PlacedNode]) -> None:
         self._edges = picture.edges
         self._hooks = {hook.hook.id: hook for hook in hooks}
         self._nodes = {node.node.id: node for node in nodes}
@@ -413,4 +430,3 @@ class _Router:
         x = hook.right + 12
         y += 8
         return Line(edge, ((node.x, node.y + 14), (x, node.y + 14), (x, y), (hook.right, y)))
-

@@ -73,7 +73,8 @@ def _styles(picture: Picture, way: Way | None, found: list[Link]) -> Iterator[st
         yield f"    class {','.join(dropping)} drop"
     if way:
         nodes = [name for name in way.order if name not in {n.id for n in picture.nodes if n.ports}]
-        yield f"    classDef on fill:{LIGHT['on']},stroke:{LIGHT['ink']},stroke-width:4px,color:{LIGHT['ink']}"
+        on, ink = LIGHT["on"], LIGHT["ink"]
+        yield f"    classDef on fill:{on},stroke:{ink},stroke-width:4px,color:{ink}"
         yield f"    class {','.join(nodes)} on"
         lit = [str(at) for at, link in enumerate(found) if link.edge in way.edges]
         if lit:

@@ -1,4 +1,4 @@
-"""subject: what a picture is of: the rules that settings mean, or those in the kernel, and a way through them."""
+"""subject: what a picture is of: the rules that settings mean, or those in the kernel; and ways through."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ..trace.follow import follow
 from ..trace.packet import complete
 from ..trace.world import network_of, of_settings, proxy_of
 from .make import picture, shown
+from .model import Outcome
 from .way import way
 
 TYPE_CHECKING = False
@@ -29,16 +30,16 @@ TITLE = "How packets travel through a pod with a sidecar"
 EXAMPLE_OWN = (Cidr(4, 0xC0000202, 32), Cidr(6, 0x20010DB8000000000000000000000002, 128))
 
 _NAT = (
-    "nat is asked for the first packet of a connection; what it decides holds for the whole connection, so its "
-    "counters count connections."
+    "nat is asked for the first packet of a connection; what it decides holds for the whole connection, so "
+    "its counters count connections."
 )
 
 
 class Subject(Record):
     """A namespace with its proxy, as pictures and reports show it.
 
-    `families` are those that the rules are for. `facts` and `notes` are those of the picture. `live`: the rules
-    are those in the kernel.
+    `families` are those that the rules are for. `facts` and `notes` are those of the picture. `live`: the
+    rules are those in the kernel.
     """
 
     world: World
@@ -123,6 +124,14 @@ def followed(subject: Subject, question: Question, *, further: bool = True) -> F
 
     only = answer(subject.world, asked, subject.proxy)
     return Followed((Hop("", only),), only.conclusion)
+
+
+def outcome(title: str, found: Followed) -> Outcome:
+    """Return what becomes of a connection, for a picture."""
+    verdict = found.hops[0].answer.verdict
+    if verdict.code in ("redirected", "tproxied"):
+        return Outcome(title, f"to port {verdict.to}", f"p{verdict.to}")
+    return Outcome(title, "as it is" if verdict.code == "direct" else str(verdict))
 
 
 def way_of(subject: Subject, of: Picture, found: Followed, title: str) -> Way:

@@ -211,7 +211,9 @@ def effect(doing: Sequence[Action]) -> Effect:
     if not found:
         return Effect("pass", "counted")
     deciding = min(found, key=lambda each: _DECIDING.index(each.kind) if each.kind in _DECIDING else -1)
-    if deciding.kind == "tproxy":  # nftables says besides that the packet leaves the table; of iptables it is part
+    if (
+        deciding.kind == "tproxy"
+    ):  # nftables says besides that the packet leaves the table; of iptables it is part
         found = [each for each in found if each.kind != "accept"]
     text = ", ".join(each.text for each in found)
     return Effect(deciding.kind, text, tuple(target for each in found for target in each.leads_to))

@@ -136,7 +136,7 @@ def _because(path: Path) -> str:
 
 
 def _decides(step: RuleStep, verdict: Verdict) -> bool:
-    """Tell whether a rule did what the verdict says. What is redirected here comes in again, and meets more."""
+    """Tell whether a rule did what the verdict says; what is redirected here meets others afterwards."""
     if verdict.code in ("redirected", "translated"):
         return step.effect.startswith("to ") and step.effect.endswith(verdict.to)
     if verdict.code == "tproxied":
