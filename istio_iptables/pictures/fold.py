@@ -76,7 +76,7 @@ def _cycles(single: Sequence[Row], at: int, length: int) -> int:
         here = single[at + cycles * length : at + (cycles + 1) * length]
         if _varying(first, here) != varying:
             return cycles
-        if len(set(row.then for row in first)) > 1:
+        if len({row.then for row in first}) > 1:
             # The order of rules that do different things counts, unless no packet has two of the values.
             value = _value(here[0], varying[0])
             if value in seen or not all(_one_member(row) for row in here):
@@ -167,7 +167,7 @@ def _sum(counters: Sequence[Counters | None]) -> Counters | None:
 
 
 class _Alike:
-    """A row as the other family may have it: equal if addresses, and what names them, are all that differs."""
+    """A row as the other family may have it: equal if addresses, and their names, are all that differs."""
 
     def __init__(self, row: Row) -> None:
         self.row = row

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .declared import Setting
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
+    PictureStyle: TypeAlias = Literal["mermaid", "dot", "svg"]
 
 
 class Operand(Record):
@@ -154,6 +155,8 @@ _TRACE = (
 
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
+#: What it can draw.
+PICTURES: tuple[PictureStyle, ...] = ("mermaid", "dot", "svg")
 
 #: The command of a command line that names none.
 DEFAULT_COMMAND = "apply"
@@ -224,9 +227,9 @@ COMMANDS: tuple[Command, ...] = (
             ),
             option(
                 "format",
-                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
-                "By default what apply would load.",
-                parsers.one_of(*STYLES, "", empty=""),
+                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json; or a "
+                "picture of the packets' way: svg, mermaid or dot. By default what apply would load.",
+                parsers.one_of(*STYLES, *PICTURES, "", empty=""),
                 metavar="FORMAT",
             ),
             option(
@@ -236,6 +239,14 @@ COMMANDS: tuple[Command, ...] = (
                 default="false",
                 metavar="BOOL",
             ),
+            option(
+                "trace",
+                "Light up the way of one packet in a picture: `out` or `in` with the options of trace, in "
+                "one text, as in 'out --uid 1000 --to 10.1.2.3:80'; with --follow the way through the proxy too.",
+                parsers.anything,
+                metavar="PACKET",
+            ),
+            _switch("live", "Draw the rules in the kernel, of all tables and backends."),
         ),
         only_prints=True,
     ),
@@ -248,6 +259,29 @@ COMMANDS: tuple[Command, ...] = (
             "DIRECTION",
             "out (sent by a process here) or in (received from an interface).",
             values=("out", "in"),
+        ),
+        only_prints=True,
+        without_capture=True,
+    ),
+    Command(
+        "report",
+        "Write a page for a browser: settings, the way of packets, connections to choose, rules and reasons.",
+        "picture_handlers.write_report",
+        (
+            option(
+                "html",
+                "The file to write, which is replaced if it exists; `-` is standard output.",
+                parsers.anything,
+                metavar="FILE",
+            ),
+            _switch("live", "Show the rules in the kernel, with their counters, not those of settings."),
+            option(
+                "own",
+                "The pod's own addresses: a list. By default addresses for documentation, with --live those "
+                "of the namespace.",
+                _packet("own_addresses"),
+                metavar="ADDRESSES",
+            ),
         ),
         only_prints=True,
         without_capture=True,
@@ -324,6 +358,7 @@ EXAMPLES: Mapping[str, str] = {
         f"Capture everything but one CIDR, and replace what {PROGRAM} has set up before."
     ),
     f"{PROGRAM} render --format commands --explain": "Print every rule, and why it is there.",
+    f"{PROGRAM} render --format svg >packets.svg": "Draw the way of packets.",
 }
 #: Exit codes, and what each means.
 EXIT_CODES: Mapping[int, str] = {
