@@ -128,12 +128,13 @@ def test_every_rule_has_the_reason_that_the_policy_gives_it(
     wanted = build(configure(values, environment=facts))
     found = report(in_place(wanted, location).live())
     assert found.state == "in-place"
-    assert all(row.reason for row in rows(found))
+    meant = found.places[0].settings.ruleset
     if location == NFTABLES:
-        number = sum(len(chain.rules) for table in translate(wanted) for chain in table.chains)
+        reasons = [r.reason for table in translate(meant) for chain in table.chains for r in chain.rules]
     else:
-        number = len(list(wanted.rules()))
-    assert len(list(rows(found))) == number
+        reasons = [rule.reason for _, _, rule in meant.rules()]
+    assert all(reasons)
+    assert [row.reason for row in rows(found)] == reasons
     assert text(found)
     json.dumps(document(found))
 
