@@ -9,6 +9,7 @@ Invocation.canonical() returns.
 from __future__ import annotations
 
 import inspect
+import keyword
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -81,7 +82,8 @@ def _described(setting: Setting) -> str:
 
 
 def _identifier(setting: Setting) -> str:
-    return setting.name.lower().replace("-", "_")
+    name = setting.name.lower().replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _with_signature(

@@ -102,16 +102,21 @@ def neighbours(found: Iterable[Finding]) -> Iterator[str]:
     """Yield a warning about each foreign rule that keeps traffic from the proxy, or loses answers."""
     found = tuple(found)
     for each in found[:_MOST_NAMED]:
-        rule = each.rule
-        words = rule if isinstance(rule, str) else joined(rule_args(rule))
-        where = f"{each.where}, chain {each.chain}" if isinstance(rule, str) else each.where
-        name = words if isinstance(rule, str) else f"-A {each.chain} {words}"
-        yield f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}: {_remedy(each)}"
+        yield ": ".join(neighbour(each))
     if len(found) > _MOST_NAMED:
         yield (
             f"{len(found) - _MOST_NAMED} more foreign rules of that kind are in place: "
             f"{', '.join(dict.fromkeys(each.where for each in found[_MOST_NAMED:]))}"
         )
+
+
+def neighbour(each: Finding) -> tuple[str, str]:
+    """Return what a foreign rule does to traffic, and what to do about it."""
+    rule = each.rule
+    words = rule if isinstance(rule, str) else joined(rule_args(rule))
+    where = f"{each.where}, chain {each.chain}" if isinstance(rule, str) else each.where
+    name = words if isinstance(rule, str) else f"-A {each.chain} {words}"
+    return f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}", _remedy(each)
 
 
 def _bypass(each: Finding) -> str:

@@ -7,9 +7,11 @@ from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
+    from typing import Literal, TypeAlias
 
     from .condition import Condition
+
+    How: TypeAlias = Literal["accept", "drop", "reject"]
 
 
 class Action(Record):
@@ -28,7 +30,7 @@ class End(Action):
     `accept` ends the way through this table at this hook only; drop and reject end the packet's way.
     """
 
-    how: Literal["accept", "drop", "reject"]
+    how: How
 
 
 class Return(Action):
@@ -49,9 +51,10 @@ class Choose(Action):
 
 
 class Assign(Action):
-    """A mark becomes `(mark & keep) ^ flip`.
+    """A mark becomes `(mark & keep) ^ flip`; with `source`, the other mark, `^ (source & source_mask)`, too.
 
-    `field` is `mark` or `connection_mark`. With `source`, flip is `source & source_mask`, of the other mark.
+    `field` is `mark` or `connection_mark`. Nothing happens if one of them is the connection's and there is no
+    conntrack entry (xt_connmark.c, nft_ct.c).
     """
 
     field: str
@@ -62,7 +65,7 @@ class Assign(Action):
 
 
 class Zone(Action):
-    """The conntrack zone of the packet's connection, unless it is tracked already (xt_CT.c)."""
+    """The conntrack zone of the packet's connection, unless that is decided already (xt_CT.c)."""
 
     zone: int
 
@@ -72,7 +75,7 @@ class Untrack(Action):
 
 
 class Redirect(Action):
-    """redirect: to this machine, to `port` or its own port if that is 0. Ends the way through nat."""
+    """redirect: to this machine, to `port` or the packet's own if that is 0. Ends the way through nat."""
 
     port: int
 
@@ -84,14 +87,31 @@ class Destination(Action):
     port: int | None
 
 
+class NetMap(Action):
+    """NETMAP: an address becomes `address`, but for the bits of `keep`. Ends the way through nat.
+
+    It is the destination at the hooks prerouting and output, else the source (xt_NETMAP.c).
+    """
+
+    address: int
+    keep: int
+
+
 class Source(Action):
-    """snat, masquerade: a new source. Ends the way through nat, and does not change where a packet goes."""
+    """snat, masquerade: a new source. Ends the way through nat, and does not change where a packet goes.
+
+    `what` names it. The address is `address`, with `masquerade` that of the interface by which the packet
+    leaves, else not known. The port is `port`; None: it is kept unless another connection has it.
+    """
 
     what: str
+    address: int | None = None
+    port: int | None = None
+    masquerade: bool = False
 
 
 class TProxy(Action):
-    """TPROXY: hand the packet to the local socket on `port` as it is, and set its mark.
+    """TPROXY: hand the packet to the local socket on `port` as it is, and set its mark; port 0 is its own.
 
     `accepts`: the packet then leaves the table (xt_TPROXY.c); that of nftables goes on to the next
     statement. Without a socket iptables drops the packet, and nftables leaves the rule (nft_tproxy.c).

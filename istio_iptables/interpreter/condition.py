@@ -8,6 +8,7 @@ modelled or not known.
 from __future__ import annotations
 
 from ..rules.lists import union
+from ..rules.model import NO_ID
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ class OneOf(Condition):
 
 
 class Masked(Condition):
-    """A mark, under `mask`, is `value`."""
+    """A field that is a number, such as a mark or an address, is `value` under `mask`."""
 
     field: str
     value: int
@@ -58,15 +59,17 @@ class Same(Condition):
 
 
 class AllOf(Condition):
-    """Every part is true. Without parts it is always true."""
+    """Every part is true. Without parts it is always true. `about` is what it is about, for people."""
 
     parts: tuple[Condition, ...] = ()
+    about: str = ""
 
 
 class AnyOf(Condition):
-    """At least one part is true. Without parts it is never true."""
+    """At least one part is true. Without parts it is never true. `about` is what it is about, for people."""
 
     parts: tuple[Condition, ...] = ()
+    about: str = ""
 
 
 class Not(Condition):
@@ -87,7 +90,15 @@ NEVER = AnyOf()
 
 def negated(part: Condition, negate: bool = True) -> Condition:
     """Return the opposite of a condition, or itself if `negate` is False."""
+    if negate and isinstance(part, Not):
+        return part.part
     return Not(part) if negate else part
+
+
+def any_of(parts: Iterable[Condition]) -> Condition:
+    """Return the condition that one of some is true; one alone is itself."""
+    found = tuple(parts)
+    return found[0] if len(found) == 1 else AnyOf(found)
 
 
 def number(field: str, first: int, last: int | None = None) -> In:
@@ -99,6 +110,9 @@ def numbers(field: str, ranges: Iterable[tuple[int, int]]) -> In:
     """Return the condition that a field is in one of some ranges, which may touch and overlap."""
     return In(field, union(ranges))
 
+
+#: A process has the socket that the packet comes from.
+HAS_SOCKET = Not(number("uid", NO_ID))
 
 #: What a field is called in explanations.
 LABELS: Mapping[str, str] = {
@@ -121,9 +135,18 @@ LABELS: Mapping[str, str] = {
     "flags": "TCP flags",
     "icmp_type": "ICMP type",
     "icmp_code": "ICMP code",
+    "original_source": "original source address",
+    "original_source_port": "original source port",
     "original_destination": "original destination",
     "original_port": "original destination port",
     "zone": "conntrack zone",
+    "packet_type": "packet type",
+    "fragment": "fragment",
+    "tracked": "conntrack entry",
+    "translated": "translated destination",
+    "source_translated": "translated source",
+    "first": "first packet of the connection",
+    "listening": "listening socket",
 }
 
 
@@ -132,7 +155,9 @@ def label(condition: Condition) -> str:
     if isinstance(condition, Not):
         return label(condition.part)
     if isinstance(condition, (AllOf, AnyOf)):
-        return ", ".join(dict.fromkeys(label(part) for part in condition.parts)) or "nothing"
+        return (
+            condition.about or ", ".join(dict.fromkeys(label(part) for part in condition.parts)) or "nothing"
+        )
     if isinstance(condition, Unmodelled):
         return condition.why
     field: str = getattr(condition, "field", "")

@@ -9,8 +9,10 @@ from __future__ import annotations
 from ..rules import model
 from ..rules.model import FULL_MASK, PROTOCOL_NUMBERS
 from . import action as actions
-from .condition import ALWAYS, AllOf, AnyOf, Masked, Named, OneOf, negated, number, numbers
+from . import conntrack
+from .condition import ALWAYS, AllOf, Masked, Named, negated, number, numbers
 from .iptables_options import foreign_match, foreign_target
+from .known import ANYWHERE, Scope
 from .program import IPTABLES_HOOKS, Base, Rule, Table
 
 TYPE_CHECKING = False
@@ -37,9 +39,10 @@ def compiled(
     `text_of` writes a rule as its tool does. `known` is what foreign matches may ask about. `policies` are
     those of built-in chains, ACCEPT by default.
     """
+    scope = Scope(known, table.family, before_conntrack=table.name == "raw")
     chains = {
         chain.name: tuple(
-            _rule(at, rule, chain.name, text_of, known) for at, rule in enumerate(chain.in_order, 1)
+            _rule(at, rule, chain.name, text_of, scope) for at, rule in enumerate(chain.in_order, 1)
         )
         for chain in table.chains
     }
@@ -58,40 +61,35 @@ def _bases(table: model.Table, policies: Mapping[str, str]) -> Iterable[Base]:
 
 
 def _rule(
-    at: int, rule: model.Rule, chain: str, text_of: Callable[[model.Rule, str], str], known: Known
+    at: int, rule: model.Rule, chain: str, text_of: Callable[[model.Rule, str], str], scope: Scope
 ) -> Rule:
-    conditions = [condition(match, known) for match in rule.matches if not isinstance(match, model.Comment)]
+    conditions = [condition(match, scope) for match in rule.matches if not isinstance(match, model.Comment)]
     parts = [part for each in conditions for part in (each.parts if isinstance(each, AllOf) else (each,))]
     reason = rule.reason
-    statements: tuple[Condition | Action, ...] = (*parts, *action(rule.target, known))
+    statements: tuple[Condition | Action, ...] = (*parts, *action(rule.target))
     return Rule(at, text_of(rule, chain), statements, reason, rule.counters)
 
 
-def condition(match: Match, known: Known) -> Condition:
-    """Return what a match of iptables means."""
+def condition(match: Match, scope: Scope = ANYWHERE) -> Condition:
+    """Return what a match of iptables means in a rule of some table."""
     if isinstance(match, model.ForeignMatch):
-        return foreign_match(match.args, known)
+        return foreign_match(match.args, scope)
+    if isinstance(match, model.ConntrackState):
+        return negated(conntrack.states(match.states, before=scope.before_conntrack), match.negated)
+    if isinstance(match, model.ConnectionMark):
+        before = scope.before_conntrack
+        return conntrack.mark(match.value, match.mask, negate=match.negated, before=before)
     meaning = _MEANING[type(match)](match)
     return negated(meaning, getattr(match, "negated", False))
 
 
-def action(target: Target, known: Known) -> tuple[Action, ...]:
+def action(target: Target) -> tuple[Action, ...]:
     """Return what a target of iptables does."""
     if isinstance(target, model.ForeignTarget):
-        return foreign_target(target.args, known)
+        return foreign_target(target.args)
     if isinstance(target, model.Verdict):
         return (_VERDICTS[target.name],)
     return (_ACTIONS[type(target)](target),)
-
-
-def states(wanted: frozenset[str]) -> Condition:
-    """Return what --ctstate means; DNAT and SNAT say whether nat translates the connection."""
-    parts: list[Condition] = [OneOf("state", wanted - {"DNAT", "SNAT"})]
-    if "DNAT" in wanted:
-        parts.append(number("translated", 1))
-    if "SNAT" in wanted:
-        parts.append(number("source_translated", 1))
-    return AnyOf(tuple(parts)) if parts[1:] else parts[0]
 
 
 def _cidr(field: str) -> Callable[[Any], Condition]:
@@ -110,8 +108,6 @@ _MEANING: Mapping[type[Match], Callable[[Any], Condition]] = {
     model.UidOwner: lambda m: number("uid", m.uid),
     model.GidOwner: lambda m: number("gid", m.gid),
     model.Mark: lambda m: Masked("mark", m.value, m.mask),
-    model.ConnectionMark: lambda m: Masked("connection_mark", m.value, m.mask),
-    model.ConntrackState: lambda m: states(m.states),
     model.Comment: lambda _: ALWAYS,
 }
 

@@ -9,7 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Family
 
-TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132  #: numbers in IP headers (linux/in.h)
+#: Numbers in IP headers (linux/in.h).
+TCP, UDP, ICMP, ICMPV6, SCTP, DCCP, UDPLITE = 6, 17, 1, 58, 132, 33, 136
 SYN = 0x02  #: the flag of the first packet of a TCP connection
 ACK = 0x10
 
@@ -20,11 +21,22 @@ class Packet(Record):
     `uid` and `gid` are NO_ID if it belongs to no socket. `first` tells whether it is the first packet of
     its connection: nat is asked for no other. `redirected`, `tproxied` and `translated` are what rules have
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
-    whether nat gave it another destination.
+    whether nat gave it another destination. `listening` tells whether a socket takes what TPROXY hands over.
 
-    The last fields belong to the walk: `tracked`, conntrack has seen it; `destination_bound` and
-    `source_bound`, nat has decided about its connection; `mark_before` is the mark that a chain of type
-    route got it with, and `route_due` that it has to be routed again.
+    The original addresses and ports are those of the first packet of its connection, before nat changed
+    them; `packet_type` is what the link layer says of it: unicast, broadcast, multicast or otherhost;
+    `fragment` says that it is a further part of a packet, without a header of its own. What is not known of
+    these, and of the socket, is None; a condition on it cannot be told.
+
+    The state is what conntrack makes of it; rules see that only where it is `tracked`, from conntrack's place
+    in the first hook on. `kept_destination` and `kept_source` are what nat does with the later packets of its
+    connection: an address and a port (see connection.py).
+
+    The last fields belong to the walk. `zoned`: a rule has given it a conntrack zone, which the first one
+    does for good. `destination_bound` and `source_bound`: nat has decided about its connection.
+    `confirmed`: it got through a hook at whose end conntrack keeps the connection. `mark_before` is the mark
+    that a chain of type route got it with. `route` is the kind of route that it has (routing.py), and
+    `leaves_by` the interface of that; `rerouted`: it is another one than at the beginning of the hook.
     """
 
     family: Family
@@ -48,22 +60,33 @@ class Packet(Record):
     icmp_type: int = 8
     icmp_code: int = 0
     first: bool = True
-    tracked: bool = False
-    original_destination: int = 0
-    original_port: int = 0
+    original_source: int | None = None
+    original_source_port: int | None = None
+    original_destination: int | None = None
+    original_port: int | None = None
+    packet_type: str | None = None
+    fragment: bool = False
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False
     source_translated: bool = False
+    kept_destination: tuple[int | None, int | None] | None = None
+    kept_source: tuple[int | None, int | None] | None = None
+    listening: bool = True
+    tracked: bool = False
+    zoned: bool = False
     destination_bound: bool = False
     source_bound: bool = False
+    confirmed: bool = False
     mark_before: int = 0
-    route_due: bool = False
+    route: str = ""
+    leaves_by: str = ""
+    rerouted: bool = False
 
     @property
     def has_ports(self) -> bool:
         """True if its protocol has ports."""
-        return self.protocol in (TCP, UDP, SCTP)
+        return self.protocol in (TCP, UDP, SCTP, DCCP, UDPLITE)
 
 
 def address_text(family: Family, address: int) -> str:

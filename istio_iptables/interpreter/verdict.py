@@ -58,6 +58,7 @@ class Proxy(Record):
     inbound_port: int = 15006
     tunnel_port: int = 15008
     tproxy: bool = False
+    mark: int = 1337
 
     def sends(self, packet: Packet) -> bool:
         """Tell whether the proxy has sent a packet."""

@@ -13,12 +13,13 @@ from .declared import option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Literal, TypeAlias
 
     from .declared import Setting
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
+    PictureStyle: TypeAlias = Literal["mermaid", "dot", "svg"]
 
 
 class Operand(Record):
@@ -45,10 +46,12 @@ class Command(Record):
     """A command: what it does, its own options, and its operand.
 
     If the name has two words, the first is the group that the command belongs to (see GROUPS). `handler` is
-    the function that does it, in the module `module` of cli/, which is imported when the command is used;
-    without one the command is about the command line itself, and cli/help_app.py answers it.
+    the function that does it, in cli/handlers.py, or `MODULE.FUNCTION` in another module of cli, which is
+    imported when it is needed; without one the command is about the command line itself, and
+    cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
+    `without_namespace`: it enters the network namespace itself, and does its work also if it cannot.
     """
 
     name: str
@@ -56,9 +59,9 @@ class Command(Record):
     handler: str = ""
     options: tuple[Setting, ...] = ()
     operand: Operand | None = None
-    module: str = "handlers"
     only_prints: bool = False
     without_capture: bool = False
+    without_namespace: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -70,8 +73,90 @@ def _format(*formats: str, help: str) -> Setting:
     return option("format", help, parsers.one_of(*formats), default=formats[0], metavar="FORMAT")
 
 
+def _switch(name: str, help: str) -> Setting:
+    return option(name, help, parsers.boolean, default="false", metavar="BOOL")
+
+
+def _packet(parser: str) -> Callable[[str, parsers.Names], object]:
+    """Return a parser of packet_parsers, which is imported when it is used: few runs need it."""
+
+    def parse(text: str, names: parsers.Names) -> object:
+        from . import packet_parsers
+
+        return getattr(packet_parsers, parser)(text, names)
+
+    return parse
+
+
+#: What describes the packet of `trace`, and what to do with it.
+_TRACE = (
+    option(
+        "to",
+        "Where it is sent: ADDRESS:PORT, an IPv6 address in brackets. in: `:PORT` is enough.",
+        _packet("endpoint"),
+        metavar="ADDR:PORT",
+    ),
+    option(
+        "from", "Where it comes from: ADDRESS or ADDRESS:PORT.", _packet("endpoint"), metavar="ADDR[:PORT]"
+    ),
+    option(
+        "uid",
+        "out: the user whose process sends it, a name or number; `none`: it belongs to no socket.",
+        _packet("user"),
+        metavar="USER",
+    ),
+    option(
+        "gid",
+        "out: the group of that process, by default the number of its user.",
+        _packet("group"),
+        metavar="GROUP",
+    ),
+    _switch("udp", "It is UDP, not TCP."),
+    option(
+        "iface",
+        "The interface: out, that its socket is bound to; in, that it comes in by.",
+        parsers.anything,
+        metavar="NAME",
+    ),
+    option("mark", "Its mark.", _packet("mark"), default="0", metavar="MARK"),
+    option(
+        "ctstate",
+        "Its conntrack state.",
+        parsers.one_of("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"),
+        default="NEW",
+        metavar="STATE",
+    ),
+    option("zone", "Its conntrack zone.", _packet("zone"), default="0", metavar="ZONE"),
+    option(
+        "own",
+        "The pod's own addresses, where they cannot be read: a list.",
+        _packet("own_addresses"),
+        metavar="ADDRESSES",
+    ),
+    _switch("live", "Use the rules in the kernel, of all tables and backends, not those of the settings."),
+    option(
+        "file",
+        "Use the rules of dumps (iptables-save, ip6tables-save, nft -j list ruleset, ip -j rule, route and "
+        "addr); `-` is standard input. May be given several times.",
+        parsers.anything,
+        metavar="FILE",
+        repeats=True,
+    ),
+    _switch("follow", "Go on with what the proxy does, hop by hop, until the connection arrives or loops."),
+    _switch("json", "Print the answer as JSON."),
+    option(
+        "expect",
+        "The verdict that is expected, such as `redirected 15001`: exit code 3 if it is another.",
+        _packet("verdict"),
+        metavar="VERDICT",
+    ),
+)
+
+
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
+#: What it can draw.
+PICTURES: tuple[PictureStyle, ...] = ("mermaid", "dot", "svg")
 
 #: The command of a command line that names none.
 DEFAULT_COMMAND = "apply"
@@ -88,7 +173,7 @@ COMMANDS: tuple[Command, ...] = (
         "status",
         "Show what is in place: the settings that the rules mean, what each rule has counted and why it is "
         "there. Exit code 0 if rules are in place (those of the settings, if any are given), 3 if not.",
-        "status",
+        "status_handler.status",
         (
             option("json", "Print it as JSON.", parsers.boolean, default="false", metavar="BOOL"),
             option(
@@ -107,7 +192,6 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="DURATION",
             ),
         ),
-        module="status_handler",
         without_capture=True,
     ),
     Command(
@@ -115,6 +199,14 @@ COMMANDS: tuple[Command, ...] = (
         "Prove with real connections that redirection works: exit code 0 if it does, 126 if not.",
         "validate",
         (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+    ),
+    Command(
+        "doctor",
+        "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
+        "something does.",
+        "doctor_handler.examine_here",
+        (_switch("json", "Print the checks as JSON."),),
+        without_namespace=True,
     ),
     Command(
         "cleanup",
@@ -135,9 +227,9 @@ COMMANDS: tuple[Command, ...] = (
             ),
             option(
                 "format",
-                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
-                "By default what apply would load.",
-                parsers.one_of(*STYLES, "", empty=""),
+                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json; or a "
+                "picture of the packets' way: svg, mermaid or dot. By default what apply would load.",
+                parsers.one_of(*STYLES, *PICTURES, "", empty=""),
                 metavar="FORMAT",
             ),
             option(
@@ -147,13 +239,57 @@ COMMANDS: tuple[Command, ...] = (
                 default="false",
                 metavar="BOOL",
             ),
+            option(
+                "trace",
+                "Light up the way of one packet in a picture: `out` or `in` with the options of trace, in "
+                "one text, as in 'out --uid 1000 --to 10.1.2.3:80'; with --follow the way through the proxy too.",
+                parsers.anything,
+                metavar="PACKET",
+            ),
+            _switch("live", "Draw the rules in the kernel, of all tables and backends."),
         ),
         only_prints=True,
     ),
     Command(
+        "trace",
+        "Follow one packet through the rules, `out` of the pod or `in`: which rules decide, where it goes.",
+        "trace_handler.follow_packet",
+        _TRACE,
+        Operand(
+            "DIRECTION",
+            "out (sent by a process here) or in (received from an interface).",
+            values=("out", "in"),
+        ),
+        only_prints=True,
+        without_capture=True,
+    ),
+    Command(
+        "report",
+        "Write a page for a browser: settings, the way of packets, connections to choose, rules and reasons.",
+        "picture_handlers.write_report",
+        (
+            option(
+                "html",
+                "The file to write, which is replaced if it exists; `-` is standard output.",
+                parsers.anything,
+                metavar="FILE",
+            ),
+            _switch("live", "Show the rules in the kernel, with their counters, not those of settings."),
+            option(
+                "own",
+                "The pod's own addresses: a list. By default addresses for documentation, with --live those "
+                "of the namespace.",
+                _packet("own_addresses"),
+                metavar="ADDRESSES",
+            ),
+        ),
+        only_prints=True,
+        without_capture=True,
+    ),
+    Command(
         "pod args",
         "Print the arguments for a pod's manifest, and where each value comes from.",
-        "arguments",
+        "pod_handlers.arguments",
         (
             _format(
                 "yaml",
@@ -163,13 +299,12 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         Operand("FILE", "Manifest of the pod, `-` for standard input.", source="pod"),
-        module="pod_handlers",
         only_prints=True,
     ),
     Command(
         "pod lint",
         "Find settings in manifests that do not do what they say: exit code 0 if none, 3 if there are some.",
-        "findings",
+        "pod_handlers.findings",
         (
             option("json", "Print the findings as JSON.", parsers.boolean, default="false", metavar="BOOL"),
             option(
@@ -180,14 +315,13 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         Operand("FILE", "Manifests, `-` for standard input.", most=0),
-        module="pod_handlers",
         only_prints=True,
         without_capture=True,
     ),
     Command(
         "pod init-container",
         "Print an entry for a pod's initContainers that sets up the rules.",
-        "init_container",
+        "pod_handlers.init_container",
         (
             option(
                 "image",
@@ -201,7 +335,6 @@ COMMANDS: tuple[Command, ...] = (
         Operand(
             "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"
         ),
-        module="pod_handlers",
         only_prints=True,
     ),
     Command(
@@ -225,6 +358,7 @@ EXAMPLES: Mapping[str, str] = {
         f"Capture everything but one CIDR, and replace what {PROGRAM} has set up before."
     ),
     f"{PROGRAM} render --format commands --explain": "Print every rule, and why it is there.",
+    f"{PROGRAM} render --format svg >packets.svg": "Draw the way of packets.",
 }
 #: Exit codes, and what each means.
 EXIT_CODES: Mapping[int, str] = {
@@ -232,6 +366,6 @@ EXIT_CODES: Mapping[int, str] = {
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
     3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
-    "differ or are absent; pod lint: findings)",
+    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings)",
     126: "redirection does not work, or could not be proven to (validate)",
 }

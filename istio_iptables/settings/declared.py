@@ -37,7 +37,8 @@ class Setting(Record):
     `name` is the long name of the flag without dashes, or the name of the variable if there is no flag.
     `default` is a text, read by the same parser as a user's. `aliases` are variables that take precedence
     over the setting's own. `field` is the field that it becomes; a setting without one is accepted and has
-    no effect. If that deserves a warning, `ignored` is its text after the flag, variable or key.
+    no effect. If that deserves a warning, `ignored` is its text after the flag, variable or key. An option
+    that `repeats` has a tuple of values, one for each time that it is given.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Setting(Record):
     field: str = ""
     has_flag: bool = True
     ignored: str = ""
+    repeats: bool = False
 
     @property
     def variable(self) -> str:

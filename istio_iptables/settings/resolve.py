@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from .environment import Environment
 
 
+#: Warnings about what the machine has, which `doctor` gives too.
+NO_ADDRESS = "this network namespace has no address but loopback and link-local ones: only IPv4 is captured"
+IPV6_NOT_CAPTURED = "there is an IPv6 address, but IPv6 traffic is not captured: --dual-stack captures it"
+NO_DNS_SERVER = (
+    "--redirect-dns captures nothing: /etc/resolv.conf names no server (--capture-all-dns needs none)"
+)
+
+
+def is_of_the_machine(warning: str) -> bool:
+    """Tell whether a warning of `resolve` is about what the machine has, not about the settings."""
+    known = (NO_ADDRESS, IPV6_NOT_CAPTURED, NO_DNS_SERVER)
+    return warning in known or warning.startswith("/etc/resolv.conf: ")
+
+
 class Operation(Record):
     """How to run, as opposed to which rules to make."""
 
@@ -153,11 +167,15 @@ def parse_options(
     """Parse the options of a command. Return all values by name, and the mistakes."""
     if command not in COMMAND_BY_NAME:
         return {}, []
-    parsed = {o.name: o.parse(o.default, names) for o in COMMAND_BY_NAME[command].options}
+    parsed: dict[str, Any] = {
+        o.name: () if o.repeats else o.parse(o.default, names) for o in COMMAND_BY_NAME[command].options
+    }
     mistakes: list[str] = []
     for item in given:
+        name = item.setting.name
         try:
-            parsed[item.setting.name] = item.setting.parse(item.text, names)
+            value = item.setting.parse(item.text, names)
+            parsed[name] = (*parsed[name], value) if item.setting.repeats else value
         except BadValue as bad:
             mistakes += [f"{item.origin}: {problem}" for problem in bad.problems]
     return parsed, mistakes
@@ -215,13 +233,9 @@ def _ipv6(dual_stack: bool, environment: Environment, warnings: list[str]) -> bo
     """Decide whether IPv6 is on, as Istio does."""
     ipv4, ipv6 = environment.usable_families()
     if not ipv4 and not ipv6:
-        warnings.append(
-            "this network namespace has no address but loopback and link-local ones: only IPv4 is captured"
-        )
+        warnings.append(NO_ADDRESS)
     if ipv4 and ipv6 and not dual_stack:
-        warnings.append(
-            "there is an IPv6 address, but IPv6 traffic is not captured: --dual-stack captures it"
-        )
+        warnings.append(IPV6_NOT_CAPTURED)
     return ipv6 and (dual_stack or not ipv4)
 
 
@@ -238,7 +252,5 @@ def _dns_servers(
         else:
             servers.append(server)
     if not servers:
-        warnings.append(
-            "--redirect-dns captures nothing: /etc/resolv.conf names no server (--capture-all-dns needs none)"
-        )
+        warnings.append(NO_DNS_SERVER)
     return tuple(servers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import chain, count, islice
 
 from ..policy.terms import IPV6_LOOPBACK, passthrough_source
+from ..remedies import become
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT, PROBE_PORT
 from ..rules.lists import union
 from ..rules.model import IPV4, Cidr
@@ -17,7 +18,7 @@ from ..settings.config import Everything
 from ..startup.c_modules import socket
 from ..startup.record import Record
 from .model import Identity, Probe, Skipped
-from .trace import Packet, trace
+from .trace import Packet, Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from .model import Kind, Pick, Protocol, Route
     from .trace import Outcome
 
-_BECOME = (
-    "add the capabilities SETUID and SETGID to the container, or validate as {proxy}, as Istio does "
-    "(--run-validation --skip-rule-apply)"
-)
 #: CIDRs that no host uses (RFC 5737, 2544, 3849, 9637): they are dialled first, so that no connection reaches
 #: a real host.
 _UNUSED = {
@@ -112,7 +109,7 @@ class _Planner:
 
     def __init__(self, config: Config, ruleset: Ruleset, situation: Situation, port: int) -> None:
         self._config = config
-        self._ruleset = ruleset
+        self._tracer = Tracer(ruleset)
         self._self = situation.identity
         self._may_become = situation.may_become
         self._addresses = situation.addresses
@@ -156,7 +153,7 @@ class _Planner:
         for address, origin in ways:
             for port in self._ports():
                 packet = Packet(family, origin, address, port, "lo", identity)
-                decided = trace(self._ruleset, packet)
+                decided = self._tracer.trace(packet)
                 if decided.port == self._config.inbound_port:
                     return Probe(
                         "inbound",
@@ -215,7 +212,7 @@ class _Planner:
                 self._probe("outbound", family, target, target.identity, True),
                 *self._exemptions(family, target),
             ]
-        captured = trace(self._ruleset, self._packet(family, target, self._self)).port == target.watched
+        captured = self._tracer.trace(self._packet(family, target, self._self)).port == target.watched
         # The proxy's own calls to its pod arrive there, too, if one port is both outbound and inbound.
         if captured and not self._is_proxy(self._self):
             return [
@@ -256,7 +253,7 @@ class _Planner:
         if interface is None:
             return None
         packet = Packet(family, 0, address, DNS_PORT, interface, identity, protocol)
-        decided = trace(self._ruleset, packet)
+        decided = self._tracer.trace(packet)
         return _Target(address, DNS_PORT, interface, identity, decided, DNS_AGENT_PORT, protocol, True)
 
     def _servers(self, family: Family) -> Iterator[int]:
@@ -280,7 +277,7 @@ class _Planner:
             yield self._probe("exempt-gid", family, target, other.replace(gid=gid), False)
 
     def _probe(self, kind: Kind, family: Family, target: _Target, identity: Identity, arrives: bool) -> Probe:
-        decided = trace(self._ruleset, self._packet(family, target, identity))
+        decided = self._tracer.trace(self._packet(family, target, identity))
         address, *others = self._addresses_like(family, target, identity)
         return Probe(
             kind,
@@ -333,8 +330,8 @@ class _Planner:
         other = target.replace(address=address)
         return (
             all(
-                trace(self._ruleset, self._packet(family, target, who))
-                == trace(self._ruleset, self._packet(family, other, who))
+                self._tracer.trace(self._packet(family, target, who))
+                == self._tracer.trace(self._packet(family, other, who))
                 for who in (identity, target.identity)
             )
             and self._route(family, _text(family, address)) == target.interface
@@ -353,7 +350,7 @@ class _Planner:
                 continue
             for port in self._outbound_ports():
                 packet = Packet(family, 0, address, port, interface, other)
-                decided = trace(self._ruleset, packet)
+                decided = self._tracer.trace(packet)
                 target = _Target(address, port, interface, other, decided, self._config.outbound_port)
                 if decided.port == self._config.outbound_port:
                     return target, alone
@@ -371,7 +368,7 @@ class _Planner:
             if interface is None or address in own:
                 continue
             packet = Packet(family, 0, address, self._outbound_ports()[0], interface, other)
-            decided = trace(self._ruleset, packet)
+            decided = self._tracer.trace(packet)
             if decided.port != self._config.outbound_port:
                 outbound_port = self._config.outbound_port
                 return _Target(address, packet.port, interface, other, decided, outbound_port)
@@ -424,7 +421,7 @@ class _Planner:
     def _cannot_become(self, kind: Kind, family: Family, target: _Target | None = None) -> Skipped:
         why = f"this process ({self._self}) may not become the proxy ({self._proxy})"
         proxy = f"UID {self._proxy.uid}"
-        skipped = Skipped(kind, family, why, _BECOME.format(proxy=proxy), required=True)
+        skipped = Skipped(kind, family, why, become(proxy), required=True)
         return skipped.replace(protocol=target.protocol, dns=target.dns) if target else skipped
 
     # --- ports ------------------------------------------------------------------------------

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from ..interpreter import iptables
+from ..interpreter import packet as packets
+from ..interpreter.action import Call
+from ..interpreter.algebra import One
+from ..interpreter.known import NOTHING_KNOWN
+from ..interpreter.program import Program
+from ..interpreter.surroundings import Surroundings
+from ..interpreter.walk import Observer, Walk
 from ..rules import istio
-from ..rules.model import (
-    RETURN,
-    Comment,
-    Destination,
-    DestinationPort,
-    DestinationPorts,
-    GidOwner,
-    Jump,
-    OutInterface,
-    Redirect,
-    Source,
-    Transport,
-    UidOwner,
-    Verdict,
-)
+from ..rules.model import PROTOCOL_NUMBERS
 from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from typing import Any
 
-    from ..rules.model import Cidr, Family, Match, PortRange, Ruleset, Table
+    from ..interpreter.action import Action
+    from ..interpreter.program import Rule, Table
+    from ..rules.model import Family, Ruleset
     from .model import Identity, Protocol
 
 
@@ -49,75 +45,60 @@ class Outcome(Record):
 
 #: Chains that contain only a REDIRECT.
 _REDIRECT_CHAINS = (istio.REDIRECT, istio.IN_REDIRECT)
-_NOT_CAPTURED = Outcome(None, "no rule captures it")
+_NOT_CAPTURED = "no rule captures it"
 
 
-def trace(ruleset: Ruleset, packet: Packet) -> Outcome:
-    """Follow a packet through the chain OUTPUT of nat and return what its rules decide.
+class _Reasons(Observer):
+    """Keeps the reason of the rule that decided last. A jump's says more than that of a lone REDIRECT."""
 
-    Raises ValueError for a match or target that cannot be in that chain.
-    """
-    _, found = _through(ruleset.table(packet.family, "nat"), "OUTPUT", packet)
-    return found or _NOT_CAPTURED
+    def __init__(self) -> None:
+        self.reason = _NOT_CAPTURED
+        self._jump = ""
 
-
-def _through(table: Table, chain: str, packet: Packet) -> tuple[bool, Outcome | None]:
-    """Return whether a chain decides about a packet, and its decision; if it does not, its caller goes on.
-
-    The reason of a RETURN is the reason of the outcome, unless a later rule decides.
-    """
-    returned: Outcome | None = None
-    for rule in table.chain(chain).in_order:
-        if not all(_holds(match, packet) for match in rule.matches):
-            continue
-        target = rule.target
-        if isinstance(target, Redirect):
-            return True, Outcome(target.port, rule.reason)
-        if isinstance(target, Verdict):
-            return target != RETURN, Outcome(None, rule.reason)
-        if not isinstance(target, Jump):
-            raise ValueError(f"{target} in the chain {chain} of nat")
-        decided, found = _through(table, target.chain, packet)
-        if decided and found and found.port and target.chain in _REDIRECT_CHAINS:
-            found = found.replace(reason=rule.reason)  # the jump's reason says more than the REDIRECT's
-        if decided:
-            return True, found
-        returned = found or returned
-    return False, returned
+    def acted(self, table: Table, chain: str, rule: Rule, action: Action, packets: Any) -> None:
+        if isinstance(action, Call):
+            self._jump = rule.reason
+        else:
+            self.reason = self._jump if chain in _REDIRECT_CHAINS and self._jump else rule.reason
 
 
-def _holds(match: Match, packet: Packet) -> bool:
-    if isinstance(match, Comment):
-        return True
-    if isinstance(match, Transport):
-        holds = match.protocol == packet.protocol
-    elif isinstance(match, Destination):
-        holds = _contains(match.cidr, packet.destination)
-    elif isinstance(match, Source):
-        holds = _contains(match.cidr, packet.source)
-    elif isinstance(match, DestinationPort):
-        holds = _within((match.ports,), packet.port)
-    elif isinstance(match, DestinationPorts):
-        holds = _within(match.ports, packet.port)
-    elif isinstance(match, OutInterface):
-        holds = _names(match.name, packet.interface)
-    elif isinstance(match, UidOwner):
-        holds = match.uid == packet.identity.uid
-    elif isinstance(match, GidOwner):
-        holds = match.gid == packet.identity.gid
-    else:
-        raise ValueError(f"{match} in nat")
-    return holds != match.negated
+class Tracer:
+    """Follows packets through the chain OUTPUT of nat of one rule set."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._programs = {
+            table.family: Program((iptables.compiled(table, "iptables", _no_text, NOTHING_KNOWN),))
+            for table in ruleset.tables
+            if table.name == "nat"
+        }
+
+    def trace(self, packet: Packet) -> Outcome:
+        """Return what the rules decide about a packet.
+
+        Raises ValueError for a match or target that is not modelled.
+        """
+        algebra, reasons = One(), _Reasons()
+        program = self._programs.get(packet.family, Program())
+        walk = Walk(program, packet.family, algebra, Surroundings(), reasons)
+        passed = walk.hook("output", _sent(packet))
+        if algebra.questions:
+            raise ValueError(f"not modelled, in nat: {algebra.questions[0].about}")
+        port = passed.redirected if passed else 0
+        return Outcome(port or None, reasons.reason)
 
 
-def _contains(cidr: Cidr, address: int) -> bool:
-    return cidr.address <= address <= cidr.last
+def _sent(packet: Packet) -> packets.Packet:
+    return packets.Packet(
+        packet.family,
+        PROTOCOL_NUMBERS[packet.protocol],
+        packet.source,
+        packet.destination,
+        destination_port=packet.port,
+        sent_to=packet.interface,
+        uid=packet.identity.uid,
+        gid=packet.identity.gid,
+    )
 
 
-def _within(ranges: Iterable[PortRange], port: int) -> bool:
-    return any(ports.first <= port <= ports.last for ports in ranges)
-
-
-def _names(pattern: str, interface: str) -> bool:
-    """Tell whether an interface matches a name; a trailing `+` stands for any ending (iptables(8), -o)."""
-    return interface.startswith(pattern[:-1]) if pattern.endswith("+") else interface == pattern
+def _no_text(rule: object, chain: str) -> str:
+    return ""

@@ -551,11 +551,12 @@ def test_the_python_in_the_docs():
 
 
 def test_every_command_has_its_handler():
+
     from istio_iptables.settings.commands import COMMANDS
 
     about_the_command_line = [command.name for command in COMMANDS if not command.handler]
     assert about_the_command_line == ["completion", "version", "help"]
     for command in COMMANDS:
         if command.handler:
-            module = import_module(f"istio_iptables.cli.{command.module}")
-            assert callable(getattr(module, command.handler))
+            module, _, name = command.handler.rpartition(".")
+            assert callable(getattr(import_module(f"istio_iptables.cli.{module or 'handlers'}"), name))

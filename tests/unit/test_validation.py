@@ -37,7 +37,7 @@ from istio_iptables.validation.model import (
     succeeded,
 )
 from istio_iptables.validation.plan import Situation, plan
-from istio_iptables.validation.trace import Outcome, Packet, trace
+from istio_iptables.validation.trace import Outcome, Packet, Tracer
 from istio_iptables.validation.verdict import conclude, coverage, judge, may_change, skipped
 from tests.support import strategies
 
@@ -148,15 +148,16 @@ APP = Identity(1000, 1000)
     ids=str,
 )
 def test_where_the_rules_send_a_connection(settings: dict[str, Any], sent: Packet, port: int | None):
-    assert trace(build(config_of(**settings)), sent).port == port
+    assert Tracer(build(config_of(**settings))).trace(sent).port == port
 
 
 def test_the_reason_is_that_of_the_rule_that_decides():
     ruleset = build(config_of(istio_service_exclude_cidr="1.2.0.0/16"))
-    assert trace(ruleset, packet("1.2.3.4", APP)) == Outcome(None, "destination 1.2.0.0/16 is excluded")
-    captured = trace(ruleset, packet("8.8.8.8", APP))
+    tracer = Tracer(ruleset)
+    assert tracer.trace(packet("1.2.3.4", APP)) == Outcome(None, "destination 1.2.0.0/16 is excluded")
+    captured = tracer.trace(packet("8.8.8.8", APP))
     assert captured == Outcome(15001, "all other outbound traffic is captured")
-    assert trace(Ruleset(), packet("8.8.8.8", APP)) == Outcome(None, "no rule captures it")
+    assert Tracer(Ruleset()).trace(packet("8.8.8.8", APP)) == Outcome(None, "no rule captures it")
 
 
 @pytest.mark.parametrize(
@@ -168,8 +169,8 @@ def test_the_reason_is_that_of_the_rule_that_decides():
 )
 def test_what_has_no_place_in_nat_is_not_passed_over(rule: Rule):
     ruleset = Ruleset((Table("ipv4", "nat", (Chain("OUTPUT", (rule,)),)),))
-    with pytest.raises(ValueError, match="nat"):
-        trace(ruleset, packet("1.2.3.4", APP))
+    with pytest.raises(ValueError, match="in nat"):
+        Tracer(ruleset).trace(packet("1.2.3.4", APP))
 
 
 # --- planning ---------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""conntrack: what matches on the connection of a packet mean (net/netfilter/xt_conntrack.c, xt_connmark.c).
+
+A packet has an entry in the connection tracking table, or none: INVALID if nothing is known about it, or
+UNTRACKED if a rule wants that. Before conntrack has seen a packet (table raw), it has none either.
+"""
+
+from __future__ import annotations
+
+from .condition import AllOf, AnyOf, Masked, Not, OneOf, Unmodelled, negated, number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .condition import Condition
+
+STATES = frozenset({"INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT"})
+#: The states of packets that have no entry.
+WITHOUT_ENTRY = frozenset({"INVALID", "UNTRACKED"})
+_STATE = "conntrack state"
+
+_SEEN = number("tracked", 1)
+_FIRST = number("first", 1)
+
+
+def has_entry(*, before: bool = False) -> Condition:
+    """Return the condition that a packet has an entry; `before`: conntrack may not have seen it yet."""
+    known = Not(OneOf("state", WITHOUT_ENTRY))
+    return AllOf((_SEEN, known), _STATE) if before else known
+
+
+def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
+    """Return what --ctstate means; DNAT and SNAT say whether nat translates the connection.
+
+    Where conntrack may not have seen a packet yet (`before`), it is INVALID, unless it is UNTRACKED or a rule
+    has given it a zone: then it has the entry of that rule as a template, and counts as NEW (xt_CT.c).
+    """
+    parts: list[Condition] = [OneOf("state", wanted - {"DNAT", "SNAT"})]
+    if "DNAT" in wanted:
+        parts.append(number("translated", 1))
+    if "SNAT" in wanted:
+        parts.append(number("source_translated", 1))
+    meaning = AnyOf(tuple(parts), _STATE) if parts[1:] else parts[0]
+    if not before:
+        return meaning
+    found: list[Condition] = [AllOf((_SEEN, meaning))]
+    if "INVALID" in wanted:
+        found.append(AllOf((Not(_SEEN), number("zoned", 0))))
+    if "NEW" in wanted:
+        found.append(AllOf((Not(_SEEN), number("zoned", 1))))
+    return AnyOf(tuple(found), _STATE)
+
+
+def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condition:
+    """Return what `connmark` means: a packet without an entry never matches.
+
+    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match.
+    """
+    found = negated(Masked("connection_mark", value, mask), negate)
+    if (value == 0) == negate:
+        return found
+    return AllOf((has_entry(before=before), found), "connection mark")
+
+
+def reply_source(make: Callable[[str], Condition], field: str) -> Condition:
+    """Return a condition on the source of replies: what the packet is sent to, translated or not.
+
+    `make` gives the condition on a field, `destination` or `destination_port`. It can be told for the first
+    packet of a connection only.
+    """
+    what = _REPLY_NAMES[field]
+    return AnyOf((AllOf((_FIRST, make(field))), AllOf((Not(_FIRST), Unmodelled(what)))), what)
+
+
+def reply_destination(make: Callable[[str], Condition], field: str) -> Condition:
+    """Return a condition on the destination of replies: the source, unless that has been translated."""
+    what = _REPLY_NAMES[field]
+    kept = AllOf((_FIRST, number("source_translated", 0)))
+    return AnyOf((AllOf((kept, make(field))), AllOf((Not(kept), Unmodelled(what)))), what)
+
+
+_REPLY_NAMES: Mapping[str, str] = {
+    "destination": "source of replies",
+    "destination_port": "source port of replies",
+    "source": "destination of replies",
+    "source_port": "destination port of replies",
+}

@@ -1,0 +1,264 @@
+"""iptables_targets: what each target of iptables does; _TARGETS has one entry for each.
+
+Sources: iptables-extensions(8), and the kernel's net/netfilter/xt_*.c, nf_nat_core.c. A target that is not
+there is Unknown.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import FULL_MASK
+from . import action as actions
+from .addresses import BITS, block, span
+from .condition import ALWAYS, number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .action import Action
+
+
+class _NotModelled(ValueError):
+    """What a target does cannot be told."""
+
+
+class _Options:
+    """The options of a target, each with its values. Raises ValueError if one is there twice."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.given: dict[str, list[str]] = {}
+        values: list[str] = []
+        for word in words:
+            if word.startswith("--"):
+                if word in self.given:
+                    raise _NotModelled(word)
+                values = self.given[word] = []
+            else:
+                values.append(word)
+
+    def only(self, *names: str) -> None:
+        """Raise an error if there is any other option."""
+        if not self.given.keys() <= {*names}:
+            raise _NotModelled(*self.given)
+
+    def needed(self, name: str) -> str:
+        """Return the value of an option. Raises KeyError if it is not given."""
+        [value] = self.given[name]
+        return value
+
+    def value(self, name: str) -> str | None:
+        """Return the value of an option, None if it is not given."""
+        return self.needed(name) if name in self.given else None
+
+    def flag(self, *names: str) -> bool:
+        """Tell whether one of some options is given."""
+        return any(name in self.given for name in names)
+
+
+def actions_of(args: Sequence[str]) -> tuple[Action, ...]:
+    """Return what a target does, from its arguments, of which the first is -j or -g; there may be none."""
+    if not args:
+        return (actions.Pass(),)
+    text = " ".join(args[1:])
+    if len(args) < 2:
+        return (actions.Unknown(" ".join(args)),)
+    how, name, *words = args
+    if how in ("-g", "--goto"):
+        return (actions.Call(name, goto=True),) if not words else (actions.Unknown(text),)
+    if name in ONLY_NOTES:
+        return (actions.Pass(text),)
+    try:
+        return _TARGETS[name](_Options(words), text)
+    except (LookupError, ValueError, OSError):
+        return (actions.Unknown(text),)
+
+
+#: Targets after which the packet goes on as it is, but for parts of it that packet.py has not.
+ONLY_NOTES = frozenset(
+    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "DSCP", "ECN", "HL", "IDLETIMER", "LED", "LOG", "NFLOG"}
+    | {"RATEEST", "SECMARK", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG"}
+)
+
+
+# --- marks --------------------------------------------------------------------------------------
+
+
+def _value_and_mask(text: str) -> tuple[int, int]:
+    value, slash, mask = text.partition("/")
+    return int(value, 0), int(mask, 0) if slash else FULL_MASK
+
+
+def _set_mark(field: str, name: str, text: str) -> Action:
+    """Return the action of --set-mark and those like it (libxt_MARK.c): `(mark & keep) ^ flip`."""
+    value, mask = _value_and_mask(text)
+    keep = {
+        "--set-xmark": ~mask,
+        "--set-mark": ~(mask | value),
+        "--and-mark": value,
+        "--or-mark": ~value,
+        "--xor-mark": ~0,
+    }[name]
+    return actions.Assign(field, keep & FULL_MASK, 0 if name == "--and-mark" else value & FULL_MASK)
+
+
+def _mark(options: _Options, text: str) -> tuple[Action, ...]:
+    [(name, [value])] = options.given.items()
+    return (_set_mark("mark", name, value),)
+
+
+def _connmark(options: _Options, text: str) -> tuple[Action, ...]:
+    ways = {"--save-mark": ("mark", "connection_mark"), "--restore-mark": ("connection_mark", "mark")}
+    for name, (source, field) in ways.items():
+        if name in options.given:
+            options.only(name, "--nfmask", "--ctmask", "--mask")
+            both = options.value("--mask")
+            masks = {
+                "mark": int(options.value("--nfmask") or both or str(FULL_MASK), 0),
+                "connection_mark": int(options.value("--ctmask") or both or str(FULL_MASK), 0),
+            }
+            return (actions.Assign(field, ~masks[field] & FULL_MASK, 0, source, masks[source]),)
+    [(name, [value])] = options.given.items()
+    return (_set_mark("connection_mark", name, value),)
+
+
+# --- nat ----------------------------------------------------------------------------------------
+
+
+def _port_range(text: str) -> tuple[int, int]:
+    """Parse `first[-last]`. `/base`, which shifts ports, is not modelled."""
+    first, dash, last = text.partition("-")
+    low, high = int(first), int(last) if dash else int(first)
+    return (low, high) if low <= high else (high, low)
+
+
+def _to_ports(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> tuple[Action, ...]:
+    """Return a translation to one port of a range.
+
+    A port that is in it is kept; another becomes the first, unless a connection between the same ends has it
+    (get_unique_tuple and nf_nat_l4proto_unique_tuple in nf_nat_core.c).
+    """
+    if ports is None:
+        return (make(None),)
+    first, last = ports
+    if first == last:
+        return (make(first),)
+    kept = number("destination_port", first, last)
+    return (actions.Choose(((kept, make(None)), (ALWAYS, make(first)))),)
+
+
+def _redirect(options: _Options, text: str) -> tuple[Action, ...]:
+    options.only("--to-ports", "--random")
+    ports = _port_range(options.value("--to-ports") or "0")
+    if ports[0] != ports[1] and options.flag("--random"):
+        raise _NotModelled(text)
+    return _to_ports(ports if any(ports) else None, lambda port: actions.Redirect(port or 0))
+
+
+def _destination(options: _Options, text: str) -> tuple[Action, ...]:
+    options.only("--to-destination", "--random", "--persistent")
+    where, ports = _where(options.needed("--to-destination"))
+    if ports and ports[0] != ports[1] and options.flag("--random"):
+        raise _NotModelled(text)
+    return _to_ports(ports, lambda port: actions.Destination(where, port))
+
+
+def _where(text: str) -> tuple[int | None, tuple[int, int] | None]:
+    """Parse `[address[-address]][:port[-port]]`, IPv6 in brackets if a port follows."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        ports = rest.removeprefix(":")
+    elif text.count(":") > 1:
+        host, ports = text, ""
+    else:
+        host, _, ports = text.partition(":")
+    where = None
+    if host:
+        _, where, last = span(host)
+        if where != last:  # a hash of both ends chooses one (find_best_ips_proto)
+            raise _NotModelled(text)
+    return where, _port_range(ports) if ports else None
+
+
+def _netmap(options: _Options, text: str) -> tuple[Action, ...]:
+    options.only("--to")
+    found = block(options.needed("--to"))
+    keep = ~found.mask & ((1 << BITS[found.family]) - 1)
+    return (actions.NetMap(found.address & found.mask, keep),)
+
+
+# --- others -------------------------------------------------------------------------------------
+
+
+def _tproxy(options: _Options, text: str) -> tuple[Action, ...]:
+    options.only("--on-port", "--on-ip", "--tproxy-mark")
+    value, mask = _value_and_mask(options.value("--tproxy-mark") or "0/0")
+    return (actions.TProxy(int(options.needed("--on-port")), ~mask & FULL_MASK, value),)
+
+
+#: Options of CT that change what is told about a connection, not the packet's way.
+_CT_NOTES = ("--helper", "--ctevents", "--expevents", "--timeout")
+
+
+def _ct(options: _Options, text: str) -> tuple[Action, ...]:
+    """A zone of the direction `reply` is none for the first packet, nor for those after it."""
+    options.only("--notrack", "--zone", "--zone-orig", "--zone-reply", *_CT_NOTES)
+    if options.flag("--notrack"):
+        return (actions.Untrack(),)
+    zone = options.value("--zone") or options.value("--zone-orig")
+    return (actions.Zone(int(zone)),) if zone else (actions.Pass(text),)
+
+
+def _set(options: _Options, text: str) -> tuple[Action, ...]:
+    """The set changes, the packet does not, unless its mark or priority is taken from the set."""
+    if any(name.startswith("--map-") for name in options.given):
+        raise _NotModelled(text)
+    return (actions.Pass(text),)
+
+
+def _ends(how: actions.How) -> Callable[[_Options, str], tuple[Action, ...]]:
+    return lambda options, text: (actions.End(how),)
+
+
+def _masquerade(options: _Options, text: str) -> tuple[Action, ...]:
+    if options.flag("--random", "--random-fully"):
+        return (actions.Source(text),)
+    ports = options.value("--to-ports")
+    return (actions.Source(text, port=_single(ports and _port_range(ports)), masquerade=True),)
+
+
+def _source(options: _Options, text: str) -> tuple[Action, ...]:
+    if options.flag("--random", "--random-fully"):
+        return (actions.Source(text),)
+    try:
+        where, ports = _where(options.needed("--to-source"))
+    except (_NotModelled, KeyError, ValueError, OSError):
+        return (actions.Source(text),)  # one of several addresses
+    return (actions.Source(text, where, _single(ports)),)
+
+
+def _single(ports: Any) -> int | None:
+    return ports[0] if ports and ports[0] == ports[1] else None
+
+
+def _returns(options: _Options, text: str) -> tuple[Action, ...]:
+    return (actions.Return(),)
+
+
+_TARGETS: Mapping[str, Callable[[_Options, str], tuple[Action, ...]]] = {
+    "ACCEPT": _ends("accept"),
+    "DROP": _ends("drop"),
+    "REJECT": _ends("reject"),
+    "RETURN": _returns,
+    "MARK": _mark,
+    "CONNMARK": _connmark,
+    "MASQUERADE": _masquerade,
+    "SNAT": _source,
+    "DNAT": _destination,
+    "REDIRECT": _redirect,
+    "NETMAP": _netmap,
+    "TPROXY": _tproxy,
+    "CT": _ct,
+    "NOTRACK": lambda options, text: (actions.Untrack(),),
+    "SET": _set,
+}

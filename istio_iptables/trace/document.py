@@ -1,0 +1,76 @@
+"""document: the answer to a trace for programs: hops of typed steps."""
+
+from __future__ import annotations
+
+from ..interpreter.packet import address_text
+from ..rules.model import NO_ID
+from .steps import ChainStep, PassedStep, RouteStep, RuleStep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..interpreter.packet import Packet
+    from .answer import Answer, Path
+    from .follow import Followed
+    from .steps import Step
+
+_KINDS = {RouteStep: "route", ChainStep: "chain", RuleStep: "rule", PassedStep: "passed"}
+
+
+def document(answer: Answer) -> dict[str, Any]:
+    """Return the answer to a trace of one hop as what json.dumps takes."""
+    return {"hops": [hop(answer)]}
+
+
+def followed(found: Followed) -> dict[str, Any]:
+    """Return all hops, with their senders, and how the last one ends."""
+    hops = [{"sender": each.sender, **hop(each.answer)} for each in found.hops]
+    return {"hops": hops, "ending": found.ending, "conclusion": found.conclusion}
+
+
+def hop(answer: Answer) -> dict[str, Any]:
+    """Return an answer as what json.dumps takes."""
+    return {
+        "direction": answer.asked.direction,
+        "packet": packet(answer.asked.packet),
+        "filled": [filled.as_dict() for filled in answer.asked.filled],
+        "verdict": {"code": answer.verdict.code, "to": answer.verdict.to},
+        "conclusion": answer.conclusion,
+        "complete": not answer.cut,
+        "paths": [_path(path) for path in answer.paths],
+    }
+
+
+def packet(found: Packet) -> dict[str, Any]:
+    """Return a packet as what json.dumps takes; what does not apply is null."""
+    return {
+        "family": found.family,
+        "protocol": found.protocol,
+        "source": address_text(found.family, found.source),
+        "source_port": found.source_port,
+        "destination": address_text(found.family, found.destination),
+        "destination_port": found.destination_port,
+        "received_on": found.received_on or None,
+        "sent_to": found.sent_to or None,
+        "uid": None if found.uid in (None, NO_ID) else found.uid,
+        "gid": None if found.gid in (None, NO_ID) else found.gid,
+        "mark": found.mark,
+        "connection_mark": found.connection_mark,
+        "state": found.state,
+        "zone": found.zone,
+    }
+
+
+def _path(path: Path) -> dict[str, Any]:
+    return {
+        "verdict": {"code": path.verdict.code, "to": path.verdict.to},
+        "assumed": [{"about": about, "answer": how} for about, how in path.assumed],
+        "steps": [_step(step) for step in path.steps],
+        "end": path.end,
+        "packet": packet(path.packet),
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {"step": _KINDS[type(step)], **step.as_dict()}

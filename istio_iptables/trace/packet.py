@@ -1,0 +1,194 @@
+"""packet: the packet that a trace is asked about, and what of it was filled in."""
+
+from __future__ import annotations
+
+from ..errors import SettingsError
+from ..interpreter.algebra import One
+from ..interpreter.packet import TCP, UDP, Packet, address_text
+from ..interpreter.routing import LOOPBACK
+from ..rules.model import IPV4, NO_ID
+from ..settings.packet_parsers import Endpoint
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    from ..interpreter.routing import Network, Routed
+    from ..interpreter.verdict import Proxy
+    from ..rules.model import Cidr, Family
+
+    Direction: TypeAlias = Literal["out", "in"]
+
+#: A port that a kernel gives to a connection (net.ipv4.ip_local_port_range).
+_SOME_PORT = 40000
+#: Addresses for documentation (RFC 5737, RFC 3849): some peer, and a pod of which no address is known.
+_SOME_PEER = {"ipv4": 0xC6336401, "ipv6": 0x20010DB8000000000000000000000001}
+
+
+class Question(Record):
+    """What was asked: a packet as the options describe it; None and an empty Endpoint are not given."""
+
+    direction: Direction
+    to: Endpoint = Endpoint()
+    source: Endpoint = Endpoint()
+    uid: int | None = None
+    gid: int | None = None
+    udp: bool = False
+    interface: str = ""
+    mark: int = 0
+    state: str = "NEW"
+    zone: int = 0
+
+
+class Filled(Record):
+    """Something that was not given: what it is, the value that was taken, and why."""
+
+    what: str
+    value: str
+    why: str
+
+
+class Asked(Record):
+    """A complete packet, and what was filled in."""
+
+    direction: Direction
+    packet: Packet
+    filled: tuple[Filled, ...]
+
+
+def complete(question: Question, network: Network, proxy: Proxy) -> Asked:
+    """Fill in what was not given. Raises SettingsError if the packet cannot be made of what was."""
+    _check(question)
+    return _Filling(question, network, proxy).asked()
+
+
+def _check(question: Question) -> None:
+    mistakes = []
+    to, source = question.to, question.source
+    if not to.port:
+        mistakes.append("--to: needs a port, such as --to 10.0.0.1:80")
+    if question.direction == "out" and to.port and to.address is None:
+        mistakes.append("--to: `trace out` needs an address, such as --to 10.0.0.1:80")
+    if to.address and source.address and to.address.version != source.address.version:
+        mistakes.append("--from and --to: one is an IPv4 address, the other an IPv6 address")
+    if question.direction == "in":
+        for name, value in (("--uid", question.uid), ("--gid", question.gid)):
+            if value is not None:
+                mistakes.append(f"{name}: a packet that comes in belongs to no socket: use `trace out`")
+    if mistakes:
+        raise SettingsError(mistakes)
+
+
+class _Filling:
+    """Makes the packet of a question, and keeps what it filled in."""
+
+    def __init__(self, question: Question, network: Network, proxy: Proxy) -> None:
+        self._question = question
+        self._network = network
+        self._proxy = proxy
+        self._filled: list[Filled] = []
+        given = question.to.address or question.source.address
+        self._family: Family = given.family if given else IPV4
+        if given is None:
+            self._fill("family", "IPv4", "no address was given")
+
+    def asked(self) -> Asked:
+        """Return the packet."""
+        question = self._question
+        source_port = question.source.port or _SOME_PORT
+        if not question.source.port:
+            self._fill("source port", str(source_port), "a kernel gives some port")
+        packet = Packet(
+            self._family,
+            UDP if question.udp else TCP,
+            0,
+            question.to.address.address if question.to.address else 0,
+            source_port,
+            question.to.port,
+            mark=question.mark,
+            state=question.state,
+            zone=question.zone,
+            first=question.state in ("NEW", "RELATED"),
+        )
+        packet = self._outbound(packet) if question.direction == "out" else self._inbound(packet)
+        packet = packet.replace(
+            original_source=packet.source,
+            original_source_port=packet.source_port,
+            original_destination=packet.destination,
+            original_port=packet.destination_port,
+        )
+        return Asked(question.direction, packet, tuple(self._filled))
+
+    def _fill(self, what: str, value: str, why: str) -> None:
+        self._filled.append(Filled(what, value, why))
+
+    def _outbound(self, packet: Packet) -> Packet:
+        question = self._question
+        uid = question.uid
+        if uid is None:
+            uid = 1000
+            while uid in self._proxy.uids:
+                uid += 1
+            self._fill("UID", str(uid), "a user that is not the proxy's")
+        gid = question.gid
+        if gid is None:
+            gid = uid
+            if gid != NO_ID:
+                self._fill("GID", str(gid), "the same as the UID")
+        packet = packet.replace(uid=uid, gid=gid, sent_to=question.interface)
+        return packet.replace(source=self._source(packet))
+
+    def _source(self, packet: Packet) -> int:
+        if self._question.source.address:
+            return self._question.source.address.address
+        routed = _first_route(self._network, packet)
+        if routed.kind == "local":
+            source, why = packet.destination, "what is for this machine comes from the same address"
+        elif routed.source is not None:
+            source, why = routed.source, f"the address of {routed.interface}"
+        else:
+            own = self._network.own(self._family, routed.interface) or self._network.own(self._family)
+            source = own[0].address if own else _SOME_PEER[self._family] + 1
+            why = f"the address of {own[0].interface}" if own else "no own address is known: give --own"
+        self._fill("source", address_text(self._family, source), why)
+        return source
+
+    def _inbound(self, packet: Packet) -> Packet:
+        question, network = self._question, self._network
+        interface = question.interface
+        destination = packet.destination
+        if question.to.address is None:
+            own = network.own(self._family, interface)
+            destination = own[0].address if own else _SOME_PEER[self._family] + 1
+            why = f"the address of {own[0].interface}" if own else "no own address is known: give --own"
+            self._fill("destination", address_text(self._family, destination), why)
+        if not interface:
+            interface, why = self._receiving(destination)
+            self._fill("interface", interface, why)
+        source = question.source.address
+        if source is None:
+            self._fill("source", address_text(self._family, _SOME_PEER[self._family]), "some peer")
+        return packet.replace(
+            destination=destination,
+            received_on=interface,
+            source=source.address if source else _SOME_PEER[self._family],
+        )
+
+    def _receiving(self, destination: int) -> tuple[str, str]:
+        """Return the interface that a packet for an address comes in by."""
+        for each in self._network.addresses:
+            if each.family == self._family and each.address == destination:
+                return each.interface, "the interface that has the address"
+        others = [name for name in self._network.interfaces if name != LOOPBACK]
+        return (others[0], "the first interface") if others else ("eth0", "no interface is known")
+
+
+def _first_route(network: Network, packet: Packet) -> Routed:
+    """Return the route that a packet takes before any rule has seen it."""
+    return next(routed for _, routed in network.route(One(), packet, packet.family))
+
+
+def own_cidrs(addresses: tuple[Cidr, ...]) -> list[tuple[str, Cidr]]:
+    """Return own addresses that were given, on the interface that a pod has."""
+    return [("eth0", cidr) for cidr in addresses]

@@ -1,0 +1,99 @@
+"""world: the network namespace that a packet goes through: its rules, addresses, routes, and its proxy."""
+
+from __future__ import annotations
+
+from .. import policy
+from ..formats.iptables_args import rule_args
+from ..formats.iptables_restore import joined
+from ..interpreter import iptables
+from ..interpreter.journey import World
+from ..interpreter.known import Known
+from ..interpreter.program import Program
+from ..interpreter.routing import Address, Route, assumed_network, local_default, mark_rule
+from ..interpreter.verdict import Proxy
+from ..rules import model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..interpreter.program import Table
+    from ..interpreter.routing import Network
+    from ..rules.model import Cidr, RoutingObject, Rule, Ruleset
+    from ..settings.config import Config
+
+
+def proxy_of(config: Config) -> Proxy:
+    """Return the proxy that settings describe."""
+    return Proxy(
+        config.proxy_uids,
+        config.proxy_gids,
+        config.outbound_port,
+        config.inbound_port,
+        config.tunnel_port,
+        config.tproxy,
+        config.tproxy_mark,
+    )
+
+
+def of_settings(config: Config, network: Network, *, native: bool) -> World:
+    """Return a namespace that has the rules that settings mean, and no others."""
+    ruleset = policy.build(config)
+    network = with_objects(network, ruleset.routing)
+    return World(Program(tuple(of_ruleset(ruleset, Known(network), native=native))), network)
+
+
+def of_ruleset(ruleset: Ruleset, known: Known, *, native: bool = False) -> Iterable[Table]:
+    """Yield the tables of a rule set, with iptables or native."""
+    if native:
+        from ..interpreter import nft_rules
+        from ..rules.nftables.translate import translate
+
+        for table in translate(ruleset):
+            yield nft_rules.compiled(table, _native_text)
+        return
+    for each in ruleset.tables:
+        yield iptables.compiled(each, "iptables", text_of, known)
+
+
+def text_of(rule: Rule, chain: str) -> str:
+    """Return a rule as iptables-save prints it."""
+    return joined(["-A", chain, *rule_args(rule)])
+
+
+def _native_text(rule: Rule) -> str:
+    from ..formats.nft import rule_lines
+
+    return " ".join(line.strip() for line in rule_lines(rule, counted=False))
+
+
+def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
+    """Return a network with the addresses, rules and routes that TPROXY and IPv6 need, if it has them not."""
+    addresses, rules, routes = list(network.addresses), list(network.rules), list(network.routes)
+    for item in objects:
+        if isinstance(item, model.LocalAddress):
+            own = Address("lo", item.family, item.cidr.address, item.cidr.prefix)
+            if not any((a.family, a.address) == (own.family, own.address) for a in addresses):
+                addresses.append(own)
+                routes.append(
+                    Route(own.family, "local", "local", own.address, own.address, "lo", own.address)
+                )
+        elif isinstance(item, model.MarkLookup):
+            rule = mark_rule(item.family, item.mark, str(item.table))
+            if not any(
+                (r.family, r.condition, r.table) == (rule.family, rule.condition, rule.table) for r in rules
+            ):
+                rules.append(rule)
+        else:
+            route = local_default(item.family, str(item.table))
+            if not any((r.family, r.table, r.kind) == (route.family, route.table, "local") for r in routes):
+                routes.append(route)
+    rules.sort(key=lambda rule: rule.priority)
+    return network.replace(addresses=tuple(addresses), rules=tuple(rules), routes=tuple(routes))
+
+
+def network_of(own: tuple[Cidr, ...]) -> Network:
+    """Return a network whose own addresses are given, or that of this machine if they are not."""
+    if own:
+        return assumed_network([("eth0", cidr) for cidr in own], why="own addresses are those given by --own")
+    return assumed_network([], why="no own address is known")
