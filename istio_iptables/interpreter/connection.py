@@ -26,6 +26,7 @@ class Connection(Record):
     original: Tuple
     reply: Tuple
     zone: int = 0
+    reply_zone: int = 0
     mark: int = 0
     replied: bool = False
     translated: bool = False
@@ -33,8 +34,18 @@ class Connection(Record):
     redirected: int = 0
 
     def is_from_originator(self, packet: Packet) -> bool:
-        """Tell whether a packet goes the way of the first one; if not, it is an answer."""
-        return _tuple(packet) == self.original
+        """Tell whether a packet goes the way of the first one; if not, it is an answer.
+
+        What is sent from a port to the same port cannot be told apart; conntrack takes it for an answer, as
+        that direction is the first in the list that it looks into (__nf_conntrack_hash_insert).
+        """
+        return _tuple(packet) == self.original != self.reply
+
+    def is_found(self, packet: Packet) -> bool:
+        """Tell whether conntrack finds the connection for a packet, by the zones that rules have given it."""
+        if self.is_from_originator(packet):
+            return packet.zone == self.zone
+        return packet.reply_zone == self.reply_zone
 
 
 def connection_of(sent: Packet, end: Packet) -> Connection | None:
@@ -49,6 +60,7 @@ def connection_of(sent: Packet, end: Packet) -> Connection | None:
         _tuple(sent),
         (destination, destination_port, source, source_port),
         end.zone,
+        end.reply_zone,
         end.connection_mark,
         translated=end.translated,
         source_translated=end.source_translated,

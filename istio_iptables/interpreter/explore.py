@@ -122,9 +122,15 @@ def follow_up(
     packet of another one.
     """
     found = explore(world, later(connection, packet), direction, proxy, observer)
-    if any(way.packet.tracked and way.packet.zone != connection.zone for way in found.ways):
+    asked = [way.packet.replace(**_ends(packet)) for way in found.ways if way.packet.tracked]
+    if not all(connection.is_found(each) for each in asked):
         return explore(world, packet, direction, proxy, observer)
     return found
+
+
+def _ends(packet: Packet) -> dict[str, object]:
+    names = ("source", "source_port", "destination", "destination_port")
+    return {name: getattr(packet, name) for name in names}
 
 
 def _same_end(one: Way, other: Way) -> bool:
@@ -137,6 +143,7 @@ def _lasting(packet: Packet) -> tuple[object, ...]:
         packet.mark,
         packet.connection_mark,
         packet.zone,
+        packet.reply_zone,
         packet.source,
         packet.source_port,
         packet.destination,

@@ -32,6 +32,8 @@ class Packet(Record):
     in the first hook on. `kept_destination` and `kept_source` are what nat does with the later packets of its
     connection: an address and a port (see connection.py).
 
+    `zone` is the conntrack zone of its connection, and `reply_zone` that of the answers.
+
     The last fields belong to the walk. `zoned`: a rule has given it a conntrack zone, which the first one
     does for good. `destination_bound` and `source_bound`: nat has decided about its connection.
     `confirmed`: it got through a hook at whose end conntrack keeps the connection. `mark_before` is the mark
@@ -56,6 +58,7 @@ class Packet(Record):
     status: str = ""
     direction: str = "original"
     zone: int = 0
+    reply_zone: int = 0
     flags: int = SYN
     icmp_type: int = 8
     icmp_code: int = 0

@@ -48,7 +48,7 @@ class Compared(NamedTuple):
         lines = [f"{self.what}: {describe(self.packet)}"]
         lines += [f"  foretold: {_way_text(way)}" for way in self.foretold.ways]
         lines.append(f"  observed: {_observed_text(self.observed)}")
-        return "\n".join([*lines, *(f"  {each}" for each in self.differences)])
+        return "\n".join([*lines, *(f"  {each}" for each in self.differences if each)])
 
 
 def _questions(node: Way | Fork) -> Iterator[object]:
@@ -71,6 +71,8 @@ def compare(bed: Testbed, world: World, packet: Packet, talk: bool) -> list[Comp
     connection, observed = connection_of(packet, way.packet), found[0].observed
     if connection is None or observed.event is None or observed.connection is None:
         return found
+    if connection.original == connection.reply:  # TCP takes the first packet for its own answer
+        return found
     return found + list(_talk(bed, world, found[0], _completed(connection, observed.connection), numbers))
 
 
@@ -85,7 +87,7 @@ def _talk(
     compared = _compared(bed, "answer", answer, foretold, back)
     yield compared
     way = _true_way(compared)
-    if way is None or not way.packet.tracked or way.packet.direction != "reply":
+    if way is None or not way.packet.tracked or _state(way.packet) != "ESTABLISHED reply":
         return
     connection = connection.replace(replied=True, mark=way.packet.connection_mark)
     later = packet.replace(flags=ACK) if packet.protocol == TCP else packet
@@ -148,7 +150,7 @@ def _differences(sent: Packet, way: Way, observed: Observed) -> list[str]:
     if how in ("dropped", "rejected"):
         return _of_ended(sent, way, observed)
     if observed.how != how:
-        return [f"it was {observed.how}, not {how}", "", "", "", "", "", "", ""]
+        return [f"it was {observed.how}, not {how}", *[""] * 9]  # fewer is nearer
     event = observed.event
     assert event
     seen = event.packet
@@ -168,6 +170,7 @@ def _differences(sent: Packet, way: Way, observed: Observed) -> list[str]:
     if observed.connection and end.state not in ("INVALID", "UNTRACKED"):
         pairs.append(("connection mark", end.connection_mark, observed.connection.mark))
         pairs.append(("zone", end.zone, observed.connection.zone))
+        pairs.append(("zone of answers", end.reply_zone, observed.connection.reply_zone))
     return [
         f"{name}: foretold {_hex(want)}, seen {_hex(got)}"
         for name, want, got in pairs
@@ -179,13 +182,15 @@ def _of_ended(sent: Packet, way: Way, observed: Observed) -> list[str]:
     """Compare a packet that does not arrive. Of routes the kernel tells only some senders, and not always."""
     how, by_rule = way.end.how, way.end.place is not None
     if observed.how in ("delivered", "sent"):
-        return [f"it was {observed.how}, not {how}", "", "", "", "", "", "", ""]
+        return [f"it was {observed.how}, not {how}", *[""] * 9]  # fewer is nearer
     if how == "dropped" and (observed.how == how or (not by_rule and not observed.told)):
         return []
     if how == "rejected" and (observed.how == how or (not by_rule and sent.received_on)):
         if by_rule and not observed.told:
             return ["no refusal was seen"]
         return []
+    if how == "rejected" and way.packet.tproxied:
+        return []  # an ICMP error would have to come from an address that is not the pod's (icmp_send)
     return [f"it was {observed.how} (error {observed.errno}), not {how}"]
 
 
