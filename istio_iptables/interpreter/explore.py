@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .algebra import One
-from .connection import later
 from .journey import Journey
 from .verdict import DEPENDS, Verdict, verdict_of
 from .walk import Observer
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from .algebra import Question
-    from .connection import Connection
     from .journey import World
     from .packet import Packet
     from .verdict import Proxy
@@ -106,31 +104,6 @@ def explore(
 
     found = node({})
     return Explored(found, cut=left[0] <= 0)
-
-
-def follow_up(
-    world: World,
-    connection: Connection,
-    packet: Packet,
-    direction: Direction,
-    proxy: Proxy,
-    observer: Callable[[], Observer] = Observer,
-) -> Explored:
-    """Follow a later packet of a connection, in either direction.
-
-    If rules give it another conntrack zone, conntrack does not find the connection, and it is the first
-    packet of another one.
-    """
-    found = explore(world, later(connection, packet), direction, proxy, observer)
-    asked = [way.packet.replace(**_ends(packet)) for way in found.ways if way.packet.tracked]
-    if not all(connection.is_found(each) for each in asked):
-        return explore(world, packet, direction, proxy, observer)
-    return found
-
-
-def _ends(packet: Packet) -> dict[str, object]:
-    names = ("source", "source_port", "destination", "destination_port")
-    return {name: getattr(packet, name) for name in names}
 
 
 def _same_end(one: Way, other: Way) -> bool:

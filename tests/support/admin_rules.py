@@ -7,6 +7,7 @@ few that it does not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -358,14 +359,15 @@ def _nft_chain(draw: DrawFn, family: str, kind: str, hook: str, number: int) -> 
     rules = []
     own = ""
     for _ in range(draw(st.integers(1, 4))):
-        matches = draw(_nft_matches(family, hook))
+        rule = draw(_kinds_of_rules(family, hook, early))
+        matches = draw(_nft_matches(rule))
         if draw(st.integers(0, 4)) == 0:
             if not own:
                 inner = [draw(_nft_rule(family, kind, hook, early)) for _ in range(draw(st.integers(1, 3)))]
                 own = f"    chain own{number} {{\n{lines(f'        {rule}' for rule in inner)}    }}\n"
             target = f"{draw(st.sampled_from(['jump', 'jump', 'goto']))} own{number}"
         else:
-            target = draw(_nft_target(family, kind, hook, early))
+            target = draw(_nft_target(rule, kind))
         rules.append(f"{matches} {target}")
     policy = "drop" if draw(st.integers(0, 12)) == 12 and kind != "nat" else "accept"
     head = f"type {kind} hook {hook} priority {priority}; policy {policy};"
@@ -373,15 +375,36 @@ def _nft_chain(draw: DrawFn, family: str, kind: str, hook: str, number: int) -> 
     return f"{own}    chain base{number} {{\n{body}    }}\n"
 
 
+class _Rule(NamedTuple):
+    """What the parts of a rule have in common: nft takes no rule that contradicts itself."""
+
+    family: str  #: of the table
+    key: str  #: ip or ip6
+    protocol: str
+    hook: str
+    early: bool
+
+    @property
+    def of(self) -> str:
+        """The family as statements need it in a table of both."""
+        return f" {self.key}" if self.family == "inet" else ""
+
+
+@st.composite
+def _kinds_of_rules(draw: DrawFn, family: str, hook: str, early: bool) -> _Rule:
+    key = draw(st.sampled_from(["ip", "ip6"])) if family == "inet" else family
+    return _Rule(family, key, draw(some(("tcp", "tcp", "udp"))), hook, early)
+
+
 @st.composite
 def _nft_rule(draw: DrawFn, family: str, kind: str, hook: str, early: bool) -> str:
-    return f"{draw(_nft_matches(family, hook))} {draw(_nft_target(family, kind, hook, early))}"
+    rule = draw(_kinds_of_rules(family, hook, early))
+    return f"{draw(_nft_matches(rule))} {draw(_nft_target(rule, kind))}"
 
 
 @st.composite
-def _nft_matches(draw: DrawFn, family: str, hook: str) -> str:
-    key = draw(st.sampled_from(["ip", "ip6"])) if family == "inet" else family
-    return " ".join(draw(_nft_match(family, key, hook)) for _ in range(draw(st.integers(0, 2))))
+def _nft_matches(draw: DrawFn, rule: _Rule) -> str:
+    return " ".join(draw(_nft_match(rule)) for _ in range(draw(st.integers(0, 2))))
 
 
 def _listed(values: Sequence[str]) -> str:
@@ -389,37 +412,42 @@ def _listed(values: Sequence[str]) -> str:
 
 
 @st.composite
-def _nft_match(draw: DrawFn, family: str, key: str, hook: str) -> str:
+def _nft_match(draw: DrawFn, rule: _Rule) -> str:
+    key, protocol = rule.key, rule.protocol
     operator = draw(st.sampled_from(["", "", "!= "]))
     ports = sorted(draw(st.lists(some(_PORTS), min_size=1, max_size=3, unique=True)), key=int)
-    networks = draw(st.lists(some(_NETWORKS[_KEYS[key]]), min_size=1, max_size=1))
+    network = draw(some(_NETWORKS[_KEYS[key]]))
     ids = draw(st.lists(some(("0", "1000", "1337", "2000")), min_size=1, max_size=2, unique=True))
     mark, mask = draw(some(_MARKS)), draw(some(_MASKS[1:-1]))[1:]
     states = draw(st.lists(some(_NFT_STATES), min_size=1, max_size=2, unique=True))
     found = [
-        f"{key} saddr {operator}{networks[0]}",
-        f"{key} daddr {operator}{networks[0]}",
-        f"tcp dport {operator}{_listed(ports)}",
-        f"udp dport {operator}{_listed(ports)}",
-        f"th dport {operator}{_listed(ports)}",
-        f"tcp dport {ports[0]}-{ports[-1] if len(ports) > 1 else '65535'}",
-        f"meta l4proto {operator}{draw(some(('tcp', 'udp', '{ tcp, udp }', 'icmp')))}",
-        f"meta nfproto {draw(some(('ipv4', 'ipv6')))}" if family == "inet" else f"tcp dport {ports[0]}",
+        f"{key} saddr {operator}{network}",
+        f"{key} daddr {operator}{network}",
+        f"{protocol} dport {operator}{_listed(ports)}",
+        f"{protocol} dport {operator}{_listed(ports)}",
+        f"meta l4proto {{ tcp, udp }} th dport {operator}{_listed(ports)}",
+        f"{protocol} dport {ports[0]}-{ports[-1] if len(ports) > 1 else '65535'}",
+        f"{protocol} sport {operator}40000",
+        f"meta l4proto {protocol}",
         f"meta mark {operator}{mark}",
         f"meta mark and {mask} {operator or '== '}{mark}",
         f"ct mark {operator}{mark}",
         f"ct state {operator}{_listed(states)}",
         f"ct direction {draw(some(('original', 'reply')))}",
         f"ct status {draw(some(('dnat', 'snat', 'seen-reply')))}",
-        f"tcp flags {draw(some(('syn', '& (syn | ack) == syn', '& fin == fin')))}",
         f"fib daddr type {operator}{draw(some(('local', 'unicast', 'broadcast')))}",
-        f"ct original {key} daddr {networks[0]}",
+        f"ct original {key} daddr {network}",
     ]
-    if hook in ("prerouting", "input", "forward"):
-        found += [f'iifname {operator}"{draw(some(("eth0", "lo1", "lo", "vm*", "vm0")))}"'] * 2
-    if hook in ("output", "forward", "postrouting"):
-        found += [f'oifname {operator}"{draw(some(("eth0", "lo1", "lo", "vm*", "vm0")))}"'] * 2
-    if hook in ("output", "postrouting"):
+    if rule.family == "inet":
+        found.append(f"meta nfproto {_KEYS[key]}")
+    if protocol == "tcp":
+        found += [f"tcp flags {draw(some(('syn', '& (syn | ack) == syn', '& fin == fin')))}"]
+    device = draw(some(("eth0", "lo1", "lo", "vm*", "vm0")))
+    if rule.hook in ("prerouting", "input", "forward"):
+        found += [f'iifname {operator}"{device}"'] * 2
+    if rule.hook in ("output", "forward", "postrouting"):
+        found += [f'oifname {operator}"{device}"'] * 2
+    if rule.hook in ("output", "postrouting"):
         found += [f"meta skuid {operator}{_listed(ids)}", f"meta skgid {operator}{_listed(ids)}"] * 2
     return draw(st.sampled_from(found))
 
@@ -428,13 +456,12 @@ _NFT_STATES = ("new", "established", "related", "invalid", "untracked")
 
 
 @st.composite
-def _nft_target(draw: DrawFn, family: str, kind: str, hook: str, early: bool) -> str:
-    key = draw(st.sampled_from(["ip", "ip6"])) if family == "inet" else family
-    mark, other, mask = draw(some(_MARKS)), draw(some(_MARKS)), draw(some(_MASKS[1:-1]))[1:]
+def _nft_target(draw: DrawFn, rule: _Rule, kind: str) -> str:
     found = ["return", "accept", "counter"]
     if kind == "nat":
-        found += draw(_nft_nat(family, key, hook))
-        return draw(st.sampled_from(found))
+        return draw(st.sampled_from(found + draw(_nft_nat(rule))))
+    mark, other, mask = draw(some(_MARKS)), draw(some(_MARKS)), draw(some(_MASKS[1:-1]))[1:]
+    first, second = draw(some(_PORTS[:3])), draw(some(_PORTS[3:]))
     found += ["drop", "drop"]
     found += [
         f"meta mark set {mark}",
@@ -442,41 +469,42 @@ def _nft_target(draw: DrawFn, family: str, kind: str, hook: str, early: bool) ->
         f"meta mark set meta mark and {mask} or {other}",
         f"meta mark set meta mark xor {mark}",
         "meta mark set ct mark",
-        f"tcp dport vmap {{ {draw(some(_PORTS[:3]))} : accept, {draw(some(_PORTS[3:]))} : drop }}",
-        f"meta mark set tcp dport map {{ 80 : {mark}, 443 : {other} }}",
+        f"{rule.protocol} dport vmap {{ {first} : accept, {second} : drop }}",
+        f"meta mark set {rule.protocol} dport map {{ {first} : {mark}, {second} : {other} }}",
     ]
-    if not early:
+    if rule.early:
+        found += ["notrack", "ct zone set 5", "ct zone set 7", "ct original zone set 3"]
+    else:
         found += [f"ct mark set {mark}", "ct mark set meta mark", f"ct mark set ct mark or {mark}"]
-    if early:
-        found += ["notrack", "ct zone set 5", "ct zone set 7"]
-    if kind == "filter" and hook in ("input", "forward", "output"):
+    if kind == "filter" and rule.hook in ("input", "forward", "output"):
         found += ["reject", "reject"]
-    if kind == "filter" and hook == "prerouting" and not early:
+    if kind == "filter" and rule.hook == "prerouting" and not rule.early:
         port = draw(some(("15006", "16006")))
-        protocol = draw(some(("tcp", "udp")))
         ends = draw(st.sampled_from(["", f" meta mark set {mark}", f" meta mark set {mark} accept"]))
-        of = "" if family != "inet" else f" {key}"
-        found += [f"meta l4proto {protocol} tproxy{of} to :{port}{ends}"] * 2
+        found += [f"meta l4proto {rule.protocol} tproxy{rule.of} to :{port}{ends}"] * 2
     return draw(st.sampled_from(found))
 
 
 @st.composite
-def _nft_nat(draw: DrawFn, family: str, key: str, hook: str) -> list[str]:
-    of = "" if family != "inet" else f" {key}"
-    target, port = draw(some(_TARGETS[_KEYS[key]])), draw(some(_PORTS))
-    protocol = draw(some(("tcp", "udp")))
-    if hook in ("prerouting", "output"):
+def _nft_nat(draw: DrawFn, rule: _Rule) -> list[str]:
+    family = _KEYS[rule.key]
+    target, port, protocol = draw(some(_TARGETS[family])), draw(some(_PORTS)), rule.protocol
+    if rule.hook in ("prerouting", "output"):
+        mapped = f"{rule.key} daddr map {{ {draw(some(_TARGETS[family]))} : {target} }}"
         return [
-            f"dnat{of} to {target}",
-            f"meta l4proto {protocol} dnat{of} to {_with_port(target, port)}",
+            f"dnat{rule.of} to {target}",
+            f"meta l4proto {protocol} dnat{rule.of} to {_with_port(target, port)}",
             f"meta l4proto {protocol} redirect to :{port}",
             f"meta l4proto {protocol} redirect to :{port}",
             "redirect",
-            f"dnat{of} to {key} daddr map {{ {draw(some(_TARGETS[_KEYS[key]]))} : {target} }}",
+            f"dnat{rule.of} to {mapped}",
         ]
-    source = draw(some(_SOURCES[_KEYS[key]]))
-    found = [f"snat{of} to {source}", f"meta l4proto {protocol} snat{of} to {_with_port(source, port)}"]
-    return [*found, "masquerade", "masquerade"] if hook == "postrouting" else found
+    source = draw(some(_SOURCES[family]))
+    found = [
+        f"snat{rule.of} to {source}",
+        f"meta l4proto {protocol} snat{rule.of} to {_with_port(source, port)}",
+    ]
+    return [*found, "masquerade", "masquerade"] if rule.hook == "postrouting" else found
 
 
 # --- routing ------------------------------------------------------------------------------------

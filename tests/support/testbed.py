@@ -192,7 +192,7 @@ class Testbed:
         return World(Program(tables), network, setup.forwards, setup.localnet, listening)
 
     def _network(self) -> Network:
-        """Read the network. The kernel makes the local route of an IPv6 address a moment after the address."""
+        """Read the network. The kernel makes the local route of an IPv6 address a moment after that."""
         deadline = time.monotonic() + 10
         while True:
             network = read_network(self.pod.name)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from istio_iptables.interpreter.connection import Connection, connection_of
-from istio_iptables.interpreter.explore import Explored, Fork, Way, explore, follow_up
+from istio_iptables.interpreter.explore import Explored, Fork, Way, explore
 from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.packet import ACK, ICMP, ICMPV6, SYN, TCP, UDP, Packet, endpoint_text
 from istio_iptables.interpreter.verdict import DEPENDS, Proxy
-from istio_iptables.rules.model import NO_ID
+from istio_iptables.rules.model import IPV4, NO_ID
 
 from .testbed import Observed, Testbed
 from .watcher import Connected
@@ -83,16 +83,16 @@ def _talk(
     assert event
     answer = _answer(packet, connection, event.device if event.where == "sent" else "")
     back = Numbers(numbers.tag + 0x10000, numbers.sequence + 0x8000, numbers.sequence + 1)
-    foretold = follow_up(world, connection, answer, direction_of(answer), PROXY)
+    foretold = explore(world, answer, direction_of(answer), PROXY)
     compared = _compared(bed, "answer", answer, foretold, back)
     yield compared
     way = _true_way(compared)
     if way is None or not way.packet.tracked or _state(way.packet) != "ESTABLISHED reply":
         return
     connection = connection.replace(replied=True, mark=way.packet.connection_mark)
-    later = packet.replace(flags=ACK) if packet.protocol == TCP else packet
+    later = packet.replace(connection=connection, flags=ACK if packet.protocol == TCP else 0)
     there = Numbers(numbers.tag + 0x20000, numbers.sequence + 1, back.sequence + 1)
-    foretold = follow_up(world, connection, later, direction_of(later), PROXY)
+    foretold = explore(world, later, direction_of(later), PROXY)
     yield _compared(bed, "later", later, foretold, there)
 
 
@@ -117,6 +117,8 @@ def _answer(packet: Packet, connection: Connection, sent_by: str) -> Packet:
         uid=owner,
         gid=owner,
         flags=SYN | ACK,
+        state="INVALID" if packet.protocol == TCP else "NEW",
+        connection=connection,
     )
 
 
@@ -189,9 +191,18 @@ def _of_ended(sent: Packet, way: Way, observed: Observed) -> list[str]:
         if by_rule and not observed.told:
             return ["no refusal was seen"]
         return []
-    if how == "rejected" and way.packet.tproxied:
-        return []  # an ICMP error would have to come from an address that is not the pod's (icmp_send)
+    if how == "rejected" and not _can_be_told(sent, way.packet):
+        return []
     return [f"it was {observed.how} (error {observed.errno}), not {how}"]
+
+
+def _can_be_told(sent: Packet, end: Packet) -> bool:
+    """Tell whether an ICMP error can be sent: it comes from what the packet was sent to (icmp_send).
+
+    That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere.
+    """
+    loopback = 127 if end.family == IPV4 else None
+    return not end.tproxied and (end.destination >> 24 != loopback or sent.source >> 24 == loopback)
 
 
 def _state(packet: Packet) -> str:
