@@ -185,6 +185,12 @@ def _mangle(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
     return (actions.Pass(why) if harmless else actions.Unknown(why),)
 
 
+def _zone(number_: int, direction: str) -> Action:
+    if not direction:
+        return actions.Zone(number_)
+    return actions.Zone(number_, 0) if direction == "original" else actions.Zone(0, number_)
+
+
 #: Keys of meta and ct that can be set and that change nothing for the packet's way.
 _UNSEEN = frozenset({"priority", "nftrace", "helper", "event", "label", "secmark", "zone"})
 _HARMLESS = frozenset({"tcp option", "ip option", "exthdr"})
