@@ -7,17 +7,17 @@ has not.
 
 from __future__ import annotations
 
-from ..rules.model import FULL_MASK, NO_ID
+from ..rules.model import FULL_MASK
 from ..startup.record import Record
 from . import conntrack, iptables_sets
 from .addresses import block, has_type, span
 from .condition import (
     ALWAYS,
+    HAS_SOCKET,
     AllOf,
     AnyOf,
     Masked,
     Named,
-    Not,
     OneOf,
     Unmodelled,
     label,
@@ -257,9 +257,6 @@ def _one_connmark(option: Option, scope: Scope) -> Condition:
     return conntrack.mark(value, mask, negate=option.negated, before=scope.before_conntrack)
 
 
-_HAS_SOCKET = Not(number("uid", NO_ID))
-
-
 def _ids(field: str) -> Maker:
     def make(option: Option, scope: Scope) -> Condition:
         first, dash, last = option.value.replace(":", "-").partition("-")
@@ -271,7 +268,7 @@ def _ids(field: str) -> Maker:
 _OWNER: Mapping[str, Maker] = {
     "--uid-owner": _ids("uid"),
     "--gid-owner": _ids("gid"),
-    "--socket-exists": lambda *_: AllOf((_HAS_SOCKET,), "socket"),
+    "--socket-exists": lambda *_: AllOf((HAS_SOCKET,), "socket"),
 }
 
 
@@ -286,7 +283,7 @@ def _owner(given: Sequence[Option], scope: Scope) -> list[Condition]:
         for option in given
         if option.name != "--suppl-groups"
     ]
-    return [*parts, AllOf((_HAS_SOCKET,), "socket")]
+    return [*parts, AllOf((HAS_SOCKET,), "socket")]
 
 
 def _any_group(option: Option, scope: Scope) -> Condition:
