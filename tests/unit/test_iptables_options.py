@@ -323,8 +323,8 @@ def test_in_raw_a_packet_is_invalid_until_conntrack_has_seen_it():
     ):
         assert meets(f"-m conntrack {match}", raw) is seen
         assert meets(f"-m conntrack {match}", raw, tracked=False) is unseen
-    assert meets("-m state --state UNTRACKED", raw, tracked=False, state="UNTRACKED") is True
-    assert meets("-m state --state INVALID", raw, tracked=False, state="UNTRACKED") is False
+    assert meets("-m state --state UNTRACKED", raw, state="UNTRACKED") is True
+    assert meets("-m state --state INVALID", raw, state="UNTRACKED") is False
     assert meets("-m connmark --mark 0x0", raw, tracked=False) is False
 
 
