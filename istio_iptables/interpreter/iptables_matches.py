@@ -196,8 +196,10 @@ _STATUSES = frozenset({"NONE", "EXPECTED", "SEEN_REPLY", "ASSURED", "CONFIRMED"}
 
 
 def _status(option: Option, scope: Scope) -> Condition:
-    """NONE has no bit, so it never matches (libxt_conntrack.c)."""
-    return OneOf("status", _listed(option, _STATUSES) - {"NONE"})
+    """NONE has no bit, so it never matches (libxt_conntrack.c); a packet that has left once is CONFIRMED."""
+    wanted = _listed(option, _STATUSES) - {"NONE"}
+    found = OneOf("status", wanted)
+    return AnyOf((found, number("confirmed", 1)), label(found)) if "CONFIRMED" in wanted else found
 
 
 def _reply(make: Callable[..., Condition], field: str, value: Callable[[str], Maker]) -> Maker:

@@ -265,6 +265,7 @@ CONNECTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"status": "SEEN_REPLY CONFIRMED"},
         {"status": "CONFIRMED"},
     ),
+    ("-m conntrack --ctstatus CONFIRMED", {"confirmed": True}, {}),
     ("-m conntrack ! --ctstatus CONFIRMED", {"status": ""}, {"status": "CONFIRMED"}),
     (
         "-m conntrack --ctorigdst 10.0.0.0/8",
