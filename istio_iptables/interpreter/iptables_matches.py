@@ -267,10 +267,15 @@ def _ids(field: str) -> Maker:
     return make
 
 
+#: An answer of the kernel itself (an ICMP error, a TCP reset) may come from a socket of its own. That has no
+#: file, so the answer has no owner (owner_mt in xt_owner.c). What is forwarded has no socket.
+_KERNELS_OWN = Unmodelled("whether the kernel's own socket sends it")
+_SENT_HERE = OneOf("received_on", frozenset({""}))
+_SOCKET_EXISTS = AnyOf((HAS_SOCKET, AllOf((_SENT_HERE, _KERNELS_OWN))), "socket")
 _OWNER: Mapping[str, Maker] = {
     "--uid-owner": _ids("uid"),
     "--gid-owner": _ids("gid"),
-    "--socket-exists": lambda *_: AllOf((HAS_SOCKET,), "socket"),
+    "--socket-exists": lambda *_: _SOCKET_EXISTS,
 }
 
 
@@ -285,7 +290,7 @@ def _owner(given: Sequence[Option], scope: Scope) -> list[Condition]:
         for option in given
         if option.name != "--suppl-groups"
     ]
-    return [*parts, AllOf((HAS_SOCKET,), "socket")]
+    return [*parts, _SOCKET_EXISTS]
 
 
 def _any_group(option: Option, scope: Scope) -> Condition:

@@ -250,41 +250,44 @@ def packets(family: Family) -> list[dict[str, Any]]:
 def as_packet(sent: dict[str, Any], family: Family) -> Packet:
     """A packet as its first hook has it, behind conntrack."""
     (source, source_port), (to, port) = sent["source"], sent["to"]
-    number = PROTOCOLS.get(sent["protocol"], sent["protocol"])
-    icmp = {"icmp_type": 8}
-    if family != IPV4 and number == 1:
-        number, icmp = 58, {"icmp_type": 128}
-    ends = address(source)[1], address(to)[1], source_port, port
-    original = dict(
-        zip(
-            ("original_source", "original_destination", "original_source_port", "original_port"),
-            ends,
-            strict=True,
-        )
-    )
-    state: dict[str, Any] = {"state": sent.get("state", "NEW"), "first": "state" not in sent}
-    owner: dict[str, Any] = {"uid": sent.get("uid", 0), "gid": sent.get("gid", 0)}
-    owner["groups"] = tuple(sent.get("groups", ()))
-    if sent.get("reply"):
-        ends = ends[1], ends[0], ends[3], ends[2]
-        state = {
-            "state": "ESTABLISHED",
-            "first": False,
-            "direction": "reply",
-            "status": "SEEN_REPLY CONFIRMED",
-        }
-        owner = {"uid": 0, "gid": 0, "groups": owner["groups"]}
-    return Packet(
+    protocol = PROTOCOLS.get(sent["protocol"], sent["protocol"])
+    if protocol == 1 and family != IPV4:
+        protocol = 58
+    first = Packet(
         family,
-        number,
-        *ends,
+        protocol,
+        address(source)[1],
+        address(to)[1],
+        source_port,
+        port,
         sent_to=sent["by"],
-        mark=0 if sent.get("reply") else sent.get("mark", 0),
+        uid=sent.get("uid", 0),
+        gid=sent.get("gid", 0),
+        groups=tuple(sent.get("groups", ())),
+        mark=sent.get("mark", 0),
         tracked=True,
-        **owner,
-        **original,
-        **icmp,
-        **state,
+        icmp_type=128 if protocol == 58 else 8,
+        state=sent.get("state", "NEW"),
+        first="state" not in sent,
+        original_source=address(source)[1],
+        original_destination=address(to)[1],
+        original_source_port=source_port,
+        original_port=port,
+    )
+    if not sent.get("reply"):
+        return first
+    return first.replace(
+        source=first.destination,
+        destination=first.source,
+        source_port=port,
+        destination_port=source_port,
+        uid=0,
+        gid=0,
+        mark=0,
+        state="ESTABLISHED",
+        first=False,
+        direction="reply",
+        status="SEEN_REPLY CONFIRMED",
     )
 
 
@@ -312,9 +315,7 @@ def network_of(namespace: Namespace) -> Network:
         for each in listed:
             span = block(each["dst"]).span
             assert span
-            routes.append(
-                Route(family, "local", each.get("type", "unicast"), *span, each.get("dev", ""))  # type: ignore[arg-type]
-            )
+            routes.append(Route(family, "local", each.get("type", "unicast"), *span, each.get("dev", "")))
     return Network(routes=tuple(routes))
 
 
@@ -374,6 +375,33 @@ def test_rules_count_the_packets_that_meet_their_options(place: Namespace, famil
             asked.add((chain, found))
     assert not wrong, "\n".join(wrong)
     assert len(asked) > 150  # iptables-save prints some options of a block alike
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_kernel_itself_sends_has_no_owner(place: Namespace, family: Family):
+    """A reset is from a socket of the kernel's own with IPv4, and from none with IPv6."""
+    loopback = WORDS[family]["loopback"]
+    owners = options(
+        """
+        [!] --socket-exists
+        [!] --uid-owner 0
+        [!] --gid-owner 5
+        [!] --gid-owner 5 --suppl-groups
+        ! --uid-owner 7 ! --gid-owner 5
+        ! --uid-owner 7 --gid-owner 5
+        """.replace("  ", ""),
+        family=family,
+    )
+    reset = "-p tcp -m tcp --tcp-flags RST RST -m owner"
+    rules = "".join(f"-A OUTPUT {reset} {each}\n" for each in owners)
+    place.run([f"{command(family, 'legacy')}-restore"], stdin=f"*filter\n{rules}COMMIT\n")
+    sent = {"protocol": "tcp", "source": [loopback, 41001], "to": [loopback, 9], "by": "lo"}
+    send(place, sent, [command(family, "legacy"), "-Z"])
+    answer = as_packet({**sent, "uid": NO_ID, "gid": NO_ID}, family).replace(flags=0x14)
+    for _, found, count in counted(place, family, "legacy"):
+        assert value_of(foreign_match(split_args(found)), answer) in (bool(count), None), found
+        if found.endswith(("-m owner --socket-exists", "! --gid-owner 5 --suppl-groups")):
+            assert count == (family == IPV4), found
 
 
 # --- targets ------------------------------------------------------------------------------------------------
@@ -456,9 +484,8 @@ TRANSLATIONS = [
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_connections_arrive_where_the_interpreter_sends_them(place: Namespace, family: Family, variant: str):
-    words = WORDS[family]
-    plain = words["own"]
-    words |= {"plain": plain, "host": plain if family == IPV4 else f"[{plain}]"}
+    plain = WORDS[family]["own"]
+    words = {**WORDS[family], "plain": plain, "host": plain if family == IPV4 else f"[{plain}]"}
     # The block that `other` is moved to: its last bits stay, and both such addresses are there.
     words["block"] = "10.77.0.0/24" if family == IPV4 else "fd77::/64"
     place.ip(f"addr add {'10.77.0.2/32' if family == IPV4 else 'fd77::2/128'} dev lo nodad")

@@ -25,6 +25,8 @@ from tests.support.meeting import meets, packet
 
 # --- what is said of the packet itself --------------------------------------------------------------
 
+FORWARDED = {"uid": NO_ID, "gid": NO_ID, "received_on": "eth1"}
+
 #: Options, a packet that they accept, and one that they do not.
 PLAIN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("-p udp", {"protocol": 17}, {"protocol": 6}),
@@ -115,9 +117,9 @@ PLAIN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("-m owner --gid-owner 5 --suppl-groups", {"groups": (4, 5)}, {"groups": (4,)}),
     ("-m owner --gid-owner 1000 --suppl-groups", {"groups": ()}, {"uid": NO_ID, "gid": NO_ID}),
     ("-m owner ! --gid-owner 5 --suppl-groups", {"groups": (4,)}, {"groups": (5,)}),
-    ("-m owner ! --gid-owner 5 --suppl-groups", {}, {"uid": NO_ID, "gid": NO_ID}),
-    ("-m owner --socket-exists", {}, {"uid": NO_ID}),
-    ("-m owner ! --socket-exists", {"uid": NO_ID}, {}),
+    ("-m owner ! --gid-owner 5 --suppl-groups", {}, FORWARDED),
+    ("-m owner --socket-exists", {}, FORWARDED),
+    ("-m owner ! --socket-exists", FORWARDED, {}),
     ("-m iprange --src-range 10.0.0.1-10.0.0.9", {"source": "10.0.0.9"}, {"source": "10.0.0.10"}),
     ("-m iprange ! --dst-range 10.0.0.1-10.0.0.9", {"destination": "10.0.0.10"}, {"destination": "10.0.0.1"}),
     ("-m iprange --src-range fd00::1-fd00::5", {"source": "fd00::5"}, {"source": "fd00::6"}),
@@ -244,6 +246,12 @@ def test_fields_that_are_not_known_cannot_be_told():
     assert meets("-m pkttype --pkt-type unicast") is None
     assert meets("-m conntrack --ctorigdst 10.0.0.2") is None
     assert meets("-m conntrack --ctorigsrcport 1:9") is None
+
+
+def test_whether_the_kernel_itself_has_a_socket_for_what_it_sends_cannot_be_told():
+    for options in ("--socket-exists", "! --socket-exists", "! --gid-owner 5 --suppl-groups"):
+        assert meets(f"-m owner {options}", uid=NO_ID, gid=NO_ID) is None
+    assert meets("-m owner --gid-owner 5 --suppl-groups", uid=NO_ID, gid=NO_ID) is False
 
 
 # --- connections ----------------------------------------------------------------------------------------
