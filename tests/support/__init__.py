@@ -14,6 +14,7 @@ What should be there, said independently of the product:
 What tests are made of:
 
 - strategies: Hypothesis strategies for settings, environments and what follows from them
+- nft_fixtures, nft_meaning: rules of nftables of every kind, what versions of nft print, and what they mean
 - manifests: manifests of pods and workloads: plain, odd and generated
 - scenarios: settings of which the traffic is tested, and where each connection must arrive
 - pages: the commands and examples on the pages of the documentation
