@@ -38,7 +38,9 @@ from istio_iptables.rules.model import (
 from istio_iptables.rules.nftables.model import NativeTable
 from istio_iptables.settings.resolve import IPV6_NOT_CAPTURED, NO_ADDRESS, NO_DNS_SERVER
 
-LEGACY, NFT, NATIVE = "iptables-legacy", "iptables-nft", "nftables"
+LEGACY: Any = "iptables-legacy"
+NFT: Any = "iptables-nft"
+NATIVE: Any = "nftables"
 
 
 def needs(location: Any = LEGACY, *, ipv6: bool = False, **settings: Any) -> Needs:
@@ -47,7 +49,8 @@ def needs(location: Any = LEGACY, *, ipv6: bool = False, **settings: Any) -> Nee
     return Needs(build(config), location)
 
 
-ROOT = Rights(0, 0, *[frozenset(("NET_ADMIN", "NET_RAW", "SETUID", "SETGID"))] * 3, False)
+ALL = frozenset(("NET_ADMIN", "NET_RAW", "SETUID", "SETGID"))
+ROOT = Rights(0, 0, ALL, ALL, ALL, False)
 NOBODY = ROOT.replace(uid=1000, gid=1000, effective=frozenset(), permitted=frozenset())
 CONTAINER = ROOT.replace(
     **dict.fromkeys(("effective", "permitted", "bounding"), frozenset(("NET_ADMIN", "NET_RAW")))
@@ -63,7 +66,7 @@ NO_JSON = Nft(problem=KernelError("nft --json --version failed", remedies.NFT_WI
 NO_LIBRARY = remedies.libiptc_missing("libip4tc.so.2: cannot open shared object file")
 OLDEST = (1, 0, 1)
 
-LOADED = {"ipv4": True, "ipv6": True}
+LOADED: Any = {"ipv4": True, "ipv6": True}
 #: A kernel with everything built in, and one with nothing of netfilter.
 FULL = Evidence(
     "6.18.1",
@@ -592,29 +595,29 @@ CASES: list[tuple[str, Answer, str, str]] = [
         WARN,
         "iptables-nft, nftables",
     ),
-    ("rules-in-place", rules.rules_in_place(Difference(False, ()), (), reconcile=False), OK, "no rules"),
+    ("rules-in-place", rules.rules_in_place(Difference(False, ()), (), replaces=False), OK, "no rules"),
     (
         "rules-in-place",
-        rules.rules_in_place(Difference(True, ()), (), reconcile=False),
+        rules.rules_in_place(Difference(True, ()), (), replaces=False),
         OK,
         "those of the settings",
     ),
     (
         "rules-in-place",
-        rules.rules_in_place(Difference(True, ("nat",)), (), reconcile=True),
+        rules.rules_in_place(Difference(True, ("nat",)), (), replaces=True),
         OK,
-        "--reconcile",
+        "the run replaces them",
     ),
     (
         "rules-in-place",
-        rules.rules_in_place(Difference(True, ("nat",)), (), reconcile=False),
+        rules.rules_in_place(Difference(True, ("nat",)), (), replaces=False),
         FAIL,
         "exit code 3",
     ),
-    ("rules-in-place", rules.rules_in_place(None, (), reconcile=False), WARN, "could not be checked"),
+    ("rules-in-place", rules.rules_in_place(None, (), replaces=False), WARN, "could not be checked"),
     (
         "rules-in-place",
-        rules.rules_in_place(Difference(True, ("nat",)), (FOREIGN,), reconcile=True),
+        rules.rules_in_place(Difference(True, ("nat",)), (FOREIGN,), replaces=True),
         WARN,
         "could not be checked",
     ),

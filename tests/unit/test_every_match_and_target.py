@@ -266,10 +266,8 @@ def by_fake_kernel(rule: Rule) -> None:
 
 def by_doctor(rule: Rule) -> None:
     """It is known which part of the kernel a rule of iptables needs for it, if any."""
-    assert all(
-        type(part) in PLAIN or isinstance(IPTABLES_PARTS[type(part)], Feature)
-        for part in (*rule.matches, rule.target)
-    )
+    kinds: list[Kind] = [*map(type, rule.matches), type(rule.target)]
+    assert all(kind in PLAIN or isinstance(IPTABLES_PARTS[kind], Feature) for kind in kinds)
 
 
 def by_inbound_captures(rule: Rule) -> None:
