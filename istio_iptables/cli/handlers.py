@@ -12,7 +12,7 @@ import sys
 from ..api import build, prepare, render
 from ..errors import FOUND, Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
-from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND
+from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, PICTURES
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -138,6 +138,10 @@ def print_rules(context: Context) -> int:
     """render: print the rules."""
     options = context.options
     families = [family for family in FAMILIES if options["family"] in ("", family)]
+    if options["format"] in PICTURES or options["trace"] or options["live"]:
+        from .picture_handlers import draw
+
+        return draw(context, families)
     ruleset = build(context.config())
     style = options["format"] or context.style
     if options["explain"] and style == "json":

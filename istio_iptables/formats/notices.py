@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ..change.actions import Action, Location
+    from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
     from ..change.neighbours import Finding
     from ..rules.model import Family, Rule, Table, TableName
@@ -70,6 +70,21 @@ def _left(location: Location, family: Family, table: TableName, chain: str, rule
         f"{family} {table} ({location}): remove a rule that Istio's own tool "
         f"({versions_of(table, chain, rule)}) has left: -A {chain} {' '.join(rule_args(rule))}"
     )
+
+
+def leftovers(live: Live) -> Iterator[str]:
+    """Yield a line for each rule that Istio's own tool left in a built-in chain, without a comment."""
+    for location, tables in live.tables.items():
+        for table in tables:
+            for chain in (chain for chain in owned(table).chains if chain.name in BUILTIN_CHAINS):
+                for rule in chain.rules:
+                    if not is_owned_rule(rule):
+                        who = f"Istio's own tool ({versions_of(table.name, chain.name, rule)})"
+                        what = f"-A {chain.name} {' '.join(rule_args(rule))}"
+                        yield (
+                            f"{table.family} {table.name} ({location}): {who} has left {what}: "
+                            "--reconcile takes it over, and cleanup removes it"
+                        )
 
 
 def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:

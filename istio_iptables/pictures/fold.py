@@ -76,7 +76,7 @@ def _cycles(single: Sequence[Row], at: int, length: int) -> int:
         here = single[at + cycles * length : at + (cycles + 1) * length]
         if _varying(first, here) != varying:
             return cycles
-        if len(set(row.then for row in first)) > 1:
+        if len({row.then for row in first}) > 1:
             # The order of rules that do different things counts, unless no packet has two of the values.
             value = _value(here[0], varying[0])
             if value in seen or not all(_one_member(row) for row in here):
@@ -167,7 +167,7 @@ def _sum(counters: Sequence[Counters | None]) -> Counters | None:
 
 
 class _Alike:
-    """A row as the other family may have it: equal if addresses, and what names them, are all that differs."""
+    """A row as the other family may have it: equal if addresses, and their names, are all that differs."""
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -190,7 +190,9 @@ def _words(row: Row) -> str:
     hosts = {value.removesuffix("/32").removesuffix("/128") for value in values}
     named = values | {f"{host}/{bits}" for host in hosts for bits in (32, 128)}
     words = row.reason.split(" ")
-    return " ".join(word.replace(word.rstrip(":"), "…") if word.rstrip(":") in named else word for word in words)
+    return " ".join(
+        word.replace(word.rstrip(":"), "…") if word.rstrip(":") in named else word for word in words
+    )
 
 
 def both_families(ipv4: Sequence[Row], ipv6: Sequence[Row]) -> list[Row]:
@@ -214,7 +216,9 @@ def _only(row: Row, family: str) -> Row:
 
 def _both(one: Row, other: Row) -> Row:
     when = tuple(
-        a if a == b else a.replace(values=(*a.values, *(value for value in b.values if value not in a.values)))
+        a
+        if a == b
+        else a.replace(values=(*a.values, *(value for value in b.values if value not in a.values)))
         for a, b in zip(one.when, other.when, strict=True)
     )
     return one.replace(

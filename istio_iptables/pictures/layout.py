@@ -1,5 +1,6 @@
-"""layout: where everything of a picture is: what processes send on the left, what comes in on the right, and the
-proxy between them. Lengths are pixels of the SVG.
+"""layout: where everything of a picture is.
+
+What processes send is on the left, what comes in on the right, the proxy between them. Lengths are pixels.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Layout(Record):
     hooks: tuple[PlacedHook, ...]
     nodes: tuple[PlacedNode, ...]
     lines: tuple[Line, ...]
-    top: float  #: where the picture begins, below its title
+    outcomes: Box | None  #: room for them, None if there is none
 
 
 def layout(picture: Picture, top: float) -> Layout:
@@ -153,7 +154,20 @@ def layout(picture: Picture, top: float) -> Layout:
     )
     lowest = max(node.box.bottom for node in nodes)
     lines = tuple(_Router(picture, (*out, *into), nodes).lines())
-    return Layout(width, lowest, (*out, *into), nodes, lines, top)
+    shorter = min((out, into), key=lambda column: column[-1].box.bottom)[-1].box
+    return Layout(width, lowest, (*out, *into), nodes, lines, _outcomes(picture, shorter, bottom))
+
+
+OUTCOME = 19  #: a line of the outcomes
+
+
+def _outcomes(picture: Picture, above: Box, bottom: float) -> Box | None:
+    """Return room for the outcomes below the last hook of a column, beside the line that leads down there."""
+    height = HEADER + OUTCOME * len(picture.outcomes) + PADDING
+    free = bottom - above.bottom - 2 * ARROW
+    if not picture.outcomes or free < height:
+        return None
+    return Box(above.x + 152, above.bottom + ARROW + (free - height) / 2, COLUMN - 152, height)
 
 
 # --- hooks ------------------------------------------------------------------------------------
@@ -235,7 +249,7 @@ def _row(row: Row, side: Side, x: float, y: float, width: float, kept: float) ->
     number = max(_NUMBER, SMALL.width(row.number) + 10)
     room = width - kept - number - 18
     reason = tuple(TEXT.lines(row.reason, room))
-    condition = tuple(SMALL.lines(row.condition(), room))
+    condition = (*SMALL.lines(row.condition(), room), *SMALL.lines(counted(row), room))
     effect_height = LINE * len(words) + 6
     height = max(LINE * len(reason) + SMALL_LINE * len(condition), effect_height) + 8
     effect_x = x + width - effect_width - 6 if side == "left" else x + 6
@@ -243,6 +257,13 @@ def _row(row: Row, side: Side, x: float, y: float, width: float, kept: float) ->
     effect = Box(effect_x, y + (height - effect_height) / 2, effect_width, effect_height)
     box = Box(x, y, width, height)
     return PlacedRow(row, box, effect, number_x, number_x + number - 4, reason, condition)
+
+
+def counted(row: Row) -> str:
+    """Return the counters of a row in words, nothing if they are unknown."""
+    if row.counters is None:
+        return ""
+    return f"{row.counters.packets:,} packets, {row.counters.bytes:,} bytes"
 
 
 def effect_lines(row: Row) -> list[str]:
@@ -253,9 +274,7 @@ def effect_lines(row: Row) -> list[str]:
 # --- who listens ------------------------------------------------------------------------------
 
 
-def _listeners(
-    picture: Picture, hooks: Sequence[PlacedHook], x: float, top: float
-) -> Iterator[PlacedNode]:
+def _listeners(picture: Picture, hooks: Sequence[PlacedHook], x: float, top: float) -> Iterator[PlacedNode]:
     """Yield the boxes of those who listen, each port as near as can be to the rules that lead to it."""
     wanted: dict[str, list[float]] = {}
     for hook in hooks:
@@ -265,23 +284,39 @@ def _listeners(
                     for target in row.row.leads_to:
                         wanted.setdefault(target, []).append(row.effect.middle)
     heights = {name: sum(places) / len(places) for name, places in wanted.items()}
-    listeners = [node for node in picture.nodes if node.ports]
-    at = top + HEADER + 34
-    for node in sorted(listeners, key=lambda node: _height(node, heights)):
-        ports = sorted(node.ports, key=lambda port: heights.get(port.id, float("inf")))
-        head = 30 + SMALL_LINE * len(node.lines)
-        first = next((heights[port.id] for port in ports if port.id in heights), at + head)
-        y = max(at, first - PORT_HEIGHT / 2 - head)
-        port_y = y + head
-        placed: list[tuple[Port, Box, tuple[str, ...]]] = []
-        for port in ports:
-            words = tuple(SMALL.lines(port.does, CENTRE - 4 * PADDING))
-            height = PORT_HEIGHT + SMALL_LINE * len(words)
-            port_y = max(port_y, heights.get(port.id, 0) - PORT_HEIGHT / 2)
-            placed.append((port, Box(x + PADDING, port_y, CENTRE - 2 * PADDING, height), words))
-            port_y += height + GAP
-        yield PlacedNode(node, Box(x, y, CENTRE, port_y - GAP + PADDING - y), tuple(placed))
-        at = port_y + ARROW
+    listeners = sorted(
+        (node for node in picture.nodes if node.ports), key=lambda node: _height(node, heights)
+    )
+    placed: list[PlacedNode] = []
+    at = top + HEADER + ARROW
+    for node in listeners:
+        alone = _listener(node, heights, x, 0)
+        ports = [box.y + PORT_HEIGHT / 2 for port, box, _ in alone.ports if port.id in heights]
+        in_box = sum(ports) / len(ports) if ports else 0
+        y = max(at, _height(node, heights) - in_box) if ports else at
+        placed.append(_listener(node, heights, x, y))
+        at = placed[-1].box.bottom + ARROW
+    # As far down as the hooks go, and no further, if there is room above.
+    lowest = max(hook.box.bottom for hook in hooks)
+    for number in range(len(placed) - 1, -1, -1):
+        box = placed[number].box
+        if box.bottom > lowest:
+            y = max(top + HEADER + ARROW, lowest - box.height)
+            placed[number] = _listener(placed[number].node, heights, x, y)
+        lowest = placed[number].box.y - ARROW
+    yield from placed
+
+
+def _listener(node: Node, heights: Mapping[str, float], x: float, y: float) -> PlacedNode:
+    ports = sorted(node.ports, key=lambda port: heights.get(port.id, float("inf")))
+    at = y + 30 + SMALL_LINE * len(node.lines)
+    placed: list[tuple[Port, Box, tuple[str, ...]]] = []
+    for port in ports:
+        words = tuple(SMALL.lines(port.does, CENTRE - 4 * PADDING))
+        box = Box(x + PADDING, at, CENTRE - 2 * PADDING, PORT_HEIGHT + SMALL_LINE * len(words))
+        placed.append((port, box, words))
+        at = box.bottom + GAP
+    return PlacedNode(node, Box(x, y, CENTRE, at - GAP + PADDING - y), tuple(placed))
 
 
 def _height(node: Node, heights: Mapping[str, float]) -> float:
@@ -295,14 +330,11 @@ def _height(node: Node, heights: Mapping[str, float]) -> float:
 class _Router:
     """Lays the lines of edges along lanes, so that those to one place run together."""
 
-    def __init__(
-        self, picture: Picture, hooks: Sequence[PlacedHook], nodes: Sequence[PlacedNode]
-    ) -> None:
+    def __init__(self, picture: Picture, hooks: Sequence[PlacedHook], nodes: Sequence[PlacedNode]) -> None:
         self._edges = picture.edges
         self._hooks = {hook.hook.id: hook for hook in hooks}
         self._nodes = {node.node.id: node for node in nodes}
         self._ports = {port.id: box for node in nodes for port, box, _ in node.ports}
-        self._order = {name: at for at, name in enumerate(self._ports)}
         self._rows: dict[str, tuple[PlacedRow, PlacedStage, PlacedHook]] = {}
         self._chains: dict[str, tuple[PlacedChain, int]] = {}
         self._stages: dict[str, PlacedStage] = {}
@@ -315,6 +347,13 @@ class _Router:
                     self._chains[chain.chain.id] = (chain, lane)
                     for row in chain.rows:
                         self._rows[row.row.id] = (row, stage, hook)
+        self._lanes: dict[tuple[str, str], int] = {}
+
+    def _lane(self, side: str, port: str) -> float:
+        """Return how far beside a hook the lines to a port run: those that go straight need no lane."""
+        used = [name for of, name in self._lanes if of == side]
+        at = self._lanes.setdefault((side, port), len(used))
+        return min(20 + LANE * at, GUTTER - 12)
 
     def lines(self) -> Iterator[Line]:
         """Yield a line for every edge that is drawn."""
@@ -344,7 +383,7 @@ class _Router:
         if abs(y - row.effect.middle) < 1:
             return Line(edge, ((start, y), (edge_x, y)))
         frame = hook.box.right if hook.side == "left" else hook.box.x
-        x = frame + outward * (22 + LANE * self._order[edge.target])
+        x = frame + outward * self._lane(hook.side, edge.target)
         return Line(edge, ((start, row.effect.middle), (x, row.effect.middle), (x, y), (edge_x, y)))
 
     def _beside(self, edge: Edge, row: PlacedRow, stage: PlacedStage, hook: PlacedHook) -> Line:
@@ -391,4 +430,3 @@ class _Router:
         x = hook.right + 12
         y += 8
         return Line(edge, ((node.x, node.y + 14), (x, node.y + 14), (x, y), (hook.right, y)))
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..interpreter.program import CONNTRACK_PRIORITY
 from ..interpreter.routing import default_rules
 from ..rules.istio import DNS_AGENT_PORT
@@ -235,7 +237,7 @@ class _Ends:
 def _nodes(proxy: Proxy, ports: Iterable[int]) -> Iterator[Node]:
     users = ", ".join(f"UID {uid}" for uid in proxy.uids)
     groups = ", ".join(f"GID {gid}" for gid in proxy.gids)
-    yield Node("app", "application", "Application", ("calls a service", "as any other UID and GID than the proxy's"))
+    yield Node("app", "application", "Application", ("calls a service", "as another user than the proxy"))
     yield Node("callers", "network", "Network", ("somebody outside calls this pod",))
     own: dict[int, Port] = {}
     for port in _listeners(proxy):
@@ -243,7 +245,7 @@ def _nodes(proxy: Proxy, ports: Iterable[int]) -> Iterator[Node]:
     yield Node("proxy", "proxy", "Envoy", (users, groups), tuple(own.values()))
     others = sorted(set(ports) - set(own))
     if DNS_AGENT_PORT in others:
-        agent = _port(DNS_AGENT_PORT, "DNS", "dns", "answers for services of the mesh, and asks the server for the rest")
+        agent = _port(DNS_AGENT_PORT, "DNS", "dns", "answers for the mesh, asks the server for the rest")
         yield Node("agent", "agent", "Istio agent", (users,), (agent,))
         others.remove(DNS_AGENT_PORT)
     if others:
@@ -281,7 +283,7 @@ def _sends(nodes: Iterable[Node]) -> Iterator[Edge]:
 
 def _between(out: Sequence[Hook], into: Sequence[Hook]) -> Iterator[Edge]:
     """Yield the edges of packets that are left as they are, from hook to hook."""
-    for before, after in zip(out, out[1:], strict=False):
+    for before, after in pairwise(out):
         yield Edge(before.id, after.id, "direct")
     yield Edge(out[-1].id, "outside", "direct", "by an interface")
     yield Edge(out[-1].id, "prerouting", "direct", "by lo, if it is for this pod")

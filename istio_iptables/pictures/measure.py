@@ -23,7 +23,7 @@ _BOLD = (
     61, 72, 67, 94, 67, 67, 61, 33, 28, 33, 58, 56, 33, 56, 61, 56, 61, 56, 33, 61, 61, 28, 28, 56, 28, 89,
     61, 61, 61, 61, 39, 56, 33, 61, 56, 78, 56, 56, 50, 39, 28, 39, 58,
 )  # fmt: skip
-_OTHER = {"…": 100, "–": 56, "→": 100, "“": 42, "”": 42, "·": 33}
+_OTHER = {"…": 100, "→": 100, "“": 42, "”": 42, "·": 33}
 #: A character of another script may be as wide as it is high.
 _WIDEST = 100
 
@@ -60,7 +60,9 @@ class Font:
             if line:
                 yield line
             while self.width(word) > width and len(word) > 1:
-                fits = max(1, next(n for n in range(len(word), 0, -1) if n == 1 or self.width(word[:n]) <= width))
+                fits = max(
+                    1, next(n for n in range(len(word), 0, -1) if n == 1 or self.width(word[:n]) <= width)
+                )
                 yield word[:fits]
                 word = word[fits:]
             line = word

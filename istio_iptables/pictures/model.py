@@ -1,4 +1,4 @@
-"""model: what is in a picture. Writers turn it into mermaid, dot, SVG or HTML; nothing here knows how it looks.
+"""model: what is in a picture. Writers turn it into mermaid, dot, SVG or HTML; how it looks is theirs.
 
 The way of packets goes through two hooks of the kernel, output (what processes send) and prerouting (what
 comes in), and on through others if these have rules. A hook has stages in the kernel's order: tables, and
@@ -82,7 +82,8 @@ class Row(Record):
             return str(span.first)
         if span.step == 1:
             return f"{span.first}-{span.last}"
-        return f"{span.first}…{span.last}"
+        second = span.first + span.step
+        return f"{span.first}, {second}" if second == span.last else f"{span.first}, {second} … {span.last}"
 
     @property
     def count(self) -> int:
@@ -164,10 +165,19 @@ class Edge(Record):
     label: str = ""
 
 
+class Outcome(Record):
+    """What becomes of a connection, in words; `leads_to` is the id of the port that it comes to."""
+
+    title: str
+    becomes: str
+    leads_to: str = ""
+
+
 class Picture(Record):
     """All of a picture. `out` are the hooks of what is sent, `into` those of what comes in.
 
-    `facts` are names and values to show beside it; `notes` are sentences about what it does not show.
+    `facts` are names and values to show beside it, `notes` sentences about what it does not show, `outcomes`
+    those of some connections.
     """
 
     title: str
@@ -177,6 +187,7 @@ class Picture(Record):
     edges: tuple[Edge, ...]
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
     @property
     def hooks(self) -> tuple[Hook, ...]:

@@ -1,5 +1,6 @@
-"""style: how pictures look, as CSS: light and dark, and in print. Kinds differ in line style and words too, so that
-nothing is said by colour alone.
+"""style: how pictures look, as CSS: light and dark, and in print.
+
+Kinds differ in line style and words too, so that nothing is said by colour alone.
 """
 
 from __future__ import annotations
@@ -70,9 +71,10 @@ _SHAPES = f"""
 .picture .badge {{ display: none; }}
 .picture .on .badge {{ display: inline; }}
 .picture.lit .on > .edge {{ stroke-width: 5.5; }}
-.picture.lit .row:not(.on) > text, .picture.lit .row:not(.on) > .effect,
-.picture.lit .row:not(.on) > .number {{ opacity: 0.55; }}
+.picture.lit .chain .row:not(.on) > text, .picture.lit .row:not(.on) > .effect,
+.picture.lit .row:not(.on) > .number {{ opacity: 0.6; }}
 .picture.lit .line:not(.on) {{ opacity: 0.3; }}
+.picture.lit .legend .line {{ opacity: 1; }}
 .picture.lit .on > .back {{ stroke-width: 2.5; }}
 """
 _COLOURS = Template("""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from . import style
 from .layout import (
-    CHAIN_HEADER,
     CENTRE,
+    CHAIN_HEADER,
     HEADER,
     LINE,
     MARGIN,
+    OUTCOME,
     PADDING,
     PORT_HEIGHT,
     SMALL,
@@ -39,9 +40,20 @@ def text(picture: Picture, way: Way | None = None) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + element(picture, way, style.css())
 
 
-def element(picture: Picture, way: Way | None = None, css: str = "", name: str = "picture") -> str:
-    """Return the element `svg`; without `css` the page around it has the style sheet (see style.css)."""
-    return "".join(f"{line}\n" for line in _Drawing(picture, way, css, name).lines())
+def element(
+    picture: Picture,
+    way: Way | None = None,
+    css: str = "",
+    *,
+    name: str = "picture",
+    interactive: bool = False,
+) -> str:
+    """Return the element `svg`; without `css` the page around it has the style sheet (see style.css).
+
+    `name` begins the ids. `interactive`: it has the numbers of steps for every row, hidden, for a script; and
+    no heading and no notes, which the page has.
+    """
+    return "".join(f"{line}\n" for line in _Drawing(picture, way, css, name, interactive).lines())
 
 
 def escaped(value: str) -> str:
@@ -55,11 +67,12 @@ def _number(value: float) -> str:
 
 
 class _Drawing:
-    def __init__(self, picture: Picture, way: Way | None, css: str, name: str) -> None:
+    def __init__(self, picture: Picture, way: Way | None, css: str, name: str, interactive: bool) -> None:
         self._picture = picture
         self._way = way
         self._css = css
         self._name = name
+        self._interactive = interactive
         self._roles: Mapping[str, Role] = picture.roles()
         self._ports = picture.ports()
 
@@ -86,12 +99,13 @@ class _Drawing:
         yield from self._texts(heading, MARGIN)
         for hook in placed.hooks:
             yield from self._hook(hook)
-        for line in sorted(placed.lines, key=lambda line: line.edge.kind in ("redirect", "tproxy")):
-            yield from self._line(line)
         for node in placed.nodes:
             yield from self._node(node)
-        for row in (row for h in placed.hooks for s in h.stages for c in s.chains for row in c.rows):
-            yield from self._badge(row.row.id, row.number_x + 5, row.box.middle)
+        for line in sorted(placed.lines, key=lambda line: line.edge.kind in ("redirect", "tproxy")):
+            yield from self._line(line)
+        if placed.outcomes:
+            yield from self._outcomes(placed.outcomes)
+        yield from self._badges(placed)
         yield from self._legend(placed, placed.height + 26)
         yield from self._texts(footer, placed.height + 26 + 24)
         yield "</svg>"
@@ -110,6 +124,8 @@ class _Drawing:
 
     def _heading(self, width: float) -> Iterator[tuple[str, str, Font, float]]:
         """Yield the lines above the picture: text, class, font and height."""
+        if self._interactive:
+            return
         room = width - 2 * MARGIN
         for line in TITLE.lines(self._picture.title, room):
             yield line, "title", TITLE, 27
@@ -122,7 +138,7 @@ class _Drawing:
         yield "", "", TEXT, 6
 
     def _footer(self, width: float) -> Iterator[tuple[str, str, Font, float]]:
-        for note in self._picture.notes:
+        for note in () if self._interactive else self._picture.notes:
             for line in SMALL.lines(note, width - 2 * MARGIN):
                 yield line, "small soft", SMALL, SMALL_LINE
 
@@ -132,9 +148,7 @@ class _Drawing:
             if line:
                 yield self._text(MARGIN, y - height * 0.3, line, font, kind)
 
-    def _text(
-        self, x: float, y: float, words: str, font: Font, kind: str = "", anchor: str = "start"
-    ) -> str:
+    def _text(self, x: float, y: float, words: str, font: Font, kind: str = "", anchor: str = "start") -> str:
         return self._set(x, y, words, font.width(words), kind, anchor)
 
     def _set(self, x: float, y: float, words: str, width: float, kind: str, anchor: str) -> str:
@@ -224,10 +238,16 @@ class _Drawing:
 
     def _badge(self, name: str, x: float, y: float) -> Iterator[str]:
         """Yield the number that a row, port or node has on the way that is lit up."""
+        at, kind = "", ""
         if self._way and name in self._way.order:
-            at = self._way.order.index(name) + 1
-            yield f'<g class="on"><g class="badge"><circle cx="{_number(x)}" cy="{_number(y)}" r="10"/>'
-            yield f'<text x="{_number(x)}" y="{_number(y + 4.2)}" text-anchor="middle">{at}</text></g></g>'
+            at, kind = str(self._way.order.index(name) + 1), ' class="on"'
+        elif not self._interactive:
+            return
+        yield (
+            f'<g data-of="{name}"{kind}><g class="badge">'
+            f'<circle cx="{_number(x)}" cy="{_number(y)}" r="9.5"/>'
+            f'<text x="{_number(x)}" y="{_number(y + 4.2)}" text-anchor="middle">{at}</text></g></g>'
+        )
 
     # --- who sends and receives
 
@@ -254,9 +274,16 @@ class _Drawing:
                 yield self._text(where.x + PADDING, y, line, SMALL, "small soft")
             yield "</g>"
         yield "</g>"
-        yield from self._badge(node.id, box.right - 16, box.middle if not node.ports else box.y + 18)
-        for port, where, _ in placed.ports:
-            yield from self._badge(port.id, where.right - 14, where.y + 14)
+
+    def _badges(self, placed: Layout) -> Iterator[str]:
+        """Yield the numbers of rows, ports and nodes on the way that is lit up."""
+        for row in (row for h in placed.hooks for s in h.stages for c in s.chains for row in c.rows):
+            yield from self._badge(row.row.id, row.effect.x, row.effect.y)
+        for each in placed.nodes:
+            y = each.box.y + 18 if each.ports else each.box.middle
+            yield from self._badge(each.node.id, each.box.right - 18, y)
+            for port, where, _ in each.ports:
+                yield from self._badge(port.id, where.right - 14, where.y + PORT_HEIGHT / 2)
 
     # --- lines
 
@@ -273,9 +300,25 @@ class _Drawing:
             yield self._text(x, y, edge.label, SMALL, "small", line.label_anchor)
         yield "</g>"
 
+    def _outcomes(self, box: Box) -> Iterator[str]:
+        """Yield a table of connections and what becomes of them."""
+        yield '<g class="outcomes">'
+        yield self._text(box.x, box.y + 17, "Where connections go", STRONG, "strong")
+        for at, outcome in enumerate(self._picture.outcomes):
+            y = box.y + HEADER + OUTCOME * (at + 0.5)
+            port = self._ports.get(outcome.leads_to)
+            role = f" to-{port.role}" if port and port.role != "tunnel" else ""
+            rule = _path(((box.x, y - OUTCOME / 2), (box.right, y - OUTCOME / 2)))
+            yield f'<path class="rule" d="{rule}"/>'
+            yield self._text(box.x, y + 4, outcome.title, SMALL, "small")
+            yield f'<g class="row{role}">'
+            yield self._text(box.right, y + 4, outcome.becomes, STRONG, "strong says", "end")
+            yield "</g>"
+        yield "</g>"
+
     def _legend(self, placed: Layout, y: float) -> Iterator[str]:
         """Yield what each kind of line means."""
-        x = MARGIN
+        x: float = MARGIN
         yield '<g class="legend">'
         roles = {port.role for port in self._ports.values()}
         shown = [(kind, words) for role, kind, words in _LEGEND if not role or role in roles]

@@ -17,7 +17,7 @@ from ..interpreter.condition import (
     Unmodelled,
 )
 from ..interpreter.packet import ICMP, ICMPV6, SCTP, TCP, UDP, address_text
-from ..rules.model import FULL_MASK
+from ..rules.model import FULL_MASK, NO_ID
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -98,17 +98,35 @@ _ORDER = tuple(template for template, _ in _FIELDS.values())
 
 def clauses(conditions: Iterable[Condition]) -> list[Clause]:
     """Return conditions that all have to hold, in words, in the order in which a person says them."""
-    found: list[Clause] = []
+    found = sorted(_flat(conditions), key=_place)
+    by_address = any(clause.of_family for clause in found)
+    by_owner = any(clause.noun in ("users", "groups") and not clause.negated for clause in found)
+    return [
+        clause
+        for clause in found
+        if not (clause.noun == "families" and by_address) and not (clause.template == _SOCKET and by_owner)
+    ]
+
+
+def _flat(conditions: Iterable[Condition]) -> Iterator[Clause]:
     for condition in conditions:
-        found += clauses(condition.parts) if isinstance(condition, AllOf) else [_clause(condition)]
-    return sorted(found, key=_place)
+        if isinstance(condition, AllOf):
+            yield from _flat(condition.parts)
+        else:
+            yield _clause(condition)
 
 
 def _place(clause: Clause) -> int:
     return _ORDER.index(clause.template) if clause.template in _ORDER else len(_ORDER)
 
 
+#: What nftables' match of an owner asks before: a packet without a socket has none.
+_SOCKET = "sent by a socket"
+
+
 def _clause(condition: Condition) -> Clause:
+    if isinstance(condition, In) and condition.ranges == ((NO_ID, NO_ID),):
+        return Clause(_SOCKET, negated=True)
     if isinstance(condition, Not):
         inner = _clause(condition.part)
         return inner.replace(negated=not inner.negated)
@@ -192,10 +210,17 @@ def effect(doing: Sequence[Action]) -> Effect:
     found = [_effect(each) for each in doing]
     if not found:
         return Effect("pass", "counted")
-    text = ", then ".join(each.text for each in found)
-    leads_to = tuple(target for each in found for target in each.leads_to)
-    deciding = [each for each in found if each.kind != "pass"] or found
-    return Effect(deciding[-1].kind, text, leads_to)
+    deciding = min(found, key=lambda each: _DECIDING.index(each.kind) if each.kind in _DECIDING else -1)
+    if (
+        deciding.kind == "tproxy"
+    ):  # nftables says besides that the packet leaves the table; of iptables it is part
+        found = [each for each in found if each.kind != "accept"]
+    text = ", ".join(each.text for each in found)
+    return Effect(deciding.kind, text, tuple(target for each in found for target in each.leads_to))
+
+
+#: The kinds that say more of what a rule does than those after them.
+_DECIDING = ("tproxy", "call", "return", "accept", "mark", "pass")
 
 
 def called(statements: Iterable[Condition | Action]) -> Iterator[str]:

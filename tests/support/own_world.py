@@ -18,17 +18,28 @@ from istio_iptables.interpreter.routing import (
 )
 from istio_iptables.rules.model import FAMILIES, FULL_MASK, IPV4
 
-_COMMANDS = [
-    "address show",
-    *(f"-{n} {what}" for n in "46" for what in ("route show table all", "rule show")),
-]
+_COMMANDS = "address show\nroute show table all\nrule show\n"
 
 
 def read_network(namespace: str) -> Network:
-    """Read everything by one process."""
+    """Read everything, by a process for each family."""
+    addresses: list[Address] = []
+    routes: list[Route] = []
+    rules: list[RoutingRule] = []
+    names: dict[str, None] = {}
+    for family, option in zip(FAMILIES, ("-4", "-6"), strict=True):
+        links, found, ruled = _read(namespace, option)
+        addresses += [address for link in links for address in _addresses(link)]
+        routes += [_route(family, each) for each in found]
+        rules += [_rule(family, each) for each in ruled]
+        names |= {link["ifname"]: None for link in links if link}
+    return Network(tuple(addresses), tuple(routes), tuple(rules), tuple(names))
+
+
+def _read(namespace: str, option: str) -> list[Any]:
     done = subprocess.run(
-        ["ip", "-netns", namespace, "-j", "-batch", "-"],
-        input="".join(f"{command}\n" for command in _COMMANDS),
+        ["ip", "-netns", namespace, "-j", option, "-batch", "-"],
+        input=_COMMANDS,
         capture_output=True,
         text=True,
         check=True,
@@ -39,14 +50,7 @@ def read_network(namespace: str) -> Network:
         part, end = decoder.raw_decode(text)
         parts.append(part)
         text = text[end:].strip()
-    links, *tables = parts
-    routes, rules = tables[0::2], tables[1::2]
-    return Network(
-        tuple(address for link in links for address in _addresses(link)),
-        tuple(_route(f, each) for f, table in zip(FAMILIES, routes, strict=True) for each in table),
-        tuple(_rule(f, each) for f, table in zip(FAMILIES, rules, strict=True) for each in table),
-        tuple(link["ifname"] for link in links if link),
-    )
+    return parts
 
 
 def _addresses(link: Any) -> list[Address]:
