@@ -109,6 +109,13 @@ def test_what_it_says_is_what_a_run_with_these_settings_would_do(scratch: Scratc
     foretells(scratch, "rules-in-place", "-b", "80", *LOCATIONS["legacy"], code=3)
 
 
+def test_a_route_that_was_left_behind_is_a_difference_too(scratch: Scratch) -> None:
+    scratch.ip("rule", "add", "fwmark", "1337", "lookup", "133")
+    scratch.ip("route", "add", "local", "default", "dev", "lo", "table", "133")
+    foretells(scratch, "rules-in-place", code=3).says("rules-in-place", "FAIL", "addresses and routes")
+    doctor(scratch, "-m", "TPROXY").says("rules-in-place", "OK")
+
+
 def test_the_text_has_a_line_for_each_check_and_no_colour_in_a_pipe(scratch: Scratch) -> None:
     done = scratch.tool("doctor", env={"XTABLES_LOCKFILE": "/no/such/lock"})
     assert done.returncode == 3
@@ -553,6 +560,15 @@ def test_the_network_namespace_is_not_there(scratch: Scratch) -> None:
         report.says("capabilities", "OK")
         report.says("addresses", "WARN", "could not be entered")
         assert scratch.tool("--network-namespace", name).returncode == 2
+
+
+def test_what_is_in_another_network_namespace_does_not_count(scratch: Scratch) -> None:
+    """Not even to tell which backend a run would use."""
+    scratch.apply(*LOCATIONS["nft"])
+    prefix = hidden("xtables-legacy-multi")
+    doctor(scratch, prefix=prefix).says("iptables-legacy", "OK", "would need it")
+    report = doctor(scratch, "--network-namespace", "no-such-namespace", prefix=prefix)
+    report.says("iptables-legacy", "WARN", "where these go is not known")
 
 
 def test_the_network_namespace_may_not_be_entered(scratch: Scratch) -> None:
