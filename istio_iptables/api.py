@@ -104,7 +104,7 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
     for name, value in by_keyword.items():
         if name not in fields:
             mistakes.append(f"{name}: unknown setting{_nearest_keyword(name, fields)}")
-        elif name in _HOW_TO_RUN:
+        elif name in HOW_TO_RUN:
             mistakes.append(f"{name}: for the command alone: it says how to run, and not which rules to make")
         elif fields[name].name in by_flag:
             mistakes.append(f"{name}: given twice, as {fields[name].name} too: leave one out")
@@ -121,7 +121,7 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
 
 
 #: Settings of the command that a Config does not depend on; Machine, and what a program does, are for these.
-_HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
+HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
 
 
 def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:
@@ -129,7 +129,7 @@ def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:
     for setting in fields.values():
         if setting.name.replace("-", "_").lower() == name.lower():
             return f" (did you mean {setting.field}?)"
-    return nearest(name, fields.keys() - _HOW_TO_RUN)
+    return nearest(name, fields.keys() - HOW_TO_RUN)
 
 
 def _plain(value: object) -> object:

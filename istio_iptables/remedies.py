@@ -46,7 +46,7 @@ def become(proxy: str) -> str:
     )
 
 
-# --- the locks ------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------
 
 
 def lock_not_opened(path: str, why: str) -> KernelError:
@@ -64,6 +64,14 @@ def lock_held(path: str, holder: str, seconds: float) -> KernelError:
     return KernelError(
         f"the lock {path} is still held by {holder} after {seconds:g} seconds",
         f"find the process (fuser -v {path}) and let it finish, then run again",
+    )
+
+
+def dry_run_file_not_written(path: str, why: object) -> KernelError:
+    """Return the error for the file of a dry run."""
+    return KernelError(
+        f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}",
+        "name a file in a directory that exists and is writable",
     )
 
 
@@ -157,10 +165,3 @@ def route_in_the_way(table: int, family: str) -> KernelError:
         "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
         f"(`ip route show table {table}` shows it)",
     )
-
-
-#: What apply says of rules in place that it does not replace.
-RULES_DIFFER = (
-    "the rules of istio-iptables in place differ from the wanted ones (- in place, + wanted): "
-    "nothing was changed; --reconcile replaces them"
-)

@@ -55,7 +55,7 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
         context = Context(invocation, environ)
         log.configure(context.operation.log_levels, as_json=context.operation.log_as_json)
         handler = _handler(context)
-        if handler is not nothing_to_do:
+        if handler is not nothing_to_do and not context.command.without_namespace:
             context.enter_namespace()
         return handler(context)
     except BrokenPipeError:
@@ -128,6 +128,7 @@ def nothing_to_do(context: Context) -> int:
 _NO_CAPTURE_AS_JSON = {
     "diff": '{"differs": false, "parts": []}',
     "validate": '{"succeeded": true, "probes": [], "notes": []}',
+    "doctor": '{"failed": false, "checks": []}',
     "pod args": '{"args": null, "env": {}, "origins": []}',
     "pod init-container": "null",
 }
@@ -203,9 +204,10 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
 
             _log_choice(prepared)
             streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
-            from ..remedies import RULES_DIFFER
-
-            raise Differs(RULES_DIFFER)
+            raise Differs(
+                "the rules of istio-iptables in place differ from the wanted ones (- in place, + wanted): "
+                "nothing was changed; --reconcile replaces them"
+            )
         prepared.confirm_backend()
         prepared.require_loadable()
         _log_choice(prepared)
@@ -402,5 +404,7 @@ def _print_script(context: Context, text: str) -> int:
                 file.write(text)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             why = error.strerror if isinstance(error, OSError) else error
-            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}") from error
+            from ..remedies import dry_run_file_not_written
+
+            raise dry_run_file_not_written(path, why) from error
     return 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
     from ..change.actions import Action, Location
+    from ..change.foreign import Neighbour
     from ..change.neighbours import Finding
     from ..rules.model import Table
     from .backend import Backend
@@ -138,19 +139,30 @@ class Machine:
 
         Raises KernelError.
         """
-        known = {(NFT_FAMILIES[t.family], t.name) for t in live.tables.get(IPTABLES_NFT, ())}
-        foreign = self._nftables.foreign_nat(known)
-        if not foreign and not _has_foreign(live):
+        foreign = self.foreign(live, location)
+        if not foreign:
             return ()
-        from ..change.foreign import of_iptables
         from ..change.neighbours import findings
 
         return findings(
-            (*of_iptables(live, location), *foreign),
+            foreign,
             wanted,
             self._routing.own_addresses(),
             forwards=self._routing.forwards(),
         )
+
+    def foreign(self, live: Live, location: Location) -> tuple[Neighbour, ...]:
+        """Return the tables of other programs with nat chains, and those of iptables with foreign rules.
+
+        `location` is where the wanted rules are. Raises KernelError.
+        """
+        known = {(NFT_FAMILIES[t.family], t.name) for t in live.tables.get(IPTABLES_NFT, ())}
+        native = self._nftables.foreign_nat(known)
+        if not native and not _has_foreign(live):
+            return ()
+        from ..change.foreign import of_iptables
+
+        return (*of_iptables(live, location), *native)
 
     # --- doing ------------------------------------------------------------------------------
 

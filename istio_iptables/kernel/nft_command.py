@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ..rules.nftables.model import NativeTable
 
 
+#: The first version of nft that can write the rules and read them back.
+OLDEST = (1, 0, 1)
+
+
 class NftCommand:
     """The backend for native nftables."""
 

@@ -53,7 +53,7 @@ def refusals_sent() -> int:
 
 
 #: Capabilities that something here needs, and their bits (linux/capability.h).
-_CAPABILITIES = {"SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "NET_RAW": 13}
+CAPABILITIES = {"SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "NET_RAW": 13}
 
 
 def missing_capabilities(*names: str) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def missing_capabilities(*names: str) -> tuple[str, ...]:
         for line in file:
             if line.startswith("CapEff:"):
                 held = int(line.split()[1], 16)
-    return tuple(name for name in names if not held >> _CAPABILITIES[name] & 1)
+    return tuple(name for name in names if not held >> CAPABILITIES[name] & 1)
 
 
 def root_remedy(*capabilities: str) -> str:

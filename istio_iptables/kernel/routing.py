@@ -147,7 +147,7 @@ def obstacle(item: RoutingObject) -> KernelError | None:
     """
     if isinstance(item, LocalAddress):
         if item.family == "ipv6" and _ipv6_is_off_for_lo():
-            return _failed(item, OSError(errno.EACCES, "Permission denied"))
+            return _failed(item, OSError(errno.EACCES, f"{item}: {os.strerror(errno.EACCES)}"))
         wanted = str(item.cidr).partition("/")
         of_lo = [each for each in routing.addresses() if each.interface == "lo"]
         prefixes = [each.prefix for each in of_lo if each.address == wanted[0]]

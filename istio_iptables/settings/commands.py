@@ -51,6 +51,7 @@ class Command(Record):
     cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
+    `without_namespace`: it enters the network namespace itself, and does its work also if it cannot.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Command(Record):
     operand: Operand | None = None
     only_prints: bool = False
     without_capture: bool = False
+    without_namespace: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -168,10 +170,43 @@ COMMANDS: tuple[Command, ...] = (
         (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
     Command(
+        "status",
+        "Show what is in place: the settings that the rules mean, what each rule has counted and why it is "
+        "there. Exit code 0 if rules are in place (those of the settings, if any are given), 3 if not.",
+        "status_handler.status",
+        (
+            option("json", "Print it as JSON.", parsers.boolean, default="false", metavar="BOOL"),
+            option(
+                "watch",
+                "Go on until Ctrl-C: on a terminal show the counters and their rates, in a pipe print a JSON "
+                "object per line when something has changed.",
+                parsers.boolean,
+                default="false",
+                metavar="BOOL",
+            ),
+            option(
+                "interval",
+                "With --watch: how often to look, as a Go duration such as 500ms.",
+                parsers.duration,
+                default="1s",
+                metavar="DURATION",
+            ),
+        ),
+        without_capture=True,
+    ),
+    Command(
         "validate",
         "Prove with real connections that redirection works: exit code 0 if it does, 126 if not.",
         "validate",
         (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+    ),
+    Command(
+        "doctor",
+        "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
+        "something does.",
+        "doctor_handler.examine_here",
+        (_switch("json", "Print the checks as JSON."),),
+        without_namespace=True,
     ),
     Command(
         "cleanup",
@@ -329,7 +364,7 @@ EXIT_CODES: Mapping[int, str] = {
     0: "done or nothing to do",
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
-    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: "
-    "findings)",
+    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
+    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings)",
     126: "redirection does not work, or could not be proven to (validate)",
 }

@@ -33,6 +33,12 @@ NO_DNS_SERVER = (
 )
 
 
+def is_of_the_machine(warning: str) -> bool:
+    """Tell whether a warning of `resolve` is about what the machine has, not about the settings."""
+    known = (NO_ADDRESS, IPV6_NOT_CAPTURED, NO_DNS_SERVER)
+    return warning in known or warning.startswith("/etc/resolv.conf: ")
+
+
 class Operation(Record):
     """How to run, as opposed to which rules to make."""
 

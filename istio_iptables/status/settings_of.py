@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .. import policy
 from ..errors import SettingsError
-from ..rules.forms import left_by_istio
+from ..rules.forms import left_by_istio, may_be_istios
 from ..rules.istio import TAG
 from ..rules.model import (
     BUILTIN_CHAINS,
@@ -50,9 +50,8 @@ class ReadBack(Record):
     the proxy's users, whose default depends on the machine. `facts` is what the machine has to have besides,
     so that these settings make these rules: its families and DNS servers. `exact`: they make these rules and
     no others; if not, no settings do, and these are the nearest. `ruleset` has the rules that they make, with
-    reasons. `untagged`: the comment that tells this tool's rules is missing, as it is from rules of Istio's
-    own tool; they are the same without it. `untold` are settings that could have other values and make the
-    same rules.
+    reasons. `untagged`: rules of Istio's own tool, which writes the same without the comment that tells those
+    of this one. `untold` are settings that could have other values and make the same rules.
     """
 
     settings: Mapping[str, str]
@@ -82,14 +81,15 @@ def settings_of(found: Ruleset, native: Sequence[NativeTable] = ()) -> ReadBack 
     """
     if native:
         return _native_settings_of(native, found)
-    rules = found.replace(tables=tuple(owned(_flat(table)) for table in found.tables))
+    flat = tuple(map(_flat, found.tables))
+    rules = found.replace(tables=tuple(map(owned, flat)))
     if all(table.is_empty for table in rules.tables):
         return None
     best = _nearest(rules, rules, ())
-    tagged = rules.replace(tables=tuple(map(_tagged, rules.tables)))
-    if not best.exact and tagged != rules:
-        of_tagged = _nearest(tagged, tagged, ())
-        return of_tagged.replace(untagged=True) if of_tagged.exact else best
+    for of_anyone in () if best.exact else (False, True):
+        tagged = rules.replace(tables=tuple(owned(_tagged(table, of_anyone)) for table in flat))
+        if tagged != rules and (of_istio := _nearest(tagged, tagged, ())).exact:
+            return of_istio.replace(untagged=True)
     return best
 
 
@@ -104,20 +104,24 @@ def _flat(table: Table) -> Table:
     return table.replace(chains=tuple(Chain(chain.name, chain.in_order) for chain in table.chains))
 
 
-def _tagged(table: Table) -> Table:
-    """Return a table with the comment of this tool on the rules that Istio's own tool writes without it."""
+def _tagged(table: Table, of_anyone: bool) -> Table:
+    """Return a table with the comment of this tool on the rules that Istio's own tool writes without it.
 
+    With `of_anyone` also on those that any program could have written. Whether they are Istio's, only the
+    others can tell: they are if all together are the rules of some settings.
+    """
     tag = Comment(TAG)
+    anyones = frozenset(may_be_istios(table)) if of_anyone else frozenset()
 
-    def rules(chain: Chain) -> tuple[Rule, ...]:
+    def rule(chain: Chain, left: frozenset[Rule], rule: Rule) -> Rule:
+        is_istios = (rule in left and not is_tagged(rule)) or (chain.name, rule) in anyones
+        return rule.replace(matches=(*rule.matches, tag)) if is_istios else rule
+
+    def tagged(chain: Chain) -> Chain:
         left = left_by_istio(table.name, chain.name, chain.rules)
-        return tuple(
-            rule.replace(matches=(*rule.matches, tag)) if rule in left and not is_tagged(rule) else rule
-            for rule in chain.rules
-        )
+        return chain.replace(rules=tuple(rule(chain, left, each) for each in chain.rules))
 
-    chains = (c.replace(rules=rules(c)) if c.name in BUILTIN_CHAINS else c for c in table.chains)
-    return table.replace(chains=tuple(chains))
+    return table.replace(chains=tuple(tagged(c) if c.name in BUILTIN_CHAINS else c for c in table.chains))
 
 
 # --- candidates -------------------------------------------------------------------------------
@@ -154,8 +158,9 @@ def _nearest(rules: Ruleset, found: Ruleset, native: Sequence[NativeTable]) -> R
 def _servers(readings: Sequence[Reading]) -> tuple[str, ...]:
     """Return the DNS servers that /etc/resolv.conf has to name."""
     servers = tuple(str(s).partition("/")[0] for reading in readings for s in reading.dns_servers)
-    captured = any(reading.redirect_dns and not reading.capture_all_dns for reading in readings)
-    return servers or ((UNKNOWN_SERVER,) if captured else ())
+    [ipv4, *ipv6] = readings
+    unseen = ipv4.redirect_dns and not ipv4.capture_all_dns and not ipv6
+    return servers or ((UNKNOWN_SERVER,) if unseen else ())
 
 
 def _candidates(readings: Sequence[Reading], rules: Ruleset, *, native: bool) -> Iterator[dict[str, str]]:

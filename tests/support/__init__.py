@@ -5,7 +5,7 @@
 What should be there, said independently of the product:
 
 - oracle: the rules that the contract demands for settings, as iptables-save prints them
-- interpreter: the verdict that rules have about a packet
+- interpreter: packets that may make a difference to rules, and what becomes of one at a hook
 - restore: what iptables-restore does with a script, and what iptables-save prints afterwards
 - golden, golden_cases: the files in tests/golden, and the configurations that they are for
 - deploy: the parts of deploy/ that the tool prints

@@ -23,7 +23,8 @@ from istio_iptables.errors import KernelError
 from istio_iptables.formats import iptables_restore, nft, shell
 from istio_iptables.formats.iptables_args import loadable_args, matches_and_target, rule_args
 from istio_iptables.formats.json import rule_values
-from istio_iptables.interpreter import iptables
+from istio_iptables.interpreter import nft_rules, program
+from istio_iptables.interpreter.packet import TCP, Packet
 from istio_iptables.kernel.xtables.entries import decode, encode
 from istio_iptables.rules import model
 from istio_iptables.rules.edit import Insert, edit_between
@@ -44,7 +45,7 @@ Reasons = Mapping[Kind, str]
 CHAIN = "ISTIO_OUTPUT"
 TEN = Cidr(4, 0x0A000000, 8)
 
-#: One of each kind. The packet of the interpreters meets every match.
+#: One of each kind. The packet of the interpreter meets every match.
 EXAMPLES: Mapping[Kind, Match | Target] = {
     type(part): part
     for part in (
@@ -185,12 +186,6 @@ def _target_name(target: Target) -> str:
     return args[1]
 
 
-def by_compiling(rule: Rule) -> None:
-    for match in rule.matches:
-        iptables.condition(match)
-    iptables.action(rule.target)
-
-
 PAST = Rule((), model.Redirect(9), "went past the rule")
 LAST = Rule((), model.Redirect(1), "was sent to the chain")
 
@@ -199,31 +194,60 @@ def _jumps(rule: Rule) -> bool:
     return isinstance(rule.target, model.Jump)
 
 
-def by_interpreter(rule: Rule) -> None:
+def _becomes(rule: Rule, compiled: program.Table) -> None:
     """The match holds for the packet, and the target does something to it or lets it pass."""
     incoming = any(isinstance(match, model.InInterface) for match in rule.matches)
-    packet = interpreter.Packet(
-        hook="PREROUTING" if incoming else "OUTPUT",
-        family="ipv4",
-        interface="eth0" if incoming else "lo",
-        source=0x0A000001,
-        destination=0x0A000002,
-        protocol="tcp",
-        source_port=53,
-        destination_port=8080,
+    packet = Packet(
+        "ipv4",
+        TCP,
+        0x0A000001,
+        0x0A000002,
+        53,
+        8080,
+        received_on="eth0" if incoming else "",
+        sent_to="" if incoming else "lo",
         uid=1337,
         gid=1337,
         mark=1337,
-        connection_mark=1337,
-        state="NEW",
-        listening=True,
+        connection_mark=1336 if isinstance(rule.target, (model.SaveMark, model.RestoreMark)) else 1337,
     )
-    chains = {"start": (rule, Rule((), model.DROP)), CHAIN: (Rule((), model.ACCEPT),)}
-    found = interpreter.outcome(chains, "start", packet)
+    how, after = interpreter.outcome([compiled], packet)
     if isinstance(rule.target, (model.SetMark, model.SaveMark, model.RestoreMark, model.ConntrackZone)):
-        assert found.verdict == "DROP", "these go on to the next rule"
+        assert how == "dropped", "these go on to the next rule"
+        changed = (after.mark, after.connection_mark, after.zone)
+        assert changed != (packet.mark, packet.connection_mark, packet.zone)
     else:
-        assert found.verdict != "DROP", "the match holds"
+        assert how is None, "the match holds"
+
+
+def by_iptables_meaning(rule: Rule) -> None:
+    own = (rule, Rule((), model.DROP))
+    chains = [model.Chain(name, own) for name in ("PREROUTING", "OUTPUT")]
+    name: model.TableName = "raw" if isinstance(rule.target, model.ConntrackZone) else "mangle"
+    table = Table("ipv4", name, (*chains, model.Chain(CHAIN, (Rule((), model.ACCEPT),))))
+    compiled = interpreter.of_iptables(table)
+    if not _is_foreign(rule):
+        _becomes(rule, compiled)
+
+
+def by_native_meaning(rule: Rule) -> None:
+    own = (rule, Rule((), model.DROP))
+    priority = -300 if isinstance(rule.target, model.ConntrackZone) else -150
+    chains = [
+        nftables.NativeChain(hook, nftables.Hook("filter", hook, priority), own)
+        for hook in ("prerouting", "output")
+    ]
+    target = nftables.NativeChain(CHAIN, None, (Rule((), model.ACCEPT),))
+    compiled = nft_rules.compiled(nftables.NativeTable("t", (*chains, target)))
+    if not _is_foreign(rule):
+        _becomes(rule, compiled)
+
+
+def _is_foreign(rule: Rule) -> bool:
+    """A foreign part is compiled, but the packet here need not match it."""
+    return any(
+        isinstance(part, (model.ForeignMatch, model.ForeignTarget)) for part in (*rule.matches, rule.target)
+    )
 
 
 def by_fake_kernel(rule: Rule) -> None:
@@ -295,8 +319,8 @@ PLACES: Mapping[str, tuple[Callable[[Rule], None], Reasons]] = {
         {**_NATIVE, **dict.fromkeys(_FOREIGN, "it translates what the policy makes, never what was read")},
     ),
     "kernel/xtables/entries": (by_entries, {**_NATIVE, **_FOREIGN}),
-    "interpreter/iptables": (by_compiling, _NATIVE),
-    "tests/support/interpreter": (by_interpreter, dict.fromkeys(_FOREIGN, NEVER_WRITTEN)),
+    "interpreter/iptables": (by_iptables_meaning, _NATIVE),
+    "interpreter/nft_rules": (by_native_meaning, {}),
     "change/actions.inbound_captures": (
         by_inbound_captures,
         {
@@ -388,7 +412,7 @@ def test_a_new_kind_cannot_be_forgotten_anywhere(
     part: Match | Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{__name__}.EXAMPLES", {**EXAMPLES, type(part): part})
-    # Readers that only follow packets take a special case of a target for that target, like FamilyTProxy.
-    known = {"tests/support/interpreter", "change/actions.inbound_captures"}
+    # A reader of targets takes a special case of a target for that target, like FamilyTProxy.
+    known = {"change/actions.inbound_captures"}
     expected = PLACES.keys() - (known if isinstance(part, Target) else set())
     assert unknown_to(type(part)).keys() == expected

@@ -12,11 +12,13 @@ import struct
 from ...startup.record import Record
 from .messages import NETLINK_NETFILTER, NetlinkError, dump, parse_attributes
 
-# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN
+# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE
 _GETTABLE = 10 << 8 | 1
 _GETCHAIN = 10 << 8 | 4
+_GETRULE = 10 << 8 | 7
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_TYPE = 1, 3, 4, 7
 _NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
+_NFTA_RULE_TABLE = 1
 #: struct nfgenmsg: family (any), version, resource
 _HEADER = struct.pack(">BBH", 0, 0, 0)
 #: The kernel has no netfilter sockets, or they do not know nftables.
@@ -78,6 +80,17 @@ def nat_tables() -> tuple[tuple[str, str], ...]:
         attributes = parse_attributes(payload[4:])
         if _NFTA_CHAIN_HOOK in attributes and _text(attributes.get(_NFTA_CHAIN_TYPE, b"")) == "nat":
             found[_family(payload), _text(attributes[_NFTA_CHAIN_TABLE])] = True
+    return tuple(found)
+
+
+def tables_with_rules() -> tuple[tuple[str, str], ...]:
+    """Return family and name of each nftables table that has a rule, in the kernel's order.
+
+    Like `nft list ruleset`; NFT_MSG_GETRULE. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    found = {}
+    for payload in _dump("list nftables rules", _GETRULE):
+        found[_family(payload), _text(parse_attributes(payload[4:])[_NFTA_RULE_TABLE])] = True
     return tuple(found)
 
 
