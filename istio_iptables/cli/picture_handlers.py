@@ -33,8 +33,9 @@ def draw(context: Context, families: Sequence[Family]) -> int:
         )
     if options["explain"]:
         log.warn("--explain has no effect with a picture, which has the reason for each rule anyway")
+    own = own_of(options["trace"], context.facts)  # what is wrong there is said before anything else
     config = context.config()
-    shown = _subject(context, config, own_of(options["trace"], context.facts))
+    shown = _subject(context, config, own)
     shown = shown.replace(families=tuple(f for f in shown.families if f in families))
     streams.write(drawn(shown, style, options["trace"], context.facts, config))
     return 0
