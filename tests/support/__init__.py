@@ -30,6 +30,8 @@ Where tests run:
 - failing: how a run is made to fail, and what has to be as before afterwards
 - command: the command line as a process without privileges
 - dnsmasq: a real DNS server
+- browser: a headless Chromium, and the pages that it shows
+- picturing: subjects for tests of pictures, and what is in the text of a picture
 - imports: which imports the start-up path avoids
 - skipping: mark and skip the tests of a folder, and say how many were skipped
 """
