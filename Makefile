@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel e2e browser fuzz soak golden man bench image image-test dist lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel e2e browser fuzz soak golden man pictures bench image image-test dist lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -80,6 +80,9 @@ golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; r
 
 man: $(VENV) ## write the manual page, docs/istio-iptables.8, again
 	$(VENV)/bin/python tools/man.py
+
+pictures: $(VENV) ## draw the pictures of the documentation, docs/pictures/*.svg, again
+	$(VENV)/bin/python tools/pictures.py
 
 bench: system $(VENV) ## measure runs, long lists, the data path, many pods at once; ARGS="--help" tells more
 	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)
