@@ -32,6 +32,8 @@ Where tests run:
 - doctor: what `istio-iptables doctor` says in a namespace, and whether a run then fails
 - command: the command line as a process without privileges
 - dnsmasq: a real DNS server
+- browser: a headless Chromium, and the pages that it shows
+- picturing: subjects for tests of pictures, and what is in the text of a picture
 - imports: which imports the start-up path avoids
 - skipping: mark and skip the tests of a folder, and say how many were skipped
 """
