@@ -389,6 +389,17 @@ def test_what_is_known_though_no_kernel_here_takes_it(statement: Any, expected: 
     assert left.mark == 0
 
 
+def test_a_mark_of_no_connection_ends_the_rule() -> None:
+    """There is none to read; to set none changes nothing, and the rule goes on (nft_ct.c)."""
+    ct, meta = {"ct": {"key": "mark"}}, {"meta": {"key": "mark"}}
+    invalid = PACKET.replace(state="INVALID")
+    for key, value, how in ((meta, ct, None), (ct, meta, "dropped"), (ct, {"|": [ct, 1]}, None)):
+        mangle = {"mangle": {"key": key, "value": value}}
+        found = nft_expressions.compiled([table(), base("c", "prerouting"), rule(mangle, {"drop": None})])
+        assert after(found, PACKET, One())[0] == "dropped"
+        assert after(found, invalid, One())[0] == how
+
+
 def test_an_element_may_have_a_limit() -> None:
     """It is asked when the element is found (nft_set_elem_update_expr)."""
     limited = {"elem": {"val": "10.0.0.1", "limit": {"rate": 1, "per": "second"}}}
