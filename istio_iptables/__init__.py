@@ -18,6 +18,7 @@ What is here:
     pod_settings, lint_pods                settings of a pod's manifest; what in it has no effect
     build, render                          a Config to a Ruleset; a Ruleset to text
     Machine, prepare                       the kernel, and what has to change there
+    settings_of                            the settings that rules in place mean
     validate, succeeded                    real connections that prove that redirection works
     network_namespace                      run functions in another network namespace
     enter_network_namespace                enter one for the rest of the process's life
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         pod_settings,
         prepare,
         render,
+        settings_of,
         validate,
     )
     from .change.actions import Action, AddObject, EditNative, EditTable, Live, RemoveByHandle, RemoveObject
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
     from .settings.environment import Environment
     from .settings.facts import Facts
     from .settings.keywords import Settings
+    from .status.settings_of import ReadBack
+    from .status.untold import Untold
     from .validation.model import Identity, Observation, Probe, Result, Skipped, succeeded
 
 __version__ = "0.1.0"  # a build writes that of its tag here: tools/version.py
@@ -126,6 +130,7 @@ _WHERE = {
     "PortRange": "rules.model",
     "Prepared": "kernel.prepared",
     "Probe": "validation.model",
+    "ReadBack": "status.settings_of",
     "RemoveByHandle": "change.actions",
     "RemoveChain": "rules.edit",
     "RemoveObject": "change.actions",
@@ -144,6 +149,7 @@ _WHERE = {
     "TableName": "aliases",
     "Target": "rules.model",
     "ThisMachine": "kernel.this_machine",
+    "Untold": "status.untold",
     "build": "api",
     "configure": "api",
     "configure_with_warnings": "api",
@@ -153,6 +159,7 @@ _WHERE = {
     "pod_settings": "api",
     "prepare": "api",
     "render": "api",
+    "settings_of": "api",
     "succeeded": "validation.model",
     "validate": "api",
 }
@@ -198,6 +205,7 @@ __all__ = [
     "PortRange",
     "Prepared",
     "Probe",
+    "ReadBack",
     "RemoveByHandle",
     "RemoveChain",
     "RemoveObject",
@@ -216,6 +224,7 @@ __all__ = [
     "TableName",
     "Target",
     "ThisMachine",
+    "Untold",
     "build",
     "configure",
     "configure_with_warnings",
@@ -225,6 +234,7 @@ __all__ = [
     "pod_settings",
     "prepare",
     "render",
+    "settings_of",
     "succeeded",
     "validate",
 ]

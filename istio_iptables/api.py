@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from .kernel.prepared import Prepared
     from .pod.lint import Finding
     from .rules.model import Family
+    from .rules.nftables.model import NativeTable
     from .settings.commands import Style
     from .settings.declared import Setting
     from .settings.environment import Environment
     from .settings.keywords import Settings
+    from .status.settings_of import ReadBack
     from .validation.model import Result
 
 
@@ -102,7 +104,7 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
     for name, value in by_keyword.items():
         if name not in fields:
             mistakes.append(f"{name}: unknown setting{_nearest_keyword(name, fields)}")
-        elif name in _HOW_TO_RUN:
+        elif name in HOW_TO_RUN:
             mistakes.append(f"{name}: for the command alone: it says how to run, and not which rules to make")
         elif fields[name].name in by_flag:
             mistakes.append(f"{name}: given twice, as {fields[name].name} too: leave one out")
@@ -119,7 +121,7 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
 
 
 #: Settings of the command that a Config does not depend on; Machine, and what a program does, are for these.
-_HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
+HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
 
 
 def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:
@@ -127,7 +129,7 @@ def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:
     for setting in fields.values():
         if setting.name.replace("-", "_").lower() == name.lower():
             return f" (did you mean {setting.field}?)"
-    return nearest(name, fields.keys() - _HOW_TO_RUN)
+    return nearest(name, fields.keys() - HOW_TO_RUN)
 
 
 def _plain(value: object) -> object:
@@ -267,6 +269,28 @@ def validate(
     from .validation.plan import plan
 
     return probe_all(plan(config, policy.build(config), situation(), port), seconds, in_place=in_place)
+
+
+def settings_of(ruleset: Ruleset, native: Sequence[NativeTable] = ()) -> ReadBack | None:
+    """Return the settings that rules mean, None if none of the rules is owned by istio-iptables.
+
+    `ruleset` has rules of iptables as they were made or read, `Ruleset(live.tables[location], live.routing)`;
+    rules of other programs among them do not count. With `native` the rules are these native tables, and only
+    the addresses and routes of `ruleset` count. If no settings mean exactly these rules, `exact` is False,
+    and the settings are those whose rules differ in the fewest.
+
+    >>> from istio_iptables import Facts, build, configure, settings_of
+    >>> rules = build(configure(inbound_ports="80,443", environment=Facts()))
+    >>> found = settings_of(rules)
+    >>> found.arguments
+    ['--istio-inbound-ports=80,443', '--proxy-uid=1337']
+    >>> build(configure(found.settings, environment=found.facts)) == rules
+    True
+    """
+    require_type(ruleset, Ruleset, "settings_of() takes a Ruleset")
+    from .status import settings_of as status
+
+    return status.settings_of(ruleset, native)
 
 
 def prepare(machine: Machine, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:

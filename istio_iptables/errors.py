@@ -39,6 +39,10 @@ class SettingsWarning(UserWarning):
     """Settings that can be used, but have less effect than they look; `configure` issues it."""
 
 
+class DumpError(IstioIptablesError):
+    """What a program has printed about rules cannot be read: it is incomplete, or of another program."""
+
+
 class KernelError(IstioIptablesError):
     """An error of the kernel or of a program that talks to it: its `cause`, and a `remedy` if known."""
 

@@ -33,7 +33,10 @@ class Context:
         self.given, mistakes = collect(invocation, environ)
         log.configure((), as_json=_log_as_json(self.given, self._facts))  # for the mistakes found below
         self.yes, bad_answer = answer(invocation, self._facts)
-        mistakes += [*_namespace_mistakes(self.given), *bad_answer]
+        known = COMMAND_BY_NAME.get(invocation.command)
+        if not (known and known.without_namespace):
+            mistakes += _namespace_mistakes(self.given)
+        mistakes += bad_answer
         self.options, bad_options = parse_options(invocation.command, invocation.options, self._facts)
         self.parsed = parse(self.given, self._facts, [*mistakes, *bad_options])
         self.command = COMMAND_BY_NAME[invocation.command or DEFAULT_COMMAND]

@@ -12,7 +12,7 @@ import sys
 from ..api import build, prepare, render
 from ..errors import FOUND, Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
-from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND
+from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, PICTURES
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -55,7 +55,7 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
         context = Context(invocation, environ)
         log.configure(context.operation.log_levels, as_json=context.operation.log_as_json)
         handler = _handler(context)
-        if handler is not nothing_to_do:
+        if handler is not nothing_to_do and not context.command.without_namespace:
             context.enter_namespace()
         return handler(context)
     except BrokenPipeError:
@@ -128,6 +128,7 @@ def nothing_to_do(context: Context) -> int:
 _NO_CAPTURE_AS_JSON = {
     "diff": '{"differs": false, "parts": []}',
     "validate": '{"succeeded": true, "probes": [], "notes": []}',
+    "doctor": '{"failed": false, "checks": []}',
     "pod args": '{"args": null, "env": {}, "origins": []}',
     "pod init-container": "null",
 }
@@ -137,6 +138,10 @@ def print_rules(context: Context) -> int:
     """render: print the rules."""
     options = context.options
     families = [family for family in FAMILIES if options["family"] in ("", family)]
+    if options["format"] in PICTURES or options["trace"] or options["live"]:
+        from .picture_handlers import draw
+
+        return draw(context, families)
     ruleset = build(context.config())
     style = options["format"] or context.style
     if options["explain"] and style == "json":
@@ -399,5 +404,7 @@ def _print_script(context: Context, text: str) -> int:
                 file.write(text)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             why = error.strerror if isinstance(error, OSError) else error
-            raise KernelError(f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}") from error
+            from ..remedies import dry_run_file_not_written
+
+            raise dry_run_file_not_written(path, why) from error
     return 0

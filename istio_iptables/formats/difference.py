@@ -30,6 +30,7 @@ from .iptables_args import rule_args
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from ..change.actions import Action, Live
     from ..change.plan import Plan
@@ -137,7 +138,14 @@ def json_text(plan: Plan, refused: str = "") -> str:
 
     `refused` is why it could not be applied, nothing if it could.
     """
-    parts = [
+    parts = json_parts(plan)
+    why = {"refused": refused} if refused else {}
+    return as_json.text({"differs": bool(parts), **why, "parts": parts})
+
+
+def json_parts(plan: Plan) -> list[dict[str, Any]]:
+    """Return the lines of each part that differs as JSON values."""
+    return [
         {
             "part": part.title,
             "in_place": list(part.before),
@@ -147,8 +155,6 @@ def json_text(plan: Plan, refused: str = "") -> str:
         }
         for part in differences(plan)
     ]
-    why = {"refused": refused} if refused else {}
-    return as_json.text({"differs": bool(parts), **why, "parts": parts})
 
 
 def state_lines(live: Live) -> Iterator[str]:

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ..change.actions import Action, Location
+    from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
     from ..change.neighbours import Finding
     from ..rules.model import Family, Rule, Table, TableName
@@ -72,6 +72,21 @@ def _left(location: Location, family: Family, table: TableName, chain: str, rule
     )
 
 
+def leftovers(live: Live) -> Iterator[str]:
+    """Yield a line for each rule that Istio's own tool left in a built-in chain, without a comment."""
+    for location, tables in live.tables.items():
+        for table in tables:
+            for chain in (chain for chain in owned(table).chains if chain.name in BUILTIN_CHAINS):
+                for rule in chain.rules:
+                    if not is_owned_rule(rule):
+                        who = f"Istio's own tool ({versions_of(table.name, chain.name, rule)})"
+                        what = f"-A {chain.name} {' '.join(rule_args(rule))}"
+                        yield (
+                            f"{table.family} {table.name} ({location}): {who} has left {what}: "
+                            "--reconcile takes it over, and cleanup removes it"
+                        )
+
+
 def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
     """Return the warning about a rule that Istio's -c or -k may have left, with how to remove it."""
     command = IPTABLES_VARIANTS[location].commands[table.family]
@@ -87,16 +102,21 @@ def neighbours(found: Iterable[Finding]) -> Iterator[str]:
     """Yield a warning about each foreign rule that keeps traffic from the proxy, or loses answers."""
     found = tuple(found)
     for each in found[:_MOST_NAMED]:
-        rule = each.rule
-        words = rule if isinstance(rule, str) else joined(rule_args(rule))
-        where = f"{each.where}, chain {each.chain}" if isinstance(rule, str) else each.where
-        name = words if isinstance(rule, str) else f"-A {each.chain} {words}"
-        yield f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}: {_remedy(each)}"
+        yield ": ".join(neighbour(each))
     if len(found) > _MOST_NAMED:
         yield (
             f"{len(found) - _MOST_NAMED} more foreign rules of that kind are in place: "
             f"{', '.join(dict.fromkeys(each.where for each in found[_MOST_NAMED:]))}"
         )
+
+
+def neighbour(each: Finding) -> tuple[str, str]:
+    """Return what a foreign rule does to traffic, and what to do about it."""
+    rule = each.rule
+    words = rule if isinstance(rule, str) else joined(rule_args(rule))
+    where = f"{each.where}, chain {each.chain}" if isinstance(rule, str) else each.where
+    name = words if isinstance(rule, str) else f"-A {each.chain} {words}"
+    return f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}", _remedy(each)
 
 
 def _bypass(each: Finding) -> str:

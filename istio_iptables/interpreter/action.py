@@ -65,7 +65,7 @@ class Assign(Action):
 
 
 class Zone(Action):
-    """The conntrack zone of the packet's connection, unless it is tracked already (xt_CT.c)."""
+    """The conntrack zone of the packet's connection, unless that is decided already (xt_CT.c)."""
 
     zone: int
 
@@ -98,9 +98,16 @@ class NetMap(Action):
 
 
 class Source(Action):
-    """snat, masquerade: a new source. Ends the way through nat, and does not change where a packet goes."""
+    """snat, masquerade: a new source. Ends the way through nat, and does not change where a packet goes.
+
+    `what` names it. The address is `address`, with `masquerade` that of the interface by which the packet
+    leaves, else not known. The port is `port`; None: it is kept unless another connection has it.
+    """
 
     what: str
+    address: int | None = None
+    port: int | None = None
+    masquerade: bool = False
 
 
 class TProxy(Action):

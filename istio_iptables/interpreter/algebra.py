@@ -12,13 +12,15 @@ from .condition import AllOf, AnyOf, In, Masked, Named, Not, OneOf, Same, Unmode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-    from typing import Protocol, TypeVar
+    from typing import Literal, Protocol, TypeAlias, TypeVar
 
     from .action import Assign
     from .condition import Condition
     from .packet import Packet
 
     S = TypeVar("S")
+    #: What nat translates at a hook.
+    Side: TypeAlias = Literal["destination", "source"]
 
     class Algebra(Protocol[S]):
         """Sets of packets."""
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
         def assign(self, packets: S, action: Assign) -> S:
             """Return the packets with a mark changed by an action."""
 
+        def keep(self, packets: S, side: Side) -> tuple[S, S]:
+            """Return later packets of connections as nat translates them.
+
+            Those that keep their address come first, then those that have got another one.
+            """
+
         def answer(self, asked: Question) -> int:
             """Return which of the options of a question is to be taken, 0 being the first."""
 
@@ -59,6 +67,9 @@ class Question:
         self.key = key
         self.about = about
         self.options = options
+
+
+NO_QUESTION = Question(None, None)  #: for conditions of which the value is always known
 
 
 def value_of(condition: Condition, packet: Packet) -> bool | None:
@@ -201,6 +212,19 @@ class One:
         if action.source:
             value ^= getattr(packets, action.source) & action.source_mask
         return packets.replace(**{action.field: value})
+
+    def keep(self, packets: Packet | None, side: Side) -> tuple[Packet | None, Packet | None]:
+        """Return the packet as nat translates it, in the second place if its address is another one."""
+        kept: tuple[int, int] | None = getattr(packets, f"kept_{side}", None)
+        if packets is None or kept is None:
+            return packets, None
+        address, port = kept
+        before: int = getattr(packets, side)
+        if packets.has_ports:
+            packets = packets.replace(**{side: address, f"{side}_port": port})
+        else:
+            packets = packets.replace(**{side: address})
+        return (packets, None) if address == before else (None, packets)
 
     def same(self, one: Packet | None, other: Packet | None) -> bool:
         """Tell whether both are the same packet, or none."""

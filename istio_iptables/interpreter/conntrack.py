@@ -21,7 +21,6 @@ _STATE = "conntrack state"
 
 _SEEN = number("tracked", 1)
 _FIRST = number("first", 1)
-_UNTRACKED = OneOf("state", frozenset({"UNTRACKED"}))
 
 
 def has_entry(*, before: bool = False) -> Condition:
@@ -33,7 +32,8 @@ def has_entry(*, before: bool = False) -> Condition:
 def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
     """Return what --ctstate means; DNAT and SNAT say whether nat translates the connection.
 
-    Where conntrack may not have seen a packet yet (`before`), it is INVALID unless it is UNTRACKED.
+    Where conntrack may not have seen a packet yet (`before`), it is INVALID, unless it is UNTRACKED or a rule
+    has given it a zone: then it has the entry of that rule as a template, and counts as NEW (xt_CT.c).
     """
     parts: list[Condition] = [OneOf("state", wanted - {"DNAT", "SNAT"})]
     if "DNAT" in wanted:
@@ -43,9 +43,12 @@ def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
     meaning = AnyOf(tuple(parts), _STATE) if parts[1:] else parts[0]
     if not before:
         return meaning
-    unseen: Condition = AllOf((Not(_SEEN), Not(_UNTRACKED)))
-    seen = AllOf((AnyOf((_SEEN, _UNTRACKED)), meaning))
-    return AnyOf((seen, unseen) if "INVALID" in wanted else (seen,), _STATE)
+    found: list[Condition] = [AllOf((_SEEN, meaning))]
+    if "INVALID" in wanted:
+        found.append(AllOf((Not(_SEEN), number("zoned", 0))))
+    if "NEW" in wanted:
+        found.append(AllOf((Not(_SEEN), number("zoned", 1))))
+    return AnyOf(tuple(found), _STATE)
 
 
 def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condition:

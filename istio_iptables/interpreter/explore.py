@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .algebra import One
+from .connection import later
 from .journey import Journey
 from .verdict import DEPENDS, Verdict, verdict_of
 from .walk import Observer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from .algebra import Question
+    from .connection import Connection
     from .journey import World
     from .packet import Packet
     from .verdict import Proxy
@@ -106,13 +108,42 @@ def explore(
     return Explored(found, cut=left[0] <= 0)
 
 
+def follow_up(
+    world: World,
+    connection: Connection,
+    packet: Packet,
+    direction: Direction,
+    proxy: Proxy,
+    observer: Callable[[], Observer] = Observer,
+) -> Explored:
+    """Follow a later packet of a connection, in either direction.
+
+    If rules give it another conntrack zone, conntrack does not find the connection, and it is the first
+    packet of another one.
+    """
+    found = explore(world, later(connection, packet), direction, proxy, observer)
+    if any(way.packet.tracked and way.packet.zone != connection.zone for way in found.ways):
+        return explore(world, packet, direction, proxy, observer)
+    return found
+
+
 def _same_end(one: Way, other: Way) -> bool:
     return one.verdict == other.verdict and _lasting(one.packet) == _lasting(other.packet)
 
 
 def _lasting(packet: Packet) -> tuple[object, ...]:
     """What of a packet counts for others once it has arrived."""
-    return (packet.mark, packet.connection_mark, packet.destination, packet.destination_port, packet.sent_to)
+    return (
+        packet.mark,
+        packet.connection_mark,
+        packet.zone,
+        packet.source,
+        packet.source_port,
+        packet.destination,
+        packet.destination_port,
+        packet.sent_to,
+        packet.state,
+    )
 
 
 def _run(

@@ -14,6 +14,7 @@ from .condition import ALWAYS, number
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from .action import Action
 
@@ -219,8 +220,25 @@ def _ends(how: actions.How) -> Callable[[_Options, str], tuple[Action, ...]]:
     return lambda options, text: (actions.End(how),)
 
 
+def _masquerade(options: _Options, text: str) -> tuple[Action, ...]:
+    if options.flag("--random", "--random-fully"):
+        return (actions.Source(text),)
+    ports = options.value("--to-ports")
+    return (actions.Source(text, port=_single(ports and _port_range(ports)), masquerade=True),)
+
+
 def _source(options: _Options, text: str) -> tuple[Action, ...]:
-    return (actions.Source(text),)
+    if options.flag("--random", "--random-fully"):
+        return (actions.Source(text),)
+    try:
+        where, ports = _where(options.needed("--to-source"))
+    except (_NotModelled, KeyError, ValueError, OSError):
+        return (actions.Source(text),)  # one of several addresses
+    return (actions.Source(text, where, _single(ports)),)
+
+
+def _single(ports: Any) -> int | None:
+    return ports[0] if ports and ports[0] == ports[1] else None
 
 
 def _returns(options: _Options, text: str) -> tuple[Action, ...]:
@@ -234,7 +252,7 @@ _TARGETS: Mapping[str, Callable[[_Options, str], tuple[Action, ...]]] = {
     "RETURN": _returns,
     "MARK": _mark,
     "CONNMARK": _connmark,
-    "MASQUERADE": _source,
+    "MASQUERADE": _masquerade,
     "SNAT": _source,
     "DNAT": _destination,
     "REDIRECT": _redirect,

@@ -3,27 +3,27 @@
     from a socket:        route, output, [route again], postrouting, then out, or by lo to:
     from an interface:    prerouting, route, input (to a socket) or forward and postrouting (out)
 
-Source: the kernel's ip_output.c, ip_input.c, ip_forward.c, route.c and netfilter.c.
+Source: the kernel's ip_output.c, ip_input.c, ip_forward.c, route.c, fib_frontend.c and netfilter.c of IPv4,
+and their IPv6 counterparts; loopback.c.
 """
 
 from __future__ import annotations
 
-from ..rules.model import IPV4
-from ..startup.record import Record
-from .algebra import Question
-from .condition import AllOf, Named, Not, number
-from .routing import LOOPBACK
+from ..rules.model import IPV4, NO_ID
+from .algebra import NO_QUESTION, Question
+from .condition import AnyOf, Named, Not, OneOf, label, number, numbers
+from .routing import LOCAL_KINDS, LOOPBACK
+from .surroundings import LEAVES_BY_LO, Host
+from .surroundings import World as World
 from .walk import Observer, Walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Generic, TypeVar
 
     from ..rules.model import Family
     from .algebra import Algebra
-    from .program import Program
-    from .routing import Network, Routed
+    from .routing import Routed
     from .walk import Ended
 
     S = TypeVar("S")
@@ -32,29 +32,16 @@ else:
     S = None
 
 
-class World(Record):
-    """A network namespace: its rules, and its addresses and routes.
-
-    `forwards`: it forwards packets that are not for it (net.ipv4.ip_forward). `localnet`: it takes packets to
-    127.0.0.0/8 from other interfaces than lo (route_localnet).
-    """
-
-    program: Program
-    network: Network
-    forwards: bool = True
-    localnet: bool = False
-
-
-_NO_QUESTION = Question(None, None)
-_ROUTE_DUE = number("route_due", 1)
-_NOT_BY_LO = Not(Named("received_on", LOOPBACK))
-_TPROXIED = Not(number("tproxied", 0))
-_LOOPBACK_ADDRESS = {
-    "ipv4": number("destination", 0x7F000000, 0x7FFFFFFF),
-    "ipv6": number("destination", 1),
+_FROM_LO = Named("received_on", LOOPBACK)
+_LOOPBACK_NETWORK = (0x7F000000, 0x7FFFFFFF)
+#: What IPv6 discards before any hook, if it does not come from lo (ip6_rcv_core).
+_IPV6_LOOPBACK = AnyOf((number("destination", 1), number("source", 1)))
+#: Addresses that nothing on a wire may have as its source (ip_route_input_slow, ip6_rcv_core).
+_NO_SOURCE = {
+    "ipv4": numbers("source", ((0, 0x00FFFFFF), (0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF))),
+    "ipv6": numbers("source", ((0xFFFF00000000, 0xFFFFFFFFFFFF), (0xFF << 120, (1 << 128) - 1))),
 }
-#: How the way of a packet ends that has no route, or one of these kinds; the sender is told, or not.
-_NO_ROUTE = {"blackhole": "dropped", "unreachable": "rejected", "prohibit": "rejected", "none": "rejected"}
+_MARTIAN = "a loopback address from another interface than lo (martian)"
 
 
 class Journey(Generic[S]):
@@ -66,86 +53,126 @@ class Journey(Generic[S]):
         self._world = world
         self._family: Family = family
         self._algebra = algebra
-        self._observer = observer or Observer()
-        self._interface = ""
-        self._walk: Walk[S] = Walk(world.program, family, algebra, self._redirect_address, observer)
+        observer = observer or Observer()
+        self._surroundings = Host(world, family, algebra, observer)
+        self._walk: Walk[S] = Walk(world.program, family, algebra, self._surroundings, observer)
+
+    # --- from a socket -------------------------------------------------------------------------
 
     def outbound(self, packets: S) -> list[Ended]:
         """Return how the ways of packets end that a socket sends; `sent_to` is set here."""
-        for part, routed in self._routes(packets, "to send it"):
-            part = self._algebra.update(part, sent_to=_leaves_by(routed))
-            part = self._walk.hook("output", part)
-            again, part = self._algebra.split(part, _ROUTE_DUE, _NO_QUESTION)
-            self._leaves(part, routed)
-            again = self._algebra.update(again, route_due=False)
-            for rerouted, new in self._routes(again, "again, since a rule has changed it"):
-                self._leaves(self._algebra.update(rerouted, sent_to=_leaves_by(new)), new)
+        algebra = self._algebra
+        ready = algebra.empty
+        for part, routed in self._surroundings.routes(packets, "to send it"):
+            if routed.error:
+                self._walk.end(part, "rejected", note=f"no route ({routed.kind})")
+                continue
+            device = routed.leaves_by
+            part = algebra.update(part, sent_to=device, leaves_by=device, route=routed.kind)
+            part, refused = self._surroundings.possible_sources(part)
+            self._walk.end(refused, "rejected", note=LEAVES_BY_LO)
+            ready = algebra.join(ready, part)
+        self._leave(self._walk.hook("output", ready))
         return self._walk.ended
 
-    def _leaves(self, packets: S, routed: Routed) -> None:
-        if self._algebra.is_empty(packets):
-            return
+    def _leave(self, packets: S) -> None:
+        """Send packets by the interfaces of their routes."""
+        algebra = self._algebra
+        again, packets = algebra.split(packets, number("rerouted", 1), NO_QUESTION)
+        for name in self._world.network.interfaces:
+            part, again = algebra.split(again, Named("leaves_by", name), NO_QUESTION)
+            packets = algebra.join(packets, algebra.update(part, sent_to=name, rerouted=False))
         packets = self._walk.hook("postrouting", packets)
-        if _leaves_by(routed) != LOOPBACK:
-            self._walk.end(packets, "sent", note=routed.interface)
-            return
-        # The loopback device takes the socket away, and keeps mark and connection (loopback.c).
-        self.inbound(
-            self._algebra.update(packets, received_on=LOOPBACK, sent_to="", uid=None, gid=None, groups=None)
-        )
+        looped, sent = algebra.split(packets, Named("sent_to", LOOPBACK), NO_QUESTION)
+        self._walk.end(sent, "sent")
+        if not algebra.is_empty(looped):
+            # The device takes the socket away, and keeps mark, connection and route (loopback_xmit).
+            self.inbound(
+                algebra.update(looped, received_on=LOOPBACK, sent_to="", uid=NO_ID, gid=NO_ID, groups=())
+            )
+
+    # --- from an interface ---------------------------------------------------------------------
 
     def inbound(self, packets: S) -> list[Ended]:
-        """Return how the ways of packets end that an interface has received; `received_on` is set before."""
-        packets = self._walk.hook("prerouting", packets)
-        packets = self._algebra.update(packets, route_due=False)
-        packets = self._without_martians(packets)
-        for part, routed in self._routes(packets, "as it came in"):
-            if routed.kind == "local":
-                part = self._walk.hook("input", part)
-                self._walk.end(part, "delivered", note=routed.interface)
-            else:
-                self._forward(self._algebra.update(part, sent_to=routed.interface), routed)
+        """Return how the ways of packets end that an interface has received; `received_on` is set before.
+
+        What has a route comes from this machine, by lo.
+        """
+        algebra = self._algebra
+        packets = self._walk.hook("prerouting", self._accepted(packets))
+        unrouted, routed = algebra.split(packets, OneOf("route", frozenset({""})), NO_QUESTION)
+        local, others = algebra.split(routed, _LOCAL, NO_QUESTION)
+        self._walk.end(others, "dropped", note="it came back by lo, but is not for this machine")
+        self._deliver(local)
+        self._route(unrouted)
         return self._walk.ended
 
-    def _without_martians(self, packets: S) -> S:
-        """Loopback addresses are taken from the loopback interface alone (ip_route_input_slow)."""
-        if self._world.localnet and self._family == IPV4:
+    def _accepted(self, packets: S) -> S:
+        """Return the packets that IPv6 takes from an interface; IPv4 looks when it routes them."""
+        if self._family == IPV4:
             return packets
-        martian = AllOf((_LOOPBACK_ADDRESS[self._family], _NOT_BY_LO))
-        dropped, packets = self._algebra.split(packets, martian, _NO_QUESTION)
-        self._walk.end(dropped, "dropped", note="a loopback address from another interface than lo (martian)")
+        lo, others = self._algebra.split(packets, _FROM_LO, NO_QUESTION)
+        refused, others = self._algebra.split(others, _IPV6_LOOPBACK, NO_QUESTION)
+        self._walk.end(refused, "dropped", note=_MARTIAN)
+        refused, others = self._algebra.split(others, _NO_SOURCE["ipv6"], NO_QUESTION)
+        self._walk.end(refused, "dropped", note="no packet may come from that address")
+        return self._algebra.join(lo, others)
+
+    def _route(self, packets: S) -> None:
+        """Route packets that have come in."""
+        algebra = self._algebra
+        if self._family == IPV4:
+            packets = self._without_martians(packets)
+        for part, routed in self._surroundings.routes(packets, "as it came in"):
+            if routed.error:
+                self._no_route(part, routed)
+            elif routed.is_local:
+                self._deliver(self._with_possible_origins(part))
+            elif not self._world.forwards:
+                note = "this machine does not forward (net.ipv4.ip_forward)"
+                self._walk.end(part, "dropped", note=note)
+            else:
+                part = self._with_possible_origins(part)
+                self._forward(algebra.update(part, sent_to=routed.interface))
+
+    def _no_route(self, packets: S, routed: Routed) -> None:
+        """The sender is told (ip_error, ip6_pkt_drop), with IPv4 only by a machine that forwards."""
+        silent = routed.kind == "blackhole" or (self._family == IPV4 and not self._world.forwards)
+        self._walk.end(packets, "dropped" if silent else "rejected", note=f"no route ({routed.kind})")
+
+    def _without_martians(self, packets: S) -> S:
+        """Return the packets whose addresses may come in by an interface (ip_route_input_slow)."""
+        algebra = self._algebra
+        refused, packets = algebra.split(packets, _NO_SOURCE["ipv4"], NO_QUESTION)
+        self._walk.end(refused, "dropped", note="no packet may come from that address")
+        if not self._world.localnet:
+            loopback = AnyOf(
+                (number("destination", *_LOOPBACK_NETWORK), number("source", *_LOOPBACK_NETWORK))
+            )
+            refused, packets = algebra.split(packets, loopback, NO_QUESTION)
+            self._walk.end(refused, "dropped", note=_MARTIAN)
         return packets
 
-    def _forward(self, packets: S, routed: Routed) -> None:
-        algebra = self._algebra
-        handed, packets = algebra.split(packets, _TPROXIED, _NO_QUESTION)
+    def _with_possible_origins(self, packets: S) -> S:
+        """IPv4 takes nothing from an interface that has a source of this machine (fib_validate_source)."""
+        if self._family != IPV4:
+            return packets
+        own = self._world.network.own_sources(self._family)
+        asked = Question(("source",), label(own))
+        refused, packets = self._algebra.split(packets, own, asked)
+        self._walk.end(refused, "dropped", note="its source is an address of this machine (martian)")
+        return packets
+
+    def _deliver(self, packets: S) -> None:
+        self._walk.end(self._walk.hook("input", packets), "delivered")
+
+    def _forward(self, packets: S) -> None:
+        handed, packets = self._algebra.split(packets, _TPROXIED, NO_QUESTION)
         self._walk.end(handed, "dropped", note="TPROXY gave it to a socket, and its route is not local")
-        if not self._world.forwards:
-            self._walk.end(packets, "dropped", note="this machine does not forward (net.ipv4.ip_forward)")
-            return
         packets = self._walk.hook("forward", packets)
         packets = self._walk.hook("postrouting", packets)
-        self._walk.end(packets, "sent", note=routed.interface)
-
-    def _routes(self, packets: S, why: str) -> Iterator[tuple[S, Routed]]:
-        """Yield packets with their routes; the way of packets without one ends here."""
-        for part, routed in self._world.network.route(self._algebra, packets, self._family):
-            self._observer.routed(part, routed, why)
-            how = _NO_ROUTE.get(routed.kind)
-            if how:
-                self._walk.end(part, how, note=f"no route ({routed.kind})")  # type: ignore[arg-type]
-            else:
-                yield part, routed
-
-    def _redirect_address(self, packets: S) -> int | None:
-        """Return the first own address of the interface by which packets came in (nf_nat_redirect.c)."""
-        interface: str = getattr(packets, "received_on", "")
-        if interface == LOOPBACK:
-            return 0x7F000001 if self._family == IPV4 else 1
-        own = self._world.network.own(self._family, interface)
-        return own[0].address if own else None
+        self._walk.end(packets, "sent")
 
 
-def _leaves_by(routed: Routed) -> str:
-    """Return the interface that a packet leaves by: what is for this machine, by lo (ip_route_output_key)."""
-    return LOOPBACK if routed.kind == "local" else routed.interface
+_TPROXIED = Not(number("tproxied", 0))
+_LOCAL = OneOf("route", LOCAL_KINDS)

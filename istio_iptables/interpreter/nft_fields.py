@@ -294,7 +294,10 @@ _OF_BOTH = {"l3proto": "nfproto", "protocol": "l4proto"}
 
 
 class _State(Word):
-    """The conntrack state, which is there for every packet: those that conntrack has not seen are invalid."""
+    """The conntrack state, which is there for every packet.
+
+    One that conntrack has not seen is invalid, or new if a rule has given it a zone (nft_ct.c).
+    """
 
     early: bool = False
 

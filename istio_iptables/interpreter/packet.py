@@ -28,9 +28,15 @@ class Packet(Record):
     `fragment` says that it is a further part of a packet, without a header of its own. What is not known of
     these, and of the socket, is None; a condition on it cannot be told.
 
-    The last fields belong to the walk: `tracked`, conntrack has seen it; `destination_bound` and
-    `source_bound`, nat has decided about its connection; `mark_before` is the mark that a chain of type
-    route got it with, and `route_due` that it has to be routed again.
+    The state is what conntrack makes of it; rules see that only where it is `tracked`, from conntrack's place
+    in the first hook on. `kept_destination` and `kept_source` are what nat does with the later packets of its
+    connection: an address and a port (see connection.py).
+
+    The last fields belong to the walk. `zoned`: a rule has given it a conntrack zone, which the first one
+    does for good. `destination_bound` and `source_bound`: nat has decided about its connection.
+    `confirmed`: it got through a hook at whose end conntrack keeps the connection. `mark_before` is the mark
+    that a chain of type route got it with. `route` is the kind of route that it has (routing.py), and
+    `leaves_by` the interface of that; `rerouted`: it is another one than at the beginning of the hook.
     """
 
     family: Family
@@ -54,7 +60,6 @@ class Packet(Record):
     icmp_type: int = 8
     icmp_code: int = 0
     first: bool = True
-    tracked: bool = False
     original_source: int | None = None
     original_source_port: int | None = None
     original_destination: int | None = None
@@ -65,11 +70,18 @@ class Packet(Record):
     tproxied: int = 0
     translated: bool = False
     source_translated: bool = False
+    kept_destination: tuple[int | None, int | None] | None = None
+    kept_source: tuple[int | None, int | None] | None = None
+    listening: bool = True
+    tracked: bool = False
+    zoned: bool = False
     destination_bound: bool = False
     source_bound: bool = False
+    confirmed: bool = False
     mark_before: int = 0
-    route_due: bool = False
-    listening: bool = True
+    route: str = ""
+    leaves_by: str = ""
+    rerouted: bool = False
 
     @property
     def has_ports(self) -> bool:

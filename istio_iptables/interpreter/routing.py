@@ -5,10 +5,12 @@ Source: ip-rule(8), ip-route(8); net/ipv4/fib_rules.c, fib_frontend.c and their 
 
 from __future__ import annotations
 
+from ..rules.lists import union
 from ..rules.model import FAMILIES, IPV4
 from ..startup.record import Record
-from .algebra import Question
-from .condition import ALWAYS, In, Named, number
+from .algebra import Question, value_of
+from .condition import ALWAYS, AnyOf, In, Named, Unmodelled, number, numbers
+from .packet import Packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,15 +18,28 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias, TypeVar
 
     from ..rules.model import Cidr, Family
+    from ..rules.nftables.model import Ranges
     from .algebra import Algebra
     from .condition import Condition
 
     S = TypeVar("S")
     RouteKind: TypeAlias = Literal[
-        "local", "unicast", "unreachable", "blackhole", "prohibit", "throw", "broadcast"
+        "local",
+        "unicast",
+        "unreachable",
+        "blackhole",
+        "prohibit",
+        "throw",
+        "broadcast",
+        "anycast",
+        "multicast",
     ]
 
 LOOPBACK = "lo"
+#: Kinds of routes whose packets are for this machine, if they come in, and those that are no way at all.
+LOCAL_KINDS = frozenset({"local", "broadcast", "anycast", "multicast"})
+_OWN_KINDS = frozenset({"local", "anycast"})
+NO_WAY = frozenset({"unreachable", "blackhole", "prohibit", "none"})
 LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = "local", "main", "default"
 
 
@@ -79,6 +94,21 @@ class Routed(Record):
     source: int | None = None
     rule: str = ""
 
+    @property
+    def error(self) -> bool:
+        """True if it leads nowhere."""
+        return self.kind in NO_WAY
+
+    @property
+    def is_local(self) -> bool:
+        """True if packets that come in are for this machine."""
+        return self.kind in LOCAL_KINDS
+
+    @property
+    def leaves_by(self) -> str:
+        """The interface that a packet leaves by: what is for this machine, by lo (ip_route_output_key)."""
+        return LOOPBACK if self.kind in _OWN_KINDS else self.interface
+
 
 class Network(Record):
     """What a network namespace has besides tables. `assumed` says what of it was not read but assumed."""
@@ -99,6 +129,54 @@ class Network(Record):
             and interface in ("", each.interface)
             and each.interface != LOOPBACK
         ]
+
+    def of_interface(self, family: Family, interface: str) -> list[Address]:
+        """Return all addresses of an interface, in the kernel's order, which is that of ip-address(8)."""
+        return [a for a in self.addresses if a.family == family and a.interface == interface]
+
+    def sender(self, family: Family, interface: str) -> int | None:
+        """Return the address that MASQUERADE takes for what leaves by an interface.
+
+        0 if there is none; None if it depends on more than the interface (inet_select_addr in devinet.c,
+        ipv6_dev_get_saddr in addrconf.c).
+        """
+        found = [a for a in self.of_interface(family, interface) if not (a.is_loopback or a.is_link_local)]
+        if len(found) == 1 and (family == IPV4 or interface != LOOPBACK):
+            return found[0].address
+        if found or family != IPV4:
+            return None
+        others = [a for name in self.interfaces for a in self.of_interface(family, name)]
+        return next((a.address for a in others if not (a.is_loopback or a.is_link_local)), 0)
+
+    def own_sources(self, family: Family) -> Condition:
+        """Return the condition that a source is no host that a packet from outside may come from.
+
+        Such is any that a packet without a mark would be routed to within this machine, or as a broadcast
+        (__fib_validate_source).
+        """
+        fields = ("protocol", "source", "destination", "source_port", "destination_port", "uid")
+        asked = Packet(family, **dict.fromkeys(fields))  # type: ignore[arg-type]  # they are not known
+        left: Ranges = ((0, 0xFFFFFFFF if family == IPV4 else (1 << 128) - 1),)
+        refused: list[tuple[int, int]] = []
+        for rule in self.rules:
+            if rule.family != family:
+                continue
+            applies = value_of(rule.condition, asked)
+            if applies is None:
+                return Unmodelled(f"ip rule {rule.priority}: {rule.text}")
+            if not applies:
+                continue
+            if rule.ends:
+                break
+            passed: list[tuple[int, int]] = []
+            for route in self._table(rule.table, family):
+                taken, left = _parted(left, route.first, route.last)
+                if route.kind == "throw":
+                    passed += taken
+                elif route.kind in LOCAL_KINDS:
+                    refused += taken
+            left = union([*left, *passed])
+        return numbers("source", refused)
 
     def is_local(self, family: Family, address: int) -> bool:
         """Tell whether a packet to this address is delivered in this namespace."""
@@ -188,5 +266,21 @@ def assumed_network(own: Iterable[tuple[str, Cidr]], *, why: str) -> Network:
 
 
 def from_interface(name: str) -> Condition:
-    """Return the condition `iif` of ip-rule(8): what this machine sends has come in by lo."""
+    """Return the condition `iif` of ip-rule(8): what this machine sends counts as from lo (ip-rule(8))."""
+    if name == LOOPBACK:
+        return AnyOf((Named("received_on", LOOPBACK), Named("received_on", "")))
     return Named("received_on", name)
+
+
+def _parted(ranges: Ranges, first: int, last: int) -> tuple[list[tuple[int, int]], Ranges]:
+    """Return those numbers of some ranges that are in another range, and those that are not."""
+    inside: list[tuple[int, int]] = []
+    outside: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if low <= last and first <= high:
+            inside.append((max(low, first), min(high, last)))
+        if low < first:
+            outside.append((low, min(high, first - 1)))
+        if high > last:
+            outside.append((max(low, last + 1), high))
+    return inside, tuple(outside)

@@ -1,32 +1,35 @@
 """walk: the way of packets through chains and hooks, over any algebra.
 
 Source: the kernel's nf_hook_slow and nf_nat_inet_fn (net/netfilter/core.c, nf_nat_core.c), ipt_do_table
-(ip_tables.c), nft_do_chain (nf_tables_core.c), xt_CT.c, xt_TPROXY.c, nft_tproxy.c, nf_nat_redirect.c.
+(ip_tables.c), nft_do_chain (nf_tables_core.c). What actions do is in effects.py.
 """
 
 from __future__ import annotations
 
-from ..rules.model import IPV4
 from ..startup.record import Record
 from . import action as actions
-from .algebra import Question
-from .condition import AllOf, Condition, Not, OneOf, Same, number
+from .algebra import NO_QUESTION, Question
+from .condition import AllOf, Condition, OneOf, Same, number
 from .conntrack import has_entry
-from .program import CONNTRACK_PRIORITY, Place
+from .effects import Effects
+from .program import CONNTRACK_PRIORITY, NAT_PRIORITY, Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
     from ..rules.model import Family
     from .action import Action
-    from .algebra import Algebra
+    from .algebra import Algebra, Side
     from .program import Base, HookName, Program, Rule, Table
     from .routing import Routed
+    from .surroundings import Surroundings
 
     S = TypeVar("S")
     How: TypeAlias = Literal["dropped", "rejected", "delivered", "sent", "not known"]
+    #: Base chains that are called at one place: one of iptables or nftables, or all of nat.
+    Unit: TypeAlias = tuple[tuple[Table, Base], ...]
 else:
     Generic = {None: object}
     S = None
@@ -75,21 +78,23 @@ class Observer:
 #: Most chains on the way to a rule (nf_tables: NFT_JUMP_STACK_SIZE is 16; iptables allows more).
 _DEEPEST = 200
 
-_NOT_TRACKED = number("tracked", 0)
-_ASKED: Mapping[str, Condition] = {
-    "destination": AllOf((number("first", 1), number("destination_bound", 0))),
-    "source": AllOf((number("first", 1), number("source_bound", 0))),
+#: What nat chains decide at a hook: where packets go, or where they come from (nf_nat_core.c, HOOK2MANIP).
+_SIDES: Mapping[str, Side] = {
+    "prerouting": "destination",
+    "output": "destination",
+    "input": "source",
+    "postrouting": "source",
 }
-#: A packet that is not tracked, and has neither a zone nor a reason to be left alone, may get a zone.
-_UNZONED = AllOf((_NOT_TRACKED, number("zone", 0), Not(OneOf("state", frozenset({"UNTRACKED"})))))
-_HAS_ENTRY = has_entry(before=True)
-_LISTENING = number("listening", 1)
+#: nat is asked for the first packet of a connection, and for none without connection.
+_ASKED: Mapping[str, Condition] = {
+    side: AllOf((number("first", 1), number(f"{side}_bound", 0), has_entry(before=True)))
+    for side in ("destination", "source")
+}
 
 
 class Walk(Generic[S]):
     """The way of packets of one family through the hooks of a program.
 
-    `own_address` gives the address that REDIRECT takes, for the interface that a packet came in by.
     Packets whose way ends are in `ended`.
     """
 
@@ -98,91 +103,125 @@ class Walk(Generic[S]):
         program: Program,
         family: Family,
         algebra: Algebra[S],
-        own_address: Callable[[S], int | None],
+        surroundings: Surroundings[S],
         observer: Observer | None = None,
     ) -> None:
         self.program = program
         self.family = family
         self.algebra = algebra
         self.ended: list[Ended] = []
-        self._own_address = own_address
+        self._surroundings = surroundings
         self._observer = observer or Observer()
         self._hook: HookName = "output"
-        self._base_kind = "filter"
+        self._effects = Effects(family, algebra, surroundings)
 
     def end(self, packets: S, how: How, place: Place | None = None, note: str = "") -> None:
         """Note that the way of packets has ended."""
         if not self.algebra.is_empty(packets):
             self.ended.append(Ended(packets, how, place, note))
 
+    # --- hooks ---------------------------------------------------------------------------------
+
     def hook(self, hook: HookName, packets: S) -> S:
         """Return the packets that a hook lets pass."""
         self._hook = hook
+        self._effects.hook = hook
         tracks = hook in ("prerouting", "output")
-        for position, group in _by_position(self.program.bases(hook, self.family)):
-            if tracks and position > CONNTRACK_PRIORITY:
+        for priority, units in self._places(hook):
+            if tracks and priority > CONNTRACK_PRIORITY:
                 packets, tracks = self._track(packets), False
             if self.algebra.is_empty(packets):
                 return packets
-            packets = self._group(group, packets)
+            for unit in self._in_order(units, packets):
+                packets = self._unit(unit, packets)
         if tracks:
             packets = self._track(packets)
-        return self._bound(hook, packets)
+        if hook in ("input", "postrouting"):  # nf_confirm (nf_conntrack_proto.c)
+            packets = self.algebra.update(packets, confirmed=True)
+        return packets
 
     def _track(self, packets: S) -> S:
         return self.algebra.update(packets, tracked=True)
 
-    def _bound(self, hook: HookName, packets: S) -> S:
-        """Note that nat has decided, also if it translates nothing (nf_nat_alloc_null_binding)."""
-        part = "destination_bound" if hook in ("prerouting", "output") else "source_bound"
-        return self.algebra.update(packets, **{part: True}) if hook != "forward" else packets
+    def _places(self, hook: HookName) -> list[tuple[int, list[Unit]]]:
+        """Return what is called in a hook, by priority.
 
-    # --- base chains ---------------------------------------------------------------------------
-
-    def _group(self, group: Sequence[tuple[Table, Base]], packets: S) -> S:
-        """Go through the base chains of one position in a hook."""
-        for table, base in self._in_order(group, packets):
-            packets = self._base(table, base, packets)
-        return packets
-
-    def _in_order(self, group: Sequence[tuple[Table, Base]], packets: S) -> Sequence[tuple[Table, Base]]:
-        """Return base chains in the order of their priorities.
-
-        The order of equal ones depends on their registration, which nothing shows. It is a question only for
-        those that do something with the packets.
+        nat chains are all called by nat's own hook. That is there even if no chain is: it translates the
+        later packets of connections.
         """
-        if len({base.priority for _, base in group}) == len(group):
-            return group
-        acting = [pair for pair in group if self._acts(*pair, packets)]
-        ordered: list[tuple[Table, Base]] = []
-        for _, same in _by_priority(acting):
-            if len(same) > 1:
-                orders = _permutations(same)
-                key = ("order", self._hook, *(f"{table.title} {base.chain}" for table, base in same))
-                same = orders[self.algebra.answer(Question(key, tuple(key[2:]), len(orders)))]
-            ordered += same
-        quiet = [pair for pair in group if pair not in acting]
-        return sorted((*ordered, *quiet), key=lambda each: each[1].priority)
+        bases = self.program.bases(hook, self.family)
+        places: dict[int, list[Unit]] = {}
+        if hook in NAT_PRIORITY:
+            places[NAT_PRIORITY[hook]] = [tuple(pair for pair in bases if pair[1].kind == "nat")]
+        for pair in bases:
+            if pair[1].kind != "nat":
+                places.setdefault(pair[1].priority, []).append((pair,))
+        return sorted(places.items())
 
-    def _acts(self, table: Table, base: Base, packets: S) -> bool:
-        """Tell whether a base chain does anything with packets that it gets as they are now."""
-        probe = Walk(self.program, self.family, self.algebra, self._own_address)
-        probe._hook = self._hook
-        after = probe._base(table, base, packets)
-        return bool(probe.ended) or not self.algebra.same(after, packets)
+    def _unit(self, unit: Unit, packets: S) -> S:
+        """Return the packets that base chains let pass which are called at one place."""
+        if unit and unit[0][1].kind != "nat":
+            [(table, base)] = unit
+            return self._base(table, base, packets)
+        algebra = self.algebra
+        side = _SIDES[self._hook]
+        asked, passing = algebra.split(packets, _ASKED[side], NO_QUESTION)
+        for priority in sorted({base.priority for _, base in unit}):
+            same: list[Unit] = [(pair,) for pair in unit if pair[1].priority == priority]
+            for [(table, base)] in self._in_order(same, asked):
+                # Once a chain has translated a connection, nat asks no other one.
+                asked, bound = algebra.split(asked, number(f"{side}_bound", 0), NO_QUESTION)
+                passing = algebra.join(passing, bound)
+                if not algebra.is_empty(asked):
+                    asked = self._base(table, base, asked)
+        # Also what no chain translates has been decided about (nf_nat_alloc_null_binding).
+        passing = algebra.join(passing, algebra.update(asked, **{f"{side}_bound": True}))
+        passing = self._effects.keep(passing, side)
+        if self._hook != "output":
+            return passing
+        # What goes to another address is routed again (nf_nat_ipv4_local_fn in nf_nat_proto.c).
+        moved, passing = algebra.split(passing, OneOf("route", frozenset({""})), NO_QUESTION)
+        return algebra.join(passing, self._surroundings.reroute(self, moved))
+
+    def _in_order(self, units: Sequence[Unit], packets: S) -> Sequence[Unit]:
+        """Return what is called at one priority in the order in which it is.
+
+        That depends on registration, which nothing shows: the kernel calls what was registered last first
+        (nf_hook_entries_grow in net/netfilter/core.c). It is a question only for those that do something with
+        the packets.
+        """
+        if len(units) < 2:
+            return units
+        acting = [unit for unit in units if self._acts(unit, packets)]
+        for unit in acting:
+            packets, _ = self._probe(unit, packets)
+        # One that does nothing with these packets may do something with what others have made of them.
+        acting += [unit for unit in units if acting and unit not in acting and self._acts(unit, packets)]
+        quiet = [unit for unit in units if unit not in acting]
+        if len(acting) < 2:
+            return quiet + acting
+        orders = list(_permutations(acting))
+        names = tuple(" and ".join(f"{table.title} {base.chain}" for table, base in unit) for unit in acting)
+        asked = Question(("order", self._hook, *names), names, len(orders))
+        return quiet + orders[self.algebra.answer(asked)]
+
+    def _acts(self, unit: Unit, packets: S) -> bool:
+        """Tell whether base chains do anything with packets that they get as they are now."""
+        after, ends = self._probe(unit, packets)
+        before, after = (self.algebra.update(each, **_OF_THE_WALK) for each in (packets, after))
+        return ends or not self.algebra.same(after, before)
+
+    def _probe(self, unit: Unit, packets: S) -> tuple[S, bool]:
+        """Return packets as base chains let them pass, and whether the way of any of them ends there."""
+        probe = Walk(self.program, self.family, self.algebra, self._surroundings)
+        probe._hook = probe._effects.hook = self._hook
+        return probe._unit(unit, packets), bool(probe.ended)
 
     def _base(self, table: Table, base: Base, packets: S) -> S:
         algebra = self.algebra
-        passing = algebra.empty
-        if base.kind == "nat":
-            side = "destination" if base.hook in ("prerouting", "output") else "source"
-            packets, passing = algebra.split(packets, _ASKED[side], _NO_QUESTION)
-            if algebra.is_empty(packets):
-                return passing
         if base.kind == "route":
             packets = algebra.assign(packets, _REMEMBER_MARK)
         self._observer.entered(base.hook, table, base)
-        self._base_kind = base.kind
         ongoing, accepted = self._chain(table, base.chain, packets, 0)
         if base.drops:
             place = Place(table.title, base.chain, 0, "policy DROP")
@@ -190,10 +229,10 @@ class Walk(Generic[S]):
             ongoing = algebra.empty
         after = algebra.join(accepted, ongoing)
         self._observer.left(table, base, not algebra.is_empty(after))
-        if base.kind == "route":
-            same, changed = algebra.split(after, _MARK_UNCHANGED, _NO_QUESTION)
-            after = algebra.join(same, algebra.update(changed, route_due=True))
-        return algebra.join(passing, after)
+        if base.kind == "route":  # ipt_mangle_out (iptable_mangle.c), nf_route_table_inet (nft_chain_route.c)
+            same, changed = algebra.split(after, _MARK_UNCHANGED, NO_QUESTION)
+            after = algebra.join(same, self._surroundings.reroute(self, changed))
+        return after
 
     # --- chains and rules ----------------------------------------------------------------------
 
@@ -260,59 +299,9 @@ class Walk(Generic[S]):
                 return Flow(none, none, none, packets)
             self.end(packets, "dropped" if action.how == "drop" else "rejected", place)
             return Flow(none, none, none, none)
-        if isinstance(action, actions.TProxy):
-            return self._tproxy(table, chain, rule, action, packets)
-        changed, goes_on = self._change(action, packets)
-        self._observer.acted(table, chain, rule, action, changed)
-        return Flow(changed, none, none, none) if goes_on else Flow(none, none, none, changed)
-
-    def _change(self, action: Action, packets: S) -> tuple[S, bool]:
-        """Return packets as an action changes them, and whether the next statement follows."""
-        algebra = self.algebra
-        if isinstance(action, actions.Assign):
-            return self._assign(action, packets), True
-        if isinstance(action, actions.Zone):
-            free, kept = algebra.split(packets, _UNZONED, _NO_QUESTION)
-            return algebra.join(algebra.update(free, zone=action.zone), kept), True
-        if isinstance(action, actions.Untrack):
-            free, kept = algebra.split(packets, _NOT_TRACKED, _NO_QUESTION)
-            free = algebra.update(free, state="UNTRACKED", first=False)
-            return algebra.join(free, kept), True
-        if isinstance(action, actions.Source):
-            return algebra.update(packets, source_translated=True, source_bound=True), False
-        if isinstance(action, actions.Redirect):
-            port = action.port or _own_port(packets)
-            fields: dict[str, Any] = {"destination": self._redirect_address(packets), "redirected": port}
-            if action.port:
-                fields["destination_port"] = port
-        elif isinstance(action, actions.Destination):
-            fields = {} if action.address is None else {"destination": action.address}
-            if action.port is not None:
-                fields["destination_port"] = action.port
-        elif isinstance(action, actions.NetMap):
-            if self._hook not in ("prerouting", "output"):
-                return algebra.update(packets, source_translated=True, source_bound=True), False
-            packets = algebra.assign(packets, actions.Assign("destination", action.keep, action.address))
-            fields = {}
-        else:
-            raise TypeError(f"no such action: {action}")
-        fields.update(translated=True, destination_bound=True, route_due=True)
-        return algebra.update(packets, **fields), False
-
-    def _assign(self, action: actions.Assign, packets: S) -> S:
-        """Change a mark; a packet without an entry in conntrack keeps it (connmark_tg in xt_connmark.c)."""
-        if "connection_mark" not in (action.field, action.source):
-            return self.algebra.assign(packets, action)
-        packets, kept = self.algebra.split(packets, _HAS_ENTRY, _NO_QUESTION)
-        if self.algebra.is_empty(packets):
-            return kept
-        return self.algebra.join(self.algebra.assign(packets, action), kept)
-
-    def _redirect_address(self, packets: S) -> int | None:
-        """REDIRECT: the loopback address for what this machine sends, else the incoming interface's own."""
-        if self._hook == "output":
-            return 0x7F000001 if self.family == IPV4 else 1
-        return self._own_address(packets)
+        here, skipped, accepted = self._effects.of(self, action, packets, place)
+        self._observer.acted(table, chain, rule, action, self.algebra.join(here, accepted))
+        return Flow(here, skipped, none, accepted)
 
     def _choose(
         self, table: Table, chain: str, rule: Rule, action: actions.Choose, packets: S, depth: int
@@ -327,20 +316,6 @@ class Walk(Generic[S]):
                 one = self._act(table, chain, rule, branch, hit, depth)
                 flow = Flow(*(algebra.join(a, b) for a, b in zip(flow._key(), one._key(), strict=True)))
         return flow.replace(next=algebra.join(flow.next, packets))
-
-    def _tproxy(self, table: Table, chain: str, rule: Rule, action: actions.TProxy, packets: S) -> Flow:
-        """TPROXY takes a packet that a socket listens for; see there for what becomes of others."""
-        algebra = self.algebra
-        none = algebra.empty
-        taken, left = algebra.split(packets, _LISTENING, _NO_QUESTION)
-        taken = algebra.update(taken, tproxied=action.port or _own_port(taken))
-        taken = algebra.assign(taken, actions.Assign("mark", action.keep, action.flip))
-        self._observer.acted(table, chain, rule, action, algebra.join(taken, left))
-        if not action.accepts:
-            return Flow(taken, left, none, none)
-        place = Place(table.title, chain, rule.number, rule.text)
-        self.end(left, "dropped", place, "no socket listens there")
-        return Flow(none, none, none, taken)
 
     def _unknown(self, table: Table, chain: str, rule: Rule, action: actions.Unknown, packets: S) -> Flow:
         algebra = self.algebra
@@ -357,15 +332,10 @@ class Walk(Generic[S]):
         return Flow(none, none, none, none)
 
 
-def _own_port(packets: object) -> int:
-    """Return the destination port of one packet; 0 for a set of packets, which may have many."""
-    port: int = getattr(packets, "destination_port", 0)
-    return port
-
-
-_NO_QUESTION = Question(None, None)
 _REMEMBER_MARK = actions.Assign("mark_before", 0, source="mark")
 _MARK_UNCHANGED = Same("mark", "mark_before")
+#: What a base chain changes of a packet even if no rule does anything.
+_OF_THE_WALK = {"mark_before": 0, "destination_bound": True, "source_bound": True}
 
 
 def _grouped(rule: Rule) -> Iterator[Condition | Action]:
@@ -388,21 +358,7 @@ def _grouped(rule: Rule) -> Iterator[Condition | Action]:
         yield statement
 
 
-def _by_position(pairs: Sequence[tuple[Table, Base]]) -> Iterator[tuple[int, list[tuple[Table, Base]]]]:
-    from itertools import groupby
-
-    for position, group in groupby(pairs, key=lambda each: each[1].position):
-        yield position, list(group)
-
-
-def _by_priority(pairs: Sequence[tuple[Table, Base]]) -> Iterator[tuple[int, list[tuple[Table, Base]]]]:
-    from itertools import groupby
-
-    for priority, group in groupby(pairs, key=lambda each: each[1].priority):
-        yield priority, list(group)
-
-
-def _permutations(pairs: list[tuple[Table, Base]]) -> list[list[tuple[Table, Base]]]:
+def _permutations(units: list[Unit]) -> Iterator[list[Unit]]:
     from itertools import permutations
 
-    return [list(each) for each in permutations(pairs)]
+    return (list(each) for each in permutations(units))

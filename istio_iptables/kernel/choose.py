@@ -6,11 +6,11 @@ The choice reads and never writes: a test that made a table would change the cho
 from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY, IPTABLES_LOCATIONS, IPTABLES_NFT, IPTABLES_VARIANTS, NFTABLES
-from ..errors import KernelError, require_type
+from ..errors import require_type
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
-from .xtables.iptc_loader import HOW_TO_INSTALL, installed
+from .xtables.iptc_loader import installed
 from .xtables.libiptc import Libiptc
 
 TYPE_CHECKING = False
@@ -107,15 +107,9 @@ def _require_readable(unreadable: tuple[UnreadableTable, ...]) -> None:
     """Raise KernelError if iptables could not read back what it writes into the tables in nf_tables."""
     if not unreadable:
         return
-    names = ", ".join(f"`nft list table {table}`" for table in unreadable)
-    owned = any(table.removal for table in unreadable)
-    raise KernelError(
-        f"iptables cannot read the nft table {', '.join(map(str, unreadable))}"
-        f"{', which has chains of istio-iptables' if owned else ''}: "
-        "another program put a rule into it with nft",
-        f"move that rule to a table of its own ({names} shows it), or use another backend (--native-nftables)"
-        + (", after `istio-iptables cleanup`" if owned else ""),
-    )
+    from ..remedies import tables_unreadable
+
+    raise tables_unreadable(unreadable, owned=any(table.removal for table in unreadable))
 
 
 def confirm(choice: Choice, backends: Mapping[Location, Backend], live: Live) -> Choice:
@@ -138,7 +132,9 @@ def _chosen(backend: Backend, why: str, forced: Location | None = None) -> Choic
     backend.require()
     is_command = isinstance(backend, IptablesCommand) and backend.location == IPTABLES_LEGACY
     if is_command and not forced and not installed():
-        why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL})"
+        from ..remedies import HOW_TO_INSTALL_LIBIPTC
+
+        why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL_LIBIPTC})"
     return Choice(backend.location, backend.name, why)
 
 

@@ -59,10 +59,13 @@ class IptablesCommand:
 
     def require(self) -> None:
         """Raise KernelError, which names what is missing, unless the commands are installed."""
-        self._command("ipv4", "restore")
+        self.command("ipv4", "restore")
 
-    def _command(self, family: Family, action: str) -> tuple[str, ...]:
-        """Return the command, under the name that it has on this machine."""
+    def command(self, family: Family, action: str) -> tuple[str, ...]:
+        """Return a command as it is called on this machine: `action` is save, restore or nothing.
+
+        Raises KernelError if it is not installed.
+        """
         specific, plain = self._called(family, action), f"{IPTABLES[family]}-{action}".rstrip("-")
         if specific not in self._commands:
             self._commands[specific] = self._find(specific, plain)
@@ -82,10 +85,9 @@ class IptablesCommand:
         path = which(plain)
         if path and self._variant.marker in run((path, "--version")).output:
             return (path,)
-        raise KernelError(
-            f"the command {specific} is not installed",
-            "install the package iptables, or choose the other variant with --force-iptables-binary",
-        )
+        from ..remedies import command_missing
+
+        raise command_missing(specific)
 
     def exists(self, family: Family) -> bool:
         """Tell whether any table that the variant could have made exists, without making one."""
@@ -103,7 +105,7 @@ class IptablesCommand:
         """
         if not self.exists(family):
             return ""
-        result = run((*self._command(family, "save"), "--counters"), private_lock=self._legacy)
+        result = run((*self.command(family, "save"), "--counters"), private_lock=self._legacy)
         if result.status != 0:
             raise self._failed(family, "save", result)
         return result.output
@@ -127,7 +129,7 @@ class IptablesCommand:
         """Return a function that prints one chain of a table, None if iptables cannot read that chain."""
 
         def show(chain: str) -> str | None:
-            result = run((*self._command(family, ""), "-t", table, "-S", chain))
+            result = run((*self.command(family, ""), "-t", table, "-S", chain))
             return result.output if result.status == 0 else None
 
         return show
@@ -179,7 +181,7 @@ class IptablesCommand:
 
     def apply(self, edit: TableEdit) -> None:
         """Make an edit by one run of iptables-restore."""
-        command = (*self._command(edit.family, "restore"), "--noflush", "--counters")
+        command = (*self.command(edit.family, "restore"), "--noflush", "--counters")
         result = run(command, edit_script(edit), private_lock=self._legacy)
         if result.status != 0:
             raise self._failed(edit.family, f"restore of the table {edit.table}", result)
@@ -200,7 +202,7 @@ class IptablesCommand:
     def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
         """Remove chains, all or none, and tell whether they were removed."""
         script = "".join(f"{line}\n" for line in (f"*{edit.table}", *(f"-X {c}" for c in chains), "COMMIT"))
-        return run((*self._command(edit.family, "restore"), "--noflush"), script).status == 0
+        return run((*self.command(edit.family, "restore"), "--noflush"), script).status == 0
 
     def close(self) -> None:
         """Do nothing: no process or handle is open."""
@@ -225,7 +227,9 @@ def _remedy(message: str) -> str:
             "move that chain to a table of its own (`nft list ruleset` shows it), or use --native-nftables"
         )
     if "does not exist" in message or "No such file" in message or "not supported" in message:
-        return "the kernel lacks a table, match or target that is named above: load its module on the node"
+        from ..remedies import IPTABLES_LACKING
+
+        return IPTABLES_LACKING
     if "incompatible" in message:
         return "iptables cannot read what was put into this table with nft: move that to a table of its own"
     if "lock" in message:

@@ -77,12 +77,9 @@ class Locks:
         try:
             descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise KernelError(
-                f"the lock file {path} cannot be opened: {os.strerror(error.errno or 0)}",
-                "mount a writable directory there, or put an empty file there in the image (which may then "
-                "be read-only), or name another file in XTABLES_LOCKFILE, "
-                "or use --cni-mode, which locks only the network namespace",
-            ) from error
+            from ..remedies import lock_not_opened
+
+            raise lock_not_opened(path, os.strerror(error.errno or 0)) from error
         self._held.append(descriptor)
         # The commands that write inherit it: if this process is killed, they hold the lock until they are
         # done.
@@ -95,11 +92,9 @@ class Locks:
         while not _is_locked(descriptor, path):
             now = time.monotonic()
             if now > self._deadline:
-                raise KernelError(
-                    f"the lock {path} is still held by {holder(descriptor)} "
-                    f"after {self._wait_limit:g} seconds",
-                    f"find the process (fuser -v {path}) and let it finish, then run again",
-                )
+                from ..remedies import lock_held
+
+                raise lock_held(path, holder(descriptor), self._wait_limit)
             if self._on_wait and not is_told and now - begun >= _SILENCE:
                 self._on_wait(
                     f"waiting for the lock {path}, held by {holder(descriptor)}: "
@@ -126,6 +121,16 @@ def holder(descriptor: int) -> str:
     A process of another PID namespace is not listed there, and comm is gone when the process has ended and
     left the lock to one that it started.
     """
+    pid = holder_pid(descriptor)
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"{file.read().strip()} (PID {pid})"
+    except OSError:
+        return f"process {pid}" if pid else "another process"
+
+
+def holder_pid(descriptor: int) -> str:
+    """Return the PID of the process that locked an open file, nothing if /proc/locks lists none."""
     status = os.fstat(descriptor)
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     pid = ""
@@ -136,7 +141,6 @@ def holder(descriptor: int) -> str:
                 words = line.split()
                 if words[1] == "FLOCK" and words[5] == f"{device}:{status.st_ino}":
                     pid = words[4]
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return f"{file.read().strip()} (PID {pid})"
     except (OSError, IndexError):
-        return f"process {pid}" if pid else "another process"
+        pass
+    return pid

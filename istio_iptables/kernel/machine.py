@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..change.actions import IPTABLES_NFT, AddObject, EditNative, EditTable, Live, RemoveByHandle
 from ..change.conflicts import conflicts
 from ..change.plan import make_plan
-from ..errors import KernelError, require_type
+from ..errors import require_type
 from ..formats import NFT_FAMILIES
 from ..rules.istio import PASSTHROUGH_IPV6
 from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
     from ..change.actions import Action, Location
+    from ..change.foreign import Neighbour
     from ..change.neighbours import Finding
     from ..rules.model import Table
     from .backend import Backend
@@ -116,7 +117,10 @@ class Machine:
         With `rewrite` rules are written again even if nothing differs. Raises KernelError.
         """
         require_type(wanted, Ruleset, "plan() takes a Ruleset (see build)")
-        live = self.read(wanted)
+        return self.plan_from(self.read(wanted), wanted, rewrite=rewrite)
+
+    def plan_from(self, live: Live, wanted: Ruleset, *, rewrite: bool = False) -> Prepared:
+        """Plan how to make what was read (see `read`) into what is `wanted`. Raises KernelError."""
         choice = nothing_to_choose()
         if wanted.tables:
             choice = choose(live, self._backends, self._forced, self._nftables, self._has_legacy)
@@ -135,19 +139,30 @@ class Machine:
 
         Raises KernelError.
         """
-        known = {(NFT_FAMILIES[t.family], t.name) for t in live.tables.get(IPTABLES_NFT, ())}
-        foreign = self._nftables.foreign_nat(known)
-        if not foreign and not _has_foreign(live):
+        foreign = self.foreign(live, location)
+        if not foreign:
             return ()
-        from ..change.foreign import of_iptables
         from ..change.neighbours import findings
 
         return findings(
-            (*of_iptables(live, location), *foreign),
+            foreign,
             wanted,
             self._routing.own_addresses(),
             forwards=self._routing.forwards(),
         )
+
+    def foreign(self, live: Live, location: Location) -> tuple[Neighbour, ...]:
+        """Return the tables of other programs with nat chains, and those of iptables with foreign rules.
+
+        `location` is where the wanted rules are. Raises KernelError.
+        """
+        known = {(NFT_FAMILIES[t.family], t.name) for t in live.tables.get(IPTABLES_NFT, ())}
+        native = self._nftables.foreign_nat(known)
+        if not native and not _has_foreign(live):
+            return ()
+        from ..change.foreign import of_iptables
+
+        return (*of_iptables(live, location), *native)
 
     # --- doing ------------------------------------------------------------------------------
 
@@ -203,10 +218,6 @@ def require_capabilities() -> None:
     """Raise KernelError unless this process may read and write the kernel's rules."""
     missing = missing_capabilities("NET_ADMIN", "NET_RAW")
     if missing:
-        raise KernelError(
-            f"the capability {missing[0]} is missing"
-            if len(missing) == 1
-            else f"the capabilities {' and '.join(missing)} are missing",
-            "run as root, or give the container securityContext.capabilities.add: [NET_ADMIN, NET_RAW] "
-            "and runAsUser: 0 (--dry-run needs neither)",
-        )
+        from ..remedies import capabilities_missing
+
+        raise capabilities_missing(missing)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ..rules.nftables.model import NativeTable
 
 
+#: The first version of nft that can write the rules and read them back.
+OLDEST = (1, 0, 1)
+
+
 class NftCommand:
     """The backend for native nftables."""
 
@@ -60,6 +64,13 @@ class NftCommand:
     def require(self) -> None:
         """Raise KernelError unless the command nft is installed."""
         _command()
+
+    def version(self) -> str:
+        """Return what nft says of its version, such as `nftables v1.0.6 (Lester Gooch #5)`.
+
+        The kernel is asked nothing. Raises KernelError if nft is missing, or cannot print JSON.
+        """
+        return _nft("--json", "--version").strip()
 
     def check(self, edit: EditNative) -> None:
         """Have nft and the kernel try an edit without making it. Raises KernelError if they refuse it.
@@ -162,10 +173,9 @@ def _scripts(edit: EditNative) -> list[str]:
 def _command() -> str:
     path = which("nft")
     if not path:
-        raise KernelError(
-            "the command nft is not installed, and native nftables rules are in place or were requested",
-            "install the package nftables",
-        )
+        from ..remedies import nft_missing
+
+        raise nft_missing()
     return path
 
 
@@ -180,14 +190,12 @@ def _nft(*arguments: str, script: str = "") -> str:
 
 def _remedy(message: str) -> str:
     """Return the remedy for an error of nft."""
+    from .. import remedies
+
     if "JSON support not compiled-in" in message:
-        return "install an nft that was built with JSON support, as distributions have it"
+        return remedies.NFT_WITH_JSON
     if "Operation not permitted" in message:
         return f"{root_remedy('NET_ADMIN')}; or, if a program owns the table, {_END_THE_OWNER}"
     if "Operation not supported" in message or "No such file or directory" in message:
-        return (
-            "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
-            "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
-            "or do not use --native-nftables"
-        )
+        return remedies.NFTABLES_LACKING
     return "nothing was changed by this step; the message above is nft's own"

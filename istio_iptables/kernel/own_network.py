@@ -16,7 +16,7 @@ _FILES = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 #: Variables of every container in Kubernetes, and of those of podman, LXC and systemd-nspawn.
 _VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")
 #: The PID namespace that the kernel starts with (PROC_PID_INIT_INO in linux/proc_ns.h).
-_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
 
 def is_machines_own(environ: Mapping[str, str] = os.environ, root: str = "") -> bool:
@@ -30,7 +30,7 @@ def is_machines_own(environ: Mapping[str, str] = os.environ, root: str = "") -> 
     if any(os.path.exists(root + path) for path in _FILES):
         return False
     try:
-        if os.readlink(f"{root}/proc/self/ns/pid") != _FIRST_PID_NAMESPACE:
+        if os.readlink(f"{root}/proc/self/ns/pid") != FIRST_PID_NAMESPACE:
             return False
         return all(
             os.readlink(f"{root}/proc/self/ns/{kind}") == os.readlink(f"{root}/proc/1/ns/{kind}")

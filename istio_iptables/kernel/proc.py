@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ..errors import KernelError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Family
@@ -30,10 +28,9 @@ def existing_legacy_tables(family: Family) -> frozenset[str]:
     except FileNotFoundError:
         return frozenset()
     except PermissionError as error:
-        raise KernelError(
-            f"only root can read {_TABLE_NAMES[family]}, the kernel's list of legacy tables",
-            "run as root (securityContext.runAsUser: 0); the capabilities alone are not enough",
-        ) from error
+        from ..remedies import only_root_reads
+
+        raise only_root_reads(_TABLE_NAMES[family]) from error
 
 
 def refusals_sent() -> int:
@@ -56,7 +53,7 @@ def refusals_sent() -> int:
 
 
 #: Capabilities that something here needs, and their bits (linux/capability.h).
-_CAPABILITIES = {"SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "NET_RAW": 13}
+CAPABILITIES = {"SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "NET_RAW": 13}
 
 
 def missing_capabilities(*names: str) -> tuple[str, ...]:
@@ -66,7 +63,7 @@ def missing_capabilities(*names: str) -> tuple[str, ...]:
         for line in file:
             if line.startswith("CapEff:"):
                 held = int(line.split()[1], 16)
-    return tuple(name for name in names if not held >> _CAPABILITIES[name] & 1)
+    return tuple(name for name in names if not held >> CAPABILITIES[name] & 1)
 
 
 def root_remedy(*capabilities: str) -> str:

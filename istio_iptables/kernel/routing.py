@@ -140,19 +140,43 @@ def add(item: RoutingObject) -> None:
         raise _failed(item, error) from error
 
 
+def obstacle(item: RoutingObject) -> KernelError | None:
+    """Return the error that `add` would raise, as far as reading tells, None if nothing is in the way.
+
+    Raises OSError if it cannot be read.
+    """
+    if isinstance(item, LocalAddress):
+        if item.family == "ipv6" and _ipv6_is_off_for_lo():
+            return _failed(item, OSError(errno.EACCES, f"{item}: {os.strerror(errno.EACCES)}"))
+        wanted = str(item.cidr).partition("/")
+        of_lo = [each for each in routing.addresses() if each.interface == "lo"]
+        prefixes = [each.prefix for each in of_lo if each.address == wanted[0]]
+        return _in_the_way(item) if prefixes and int(wanted[2]) not in prefixes else None
+    if isinstance(item, LocalDefaultRoute):
+        there = routing.routes(item.family, item.table)
+        # The kernel compares destination and metric (NLM_F_EXCL).
+        others = [each for each in there if each.destination is None and each.usual_metric and not each.plain]
+        return _in_the_way(item) if others and not _delivers_locally(item.family, item.table) else None
+    return None
+
+
+def _ipv6_is_off_for_lo() -> bool:
+    """Tell whether the kernel has no IPv6, or not for the loopback interface."""
+    try:
+        with open("/proc/sys/net/ipv6/conf/lo/disable_ipv6", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except FileNotFoundError:
+        return True
+
+
 def _in_the_way(item: RoutingObject) -> KernelError:
     """Return the error for another address or route where an owned one has to be."""
+    from ..remedies import address_in_the_way, route_in_the_way
+
     if isinstance(item, LocalAddress):
         address = str(item.cidr).partition("/")[0]
-        return KernelError(
-            f"the interface lo already has the address {address}, but not as {item.cidr}",
-            "remove it (`ip -6 addr show dev lo` shows it), then run again",
-        )
-    return KernelError(
-        f"the routing table {item.table} ({item.family}) already has another default route",
-        "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
-        f"(`ip route show table {item.table}` shows it)",
-    )
+        return address_in_the_way(address, item.cidr)
+    return route_in_the_way(item.table, item.family)
 
 
 def remove(item: RoutingObject) -> None:
@@ -173,15 +197,14 @@ def remove(item: RoutingObject) -> None:
 
 
 def _failed(item: RoutingObject, error: OSError) -> KernelError:
+    from .. import remedies
+
     if error.errno == errno.EPERM:
         remedy = root_remedy("NET_ADMIN")
     elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
-        remedy = "the kernel has no IPv6: boot it without ipv6.disable=1, or do not use --dual-stack"
+        remedy = remedies.NO_IPV6
     elif item.family == "ipv6" and isinstance(item, LocalAddress):
-        remedy = (
-            "IPv6 is switched off for the loopback interface: set the sysctl net.ipv6.conf.lo.disable_ipv6 "
-            "to 0, or do not use --dual-stack"
-        )
+        remedy = remedies.IPV6_OFF
     else:
         remedy = ""
     return KernelError(error.strerror or str(error), remedy)

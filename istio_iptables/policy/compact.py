@@ -52,7 +52,9 @@ def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
         # Numbers, since netaddr takes five times as long to read text. A chain has one family.
         version: Literal[4, 6] = 4 if cidrs[0].version == 4 else 6
         given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in cidrs]
-        return [kind(Cidr(n.version, n.first, n.prefixlen)) for n in netaddr.cidr_merge(given)]
+        merged = [Cidr(n.version, n.first, n.prefixlen) for n in netaddr.cidr_merge(given)]
+        # The kernel keeps no match of /0: rules with it would never be those that are in place.
+        return [] if any(cidr.is_everything for cidr in merged) else [kind(cidr) for cidr in merged]
 
     return merge
 

@@ -13,7 +13,7 @@ from .ownership import is_owned, owned, owned_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from .model import Counters, Family, TableName
@@ -241,7 +241,7 @@ def _index_of_next(
     return 0 if is_head else max(before.get(True, -1) + 1, end)
 
 
-def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[int, int]]:
+def common_subsequence(old: Sequence[Hashable], new: Sequence[Hashable]) -> list[tuple[int, int]]:
     """Return the index pairs of a longest common subsequence.
 
     By the algorithm of Hunt and Szymanski: n log n as long as few rules appear twice.
@@ -254,7 +254,7 @@ def common_subsequence(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[i
         return pairs
     from bisect import bisect_left
 
-    indexes: dict[Rule, list[int]] = {}
+    indexes: dict[Hashable, list[int]] = {}
     for j in range(len(new) - 1, start - 1, -1):
         indexes.setdefault(new[j], []).append(j)
     # By length: the index in `new` at which the common subsequence that ends first ends, and that one,

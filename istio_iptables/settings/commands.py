@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .declared import Setting
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
+    PictureStyle: TypeAlias = Literal["mermaid", "dot", "svg"]
 
 
 class Operand(Record):
@@ -50,6 +51,7 @@ class Command(Record):
     cli/help_app.py answers it.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
+    `without_namespace`: it enters the network namespace itself, and does its work also if it cannot.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Command(Record):
     operand: Operand | None = None
     only_prints: bool = False
     without_capture: bool = False
+    without_namespace: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -152,6 +155,8 @@ _TRACE = (
 
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
+#: What it can draw.
+PICTURES: tuple[PictureStyle, ...] = ("mermaid", "dot", "svg")
 
 #: The command of a command line that names none.
 DEFAULT_COMMAND = "apply"
@@ -165,10 +170,43 @@ COMMANDS: tuple[Command, ...] = (
         (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
     ),
     Command(
+        "status",
+        "Show what is in place: the settings that the rules mean, what each rule has counted and why it is "
+        "there. Exit code 0 if rules are in place (those of the settings, if any are given), 3 if not.",
+        "status_handler.status",
+        (
+            option("json", "Print it as JSON.", parsers.boolean, default="false", metavar="BOOL"),
+            option(
+                "watch",
+                "Go on until Ctrl-C: on a terminal show the counters and their rates, in a pipe print a JSON "
+                "object per line when something has changed.",
+                parsers.boolean,
+                default="false",
+                metavar="BOOL",
+            ),
+            option(
+                "interval",
+                "With --watch: how often to look, as a Go duration such as 500ms.",
+                parsers.duration,
+                default="1s",
+                metavar="DURATION",
+            ),
+        ),
+        without_capture=True,
+    ),
+    Command(
         "validate",
         "Prove with real connections that redirection works: exit code 0 if it does, 126 if not.",
         "validate",
         (option("json", "Print the report as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+    ),
+    Command(
+        "doctor",
+        "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
+        "something does.",
+        "doctor_handler.examine_here",
+        (_switch("json", "Print the checks as JSON."),),
+        without_namespace=True,
     ),
     Command(
         "cleanup",
@@ -189,9 +227,9 @@ COMMANDS: tuple[Command, ...] = (
             ),
             option(
                 "format",
-                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json. "
-                "By default what apply would load.",
-                parsers.one_of(*STYLES, "", empty=""),
+                "restore (for iptables-restore --noflush), nft (for nft -f), commands (for sh) or json; or a "
+                "picture of the packets' way: svg, mermaid or dot. By default what apply would load.",
+                parsers.one_of(*STYLES, *PICTURES, "", empty=""),
                 metavar="FORMAT",
             ),
             option(
@@ -201,6 +239,14 @@ COMMANDS: tuple[Command, ...] = (
                 default="false",
                 metavar="BOOL",
             ),
+            option(
+                "trace",
+                "Light up the way of one packet in a picture: `out` or `in` with the options of trace, in "
+                "one text, as in 'out --uid 1000 --to 10.1.2.3:80'; with --follow the way through the proxy too.",
+                parsers.anything,
+                metavar="PACKET",
+            ),
+            _switch("live", "Draw the rules in the kernel, of all tables and backends."),
         ),
         only_prints=True,
     ),
@@ -213,6 +259,29 @@ COMMANDS: tuple[Command, ...] = (
             "DIRECTION",
             "out (sent by a process here) or in (received from an interface).",
             values=("out", "in"),
+        ),
+        only_prints=True,
+        without_capture=True,
+    ),
+    Command(
+        "report",
+        "Write a page for a browser: settings, the way of packets, connections to choose, rules and reasons.",
+        "picture_handlers.write_report",
+        (
+            option(
+                "html",
+                "The file to write, which is replaced if it exists; `-` is standard output.",
+                parsers.anything,
+                metavar="FILE",
+            ),
+            _switch("live", "Show the rules in the kernel, with their counters, not those of settings."),
+            option(
+                "own",
+                "The pod's own addresses: a list. By default addresses for documentation, with --live those "
+                "of the namespace.",
+                _packet("own_addresses"),
+                metavar="ADDRESSES",
+            ),
         ),
         only_prints=True,
         without_capture=True,
@@ -289,13 +358,14 @@ EXAMPLES: Mapping[str, str] = {
         f"Capture everything but one CIDR, and replace what {PROGRAM} has set up before."
     ),
     f"{PROGRAM} render --format commands --explain": "Print every rule, and why it is there.",
+    f"{PROGRAM} render --format svg >packets.svg": "Draw the way of packets.",
 }
 #: Exit codes, and what each means.
 EXIT_CODES: Mapping[int, str] = {
     0: "done or nothing to do",
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
-    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; pod lint: "
-    "findings)",
+    3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
+    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings)",
     126: "redirection does not work, or could not be proven to (validate)",
 }

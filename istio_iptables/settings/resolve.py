@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from .environment import Environment
 
 
+#: Warnings about what the machine has, which `doctor` gives too.
+NO_ADDRESS = "this network namespace has no address but loopback and link-local ones: only IPv4 is captured"
+IPV6_NOT_CAPTURED = "there is an IPv6 address, but IPv6 traffic is not captured: --dual-stack captures it"
+NO_DNS_SERVER = (
+    "--redirect-dns captures nothing: /etc/resolv.conf names no server (--capture-all-dns needs none)"
+)
+
+
+def is_of_the_machine(warning: str) -> bool:
+    """Tell whether a warning of `resolve` is about what the machine has, not about the settings."""
+    known = (NO_ADDRESS, IPV6_NOT_CAPTURED, NO_DNS_SERVER)
+    return warning in known or warning.startswith("/etc/resolv.conf: ")
+
+
 class Operation(Record):
     """How to run, as opposed to which rules to make."""
 
@@ -219,13 +233,9 @@ def _ipv6(dual_stack: bool, environment: Environment, warnings: list[str]) -> bo
     """Decide whether IPv6 is on, as Istio does."""
     ipv4, ipv6 = environment.usable_families()
     if not ipv4 and not ipv6:
-        warnings.append(
-            "this network namespace has no address but loopback and link-local ones: only IPv4 is captured"
-        )
+        warnings.append(NO_ADDRESS)
     if ipv4 and ipv6 and not dual_stack:
-        warnings.append(
-            "there is an IPv6 address, but IPv6 traffic is not captured: --dual-stack captures it"
-        )
+        warnings.append(IPV6_NOT_CAPTURED)
     return ipv6 and (dual_stack or not ipv4)
 
 
@@ -242,7 +252,5 @@ def _dns_servers(
         else:
             servers.append(server)
     if not servers:
-        warnings.append(
-            "--redirect-dns captures nothing: /etc/resolv.conf names no server (--capture-all-dns needs none)"
-        )
+        warnings.append(NO_DNS_SERVER)
     return tuple(servers)

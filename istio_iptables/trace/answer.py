@@ -126,14 +126,26 @@ def _port(to: str, proxy: Proxy) -> str:
 def _because(path: Path) -> str:
     """Name the reason of the rule that decided. Where it stands alone in a chain, the jump's says more."""
     rules = [step for step in path.steps if isinstance(step, RuleStep)]
-    while rules and not rules[-1].reason:
-        rules.pop()
-    if not rules:
+    decided = next((step for step in reversed(rules) if _decides(step, path.verdict)), None)
+    if decided is None:
         return ""
-    decided = rules[-1]
     jump = next((s for s in reversed(rules) if s.effect == f"goes to {decided.chain}"), None)
     alone = decided.chain in (istio.REDIRECT, istio.IN_REDIRECT, istio.TPROXY, *_NATIVE)
-    return f" Reason: {jump.reason if jump and jump.reason and alone else decided.reason}."
+    reason = jump.reason if jump and jump.reason and alone else decided.reason
+    return f" Reason: {reason}." if reason else ""
+
+
+def _decides(step: RuleStep, verdict: Verdict) -> bool:
+    """Tell whether a rule did what the verdict says; what is redirected here meets others afterwards."""
+    if verdict.code in ("redirected", "translated"):
+        return step.effect.startswith("to ") and step.effect.endswith(verdict.to)
+    if verdict.code == "tproxied":
+        return step.effect.startswith(f"handed to the socket on port {verdict.to},")
+    if verdict.code in ("dropped", "rejected"):
+        return step.effect == verdict.code
+    if verdict.code == "loops":
+        return step.effect.startswith("to ")
+    return step.effect in ("goes back", "leaves this table")
 
 
 _NATIVE = tuple(name.lower().replace("_", "-") for name in (istio.REDIRECT, istio.IN_REDIRECT, istio.TPROXY))

@@ -50,7 +50,7 @@ def of_ruleset(ruleset: Ruleset, known: Known, *, native: bool = False) -> Itera
         from ..rules.nftables.translate import translate
 
         for table in translate(ruleset):
-            yield nft_rules.compiled(table)
+            yield nft_rules.compiled(table, _native_text)
         return
     for each in ruleset.tables:
         yield iptables.compiled(each, "iptables", text_of, known)
@@ -59,6 +59,12 @@ def of_ruleset(ruleset: Ruleset, known: Known, *, native: bool = False) -> Itera
 def text_of(rule: Rule, chain: str) -> str:
     """Return a rule as iptables-save prints it."""
     return joined(["-A", chain, *rule_args(rule)])
+
+
+def _native_text(rule: Rule) -> str:
+    from ..formats.nft import rule_lines
+
+    return " ".join(line.strip() for line in rule_lines(rule, counted=False))
 
 
 def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:

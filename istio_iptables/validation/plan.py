@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import chain, count, islice
 
 from ..policy.terms import IPV6_LOOPBACK, passthrough_source
+from ..remedies import become
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT, PROBE_PORT
 from ..rules.lists import union
 from ..rules.model import IPV4, Cidr
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from .model import Kind, Pick, Protocol, Route
     from .trace import Outcome
 
-_BECOME = (
-    "add the capabilities SETUID and SETGID to the container, or validate as {proxy}, as Istio does "
-    "(--run-validation --skip-rule-apply)"
-)
 #: CIDRs that no host uses (RFC 5737, 2544, 3849, 9637): they are dialled first, so that no connection reaches
 #: a real host.
 _UNUSED = {
@@ -424,7 +421,7 @@ class _Planner:
     def _cannot_become(self, kind: Kind, family: Family, target: _Target | None = None) -> Skipped:
         why = f"this process ({self._self}) may not become the proxy ({self._proxy})"
         proxy = f"UID {self._proxy.uid}"
-        skipped = Skipped(kind, family, why, _BECOME.format(proxy=proxy), required=True)
+        skipped = Skipped(kind, family, why, become(proxy), required=True)
         return skipped.replace(protocol=target.protocol, dns=target.dns) if target else skipped
 
     # --- ports ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from ..interpreter.action import Call
 from ..interpreter.algebra import One
 from ..interpreter.known import NOTHING_KNOWN
 from ..interpreter.program import Program
+from ..interpreter.surroundings import Surroundings
 from ..interpreter.walk import Observer, Walk
 from ..rules import istio
 from ..rules.model import PROTOCOL_NUMBERS
@@ -78,7 +79,7 @@ class Tracer:
         """
         algebra, reasons = One(), _Reasons()
         program = self._programs.get(packet.family, Program())
-        walk = Walk(program, packet.family, algebra, lambda _: None, reasons)
+        walk = Walk(program, packet.family, algebra, Surroundings(), reasons)
         passed = walk.hook("output", _sent(packet))
         if algebra.questions:
             raise ValueError(f"not modelled, in nat: {algebra.questions[0].about}")

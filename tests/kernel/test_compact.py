@@ -104,6 +104,15 @@ def test_compact_or_not_is_a_difference_both_ways(backend: str) -> None:
 
 
 @every_backend
+def test_networks_that_are_everything_together_are_in_place_afterwards(backend: str) -> None:
+    options, _ = BACKENDS[backend]
+    arguments = [*options, "-x", "0.0.0.0/1,::/1,128.0.0.0/1,8000::/1", "--compact", "--dual-stack"]
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*arguments)
+        assert "nothing to do" in scratch.apply(*arguments).stderr
+
+
+@every_backend
 def test_what_is_rendered_is_what_is_applied(backend: str) -> None:
     options, variant = BACKENDS[backend]
     with Scratch(addresses=True) as applied, Scratch(addresses=True) as loaded:

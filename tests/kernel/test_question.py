@@ -25,7 +25,7 @@ pytestmark = KERNEL
 SEEN = """
 import os, sys
 from istio_iptables.kernel import own_network
-own_network._FIRST_PID_NAMESPACE = os.readlink("/proc/self/ns/pid")
+own_network.FIRST_PID_NAMESPACE = os.readlink("/proc/self/ns/pid")
 files = [file for file in own_network._FILES if file != "/.dockerenv"]
 own_network._FILES = (*files, "/run/sign-of-a-container")
 from istio_iptables.__main__ import main

@@ -18,6 +18,7 @@ from istio_iptables.interpreter.algebra import One
 from istio_iptables.interpreter.known import NOTHING_KNOWN
 from istio_iptables.interpreter.packet import SCTP, TCP, UDP, Packet
 from istio_iptables.interpreter.program import Program
+from istio_iptables.interpreter.surroundings import Surroundings
 from istio_iptables.interpreter.walk import Walk
 from istio_iptables.rules import model
 from istio_iptables.rules.model import NO_ID, Ruleset
@@ -42,11 +43,25 @@ def of_native(table: NativeTable | None) -> list[program.Table]:
     return [nft_rules.compiled(table)] if table else []
 
 
+if TYPE_CHECKING:
+    Nothing = Surroundings[Packet | None]
+else:
+    Nothing = Surroundings
+
+
+class _OneAddress(Nothing):
+    """A namespace all of whose interfaces have one address."""
+
+    def redirect_addresses(self, packets: Packet | None) -> Iterable[tuple[Packet | None, int | None]]:
+        return ((packets, 0x0A000001),)
+
+
 def outcome(tables: Iterable[program.Table], packet: Packet) -> Outcome:
     """Return what becomes of a packet at prerouting if it has come in, else at output. Nothing may depend."""
     algebra = One()
     hook: HookName = "prerouting" if packet.received_on else "output"
-    walk: Walk[Packet | None] = Walk(Program(tuple(tables)), packet.family, algebra, lambda _: 0x0A000001)
+    program = Program(tuple(tables))
+    walk: Walk[Packet | None] = Walk(program, packet.family, algebra, _OneAddress())
     after = walk.hook(hook, packet)
     assert not algebra.questions, f"it depends on {algebra.questions[0].about}"
     if walk.ended:

@@ -7,7 +7,8 @@ docs/troubleshooting.md.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +55,24 @@ def _of_file(path: Path) -> Iterator[Message]:
         if not isinstance(node, ast.Call) or not node.args:
             continue
         kind = _kind(node.func)
-        for text in _texts(node.args[0]) if kind else ():
+        given = node.args[0]
+        texts = _constants().get(given.id, []) if isinstance(given, ast.Name) else _texts(given)
+        for text in texts if kind else ():
             if len(text.replace("…", "").strip(": ")) >= _SHORTEST:
                 yield Message(kind, text, f"{path.relative_to(PACKAGE.parent)}:{node.lineno}")
+
+
+@cache
+def _constants() -> Mapping[str, list[str]]:
+    """Return the texts of the package's constants, which stand at the level of a module, by their names."""
+    return {
+        target.id: _texts(statement.value)
+        for path in PACKAGE.rglob("*.py")
+        for statement in ast.parse(path.read_text()).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name) and target.id.isupper()
+    }
 
 
 def _kind(function: ast.expr) -> str:

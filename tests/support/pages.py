@@ -457,6 +457,7 @@ _VARIES = (
     (r"\[(?!0:0\])\d+:\d+\]", "[COUNTERS]"),
     (r"packets [1-9]\d* bytes \d+", "COUNTERS"),
     (r"(?m)^ *[1-9]\d*[KM]? +[1-9]\d*[KM]? (?=[A-Za-z])", "COUNTERS "),
+    (r"(?m)^ +[1-9]\d* +[1-9]\d*  (?=[-!a-z])", "COUNTERS "),
     (r"(?m)^(tcp|udp) +(\d+) \d+ ", r"\1 \2 SECONDS "),
     (r"\bpid=\d+", "pid=PID"),
     (r"\b(3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[45]\d{4}|6[0-5]\d{3})\b", "PORT"),

@@ -59,6 +59,31 @@ def settings() -> SearchStrategy[dict[str, str]]:
     return st.fixed_dictionaries({}, optional=values())
 
 
+def colliding_settings() -> SearchStrategy[dict[str, str]]:
+    """The same, with lists whose members overlap, touch, or are everything together."""
+    ports = listed(st.sampled_from(["80", "81", "82", "80-82", "84-90", "85", "53", "15008"]), max_size=5)
+    networks = (
+        "10.0.0.0/8 10.0.0.0/9 10.128.0.0/9 11.0.0.0/8 0.0.0.0/0 0.0.0.0/1 128.0.0.0/1 fd00::/8 fc00::/8"
+    )
+    loopback = "127.0.0.1 127.0.0.0/8 126.0.0.0/7 127.0.0.1/7 ::1 ::2 ::/127 ::/0 ::/1 8000::/1"
+    cidrs = listed(st.sampled_from([*networks.split(), *loopback.split()]), max_size=5)
+    names = listed(st.sampled_from(["eth0", "eth1", "+", "vm0"]), max_size=3)
+    some_ids = listed(st.sampled_from(["0", "1", "2", "3", "1000", "1337"]), min_size=1)
+    everything = st.just("*")
+    overlapping = {
+        "inbound-tunnel-port": st.sampled_from(["53", "80", "15008"]),
+        "istio-inbound-ports": everything | ports,
+        "istio-service-cidr": everything | cidrs,
+        "istio-service-exclude-cidr": cidrs,
+        **dict.fromkeys(("istio-exclude-interfaces", "kube-virt-interfaces"), names),
+        **dict.fromkeys(("proxy-uid", "proxy-gid", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"), some_ids),
+        "ISTIO_OUTBOUND_OWNER_GROUPS": everything | st.just("") | some_ids,
+    }
+    for name in ("local-exclude-ports", "outbound-ports", "local-outbound-ports-exclude"):
+        overlapping[f"istio-{name}"] = ports
+    return st.fixed_dictionaries({}, optional={**values(), **overlapping})
+
+
 @st.composite
 def environments(draw: DrawFn) -> tuple[bool, bool, list[str]]:
     """(ipv4, ipv6, DNS servers); at least one family is on, and IPv4 nearly always (SPEC: always)."""

@@ -207,6 +207,23 @@ def test_networks_are_merged_within_their_family():
     assert found["ipv6"][1:] == [Cidr(6, 0xFD << 120, 8)]
 
 
+@pytest.mark.parametrize("setting", ["istio-service-cidr", "istio-service-exclude-cidr"])
+def test_networks_that_are_everything_together_are_no_match(setting: str):
+    """The kernel keeps no match of /0, so rules with one would always differ from those in place."""
+    values = {
+        setting: "0.0.0.0/1,8000::/1,128.0.0.0/1,::/1",
+        "dual-stack": "t",
+        "kube-virt-interfaces": "vm0",
+    }
+    ruleset = ruleset_for({**values, "compact": "true"})
+    assert not [m for _, _, r in ruleset.rules() for m in r.matches if m in EVERYTHING]
+    whole = ruleset_for({**values, setting: "0.0.0.0/0,::/0"})
+    assert [table.chains for table in ruleset.tables] == [table.chains for table in whole.tables]
+
+
+EVERYTHING = (Destination(Cidr(4, 0, 0)), Destination(Cidr(6, 0, 0)))
+
+
 def test_the_default_is_a_rule_for_each_member():
     """It has to be the original's, rule for rule."""
     values = {"istio-inbound-ports": "80,81,82", "istio-service-exclude-cidr": "10.0.0.0/9,10.128.0.0/9"}

@@ -6,6 +6,7 @@ import doctest
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -550,7 +551,6 @@ def test_the_python_in_the_docs():
 
 
 def test_every_command_has_its_handler():
-    from importlib import import_module
 
     from istio_iptables.settings.commands import COMMANDS
 

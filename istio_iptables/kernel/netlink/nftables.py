@@ -12,11 +12,17 @@ import struct
 from ...startup.record import Record
 from .messages import NETLINK_NETFILTER, NetlinkError, dump, parse_attributes
 
-# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN
+# netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE
 _GETTABLE = 10 << 8 | 1
 _GETCHAIN = 10 << 8 | 4
+_GETRULE = 10 << 8 | 7
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_TYPE = 1, 3, 4, 7
 _NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
+_NFTA_RULE_TABLE = 1
+#: struct nfgenmsg: family (any), version, resource
+_HEADER = struct.pack(">BBH", 0, 0, 0)
+#: The kernel has no netfilter sockets, or they do not know nftables.
+_NO_NFTABLES = (errno.EPROTONOSUPPORT, errno.EINVAL)
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 
@@ -35,6 +41,20 @@ def tables() -> tuple[TableInfo, ...]:
     linux/netfilter/nf_tables.h. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
     """
     return tuple([_table(payload) for payload in _dump("list nftables tables", _GETTABLE)])
+
+
+def exist() -> bool:
+    """Tell whether the kernel has nftables. If they are a module, the kernel loads it to answer.
+
+    Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    try:
+        dump("list nftables tables", NETLINK_NETFILTER, _GETTABLE, _HEADER)
+    except NetlinkError as error:
+        if error.errno in _NO_NFTABLES:
+            return False
+        raise
+    return True
 
 
 def chains(family: str, table: str) -> tuple[str, ...]:
@@ -63,13 +83,22 @@ def nat_tables() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def tables_with_rules() -> tuple[tuple[str, str], ...]:
+    """Return family and name of each nftables table that has a rule, in the kernel's order.
+
+    Like `nft list ruleset`; NFT_MSG_GETRULE. Raises NetlinkError: EPERM without CAP_NET_ADMIN.
+    """
+    found = {}
+    for payload in _dump("list nftables rules", _GETRULE):
+        found[_family(payload), _text(parse_attributes(payload[4:])[_NFTA_RULE_TABLE])] = True
+    return tuple(found)
+
+
 def _dump(operation: str, kind: int) -> list[bytes]:
-    header = struct.pack(">BBH", 0, 0, 0)  # struct nfgenmsg: family (any), version, resource
     try:
-        return dump(operation, NETLINK_NETFILTER, kind, header)
+        return dump(operation, NETLINK_NETFILTER, kind, _HEADER)
     except NetlinkError as error:
-        # The kernel has no netfilter sockets, or they do not know nftables.
-        if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL):
+        if error.errno in _NO_NFTABLES:
             return []
         raise
 

@@ -134,6 +134,7 @@ class Route(Record):
     `destination` is an address in canonical text form with `prefix` bits, None for the default
     route. `interface` is None where the route has no single one (multipath, blackhole). `plain`
     is True if the route is what `ip route add local default dev IF` makes and nothing more.
+    `usual_metric` is True if it has the metric of a route that was added without one.
     """
 
     family: str
@@ -143,6 +144,7 @@ class Route(Record):
     prefix: int
     interface: str | None
     plain: bool
+    usual_metric: bool = True
 
 
 # --- addresses ------------------------------------------------------------------------------
@@ -383,10 +385,11 @@ def _route(family: str, payload: bytes) -> Route:
     number, prefix, _, tos, _, protocol, _, kind, flags = _ROUTE_HEADER.unpack_from(payload)
     attributes = parse_attributes(payload[_ROUTE_HEADER.size :])
     cache_information = attributes.get(_RTA_CACHEINFO, b"")
+    usual_metric = read_u32(attributes, _RTA_PRIORITY) == _DEFAULT_METRIC[family]
     plain = (
         (tos, protocol, kind, flags) == (0, _RTPROT_BOOT, RTN_LOCAL, 0)
         and attributes.keys() <= _PLAIN_ROUTE
-        and read_u32(attributes, _RTA_PRIORITY) == _DEFAULT_METRIC[family]
+        and usual_metric
         and not any(attributes.get(_RTA_PREF, b""))
         and not any(cache_information[8:12])  # rta_expires: the route is removed by itself
     )
@@ -398,6 +401,7 @@ def _route(family: str, payload: bytes) -> Route:
         prefix=prefix,
         interface=_interface_name(read_u32(attributes, _RTA_OIF)) if _RTA_OIF in attributes else None,
         plain=plain,
+        usual_metric=usual_metric,
     )
 
 

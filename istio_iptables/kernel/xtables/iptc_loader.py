@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 #: The libraries by the names that iptc asks for: sonames since iptables 1.8.
 _SONAMES = {"xtables": "libxtables.so.12", "ip4tc": "libip4tc.so.2", "ip6tc": "libip6tc.so.2"}
 _XTABLES_MAJOR_VERSION = 12
-#: The extra of setup.cfg. It takes a C compiler, since python-iptables has no wheels.
-HOW_TO_INSTALL = "pip install 'istio-iptables[libiptc]'"
 
 
 class LibiptcMissing(ImportError):

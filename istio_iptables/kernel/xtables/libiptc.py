@@ -23,7 +23,7 @@ from ..proc import existing_legacy_tables, root_remedy
 from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
-from .iptc_loader import HOW_TO_INSTALL, LibiptcMissing, load
+from .iptc_loader import LibiptcMissing, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Libiptc:
 
     def lacks_nat(self) -> bool:
         """Tell whether the kernel has no nat table. This makes the table: call it just before writing."""
-        self._worker("ipv4").call("ready")  # make no table that cannot be written
+        self.load("ipv4")  # make no table that cannot be written
         try:
             return not read_tables.exists("ipv4", "nat")
         except OSError as error:
@@ -90,8 +90,12 @@ class Libiptc:
 
         Raises KernelError if the library cannot be loaded.
         """
-        self._worker(edit.family).call("ready")
+        self.load(edit.family)
         return ""
+
+    def load(self, family: Family) -> None:
+        """Load the library for a family, in its process. Raises KernelError if that cannot be done."""
+        self._worker(family).call("ready")
 
     def do(self, action: EditTable) -> None:
         """Make the edit of an action."""
@@ -218,11 +222,9 @@ class _Worker:
                 root_remedy("NET_ADMIN", "NET_RAW"),
             ) from None
         if outcome == _MISSING:
-            raise KernelError(
-                f"libiptc cannot be used: {value}",
-                f"install python-iptables ({HOW_TO_INSTALL}) and the package iptables (it has libip4tc, "
-                "libip6tc and libxtables), or choose the command with --force-iptables-binary legacy",
-            )
+            from ...remedies import libiptc_missing
+
+            raise libiptc_missing(value)
         if outcome == _REFUSED:
             raise explain(self._family, *value)
         return value
@@ -339,11 +341,9 @@ def explain(family: Family, operation: str, number: int) -> KernelError:
     if number in (errno.EPERM, errno.EACCES):
         remedy = root_remedy("NET_ADMIN", "NET_RAW")
     elif number in (errno.ENOENT, errno.ENOPROTOOPT):
-        remedy = (
-            f"the kernel lacks legacy {IPTABLES[family]} or this table or match: load its module on the node "
-            f"({IPTABLES[family].removesuffix('s')}_nat, xt_REDIRECT, xt_owner, ...), "
-            "or use --force-iptables-binary nft"
-        )
+        from ...remedies import legacy_lacking
+
+        remedy = legacy_lacking(IPTABLES[family])
     elif number == errno.EAGAIN:
         remedy = "another program changed the table at the same time without the xtables lock: run again"
     else:

@@ -1,0 +1,138 @@
+"""picture_handlers: what `render` with a picture's format, and `report`, do."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import KernelError, SettingsError
+from ..pictures import subject
+from ..pictures.asked import asked
+from ..pictures.examples import outcomes
+from ..pictures.subject import followed, way_of
+from ..pictures.writers import written
+from ..settings.commands import PICTURES
+from . import streams
+from .log import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..pictures.subject import Subject
+    from ..rules.model import Cidr, Family
+    from ..settings.config import Config
+    from .context import Context
+
+
+def draw(context: Context, families: Sequence[Family]) -> int:
+    """render: print a picture, of settings or of what is in the kernel, with the way of one packet lit up."""
+    options = context.options
+    style = options["format"]
+    if style not in PICTURES:
+        raise SettingsError(
+            f"--{name}: only for pictures: use it with --format svg, mermaid or dot"
+            for name in ("trace", "live")
+            if options[name]
+        )
+    if options["explain"]:
+        log.warn("--explain has no effect with a picture, which has the reason for each rule anyway")
+    packet = asked(options["trace"], context.facts) if options["trace"] else None
+    config = context.config()
+    shown = _subject(context, config, packet.own if packet else ())
+    shown = shown.replace(families=tuple(f for f in shown.families if f in families))
+    picture = shown.picture()
+    if style == "svg" and not shown.live:
+        picture = picture.replace(outcomes=outcomes(shown, config))
+    way = None
+    if packet:
+        found = followed(shown, packet.question, further=packet.follow)
+        way = way_of(shown, picture, found, packet.text)
+    streams.write(written(picture, style, way))
+    return 0
+
+
+def write_report(context: Context) -> int:
+    """report: write a page for a browser."""
+    options = context.options
+    path = options["html"]
+    if not path:
+        raise SettingsError(["--html: needs a file to write, or `-` for standard output"])
+    from ..pictures.report import page
+
+    config = context.config()
+    shown = _subject(context, config, options["own"])
+    settings = [(each.setting.flag, each.text, each.origin) for each in context.parsed.changed]
+    text = page(shown, config, settings, _arguments(context))
+    if path == "-":
+        streams.write(text)
+    else:
+        _replace(path, text)
+        log.info(f"report written to {path}")
+    return 0
+
+
+def _subject(context: Context, config: Config, own: Sequence[Cidr]) -> Subject:
+    if context.options["live"]:
+        return _in_the_kernel(context)
+    native = context.operation.native_nftables
+    return subject.of_config(config, native=native, own=own, settings=_arguments(context))
+
+
+def _in_the_kernel(context: Context) -> Subject:
+    """Return what is in the kernel: the one place where pictures get it."""
+    raise SettingsError(["--live: the rules in the kernel cannot be drawn yet: leave it out"])
+
+
+#: As many characters of arguments are shown: a list may have twenty thousand members.
+_MOST_ARGUMENTS = 300
+
+
+def _arguments(context: Context) -> str:
+    """Return the settings that differ from their defaults as arguments, shortened if they are long."""
+    import shlex
+
+    words = []
+    for given in context.parsed.changed:
+        setting = given.setting
+        name = f"--{setting.name}" if setting.has_flag else setting.variable
+        words.append(shlex.quote(f"{name}={given.text}"))
+    text = " ".join(words)
+    return text if len(text) <= _MOST_ARGUMENTS else f"{text[:_MOST_ARGUMENTS]} …"
+
+
+def _replace(path: str, text: str) -> None:
+    """Write a file so that its name leads to the old one or the whole new one at every moment."""
+    import tempfile
+
+    path = os.path.realpath(path)  # a symbolic link stays one
+    folder, name = os.path.split(path)
+    temporary = ""
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe takes what is written
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            return
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=folder or ".", prefix=f".{name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, _mode(path))
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        why = error.strerror if isinstance(error, OSError) else error
+        raise KernelError(f"--html: {path!r} cannot be written: {why}") from error
+
+
+def _mode(path: str) -> int:
+    """Return the mode of the file that is there, or that a new one would have."""
+    try:
+        return os.stat(path).st_mode & 0o777
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask

@@ -1,0 +1,1 @@
+"""live: the facts of this machine that the checks need. Reading them changes nothing."""

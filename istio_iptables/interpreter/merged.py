@@ -1,0 +1,64 @@
+"""merged: a program with fewer rules and the same meaning, for those that follow all packets at once.
+
+Rules that follow each other, do the same and differ in the values of one field become one rule: a list of
+twenty thousand CIDRs is then one condition, whose values were united once.
+"""
+
+from __future__ import annotations
+
+from .condition import Condition, In, numbers
+from .program import Program, Rule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def merged(program: Program) -> Program:
+    """Return the program; a rule that stands for several has the number and the text of the first."""
+    return Program(
+        tuple(
+            table.replace(chains={name: tuple(_rules(rules)) for name, rules in table.chains.items()})
+            for table in program.tables
+        )
+    )
+
+
+def _rules(rules: Sequence[Rule]) -> Iterator[Rule]:
+    run: list[Rule] = []
+    at: int | None = None  #: the statement in which the rules of the run differ
+    for rule in rules:
+        differs = _difference(run[-1], rule) if run else None
+        if differs is not None and at in (None, differs):
+            at = differs
+        else:
+            if run:
+                yield _one(run, at)
+            run, at = [], None
+        run.append(rule)
+    if run:
+        yield _one(run, at)
+
+
+def _difference(one: Rule, other: Rule) -> int | None:
+    """Return which statement of two rules differs, if it is one only, and both compare the same field."""
+    if len(one.statements) != len(other.statements):
+        return None
+    found = [at for at, (a, b) in enumerate(zip(one.statements, other.statements, strict=True)) if a != b]
+    if len(found) != 1:
+        return None
+    a, b = one.statements[found[0]], other.statements[found[0]]
+    if not (isinstance(a, In) and isinstance(b, In) and a.field == b.field):
+        return None
+    # What stands before it must not do anything: it would be done to packets of all of them.
+    return found[0] if all(isinstance(each, Condition) for each in one.statements[: found[0]]) else None
+
+
+def _one(run: list[Rule], at: int | None) -> Rule:
+    if at is None or len(run) == 1:
+        return run[0]
+    field = run[0].statements[at].field  # type: ignore[union-attr]  # an In, as just compared
+    ranges = [each for rule in run for each in rule.statements[at].ranges]  # type: ignore[union-attr]
+    statements = list(run[0].statements)
+    statements[at] = numbers(field, ranges)
+    return run[0].replace(statements=tuple(statements))

@@ -1,0 +1,162 @@
+"""surroundings: what the walk through rules needs to know of the namespace: addresses, routes, sockets.
+
+Source: nf_nat_redirect.c, nf_nat_masquerade.c, nf_tproxy_ipv4.c, ip_route_me_harder and ip6_route_me_harder
+(net/ipv4/netfilter.c, net/ipv6/netfilter.c).
+"""
+
+from __future__ import annotations
+
+from ..rules.model import IPV4
+from ..startup.record import Record
+from .algebra import NO_QUESTION
+from .condition import AnyOf, Named, number
+from .packet import TCP, UDP
+from .routing import LOOPBACK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Generic, TypeAlias, TypeVar
+
+    from ..rules.model import Family
+    from .algebra import Algebra
+    from .condition import Condition
+    from .program import Program
+    from .routing import Network, Routed
+    from .walk import Observer, Walk
+
+    S = TypeVar("S")
+else:
+    Generic = {None: object}
+    S = None
+
+#: Why such a packet ends.
+LEAVES_BY_LO = "a source of 127.0.0.0/8 may leave by lo alone"
+_NUMBERS = {"tcp": TCP, "udp": UDP}
+
+
+class World(Record):
+    """A network namespace: its rules, and its addresses and routes.
+
+    `forwards`: it forwards packets that are not for it (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding).
+    `localnet`: it takes packets to and from 127.0.0.0/8 from other interfaces than lo (route_localnet).
+    `listening`: the transparent sockets that TPROXY can hand packets to, as `tcp` or `udp` and port; None:
+    not known, then the packet says so (`listening`).
+    """
+
+    program: Program
+    network: Network
+    forwards: bool = True
+    localnet: bool = False
+    listening: frozenset[tuple[str, int]] | None = None
+
+
+class Surroundings(Generic[S]):
+    """Nothing is known of the namespace: for a walk through one hook."""
+
+    def listening(self, port: int) -> Condition:
+        """Return the condition that a transparent socket on a port takes the packet."""
+        return number("listening", 1)
+
+    def redirect_addresses(self, packets: S) -> Iterable[tuple[S, int | None]]:
+        """Return packets with the addresses that REDIRECT gives them: 0 if there is none, None: not known."""
+        return ((packets, None),)
+
+    def masquerade_addresses(self, packets: S) -> Iterable[tuple[S, int | None]]:
+        """Return packets with the addresses that MASQUERADE gives them, as above."""
+        return ((packets, None),)
+
+    def reroute(self, walk: Walk[S], packets: S) -> S:
+        """Return packets that a rule has changed with their new routes; without one their way ends here."""
+        return packets
+
+
+if TYPE_CHECKING:
+    _Base: TypeAlias = Surroundings
+else:
+    _Base = {None: Surroundings}  # as Generic above
+
+
+class Host(_Base[S]):
+    """A namespace of which addresses and routes are known, for packets of one family."""
+
+    def __init__(self, world: World, family: Family, algebra: Algebra[S], observer: Observer) -> None:
+        self._world = world
+        self._family = family
+        self._algebra = algebra
+        self._observer = observer
+
+    def listening(self, port: int) -> Condition:
+        """Return the condition that a transparent socket on a port takes the packet."""
+        if self._world.listening is None:
+            return super().listening(port)
+        return AnyOf(
+            tuple(
+                number("protocol", _NUMBERS[protocol])
+                for protocol, at in sorted(self._world.listening)
+                if at == port
+            )
+        )
+
+    def redirect_addresses(self, packets: S) -> Iterator[tuple[S, int | None]]:
+        """Yield packets with the first address of the interface that they came in by (nf_nat_redirect.c)."""
+        network = self._world.network
+        for interface, part in self._by_interface(packets, "received_on"):
+            addresses = network.of_interface(self._family, interface)
+            if self._family == IPV4:
+                yield part, addresses[0].address if addresses else 0
+                continue
+            # Of the scope of the destination: link-local addresses for these, others for all others.
+            local, others = self._algebra.split(part, _LINK_LOCAL, NO_QUESTION)
+            yield local, next((a.address for a in addresses if a.is_link_local), 0)
+            yield others, addresses[0].address if addresses else 0
+
+    def masquerade_addresses(self, packets: S) -> Iterator[tuple[S, int | None]]:
+        """Yield packets with the address of the interface that they leave by (nf_nat_masquerade.c)."""
+        for interface, part in self._by_interface(packets, "sent_to"):
+            yield part, self._world.network.sender(self._family, interface)
+
+    def _by_interface(self, packets: S, field: str) -> Iterator[tuple[str, S]]:
+        for name in self._world.network.interfaces:
+            part, packets = self._algebra.split(packets, Named(field, name), NO_QUESTION)
+            if not self._algebra.is_empty(part):
+                yield name, part
+        if not self._algebra.is_empty(packets):
+            yield "", packets
+
+    def reroute(self, walk: Walk[S], packets: S) -> S:
+        """Return packets that a rule has changed with their new routes; without one their way ends here."""
+        algebra = self._algebra
+        found = algebra.empty
+        if algebra.is_empty(packets):
+            return found
+        for part, routed in self.routes(packets, "again, since a rule has changed it"):
+            if routed.error:
+                walk.end(part, "dropped", note=f"no route for what a rule has changed ({routed.kind})")
+                continue
+            part = algebra.update(part, route=routed.kind, leaves_by=routed.leaves_by, rerouted=True)
+            part, refused = self.possible_sources(part)
+            walk.end(refused, "dropped", note=LEAVES_BY_LO)
+            found = algebra.join(found, part)
+        return found
+
+    def possible_sources(self, packets: S) -> tuple[S, S]:
+        """Return packets that may leave by the interface `leaves_by`, and those that may not.
+
+        A source of 127.0.0.0/8 may leave by lo alone (__mkroute_output).
+        """
+        algebra = self._algebra
+        if self._family != IPV4 or self._world.localnet:
+            return packets, algebra.empty
+        inside, outside = algebra.split(packets, Named("leaves_by", LOOPBACK), NO_QUESTION)
+        refused, outside = algebra.split(outside, number("source", 0x7F000000, 0x7FFFFFFF), NO_QUESTION)
+        return algebra.join(inside, outside), refused
+
+    def routes(self, packets: S, why: str) -> Iterator[tuple[S, Routed]]:
+        """Yield packets with their routes, those without one too."""
+        for part, routed in self._world.network.route(self._algebra, packets, self._family):
+            self._observer.routed(part, routed, why)
+            yield part, routed
+
+
+_LINK_LOCAL = number("destination", 0xFE80 << 112, (0xFEC0 << 112) - 1)

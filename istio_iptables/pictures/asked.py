@@ -1,0 +1,85 @@
+"""asked: a packet described in one text, with the options of `trace`, for a picture of its way.
+
+>>> from istio_iptables.settings.facts import Facts
+>>> asked("out --uid 1000 --to 10.1.2.3:80", Facts()).question.uid
+1000
+"""
+
+from __future__ import annotations
+
+from ..errors import SettingsError
+from ..startup.record import Record
+from ..trace.packet import Question
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..rules.model import Cidr
+    from ..settings.parsers import Names
+
+#: The options of `trace` that say which packet it is, and what of its way is wanted.
+_OPTIONS = (
+    "to",
+    "from",
+    "uid",
+    "gid",
+    "udp",
+    "iface",
+    "mark",
+    "ctstate",
+    "zone",
+    "own",
+    "follow",
+)
+
+
+class Asked(Record):
+    """The packet, the pod's own addresses if they were given, and whether to go on through the proxy."""
+
+    text: str
+    question: Question
+    own: tuple[Cidr, ...] = ()
+    follow: bool = False
+
+
+def asked(text: str, names: Names) -> Asked:
+    """Read `out|in` with the options of `trace`. Raises SettingsError with every mistake."""
+    import shlex
+
+    from ..settings.go_flags import read_arguments
+    from ..settings.resolve import parse_options
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise SettingsError([f"--trace: {text!r}: {error}"]) from None
+    invocation = read_arguments(["trace", *words])
+    mistakes = list(invocation.mistakes)
+    for given in (*invocation.settings, *invocation.sources):
+        mistakes.append(
+            f"{given.origin}: is a setting, not part of the packet: write it outside of the quotes"
+        )
+    for given in invocation.options:
+        if given.setting.name not in _OPTIONS:
+            mistakes.append(f"{given.origin}: says nothing about the packet (options: {_listed()})")
+    mistakes += [f"{flag}: says nothing about the packet" for flag in invocation.meta]
+    options, bad = parse_options("trace", invocation.options, names)
+    mistakes += bad
+    if mistakes:
+        raise SettingsError([f"--trace: {mistake}" for mistake in mistakes])
+    question = Question(
+        invocation.operands[0],  # type: ignore[arg-type]  # checked with the words
+        options["to"],
+        options["from"],
+        options["uid"],
+        options["gid"],
+        options["udp"],
+        options["iface"],
+        options["mark"],
+        options["ctstate"],
+        options["zone"],
+    )
+    return Asked(" ".join(words), question, options["own"], options["follow"])
+
+
+def _listed() -> str:
+    return ", ".join(f"--{name}" for name in _OPTIONS)

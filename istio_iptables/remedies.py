@@ -1,0 +1,167 @@
+"""remedies: the errors for what is missing or in the way, with what to do about it, each written once.
+
+A command that meets the obstacle raises the error. `doctor`, which looks for obstacles before a command meets
+them, shows the same text. It is imported when there is something to say, so the plain call does not pay.
+"""
+
+from __future__ import annotations
+
+from .errors import KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The extra of setup.cfg. It takes a C compiler, since python-iptables has no wheels.
+HOW_TO_INSTALL_LIBIPTC = "pip install 'istio-iptables[libiptc]'"
+INSTALL_NFTABLES = "install the package nftables"
+
+# --- rights ---------------------------------------------------------------------------------
+
+
+def capabilities_missing(names: Sequence[str]) -> KernelError:
+    """Return the error of a process without some of the capabilities that reading and writing rules takes."""
+    return KernelError(
+        f"the capability {names[0]} is missing"
+        if len(names) == 1
+        else f"the capabilities {' and '.join(names)} are missing",
+        "run as root, or give the container securityContext.capabilities.add: [NET_ADMIN, NET_RAW] "
+        "and runAsUser: 0 (--dry-run needs neither)",
+    )
+
+
+def only_root_reads(path: str) -> KernelError:
+    """Return the error of a user who may not read which legacy tables there are."""
+    return KernelError(
+        f"only root can read {path}, the kernel's list of legacy tables",
+        "run as root (securityContext.runAsUser: 0); the capabilities alone are not enough",
+    )
+
+
+def become(proxy: str) -> str:
+    """Return what to do where the validation cannot connect as the proxy; `proxy` is its user."""
+    return (
+        f"add the capabilities SETUID and SETGID to the container, or validate as {proxy}, as Istio does "
+        "(--run-validation --skip-rule-apply)"
+    )
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def lock_not_opened(path: str, why: str) -> KernelError:
+    """Return the error for a lock file that can be neither opened nor made."""
+    return KernelError(
+        f"the lock file {path} cannot be opened: {why}",
+        "mount a writable directory there, or put an empty file there in the image (which may then "
+        "be read-only), or name another file in XTABLES_LOCKFILE, "
+        "or use --cni-mode, which locks only the network namespace",
+    )
+
+
+def lock_held(path: str, holder: str, seconds: float) -> KernelError:
+    """Return the error for a lock that another process has held for all the time that a run waits."""
+    return KernelError(
+        f"the lock {path} is still held by {holder} after {seconds:g} seconds",
+        f"find the process (fuser -v {path}) and let it finish, then run again",
+    )
+
+
+def dry_run_file_not_written(path: str, why: object) -> KernelError:
+    """Return the error for the file of a dry run."""
+    return KernelError(
+        f"DRY_RUN_FILE_PATH: {path!r} cannot be written: {why}",
+        "name a file in a directory that exists and is writable",
+    )
+
+
+# --- programs and libraries -----------------------------------------------------------------
+
+
+def command_missing(name: str) -> KernelError:
+    """Return the error for a command of iptables that is not installed."""
+    return KernelError(
+        f"the command {name} is not installed",
+        "install the package iptables, or choose the other variant with --force-iptables-binary",
+    )
+
+
+def nft_missing() -> KernelError:
+    """Return the error for native rules without the command nft."""
+    return KernelError(
+        "the command nft is not installed, and native nftables rules are in place or were requested",
+        INSTALL_NFTABLES,
+    )
+
+
+#: For an nft that cannot print JSON.
+NFT_WITH_JSON = "install an nft that was built with JSON support, as distributions have it"
+
+
+def libiptc_missing(why: str) -> KernelError:
+    """Return the error for python-iptables, or a library that it needs, that cannot be loaded."""
+    return KernelError(
+        f"libiptc cannot be used: {why}",
+        f"install python-iptables ({HOW_TO_INSTALL_LIBIPTC}) and the package iptables (it has libip4tc, "
+        "libip6tc and libxtables), or choose the command with --force-iptables-binary legacy",
+    )
+
+
+# --- the kernel -----------------------------------------------------------------------------
+
+
+def legacy_lacking(command: str) -> str:
+    """Return what to do if the kernel lacks a part of legacy iptables; `command` is that of the family."""
+    return (
+        f"the kernel lacks legacy {command} or this table or match: load its module on the node "
+        f"({command.removesuffix('s')}_nat, xt_REDIRECT, xt_owner, ...), or use --force-iptables-binary nft"
+    )
+
+
+#: If the kernel lacks a part that rules of iptables-nft need.
+IPTABLES_LACKING = (
+    "the kernel lacks a table, match or target that is named above: load its module on the node"
+)
+#: If the kernel lacks a part that native rules need.
+NFTABLES_LACKING = (
+    "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
+    "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
+    "or do not use --native-nftables"
+)
+NO_IPV6 = "the kernel has no IPv6: boot it without ipv6.disable=1, or do not use --dual-stack"
+IPV6_OFF = (
+    "IPv6 is switched off for the loopback interface: set the sysctl net.ipv6.conf.lo.disable_ipv6 "
+    "to 0, or do not use --dual-stack"
+)
+
+
+# --- what is in place -----------------------------------------------------------------------
+
+
+def tables_unreadable(tables: Sequence[object], *, owned: bool) -> KernelError:
+    """Return the error for tables, as `family name`, that iptables cannot read; `owned`: ours are in them."""
+    names = ", ".join(f"`nft list table {table}`" for table in tables)
+    return KernelError(
+        f"iptables cannot read the nft table {', '.join(map(str, tables))}"
+        f"{', which has chains of istio-iptables' if owned else ''}: "
+        "another program put a rule into it with nft",
+        f"move that rule to a table of its own ({names} shows it), or use another backend (--native-nftables)"
+        + (", after `istio-iptables cleanup`" if owned else ""),
+    )
+
+
+def address_in_the_way(address: str, wanted: object) -> KernelError:
+    """Return the error for an address that lo has, but with another prefix than the `wanted` one."""
+    return KernelError(
+        f"the interface lo already has the address {address}, but not as {wanted}",
+        "remove it (`ip -6 addr show dev lo` shows it), then run again",
+    )
+
+
+def route_in_the_way(table: int, family: str) -> KernelError:
+    """Return the error for a routing table that has another default route."""
+    return KernelError(
+        f"the routing table {table} ({family}) already has another default route",
+        "choose another table with --istio-inbound-tproxy-route-table, or remove the route "
+        f"(`ip route show table {table}` shows it)",
+    )

@@ -1,0 +1,82 @@
+"""The truth is the kernel: what the interpreter foretells of a packet is what the kernel does with it.
+
+Hypothesis draws rules of this tool and of others around them, loaded by the real tools, and packets. The
+interpreter reads the rules, addresses and routes back from the kernel and says what becomes of each packet;
+then it is sent, and what is seen at the end of its way has to be that: where it went, by which interface, as
+what, with which mark, connection mark and zone. So has the answer to it, and the packet after that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, event, given, note
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from ..support.drawn_packets import packets, values_of
+from ..support.neighbour_rules import setups
+from ..support.testbed import Setup, Testbed
+from ..support.truth import Compared, compare
+
+#: Packets of one rule set; each may have two more, the answer and a later one.
+_PACKETS = 14
+
+
+class Tally:
+    """Counts what was compared."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, found: Compared) -> None:
+        """Count a packet."""
+        self.counts["pairs"] += 1
+        self.counts[found.what] += 1
+        self.counts[found.observed.how] += 1
+        self.counts[f"verdict {found.foretold.verdict.code}"] += 1
+        if found.is_unknown:
+            self.counts["not modelled"] += 1
+        elif found.depends:
+            self.counts["depends"] += 1
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    with Testbed() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Tally]:
+    made = Tally()
+    yield made
+    print(dict(made.counts))
+
+
+@hypothesis_settings(
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+@given(setups(), st.data())
+def test_the_kernel_does_what_is_foretold(
+    bed: Testbed, tally: Tally, setup: Setup, data: st.DataObject
+) -> None:
+    try:
+        bed.load(setup)
+        world = bed.world(setup)
+        values = values_of(world)
+        for _ in range(_PACKETS):
+            packet = data.draw(packets(values))
+            talk = packet.state == "NEW" and packet.has_ports and data.draw(st.booleans())
+            for found in compare(bed, world, packet, talk):
+                event(found.observed.how)
+                tally.add(found)
+                if found.differences:
+                    note(bed.saved())
+                    pytest.fail(str(found), pytrace=False)
+    finally:
+        bed.unload()

@@ -1,0 +1,595 @@
+"""`status` without a kernel: what is in place as data, as text and as JSON.
+
+tests/kernel/test_status.py has the kernel, and tests/unit/test_settings_of.py the settings that rules mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from istio_iptables import Facts, Ruleset, build, configure
+from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, Live, UnreadableTable
+from istio_iptables.change.neighbours import Finding
+from istio_iptables.cli import status_handler, streams
+from istio_iptables.cli.context import Context as RealContext
+from istio_iptables.rules.model import (
+    ACCEPT,
+    IPV4,
+    RETURN,
+    Chain,
+    Cidr,
+    Comment,
+    Counters,
+    Destination,
+    DestinationPort,
+    InInterface,
+    Jump,
+    Mark,
+    PortRange,
+    Redirect,
+    Rule,
+    SaveMark,
+    Table,
+    Transport,
+)
+from istio_iptables.rules.nftables.translate import translate
+from istio_iptables.settings.go_flags import read_arguments
+from istio_iptables.status.changes import Change, changes
+from istio_iptables.status.counters import notes
+from istio_iptables.status.document import document
+from istio_iptables.status.report import CountedRule, Memory, Status, report
+from istio_iptables.status.text import text
+from istio_iptables.testing import FakeKernel
+from tests.support.command import ROOT
+from tests.support.strategies import environments, settings
+
+Location = Any
+LOCATIONS = (IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES)
+every_location = pytest.mark.parametrize("location", LOCATIONS)
+
+
+def rules_for(ipv6: bool = False, **values: Any) -> Ruleset:
+    return build(configure(dual_stack=ipv6, **values, environment=Facts(ipv6=ipv6)))
+
+
+def in_place(wanted: Ruleset, location: Location = IPTABLES_LEGACY) -> FakeKernel:
+    machine = FakeKernel()
+    machine.put(wanted, location)
+    return machine
+
+
+def counted(live: Live, count: dict[tuple[str, object], int]) -> Live:
+    """Give the rules of a chain with a target a number of packets, and a hundred times as many bytes."""
+
+    def with_counters(chain: Any) -> Any:
+        return chain.replace(
+            rules=tuple(
+                r.replace(counters=Counters(n, 100 * n)) if (n := count.get((chain.name, r.target), 0)) else r
+                for r in chain.rules
+            )
+        )
+
+    def tables(found: Any) -> Any:
+        return tuple(t.replace(chains=tuple(map(with_counters, t.chains))) for t in found)
+
+    return live.replace(
+        tables={where: tables(found) for where, found in live.tables.items()}, native=tables(live.native)
+    )
+
+
+def rows(status: Status) -> Iterator[CountedRule]:
+    for place in status.places:
+        for table in place.tables:
+            for chain in table.chains:
+                yield from chain.rules
+
+
+# --- what is in place ---------------------------------------------------------------------------
+
+
+def test_nothing_is_absent():
+    found = report(FakeKernel().live())
+    assert (found.state, found.places) == ("absent", ())
+    assert text(found).startswith("state     absent: istio-iptables has no rules in this network namespace")
+
+
+@every_location
+def test_where_the_rules_are_and_what_they_mean(location: Location):
+    found = report(in_place(rules_for(ipv6=True, inbound_ports="80,443"), location).live())
+    assert found.state == "in-place"
+    (place,) = found.places
+    assert (place.location, place.families) == (location, ("ipv4", "ipv6"))
+    assert place.settings.exact
+    assert place.settings.settings["istio-inbound-ports"] == "80,443"
+    assert place.plan is None
+    shown = text(found)
+    name = "native nftables" if location == NFTABLES else location
+    assert f"backend   {name}, IPv4 and IPv6\n" in shown
+    assert "settings  istio-iptables --istio-inbound-ports=80,443 --proxy-uid=1337 --dual-stack=true" in shown
+    assert "routing   ip -6 addr add ::6/128 dev lo nodad\n" in shown
+
+
+@given(settings(), environments(), st.sampled_from(LOCATIONS))
+def test_every_rule_has_the_reason_that_the_policy_gives_it(
+    values: dict[str, str], pod: tuple[bool, bool, list[str]], location: Location
+):
+    ipv4, ipv6, servers = pod
+    facts = Facts(ipv4=ipv4, ipv6=ipv6, servers=tuple(servers))
+    wanted = build(configure(values, environment=facts))
+    found = report(in_place(wanted, location).live())
+    assert found.state == "in-place"
+    assert all(row.reason for row in rows(found))
+    if location == NFTABLES:
+        number = sum(len(chain.rules) for table in translate(wanted) for chain in table.chains)
+    else:
+        number = len(list(wanted.rules()))
+    assert len(list(rows(found))) == number
+    assert text(found)
+    json.dumps(document(found))
+
+
+@every_location
+def test_counters_are_those_of_the_rule(location: Location):
+    chain, target = ("istio-redirect" if location == NFTABLES else "ISTIO_REDIRECT"), Redirect(15001)
+    live = counted(in_place(rules_for(), location).live(), {(chain, target): 7})
+    (row,) = [row for row in rows(report(live)) if row.rule.target == target]
+    assert (row.rule.counters, row.reason) == (Counters(7, 700), "to the proxy's outbound listener")
+    assert re.search(r"(?m)^ +7 +700  .*15001\n +to the proxy's outbound listener$", text(report(live)))
+    (shown,) = [rule for rule in json_rules(report(live)) if rule["packets"]]
+    assert (shown["packets"], shown["bytes"], shown["number"]) == (7, 700, 1)
+
+
+def json_rules(status: Status) -> list[dict[str, Any]]:
+    places = document(status)["places"]
+    return [rule for p in places for t in p["tables"] for chain in t["chains"] for rule in chain["rules"]]
+
+
+def test_rules_that_have_counted_are_bold_where_there_are_colours():
+    live = counted(in_place(rules_for()).live(), {("ISTIO_REDIRECT", Redirect(15001)): 7})
+    assert "\x1b[1m         7         700  -p tcp -j REDIRECT --to-ports 15001\x1b[0m" in text(
+        report(live), colour=True
+    )
+    assert "\x1b" not in text(report(live))
+
+
+def test_numbers_are_those_of_iptables_foreign_rules_included():
+    machine = in_place(rules_for())
+    foreign = Rule((Destination(Cidr(4, 0x0A000000, 8)),), ACCEPT)
+    before = machine.tables[IPTABLES_LEGACY, IPV4, "nat"]
+    chains = (c.replace(rules=(foreign, *c.rules)) if c.name == "OUTPUT" else c for c in before.chains)
+    machine.tables[IPTABLES_LEGACY, IPV4, "nat"] = before.replace(chains=tuple(chains))
+    found = report(machine.live())
+    (row,) = [row for row in rows(found) if row.rule.target == Jump("ISTIO_OUTPUT")]
+    assert row.number == 2
+    assert found.state == "in-place"
+
+
+def test_chains_are_in_the_order_of_a_packets_way():
+    found = report(in_place(rules_for(), NFTABLES).live())
+    names = [chain.name for chain in found.places[0].tables[0].chains]
+    assert names == [
+        *("prerouting", "istio-inbound", "istio-in-redirect"),
+        *("output", "istio-output", "istio-redirect"),
+    ]
+
+
+def test_long_lists_are_folded_unless_they_have_counted():
+    live = in_place(rules_for(inbound_ports_excluded=list(range(1, 30)))).live()
+    shown = text(report(live))
+    assert shown.count("is excluded") == 3
+    assert "... and 26 more of that list, which have counted nothing\n" in shown
+    live = counted(live, {("ISTIO_INBOUND", RETURN): 1})
+    assert text(report(live)).count("is excluded") == 29
+
+
+def test_long_sets_and_command_lines_are_shortened_and_json_has_them():
+    cidrs = [f"10.{n}.0.0/24" for n in range(250)]
+    live = in_place(rules_for(outbound_cidrs_excluded=cidrs), NFTABLES).live()
+    found = report(live)
+    assert max(map(len, text(found).splitlines())) < 400
+    assert "too long to be shown" in text(found)
+    assert "(250 members)" in text(found)
+    assert ",".join(cidrs) in " ".join(document(found)["places"][0]["arguments"])
+    assert any("10.249.0.0/24" in rule["rule"] for rule in json_rules(found))
+
+
+def test_settings_that_are_variables_are_before_the_command():
+    found = report(in_place(rules_for(owner_groups=[100, 200])).live())
+    assert "settings  ISTIO_OUTBOUND_OWNER_GROUPS=100,200 istio-iptables --proxy-uid=1337\n" in text(found)
+
+
+def test_dns_servers_are_what_the_settings_need():
+    facts = Facts(servers=("10.96.0.10",))
+    found = report(in_place(build(configure(redirect_dns=True, environment=facts))).live())
+    assert "needs     in /etc/resolv.conf, the servers 10.96.0.10\n" in text(found)
+    assert document(found)["places"][0]["needs"] == {"ipv6": False, "dns_servers": ["10.96.0.10"]}
+    facts = Facts(servers=("fd00::a",))
+    found = report(in_place(build(configure(redirect_dns=True, environment=facts))).live())
+    assert "needs     in /etc/resolv.conf, a server of IPv6\n" in text(found)
+
+
+def test_what_the_rules_do_not_tell_is_named():
+    shown = text(report(in_place(rules_for(inbound_ports="80")).live()))
+    told = shown.partition("the rules do not tell (--json says why):")[2].partition("\n\n")[0].split()
+    assert "--istio-local-exclude-ports," in told
+    assert all(len(line) < 100 for line in shown.partition("\n\n")[0].splitlines())
+
+
+# --- what is not as it should be ----------------------------------------------------------------
+
+
+def edited(machine: FakeKernel, chain_name: str, *rules: Rule) -> Live:
+    """Replace the rules of a chain of nat."""
+    key = (IPTABLES_LEGACY, IPV4, "nat")
+    table = machine.tables[key]  # type: ignore[index]
+    machine.tables[key] = table.replace(  # type: ignore[index]
+        chains=tuple(c.replace(rules=rules) if c.name == chain_name else c for c in table.chains)
+    )
+    return machine.live()
+
+
+def test_rules_that_no_settings_mean():
+    machine = in_place(rules_for(inbound_ports="80"))
+    found = report(edited(machine, "OUTPUT"))
+    assert found.state == "altered"
+    shown = text(found)
+    assert "state     altered: no settings mean exactly these rules\n" in shown
+    assert "nearest   istio-iptables --istio-inbound-ports=80 --proxy-uid=1337\n" in shown
+    assert "to those of the nearest settings (+):\n@ ipv4 nat (iptables-legacy)\n" in shown
+    assert "\n+-A OUTPUT -j ISTIO_OUTPUT\n" in shown
+    (place,) = document(found)["places"]
+    assert not place["exact"]
+    assert place["difference"][0]["added"] == ["-A OUTPUT -j ISTIO_OUTPUT"]
+
+
+def test_a_rule_that_is_not_from_settings_has_no_reason():
+    odd = Rule((Transport("tcp"), DestinationPort(PortRange(1, 1))), Jump("ISTIO_REDIRECT"))
+    machine = in_place(rules_for())
+    live = edited(machine, "ISTIO_REDIRECT", Rule((Transport("tcp"),), Redirect(15001)), odd)
+    assert [row.reason for row in rows(report(live)) if row.rule == odd] == [""]
+    assert "no settings mean this rule" in text(report(live))
+
+
+def test_rules_in_two_backends_are_not_whole():
+    machine = in_place(rules_for(inbound_ports="80"))
+    one = machine.live()
+    other = in_place(rules_for(), IPTABLES_NFT).live()
+    both = one.replace(tables={**one.tables, IPTABLES_NFT: other.tables[IPTABLES_NFT]})
+    found = report(both)
+    assert found.state == "altered"
+    assert [place.location for place in found.places] == [IPTABLES_LEGACY, IPTABLES_NFT]
+    assert all(place.settings.exact for place in found.places)
+    assert text(found).count("backend ") == 2
+
+
+def test_something_foreign_in_a_chain_of_ours_is_named():
+    machine = in_place(rules_for())
+    foreign = Rule((Mark(7),), ACCEPT)
+    live = edited(machine, "ISTIO_REDIRECT", foreign)
+    found = report(live)
+    assert found.state == "altered"
+    assert "-A ISTIO_REDIRECT -m mark --mark 0x7 -j ACCEPT" in found.refused
+    assert "refused   nothing may be changed: a chain with one of Istio's names" in text(found)
+
+
+def test_ambient_mode_owns_everything():
+    ambient = Table(IPV4, "nat", (Chain("ISTIO_PRERT"), Chain("ISTIO_OUTPUT", (Rule((), RETURN),))))
+    for live in (Live({IPTABLES_NFT: (ambient,)}), Live({}, ambient_tables=("inet istio-ambient-nat",))):
+        found = report(live)
+        assert (found.state, found.places) == ("ambient", ())
+        assert "ambient mode" in text(found)
+        assert document(found)["state"] == "ambient"
+
+
+def test_what_istios_own_tools_left():
+    left = Rule((Transport("tcp"), Mark(1337)), SaveMark())
+    live = in_place(rules_for()).live()
+    mangle = Table(IPV4, "mangle", (Chain("PREROUTING", (left,)),))
+    live = live.replace(tables={**live.tables, IPTABLES_LEGACY: (*live.tables[IPTABLES_LEGACY], mangle)})
+    found = report(live)
+    assert found.state == "altered"
+    assert len(found.leftovers) == 1
+    assert "Istio's own tool (1.4 to today) has left -A PREROUTING" in text(found)
+    assert list(found.leftovers) == document(found)["leftovers"]
+
+
+def test_whole_rules_of_istios_own_tool_are_in_place():
+    live = in_place(rules_for(interception_mode="TPROXY")).live()
+
+    def plain(table: Table) -> Table:
+        def rule(given: Rule) -> Rule:
+            return given.replace(matches=tuple(m for m in given.matches if not isinstance(m, Comment)))
+
+        chains = (c.replace(rules=tuple(map(rule, c.rules))) for c in table.chains)
+        return table.replace(chains=tuple(chains))
+
+    found = report(live.replace(tables={w: tuple(map(plain, t)) for w, t in live.tables.items()}))
+    assert found.state == "in-place"
+    assert found.leftovers == ()
+    assert document(found)["places"][0]["without_comments"] is True
+    assert "Istio's own tool made these rules" in text(found)
+    assert all(row.reason for row in rows(found))
+
+
+def test_rules_that_anyone_could_have_written_are_named():
+    machine = in_place(rules_for())
+    machine.add_rules(IPTABLES_LEGACY, IPV4, "nat", "PREROUTING", Rule((InInterface("eth1"),), RETURN))
+    found = report(machine.live())
+    assert found.state == "in-place"
+    assert "iptables-legacy -t nat -D PREROUTING -i eth1 -j RETURN" in text(found)
+    assert list(found.unclaimed) == document(found)["unclaimed"]
+
+
+def test_a_table_that_iptables_cannot_read_has_no_counters():
+    live = in_place(rules_for(), IPTABLES_NFT).live()
+    (table,) = live.tables[IPTABLES_NFT]
+    unreadable = UnreadableTable(IPV4, "nat", "script", table)
+    found = report(live.replace(tables={**live.tables, IPTABLES_NFT: ()}, unreadable=(unreadable,)))
+    assert found.places[0].settings.exact
+    assert {rule["packets"] for rule in json_rules(found)} == {None}
+    assert re.search(r"(?m)^ +- +-  -j ISTIO_OUTPUT$", text(found))
+    assert "iptables cannot read the nft table ip nat" in text(found)
+    assert [note.code for note in notes(found)] == ["nat-counts-connections", "not-counted"]
+
+
+def test_foreign_rules_that_come_first_are_named():
+    finding = Finding("ip nat", "DOCKER", "dnat to 10.0.0.1", "bypass", ("inbound TCP to port 80",))
+    found = report(in_place(rules_for()).live()).replace(before=(finding,))
+    assert "foreign: the foreign rule dnat to 10.0.0.1 (ip nat, chain DOCKER) comes before" in text(found)
+    (shown,) = document(found)["before"]
+    assert (shown["rule"], shown["effect"], shown["traffic"]) == (
+        *("dnat to 10.0.0.1", "bypass"),
+        ["inbound TCP to port 80"],
+    )
+
+
+# --- counters -----------------------------------------------------------------------------------
+
+
+def remarks(live: Live) -> dict[str, str]:
+    return {note.code: note.text for note in notes(report(live))}
+
+
+@every_location
+def test_nat_counts_connections(location: Location):
+    assert (
+        "the first packet of a connection alone"
+        in remarks(in_place(rules_for(), location).live())["nat-counts-connections"]
+    )
+
+
+def test_nothing_has_come():
+    found = remarks(in_place(rules_for()).live())
+    assert "none has come to OUTPUT since" in found["nothing-captured-outbound"]
+    assert "none has come to PREROUTING since" in found["nothing-captured-inbound"]
+
+
+@pytest.mark.parametrize(
+    ("location", "output", "istio_output"),
+    [(IPTABLES_LEGACY, "OUTPUT", "ISTIO_OUTPUT"), (NFTABLES, "output", "istio-output")],
+)
+def test_all_was_let_go(location: Location, output: str, istio_output: str):
+    wanted = rules_for(outbound_cidrs_excluded="10.0.0.0/8")
+    live = in_place(wanted, location).live()
+    live = counted(live, {(output, Jump(istio_output)): 5})
+    live = live.replace(
+        tables={w: tuple(map(_count_the_excluded, t)) for w, t in live.tables.items()},
+        native=tuple(map(_count_the_excluded, live.native)),
+    )
+    words = remarks(live)["nothing-captured-outbound"]
+    assert f"5 connections came to {istio_output} and were let go by `" in words
+    assert words.endswith(
+        "10.0.0.0/8 counter return` (4)" if location == NFTABLES else "-d 10.0.0.0/8 -j RETURN` (4)"
+    )
+
+
+def _count_the_excluded(table: Any) -> Any:
+    def rule(given: Rule) -> Rule:
+        found = "address=167772160" in repr(given.matches) or "167772160" in repr(given.matches)
+        return given.replace(counters=Counters(4, 400)) if found else given
+
+    return table.replace(chains=tuple(c.replace(rules=tuple(map(rule, c.rules))) for c in table.chains))
+
+
+def test_what_is_captured_needs_no_explanation():
+    live = in_place(rules_for()).live()
+    live = counted(
+        live, {("ISTIO_REDIRECT", Redirect(15001)): 1, ("ISTIO_INBOUND", Jump("ISTIO_IN_REDIRECT")): 1}
+    )
+    assert set(remarks(live)) == {"nat-counts-connections"}
+
+
+def test_tproxy_captures_packets_in_mangle():
+    found = remarks(in_place(rules_for(interception_mode="TPROXY")).live())
+    assert found["nothing-captured-inbound"].startswith("ipv4 mangle: no inbound packet was captured")
+    live = in_place(rules_for(interception_mode="TPROXY")).live()
+    live = counted(live, {("ISTIO_INBOUND", Jump("ISTIO_TPROXY")): 1})
+    assert "nothing-captured-inbound" not in remarks(live)
+
+
+def test_where_nothing_leads_to_the_chain():
+    live = edited(in_place(rules_for()), "OUTPUT")
+    assert "no rule leads from OUTPUT to ISTIO_OUTPUT" in remarks(live)["nothing-captured-outbound"]
+
+
+# --- looking again ------------------------------------------------------------------------------
+
+
+def only(found: list[Change] | None) -> Change:
+    assert found is not None
+    [change] = found
+    return change
+
+
+def test_what_has_counted_between_two_looks():
+    live = in_place(rules_for()).live()
+    key = ("ISTIO_REDIRECT", Redirect(15001))
+    before, after = report(counted(live, {key: 3})), report(counted(live, {key: 5}))
+    change = only(changes(before, after))
+    assert (change.chain, change.number, change.reason) == (
+        "ISTIO_REDIRECT",
+        1,
+        "to the proxy's outbound listener",
+    )
+    assert (change.packets, change.packets_added, change.bytes, change.bytes_added) == (5, 2, 500, 200)
+    assert changes(after, after) == []
+    reset = only(changes(after, before))
+    assert (reset.packets, reset.packets_added) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        report(in_place(rules_for(inbound_ports="80")).live()),
+        report(in_place(rules_for(), IPTABLES_NFT).live()),
+        report(FakeKernel().live()),
+        report(in_place(rules_for()).live()).replace(compared="equal"),
+        report(in_place(rules_for()).live()).replace(unreadable=("ip nat",)),
+    ],
+)
+def test_other_rules_are_no_change_of_counters(after: Status):
+    assert changes(report(in_place(rules_for()).live()), after) is None
+
+
+def test_settings_are_read_again_only_if_the_rules_are_others():
+    memory = Memory()
+    live = in_place(rules_for()).live()
+    first = report(live, memory)
+    again = report(counted(live, {("ISTIO_REDIRECT", Redirect(15001)): 5}), memory)
+    assert again.places[0].settings is first.places[0].settings
+    assert [row.rule.counters.packets for row in rows(again) if row.rule.counters.packets] == [5]
+    other = report(in_place(rules_for(inbound_ports="80")).live(), memory)
+    assert other.places[0].settings.settings["istio-inbound-ports"] == "80"
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+class Context(RealContext):
+    """The context of a run on a machine that is not there."""
+
+    def __init__(self, machine: FakeKernel, *arguments: str, **variables: str) -> None:
+        super().__init__(read_arguments(arguments), variables)
+        self._facts = Facts()  # type: ignore[assignment]
+        self._machine = machine
+
+    def machine(self, *, writing: bool) -> Any:
+        assert not writing
+        return self._machine
+
+
+def outcome(machine: FakeKernel, *arguments: str, **variables: str) -> tuple[int, str | None]:
+    """Run it: the exit code, and how the rules compare with the settings."""
+    context = Context(machine, *arguments, "status", "--json", **variables)
+    written: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "write", written.append)
+        code = status_handler.status(context)
+    return code, json.loads(written[0])["compared"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["-b", "*"], {}),
+        (["--rule-comments=false"], {}),
+        (["--native-nftables=false"], {}),
+        ([], {"ENVOY_PORT": "15001"}),
+        ([], {"ISTIO_SERVICE_CIDR": "*"}),  # a list
+        ([], {"INVALID_DROP": "false"}),
+        (["--config", "/dev/null"], {}),
+    ],
+)
+def test_settings_ask_for_a_comparison(arguments: list[str], variables: dict[str, str]):
+    assert outcome(in_place(rules_for()), *arguments, **variables) == (0, "equal")
+    assert outcome(in_place(rules_for(drop_invalid=True)), *arguments, **variables) == (3, "differs")
+    assert outcome(FakeKernel(), *arguments, **variables) == (3, "absent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        ([], {}),
+        (["--log_output_level=default:debug", "--log_as_json"], {}),
+        (["--network-namespace="], {}),
+        (["--force-iptables-binary=legacy"], {}),
+        (["--reconcile", "--run-validation", "--probe-timeout=1s", "--cni-mode", "--dry-run"], {}),
+        (["--vklog=1"], {}),  # accepted, without effect
+        ([], {"ENVOY_USER": "istio-proxy", "DRY_RUN_FILE_PATH": "/x", "PATH": "/bin"}),
+        ([], {"ENVOY_PORT": "tcp://10.0.0.1:80"}),  # Kubernetes' own, of a Service
+        ([], {"ENVOY_PORT": ""}),
+    ],
+)
+def test_how_to_run_asks_for_none(arguments: list[str], variables: dict[str, str]):
+    machine = in_place(rules_for(drop_invalid=True))
+    assert outcome(machine, *arguments, **variables) == (0, None)
+    assert outcome(FakeKernel(), *arguments, **variables) == (3, None)
+
+
+def test_rules_that_were_changed_are_exit_code_3_without_settings():
+    machine = in_place(rules_for())
+    edited(machine, "OUTPUT")
+    assert outcome(machine) == (3, None)
+    assert outcome(machine, "-b", "*") == (3, "differs")
+
+
+def test_a_pod_that_captures_nothing_is_to_have_no_rules(tmp_path: Path):
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text("{kind: Pod, metadata: {annotations: {sidecar.istio.io/interceptionMode: NONE}}}")
+    assert outcome(FakeKernel(), "--pod", str(manifest)) == (0, "equal")
+    assert outcome(in_place(rules_for()), "--pod", str(manifest)) == (3, "differs")
+
+
+def test_a_comparison_says_what_differs(capsys: pytest.CaptureFixture[str]):
+    context = Context(in_place(rules_for()), "-b", "80", "status")
+    assert status_handler.status(context) == 3
+    shown = capsys.readouterr().out
+    assert "compared  the rules in place differ from those of the settings given\n" in shown
+    assert "to those of the settings given (+):\n@ ipv4 nat (iptables-legacy)\n" in shown
+    assert "+-A ISTIO_INBOUND -p tcp -m tcp --dport 80 -j ISTIO_IN_REDIRECT\n" in shown
+
+
+def test_the_interval_is_for_watch(capsys: pytest.CaptureFixture[str]):
+    status_handler.status(Context(FakeKernel(), "status", "--interval", "2s"))
+    assert "--interval has no effect without --watch" in capsys.readouterr().err
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def keys(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return {key for member in value for key in keys(member)}
+    if not isinstance(value, dict):
+        return set()
+    return {*value, *(key for member in value.values() for key in keys(member))}
+
+
+def test_the_page_has_every_key_and_every_code():
+    page = (ROOT / "docs" / "status.md").read_text()
+    machine = in_place(rules_for(inbound_ports="80"))
+    finding = Finding("ip nat", "DOCKER", "dnat", "bypass", ("x",))
+    found = document(report(edited(machine, "OUTPUT")).replace(before=(finding,)))
+    for place in found["places"]:
+        place["settings"] = place["variables"] = {}  # names of settings
+    states = {"in-place", "altered", "absent", "ambient", "equal", "differs"}
+    codes = set(re.findall(r'"([a-z]+-[a-z-]+)"', (ROOT / "istio_iptables/status/counters.py").read_text()))
+    codes |= {"nothing-captured-outbound", "nothing-captured-inbound"}
+    assert "nat-counts-connections" in codes
+    change = only(changes(*_two_looks()))
+    for name in keys(found) | {*change.as_dict(), "type", "time", "seconds", "counters"} | codes | states:
+        assert f"`{name}`" in page, name
+
+
+def _two_looks() -> tuple[Status, Status]:
+    live = in_place(rules_for()).live()
+    key = ("ISTIO_REDIRECT", Redirect(15001))
+    return report(live), report(counted(live, {key: 5}))
