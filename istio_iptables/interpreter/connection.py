@@ -6,6 +6,7 @@ Source: nf_conntrack_core.c (resolve_normal_ct), nf_nat_core.c (nf_nat_packet).
 from __future__ import annotations
 
 from ..startup.record import Record
+from .packet import ACK, SYN, TCP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ class Connection(Record):
     redirected: int = 0
 
     def is_from_originator(self, packet: Packet) -> bool:
-        """Tell whether a packet goes the way of the first one; if not, it is an answer."""
-        return _tuple(packet) == self.original
+        """Tell whether a packet goes the way of the first one; if not, it is an answer.
+
+        Where both ends are the same, conntrack finds the answer's entry first (__nf_conntrack_hash_insert).
+        """
+        return _tuple(packet) == self.original != self.reply
 
 
 def connection_of(sent: Packet, end: Packet) -> Connection | None:
@@ -71,8 +75,25 @@ def later(connection: Connection, packet: Packet) -> Packet:
         translated=connection.translated,
         source_translated=connection.source_translated,
         redirected=connection.redirected if original else 0,
+        original_source=connection.original[0],
+        original_source_port=connection.original[1],
+        original_destination=connection.original[2],
+        original_port=connection.original[3],
         kept_destination=back[:2],
         kept_source=back[2:],
+    )
+
+
+def first_of_another(packet: Packet) -> Packet:
+    """Return a packet as the first of a connection of its own; an answer of TCP begins none (tcp_new)."""
+    is_answer = packet.protocol == TCP and packet.flags & (SYN | ACK) == SYN | ACK
+    return packet.replace(
+        state="INVALID" if is_answer else packet.state,
+        first=not is_answer and packet.first,
+        original_source=packet.source,
+        original_source_port=packet.source_port,
+        original_destination=packet.destination,
+        original_port=packet.destination_port,
     )
 
 

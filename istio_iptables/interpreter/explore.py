@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .algebra import One
-from .connection import later
+from .connection import first_of_another, later
 from .journey import Journey
 from .verdict import DEPENDS, Verdict, verdict_of
 from .walk import Observer
@@ -123,7 +123,7 @@ def follow_up(
     """
     found = explore(world, later(connection, packet), direction, proxy, observer)
     if any(way.packet.tracked and way.packet.zone != connection.zone for way in found.ways):
-        return explore(world, packet, direction, proxy, observer)
+        return explore(world, first_of_another(packet), direction, proxy, observer)
     return found
 
 

@@ -87,6 +87,8 @@ def _talk(
     way = _true_way(compared)
     if way is None or not way.packet.tracked or way.packet.direction != "reply":
         return
+    if way.packet.state == "UNTRACKED":  # conntrack has not seen that there was an answer
+        return
     connection = connection.replace(replied=True, mark=way.packet.connection_mark)
     later = packet.replace(flags=ACK) if packet.protocol == TCP else packet
     there = Numbers(numbers.tag + 0x20000, numbers.sequence + 1, back.sequence + 1)
@@ -115,6 +117,7 @@ def _answer(packet: Packet, connection: Connection, sent_by: str) -> Packet:
         uid=owner,
         gid=owner,
         flags=SYN | ACK,
+        packet_type=packet.packet_type,
     )
 
 
