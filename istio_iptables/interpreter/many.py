@@ -73,10 +73,10 @@ class Many:
         self.questions: list[Question] = []
         self._answers: dict[Hashable, int] = dict(answers or {})
 
-    def all(self, fixed: Packet, free: frozenset[str]) -> Packets:
-        """Return all packets of the space: `free` fields may have any value, the others those of `fixed`."""
+    def all(self, fixed: Packet, free: frozenset[str], possible: Region) -> Packets:
+        """Return the packets of a region: `free` fields as it says, the others as those of `fixed`."""
         fields = {name: value for name, value in fixed.as_dict().items() if name not in free}
-        return {Changed(fields): Region.whole(self.space)}
+        return {Changed(fields): possible}
 
     def is_empty(self, packets: Packets) -> bool:
         """Tell whether there is no packet in a set."""

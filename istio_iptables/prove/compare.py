@@ -1,0 +1,41 @@
+"""compare: two readings of what becomes of the same packets, and the packets for which they differ."""
+
+from __future__ import annotations
+
+from ..interpreter.regions import Region
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ..interpreter.verdict import Verdict
+    from .outcomes import Outcome
+
+
+class Difference(Record):
+    """Packets that have one verdict in one reading, and another one in the other."""
+
+    region: Region
+    one: Outcome
+    other: Outcome
+
+
+def differences(one: Sequence[Outcome], other: Sequence[Outcome]) -> Iterator[Difference]:
+    """Yield the packets for which two readings differ, those of `depends` too."""
+    for ours in one:
+        for theirs in other:
+            if ours.verdict == theirs.verdict and ours.verdict.code != "depends":
+                continue
+            both = ours.region & theirs.region
+            if both:
+                yield Difference(both, ours, theirs)
+
+
+def together(outcomes: Iterable[Outcome]) -> dict[Verdict, Region]:
+    """Return the packets of each verdict."""
+    found: dict[Verdict, Region] = {}
+    for outcome in outcomes:
+        known = found.get(outcome.verdict)
+        found[outcome.verdict] = known | outcome.region if known else outcome.region
+    return found

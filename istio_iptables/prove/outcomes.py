@@ -1,0 +1,132 @@
+"""outcomes: what becomes of all packets of a kind, by the same walk that follows one packet."""
+
+from __future__ import annotations
+
+from ..interpreter.algebra import NO_QUESTION
+from ..interpreter.condition import AllOf, AnyOf, numbers
+from ..interpreter.condition import number as is_number
+from ..interpreter.journey import Journey
+from ..interpreter.many import Changed, Many
+from ..interpreter.merged import merged
+from ..interpreter.packet import TCP, address_text
+from ..interpreter.regions import Region
+from ..interpreter.verdict import DEPENDS, DIRECT, DROPPED, LOOPS, REJECTED, Verdict
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping
+
+    from ..interpreter.condition import Condition
+    from ..interpreter.surroundings import World
+    from ..interpreter.verdict import Proxy
+    from ..interpreter.walk import Ended
+    from .space import Packets
+
+
+def simplified(world: World) -> World:
+    """Return a world with the same meaning and fewer rules."""
+    return world.replace(program=merged(world.program))
+
+
+class Outcome(Record):
+    """Packets, as they set out, that have one verdict, and how their way ends.
+
+    `if_` are the answers to questions that nothing in the rules tells, such as the order of chains.
+    """
+
+    region: Region
+    verdict: Verdict
+    how: str
+    note: str = ""
+    if_: tuple[tuple[str, int], ...] = ()
+
+
+#: As many combinations of answers are followed.
+_MOST_WAYS = 64
+
+
+def outcomes(world: World, packets: Packets, proxy: Proxy) -> tuple[Outcome, ...]:
+    """Return what becomes of packets: regions that have no packet in common for equal `if_`.
+
+    The world is that of `simplified`, or any other.
+    """
+    found: list[Outcome] = []
+    pending: list[dict[Hashable, int]] = [{}]
+    ways = 0
+    while pending:
+        answers = pending.pop()
+        ways += 1
+        algebra = Many(packets.space, answers)
+        journey = Journey(world, packets.space.family, algebra)
+        start = algebra.all(packets.fixed, packets.free, packets.possible)
+        ended = journey.outbound(start) if packets.direction == "out" else journey.inbound(start)
+        new = [question for question in algebra.questions if question.key not in answers]
+        if new and ways + len(pending) < _MOST_WAYS:
+            question = new[0]
+            pending += [{**answers, question.key: option} for option in range(question.options)]
+            continue
+        told = tuple((str(question.about), algebra.answer(question)) for question in algebra.questions)
+        found += _verdicts(ended, algebra, packets, proxy, told)
+    return tuple(found)
+
+
+def _verdicts(
+    ended: list[Ended], algebra: Many, packets: Packets, proxy: Proxy, told: tuple[tuple[str, int], ...]
+) -> Iterator[Outcome]:
+    for end in ended:
+        note = str(end.place) if end.place else end.note
+        for changed, region in end.packets.items():
+            for part, verdict in _of(changed, region, end.how, algebra, packets, proxy):
+                if part:
+                    yield Outcome(part, verdict, end.how, note, told)
+
+
+_NOT_DELIVERED: Mapping[str, Verdict] = {"dropped": DROPPED, "rejected": REJECTED, "not known": DEPENDS}
+
+
+def _of(
+    changed: Changed, region: Region, how: str, algebra: Many, packets: Packets, proxy: Proxy
+) -> Iterator[tuple[Region, Verdict]]:
+    """Yield the parts of a region with the verdict of each; see verdict_of for one packet."""
+    fields = changed.fields
+    if how in _NOT_DELIVERED:
+        yield region, _NOT_DELIVERED[how]
+    elif fields["tproxied"]:
+        yield region, Verdict("tproxied", str(fields["tproxied"]))
+    elif fields["redirected"]:
+        redirected = Verdict("redirected", str(fields["redirected"]))
+        if fields["redirected"] != proxy.outbound_port or packets.direction == "in":
+            yield region, redirected
+            return
+        own, others = _split(region, _sent_by(proxy), algebra)
+        yield from ((own, LOOPS), (others, redirected))
+    elif fields["translated"]:
+        yield region, _translated(changed, packets)
+    else:
+        yield region, DIRECT
+
+
+def _split(region: Region, condition: Condition, algebra: Many) -> tuple[Region, Region]:
+    """Divide packets by what they were when they set out."""
+    as_sent = Changed({})
+    hit, miss = algebra.split({as_sent: region}, condition, NO_QUESTION)
+    nothing = Region.nothing(region.space)
+    return hit.get(as_sent, nothing), miss.get(as_sent, nothing)
+
+
+def _sent_by(proxy: Proxy) -> Condition:
+    users = numbers("uid", [(uid, uid) for uid in proxy.uids])
+    groups = numbers("gid", [(gid, gid) for gid in proxy.gids])
+    return AllOf((is_number("protocol", TCP), AnyOf((users, groups))))
+
+
+def _translated(changed: Changed, packets: Packets) -> Verdict:
+    address = changed.fields.get("destination")
+    if not isinstance(address, int):
+        return DEPENDS
+    port = changed.fields.get("destination_port")
+    text = address_text(packets.space.family, address)
+    if isinstance(port, int):
+        text = f"{text}:{port}" if packets.space.family == "ipv4" else f"[{text}]:{port}"
+    return Verdict("translated", text)

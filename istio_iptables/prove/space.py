@@ -1,0 +1,116 @@
+"""space: which packets there are: the fields that may differ, and all values of each that make a difference.
+
+Names of interfaces are told apart as far as rules and routes do; one more stands for all others.
+"""
+
+from __future__ import annotations
+
+from ..interpreter import action as actions
+from ..interpreter.condition import AllOf, AnyOf, Condition, Named, Not, OneOf
+from ..interpreter.packet import ACK, SYN, TCP, Packet
+from ..interpreter.regions import Region, Space
+from ..interpreter.routing import LOOPBACK
+from ..rules.model import IPV4, NO_ID
+from ..startup.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Literal, TypeAlias
+
+    from ..interpreter.action import Action
+    from ..interpreter.surroundings import World
+    from ..rules.model import Family
+
+    Direction: TypeAlias = Literal["out", "in"]
+    Phase: TypeAlias = Literal["first", "later", "invalid"]
+
+DIRECTIONS: tuple[Direction, ...] = ("out", "in")
+#: The packets of a connection: nat is asked for the first; conntrack finds some that belong to none.
+PHASES: tuple[Phase, ...] = ("first", "later", "invalid")
+
+#: Stands for every interface that nothing names. `/` is in no name.
+OTHER_INTERFACE = "any/other"
+
+
+class Packets(Record):
+    """Packets of one kind: their space, the values of fields that are fixed, and the names of the others.
+
+    `possible` are those that there can be: a socket has a user and a group, or there is no socket.
+    """
+
+    direction: Direction
+    phase: Phase
+    space: Space
+    fixed: Packet
+    free: frozenset[str]
+    possible: Region
+
+
+def packets(worlds: Iterable[World], family: Family, direction: Direction, phase: Phase) -> Packets:
+    """Return all packets of a kind, as far as some worlds tell them apart."""
+    highest = (1 << (32 if family == IPV4 else 128)) - 1
+    ranges = {
+        "protocol": (0, 255),
+        "source": (0, highest),
+        "destination": (0, highest),
+        "source_port": (0, 0xFFFF),
+        "destination_port": (0, 0xFFFF),
+    }
+    words: dict[str, frozenset[str]] = {}
+    interfaces = frozenset({name for world in worlds for name in _names(world)} | {OTHER_INTERFACE, LOOPBACK})
+    if direction == "out":
+        ranges |= {"uid": (0, NO_ID), "gid": (0, NO_ID)}
+    else:
+        words["received_on"] = interfaces - {LOOPBACK}
+    marks = frozenset({"mark"} if phase != "later" else {"mark", "connection_mark"})
+    fixed = Packet(
+        family,
+        TCP,
+        0,
+        0,
+        state={"first": "NEW", "later": "ESTABLISHED", "invalid": "INVALID"}[phase],
+        first=phase == "first",
+        flags=SYN if phase == "first" else ACK,
+    )
+    space = Space(family, ranges, marks, words)
+    free = frozenset(ranges) | marks | frozenset(words)
+    return Packets(direction, phase, space, fixed, free, _possible(space, direction))
+
+
+def _possible(space: Space, direction: Direction) -> Region:
+    if direction == "in":
+        return Region.whole(space)
+    none, some = ((NO_ID, NO_ID),), ((0, NO_ID - 1),)
+    return Region(space, tuple((("gid", ids), ("uid", ids)) for ids in (some, none)))
+
+
+def _names(world: World) -> Iterator[str]:
+    """Yield a name for each set of interfaces that rules, routes and routing rules tell from others."""
+    yield from world.network.interfaces
+    for rule in world.network.rules:
+        yield from _named(rule.condition)
+    for table in world.program.tables:
+        for chain in table.chains.values():
+            for each in chain:
+                for statement in each.statements:
+                    yield from _named(statement)
+
+
+def _named(part: Condition | Action) -> Iterator[str]:
+    if isinstance(part, Named):
+        # A pattern is for its own beginning, and for all names that go on.
+        yield part.pattern.removesuffix("+")
+        if part.pattern.endswith("+"):
+            yield f"{part.pattern[:-1]}/other"
+    elif isinstance(part, (AllOf, AnyOf)):
+        for each in part.parts:
+            yield from _named(each)
+    elif isinstance(part, Not):
+        yield from _named(part.part)
+    elif isinstance(part, OneOf) and part.field in ("received_on", "sent_to"):
+        yield from part.words
+    elif isinstance(part, actions.Choose):
+        for condition, branch in part.branches:
+            yield from _named(condition)
+            yield from _named(branch)
