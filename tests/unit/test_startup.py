@@ -64,6 +64,8 @@ def test_a_dry_run(extra: str):
             "istio_iptables.change",
             "istio_iptables.cli.help_app",
             "istio_iptables.formats.difference",
+            "istio_iptables.interpreter",
+            "istio_iptables.pictures",
             "istio_iptables.pod",
             "istio_iptables.settings.yaml_text",
             "ctypes",
@@ -100,6 +102,7 @@ for _, _, rule in plan.wanted.rules():
     assert "istio_iptables.kernel.xtables.libiptc" in modules
     assert expensive(modules) == set()
     assert not any("prob" in module or "validation" in module for module in modules)
+    assert not any("interpreter" in module or "pictures" in module for module in modules)
     assert "istio_iptables.cli.help_app" not in modules
 
 
