@@ -14,6 +14,7 @@ What should be there, said independently of the product:
 What tests are made of:
 
 - strategies: Hypothesis strategies for settings, environments and what follows from them
+- nft_fixtures, nft_meaning: rules of nftables of every kind, what versions of nft print, and what they mean
 - manifests: manifests of pods and workloads: plain, odd and generated
 - scenarios: settings of which the traffic is tested, and where each connection must arrive
 - pages: the commands and examples on the pages of the documentation
@@ -28,6 +29,7 @@ Where tests run:
 - agreeing: settings and locations for the tests that compare backends
 - foreign: rules of another program, which keep their places and counters
 - failing: how a run is made to fail, and what has to be as before afterwards
+- doctor: what `istio-iptables doctor` says in a namespace, and whether a run then fails
 - command: the command line as a process without privileges
 - dnsmasq: a real DNS server
 - browser: a headless Chromium, and the pages that it shows
