@@ -10,9 +10,10 @@ from __future__ import annotations
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
 from ..settings import go_flags, yaml_text
 from ..settings.commands import DEFAULT_COMMAND
-from ..settings.declared import BY_NAME, BY_VARIABLE, Given, shown
+from ..settings.declared import BY_NAME, BY_VARIABLE
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
+from ..settings.texts import Given, shown
 from ..startup.record import Record
 from .annotations import (
     ANNOTATIONS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..settings.declared import shown
 from ..settings.positions import MERGE
+from ..settings.texts import shown
 from ..settings.yaml_text import Unquoted
 
 TYPE_CHECKING = False

@@ -11,9 +11,10 @@ from ..rules.istio import PROXY_ID
 from ..startup.record import Record
 from .commands import COMMAND_BY_NAME
 from .config import NO_INTERCEPTION, Config, Everything
-from .declared import SETTINGS, Given
+from .declared import SETTINGS
 from .no_effect import NO_EFFECT
 from .parsers import BadValue, host_cidr
+from .texts import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

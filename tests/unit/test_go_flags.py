@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from istio_iptables.cli import handlers
 from istio_iptables.cli.help_app import make_app
 from istio_iptables.settings.commands import COMMANDS, GROUPS, Command
-from istio_iptables.settings.declared import SETTINGS, SOURCES, Given, Setting
+from istio_iptables.settings.declared import SETTINGS, SOURCES, Setting
 from istio_iptables.settings.go_flags import META, Invocation, read_arguments
+from istio_iptables.settings.texts import Given
 
 INJECTOR = [
     *("-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""),

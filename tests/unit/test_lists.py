@@ -225,8 +225,9 @@ def test_a_rule_for_a_list_says_so(comments: str):
 
 def test_native_rules_need_no_compact_lists():
     """Lists are sets there; the option is named as without effect, as others are."""
-    from istio_iptables.settings.declared import BY_NAME, Given
+    from istio_iptables.settings.declared import BY_NAME
     from istio_iptables.settings.resolve import parse, resolve
+    from istio_iptables.settings.texts import Given
 
     facts = Facts(ipv4=True, ipv6=False)
     given = [Given(BY_NAME[name], "true", f"--{name}") for name in ("compact", "native-nftables")]

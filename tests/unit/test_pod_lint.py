@@ -16,7 +16,8 @@ from istio_iptables.pod import pods
 from istio_iptables.pod.annotations import NAMES
 from istio_iptables.pod.lint import KINDS, Finding, lint
 from istio_iptables.pod.lint.intervals import Interval, Intervals
-from istio_iptables.settings.declared import BY_NAME, Given
+from istio_iptables.settings.declared import BY_NAME
+from istio_iptables.settings.texts import Given
 from tests.support.manifests import (
     MODE,
     VALUES,
