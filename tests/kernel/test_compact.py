@@ -16,7 +16,7 @@ from istio_iptables.kernel.iptables_command import IptablesCommand
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from tests.support.agreeing import Location, Pod, Settings, properties
 from tests.support.applying import BACKENDS, every_backend, rules_of
-from tests.support.oracle import normalise_save
+from tests.support.saved import normalise_save
 from tests.support.strategies import environments, listed, ports, settings
 
 from ..support.scratch import FAMILIES, KERNEL, Scratch, owned
