@@ -40,9 +40,6 @@ from istio_iptables.rules.model import (
     Transport,
     UidOwner,
 )
-
-if TYPE_CHECKING:
-    from istio_iptables.rules.model import Family
 from tests.support.kernel_structures import (
     MATCHES,
     TARGETS,
@@ -54,6 +51,9 @@ from tests.support.kernel_structures import (
     XtEntryMatch,
     entry_of,
 )
+
+if TYPE_CHECKING:
+    from istio_iptables.rules.model import Family
 
 
 def test_sizes_of_the_kernel_s_structures():

@@ -50,11 +50,10 @@ from istio_iptables.rules.model import (
 from istio_iptables.rules.ownership import is_owned_rule, is_tagged
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies
+from tests.support.kernel_structures import ENTRIES, Entry, IptEntry, XtEntryMatch
 
 if TYPE_CHECKING:
     from istio_iptables.rules.model import Family
-from tests.support.kernel_structures import ENTRIES, Entry, IptEntry, XtEntryMatch
-
 FAMILIES = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 TCP, UDP = Transport("tcp"), Transport("udp")
 

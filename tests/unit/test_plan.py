@@ -9,7 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from istio_iptables.change.actions import AddObject, EditNative, EditTable, RemoveObject
+from istio_iptables.change.actions import (
+    AddObject,
+    EditNative,
+    EditTable,
+    RemoveByHandle,
+    RemoveObject,
+    UnreadableTable,
+)
 from istio_iptables.change.execute import execute
 from istio_iptables.change.plan import make_plan
 from istio_iptables.errors import KernelError
@@ -26,14 +33,12 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.rules.ownership import is_owned, owned
-
-if TYPE_CHECKING:
-    from istio_iptables.change.actions import Action, Location
 from tests.support.planning import (
     EVERYTHING,
     FOREIGN,
     LOCATIONS,
     NATIVE,
+    NOTHING,
     TPROXY,
     Kernel,
     kernels,
@@ -43,6 +48,10 @@ from tests.support.planning import (
 )
 
 # --- what is done -----------------------------------------------------------------------------
+
+
+if TYPE_CHECKING:
+    from istio_iptables.change.actions import Action, Live, Location
 
 
 @given(kernels(), wanted_rulesets(), locations(), st.booleans())
@@ -123,16 +132,66 @@ def test_a_rollback_that_fails_is_reported_and_goes_on():
     )
     assert caught.value.remedy == "ask it again"
     assert isinstance(caught.value.__cause__, KernelError)
-    assert kernel.attempted[4:] == [action.inverse() for action in reversed(plan.actions[:3])]
+    assert kernel.attempted[4:] == [action.inverse() for action in reversed(plan.undoable[:3])]
     assert [AddObject(item) for item in kernel.routing] == [plan.actions[1]]
 
 
 @given(kernels(), wanted_rulesets(), locations())
 def test_inverses(kernel: Kernel, wanted: Ruleset, location: Location):
-    for action in make_plan(kernel.live(), wanted, location).actions:
+    for action in make_plan(kernel.live(), wanted, location).undoable:
         assert action.inverse().inverse() == action
         assert action.inverse() != action
         assert str(action).isprintable()
+
+
+def unreadable(kernel: Kernel) -> Live:
+    """What is live, with an owned rule in a table that iptables cannot read."""
+    table = UnreadableTable("ipv6", "nat", "delete rule ip6 nat OUTPUT handle 5\n")
+    return kernel.live().replace(unreadable=(table,))
+
+
+class Handles(Kernel):
+    """The same; the removal by handle, which the fake has no tables for, does nothing or fails."""
+
+    fails = False
+
+    def do(self, action: Action) -> None:
+        if not isinstance(action, RemoveByHandle):
+            return super().do(action)
+        self.attempted.append(action)
+        if self.fails:
+            raise self.error
+
+
+def test_what_cannot_be_undone_is_done_last():
+    kernel = Handles()
+    kernel.put(wanted_for(TPROXY), "iptables-legacy")
+    plan = make_plan(unreadable(kernel), NOTHING, "iptables-legacy")
+    assert [isinstance(action, RemoveByHandle) for action in plan.actions] == [
+        *(False for _ in plan.undoable),
+        True,
+    ]
+    assert len(plan.undoable) > 1
+    execute(plan, kernel)
+    assert kernel.attempted == list(plan.actions)
+    assert not hasattr(plan.final, "inverse")
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_if_what_cannot_be_undone_fails_all_else_is_undone(interrupted: bool):
+    kernel = Handles()
+    kernel.put(wanted_for(TPROXY), "iptables-legacy")
+    before = kernel.state()
+    plan = make_plan(unreadable(kernel), NOTHING, "iptables-legacy")
+    kernel.fails, steps = not interrupted, len(plan.undoable)
+    with pytest.raises(KernelError, match="interrupted" if interrupted else "the kernel said no"):
+        execute(plan, kernel, interrupted=lambda: interrupted and len(kernel.attempted) == steps)
+    assert kernel.state() == before
+    assert len(kernel.attempted) == 2 * steps + (not interrupted)
+
+
+def test_what_cannot_be_undone_is_no_part_of_a_plan_that_makes_rules():
+    assert make_plan(unreadable(Kernel()), wanted_for(), "iptables-legacy").final is None
 
 
 # --- what it says -----------------------------------------------------------------------------
@@ -254,7 +313,7 @@ def test_actions_as_text(action: Action, text: str):
 
 def test_edits_as_text():
     wanted = wanted_for()
-    (action,) = make_plan(Kernel().live(), wanted, "iptables-nft").actions
+    (action,) = make_plan(Kernel().live(), wanted, "iptables-nft").undoable
     assert str(action) == f"ipv4 nat (iptables-nft): write {sum(1 for _ in wanted.rules())} rules"
     assert str(action.inverse()) == "ipv4 nat (iptables-nft): remove rules"
 

@@ -20,9 +20,6 @@ from istio_iptables.rules.model import (
 from istio_iptables.rules.nftables.model import FamilyTProxy, NativeTable
 from istio_iptables.rules.ownership import is_owned_rule
 from istio_iptables.testing import FakeKernel
-
-if TYPE_CHECKING:
-    from istio_iptables.change.actions import Location
 from tests.support.planning import (
     EVERYTHING,
     LOCATIONS,
@@ -38,6 +35,10 @@ from tests.support.planning import (
 )
 
 # --- in which order ---------------------------------------------------------------------------
+
+
+if TYPE_CHECKING:
+    from istio_iptables.change.actions import Location
 
 
 def summary(plan: Plan) -> list[str]:
