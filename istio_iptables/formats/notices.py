@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..change.actions import Action, Location
     from ..change.conflicts import Conflict
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..rules.model import Family, Rule, Table, TableName
 
 
@@ -83,7 +83,7 @@ def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
     )
 
 
-def neighbours(found: Iterable[Finding]) -> Iterator[str]:
+def neighbours(found: Iterable[Interference]) -> Iterator[str]:
     """Yield a warning about each foreign rule that keeps traffic from the proxy, or loses answers."""
     found = tuple(found)
     for each in found[:_MOST_NAMED]:
@@ -99,7 +99,7 @@ def neighbours(found: Iterable[Finding]) -> Iterator[str]:
         )
 
 
-def _bypass(each: Finding) -> str:
+def _bypass(each: Interference) -> str:
     if each.certain:
         return f"comes before those of istio-iptables, so this bypasses the proxy: {_traffic(each)}"
     return (
@@ -108,13 +108,13 @@ def _bypass(each: Finding) -> str:
     )
 
 
-def _traffic(each: Finding) -> str:
+def _traffic(each: Interference) -> str:
     more = f" and {len(each.traffic) - _MOST_NAMED} more" if len(each.traffic) > _MOST_NAMED else ""
     condition = " (if its other matches hold)" if each.vague else ""
     return "; ".join(each.traffic[:_MOST_NAMED]) + more + condition
 
 
-_EFFECTS: Mapping[str, Callable[[Finding], str]] = {
+_EFFECTS: Mapping[str, Callable[[Interference], str]] = {
     "bypass": _bypass,
     "address": lambda each: (
         "translates what TPROXY captures, so the proxy is told another destination than was dialled: "
@@ -131,7 +131,7 @@ _EFFECTS: Mapping[str, Callable[[Finding], str]] = {
 }
 
 
-def _remedy(each: Finding) -> str:
+def _remedy(each: Interference) -> str:
     if each.effect in ("answers", "agent"):
         return "use --dns-single-zone"
     if each.effect == "address":
@@ -141,6 +141,8 @@ def _remedy(each: Finding) -> str:
             "have its program make it after istio-iptables has run, or use another backend "
             "(--native-nftables, --force-iptables-binary)"
         )
+    if each.certain:
+        return "whatever is made first: remove it, or have its program leave that traffic out"
     return (
         "if it does, run `istio-iptables cleanup` and apply again once its program has made its rules, with "
         "--native-nftables unless that is on already"

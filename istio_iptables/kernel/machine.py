@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
     from ..change.actions import Action, Location
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..rules.model import Table
     from .backend import Backend
     from .choose import Choice
@@ -130,7 +130,7 @@ class Machine:
         """Return the final choice, just before writing: see choose.confirm."""
         return confirm(choice, self._backends, live)
 
-    def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
+    def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Interference, ...]:
         """Return what foreign rules keep from the proxy, once `wanted` is in place in a location.
 
         Raises KernelError.
@@ -140,9 +140,9 @@ class Machine:
         if not foreign and not _has_foreign(live):
             return ()
         from ..change.foreign import of_iptables
-        from ..change.neighbours import findings
+        from ..change.neighbours import interferences
 
-        return findings(
+        return interferences(
             (*of_iptables(live, location), *foreign),
             wanted,
             self._routing.own_addresses(),
