@@ -210,8 +210,9 @@ class Live(Record):
     tables: Mapping[Location, tuple[Table, ...]]
     routing: tuple[RoutingObject, ...] = ()
     native: tuple[NativeTable, ...] = ()
-    #: The nftables tables of Istio's ambient mode, as `family name`.
-    ambient_tables: tuple[str, ...] = ()
+    #: What Istio's ambient mode has beside tables of iptables: its nftables tables, as `family name`, and its
+    #: routing rules, as ip(8) has them.
+    ambient: tuple[str, ...] = ()
     #: Tables at iptables-nft that iptables cannot read, since another program put a rule into them with nft.
     unreadable: tuple[UnreadableTable, ...] = ()
 

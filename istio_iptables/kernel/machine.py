@@ -101,7 +101,7 @@ class Machine:
             for family in FAMILIES
             for table in backend.unreadable(family)
         )
-        ambient = self._nftables.ambient_tables()
+        ambient = (*self._nftables.ambient_tables(), *self._routing.ambient_rules())
         live = Live(tables, (), self._nftables.read(), ambient, unreadable)
         items = self._routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
