@@ -199,6 +199,24 @@ def test_a_pod_without_a_name_can_be_told():
     assert only({"kind": "Pod"}).label == "pod number 1"
 
 
+@pytest.mark.parametrize("null", ["null", "~", "", "Null", "NULL"])
+@pytest.mark.parametrize(
+    "line",
+    ["spec: {}", "spec: {{containers: {}}}", "spec: {{hostNetwork: {}, dnsConfig: {{nameservers: {}}}}}"],
+)
+def test_null_is_no_value_however_it_is_written(line: str, null: str):
+    """As in Kubernetes, and as in JSON."""
+    text = f"kind: Pod\nmetadata: {{name: web, namespace: {null}}}\n{line.format(null, null)}\n"
+    [pod] = pods(text, "m")
+    assert (pod.problems, pod.containers, pod.host_network, pod.dns_servers) == ((), (), False, ())
+    assert pod.names[-1] == "default/pod/web"
+
+
+def test_null_in_quotes_is_a_text():
+    [pod] = pods('{kind: Pod, metadata: {name: "null"}, spec: "null"}', "m")
+    assert (pod.name, pod.problems) == ("null", ("spec: is a string and should be a mapping",))
+
+
 def test_merge_keys_of_yaml():
     text = f"""
 kind: List

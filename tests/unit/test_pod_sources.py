@@ -73,6 +73,9 @@ OTHER_PROGRAM = {"name": "istio-init", "command": ["sh", "-c", "x"]}
         (manifest(inits=[init(env=ELSEWHERE)]), f"{INIT}: variable INVALID_DROP: its value is not in"),
         ({**BARE, "metadata": {"name": "web", "annotations": ["a"]}}, "metadata.annotations: is a list and"),
         ({**BARE, "spec": "x"}, "spec: is a string and should be a mapping"),
+        ({**BARE, "spec": 5}, "spec: is a number and should be a mapping"),
+        ({**BARE, "spec": True}, "spec: is a boolean and should be a mapping"),
+        (manifest(hostNetwork=1), "spec.hostNetwork: is a number and should be true or false"),
         (manifest(containers={"name": "app"}), "spec.containers: is a mapping and should be a list"),  # type: ignore[arg-type]
         (manifest(hostNetwork="perhaps"), "spec.hostNetwork: is a string and should be true or false"),
     ],
