@@ -143,6 +143,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("invalid", "annotation status.sidecar.istio.io/port", "'x' is not a port", manifest({STATUS: "x"})),
     ("invalid", "annotation proxy.istio.io/config", "should be a mapping", manifest({CONFIG: "x"})),
     ("unquoted", "annotation status.sidecar.istio.io/port", "a number", manifest({STATUS: 15030})),
+    ("istio", "annotation status.sidecar.istio.io/port", "Istio's injector rejects", manifest({STATUS: ""})),
     (
         "unquoted",
         "annotation proxy.istio.io/config: proxyMetadata.ISTIO_DUAL_STACK",

@@ -265,6 +265,8 @@ STATUS = "status.sidecar.istio.io/port"
     [
         ({STATUS: "15030"}, "15030,15021,15090"),
         ({STATUS: "0"}, "15021,15090"),
+        ({STATUS: ""}, "15020,15021,15090"),
+        ({STATUS: "", f"{TRAFFIC}excludeInboundPorts": "22"}, "22,15020,15021,15090"),
         ({STATUS: "15030", f"{TRAFFIC}excludeInboundPorts": "22,15030"}, "22,15030,15021,15090"),
         ({STATUS: "0", f"{TRAFFIC}excludeInboundPorts": "22"}, "22,15021,15090"),
         ({STATUS: "15020"}, "15020,15021,15090"),
@@ -274,7 +276,7 @@ def test_the_agents_port_replaces_15020(annotations: dict[str, str], ports: str)
     assert meaning(manifest(annotations))["istio-local-exclude-ports"][0] == ports
 
 
-@pytest.mark.parametrize("text", ["x", "", "65536", "-1", "1.5"])
+@pytest.mark.parametrize("text", ["x", " ", "65536", "-1", "1.5"])
 def test_an_agents_port_that_is_none(text: str):
     assert mistakes_of(manifest({STATUS: text})) == [
         f"pod web: annotation {STATUS}: {text!r} is not a port: use a number from 0 (none) to 65535"
