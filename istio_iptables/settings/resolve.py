@@ -72,10 +72,11 @@ def from_environment(environ: Mapping[str, str]) -> list[Given]:
     """Return the settings that variables set, the strongest last.
 
     Pod specs have `value: ""` for a variable that is not set. So an empty one is set only if the setting is a
-    list, of which empty is a value.
+    list, of which empty is a value. A variable of what is ignored is ignored whatever its text: it may be
+    meant for another program.
     """
     return [
-        Given(setting, environ[variable], f"variable {variable}")
+        Given(setting, setting.default if setting.ignored else environ[variable], f"variable {variable}")
         for setting in SETTINGS
         for variable in (setting.variable, *reversed(setting.aliases))
         if variable in environ
