@@ -56,10 +56,13 @@ def planned(
     may_become: bool = True,
     route: Callable[[Any, str], str | None] = to_the_world,
     port: int = 15002,
+    servers: tuple[Cidr, ...] = (),
+    pick: Callable[[int], int] | None = None,
     **settings: Any,
 ) -> tuple[Probe | Skipped, ...]:
     config = config_of(**settings)
-    return plan(config, build(config), Situation(identity, may_become, ADDRESSES, route), port)
+    situation = Situation(identity, may_become, ADDRESSES, route, pick, servers)
+    return plan(config, build(config), situation, port)
 
 
 APP = Identity(1000, 1000)

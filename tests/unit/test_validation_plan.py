@@ -12,23 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from istio_iptables import Facts, build, configure
+from istio_iptables.rules.model import Cidr
 from istio_iptables.validation.model import (
     Identity,
-    Listening,
-    Observation,
     Probe,
     Skipped,
 )
 from istio_iptables.validation.plan import Situation, plan
-from istio_iptables.validation.verdict import judge
 from tests.support import strategies
 from tests.support.probes import (
     ADDRESSES,
     APP,
-    GONE,
     PROXY,
-    QUERY,
-    QUERY_OF_UID,
     ROOT,
     SERVERS,
     config_of,
@@ -403,59 +398,23 @@ def test_the_proxy_queries_as_itself():
     assert found == [("udp", *other), ("udp", *exempt), ("tcp", *other), ("tcp", *exempt)]
 
 
-AGENT = Listening(15053)
+def test_with_all_dns_captured_a_server_of_this_process_is_queried_first():
+    """Another program may have a rule for that server alone: docker has one for its own."""
+    servers = (Cidr(4, 0x7F00000B, 32), Cidr(6, 0xFD << 120 | 0xA, 128))
+    found = planned(redirect_dns=True, capture_all_dns=True, dual_stack=True, servers=servers)
+    assert dns_of(found) == [*queries("127.0.0.11"), *queries("fd00::a", "ipv6")]
+    only_6 = planned(redirect_dns=True, capture_all_dns=True, servers=servers[1:])
+    assert dns_of(only_6) == queries("192.0.2.1")
 
 
-@pytest.mark.parametrize(
-    ("probe", "seen", "listening", "status", "words"),
-    [
-        (
-            QUERY,
-            Observation("connected", arrived=15053, original=("10.96.0.10", 53), asked=True),
-            AGENT,
-            "pass",
-            ["queries are sent to the agent", "10.96.0.10:53"],
-        ),
-        (QUERY, Observation("connected", arrived=15053), AGENT, "pass", ["only a process with NET_ADMIN"]),
-        (
-            QUERY,
-            Observation("connected", arrived=15053, original=("10.96.0.11", 53), asked=True),
-            AGENT,
-            "fail",
-            ["the agent does not learn", "10.96.0.11:53"],
-        ),
-        (
-            QUERY,
-            GONE.replace(asked=True, sent_to=("10.96.0.10", 53)),
-            AGENT,
-            "fail",
-            ["no rule captures IPv4 DNS"],
-        ),
-        (QUERY, GONE, AGENT, "unproven", ["NET_ADMIN"]),
-        (QUERY_OF_UID, GONE, AGENT, "pass", ["not sent to port 15053"]),
-        (
-            QUERY_OF_UID,
-            Observation("connected", arrived=15053, asked=True),
-            AGENT,
-            "fail",
-            ["its queries come back to the agent"],
-        ),
-        (
-            QUERY_OF_UID,
-            GONE.replace(asked=True, sent_to=("127.0.0.1", 15053)),
-            AGENT.replace(taken=True),
-            "fail",
-            ["(UID 1337) is missing"],
-        ),
-        (QUERY_OF_UID, GONE, AGENT.replace(taken=True), "not-probed", ["another process listens"]),
-    ],
-    ids=str,
-)
-def test_verdicts_on_dns(
-    probe: Probe, seen: Observation, listening: Listening, status: str, words: Sequence[str]
-):
-    result = judge(probe, seen, listening)
-    assert result.status == status
-    said = f"{result.where}: {result.meaning} / {result.remedy}"
-    for word in words:
-        assert word in said
+def test_a_server_is_not_varied():
+    picked = planned(
+        redirect_dns=True, capture_all_dns=True, servers=(Cidr(4, 0x08080808, 32),), pick=lambda _: 7
+    )
+    assert {item.others for item in picked if isinstance(item, Probe) and item.dns} == {()}
+    assert dns_of(picked) == queries("8.8.8.8")
+
+
+def test_the_servers_of_this_process_do_not_replace_those_of_the_settings():
+    found = planned(redirect_dns=True, facts=SERVERS, servers=(Cidr(4, 0x7F00000B, 32),))
+    assert dns_of(found) == queries("10.96.0.10")

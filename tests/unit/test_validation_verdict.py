@@ -24,6 +24,8 @@ from tests.support.probes import (
     OUT,
     OWN_P,
     OWN_Z,
+    QUERY,
+    QUERY_OF_UID,
     ROOT,
     STUCK_P,
     TAKEN_P,
@@ -285,3 +287,90 @@ def test_a_refusal_is_no_evidence_if_the_listener_has_ended_since(
     tries = probes._Tries(OUT, ROOT, OfAnother(), in_place=True)  # type: ignore[arg-type]
     assert tries.result(time.monotonic() + 600).status == status
     assert tries.may_change == (status == "unproven")
+
+
+AGENT = Listening(15053)
+
+
+@pytest.mark.parametrize(
+    ("probe", "seen", "listening", "status", "words"),
+    [
+        (
+            QUERY,
+            Observation("connected", arrived=15053, original=("10.96.0.10", 53), asked=True),
+            AGENT,
+            "pass",
+            ["queries are sent to the agent", "10.96.0.10:53"],
+        ),
+        (QUERY, Observation("connected", arrived=15053), AGENT, "pass", ["only a process with NET_ADMIN"]),
+        (
+            QUERY,
+            Observation("connected", arrived=15053, original=("10.96.0.11", 53), asked=True),
+            AGENT,
+            "fail",
+            ["the agent does not learn", "10.96.0.11:53"],
+        ),
+        (
+            QUERY,
+            GONE.replace(asked=True, sent_to=("10.96.0.10", 53)),
+            AGENT,
+            "fail",
+            ["no rule captures IPv4 DNS"],
+        ),
+        (QUERY, GONE, AGENT, "unproven", ["NET_ADMIN"]),
+        (QUERY_OF_UID, GONE, AGENT, "pass", ["not sent to port 15053"]),
+        (
+            QUERY_OF_UID,
+            Observation("connected", arrived=15053, asked=True),
+            AGENT,
+            "fail",
+            ["its queries come back to the agent"],
+        ),
+        (
+            QUERY_OF_UID,
+            GONE.replace(asked=True, sent_to=("127.0.0.1", 15053)),
+            AGENT.replace(taken=True),
+            "fail",
+            ["(UID 1337) is missing"],
+        ),
+        (QUERY_OF_UID, GONE, AGENT.replace(taken=True), "not-probed", ["another process listens"]),
+        # docker's rule for its server: what is redirected to the agent would be sent to 127.0.0.1
+        (
+            QUERY_OF_UID,
+            GONE.replace(asked=True, sent_to=("127.0.0.11", 41053)),
+            AGENT,
+            "pass",
+            ["a rule of another program sends it there"],
+        ),
+        (
+            QUERY_OF_UID.replace(protocol="tcp"),
+            Observation("connected", arrived=41053, arrived_at="127.0.0.11", listener_uid=65534),
+            AGENT,
+            "pass",
+            ["a rule of another program sends it there"],
+        ),
+        (
+            QUERY_OF_UID.replace(protocol="tcp"),
+            Observation("connected", arrived=41053, arrived_at="127.0.0.1", listener_uid=65534),
+            AGENT,
+            "fail",
+            ["(UID 1337) is missing"],
+        ),
+        (
+            QUERY,
+            GONE.replace(asked=True, sent_to=("127.0.0.11", 41053)),
+            AGENT,
+            "fail",
+            ["a rule of another program sends it to 127.0.0.11:41053", "look for rules of other programs"],
+        ),
+    ],
+    ids=str,
+)
+def test_verdicts_on_dns(
+    probe: Probe, seen: Observation, listening: Listening, status: str, words: Sequence[str]
+):
+    result = judge(probe, seen, listening)
+    assert result.status == status
+    said = f"{result.where}: {result.meaning} / {result.remedy}"
+    for word in words:
+        assert word in said
