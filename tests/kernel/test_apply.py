@@ -8,13 +8,7 @@ import re
 
 import pytest
 
-from tests.support.applying import (
-    ALL_SORTS,
-    BACKENDS,
-    every_backend,
-    rules_of,
-    traffic,
-)
+from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of, traffic
 from tests.support.foreign import foreign_rules
 from tests.support.oracle import expected
 from tests.support.saved import normalise_save

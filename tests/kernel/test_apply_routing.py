@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.applying import (
-    BACKENDS,
-    every_backend,
-)
+from tests.support.applying import BACKENDS, every_backend
 from tests.support.saved import normalise_save
 
-from ..support.scratch import (
-    KERNEL,
-    Scratch,
-)
+from ..support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 

@@ -25,15 +25,7 @@ from tests.support.oracle import expected, ipv6_is_on
 from tests.support.saved import declared_chains, normalise_save
 from tests.support.strategies import environments, settings
 
-from ..support.scratch import (
-    BUILTIN_CHAINS,
-    CHAINS,
-    FAMILIES,
-    KERNEL,
-    Family,
-    Scratch,
-    is_owned,
-)
+from ..support.scratch import BUILTIN_CHAINS, CHAINS, FAMILIES, KERNEL, Family, Scratch, is_owned
 
 pytestmark = KERNEL
 

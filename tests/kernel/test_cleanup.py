@@ -7,23 +7,10 @@ import shlex
 
 import pytest
 
-from tests.support.applying import (
-    ALL_SORTS,
-    BACKENDS,
-    every_backend,
-    families_of,
-    ip_commands,
-    rules_of,
-)
+from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, families_of, ip_commands, rules_of
 from tests.support.saved import normalise_save
 
-from ..support.scratch import (
-    FAMILIES,
-    KERNEL,
-    VARIANTS,
-    Scratch,
-    owned,
-)
+from ..support.scratch import FAMILIES, KERNEL, VARIANTS, Scratch, owned
 
 pytestmark = KERNEL
 

@@ -21,13 +21,7 @@ from tests.support.applying import (
 )
 from tests.support.oracle import expected
 
-from ..support.scratch import (
-    KERNEL,
-    SETPRIV,
-    Scratch,
-    owned,
-    wait_until,
-)
+from ..support.scratch import KERNEL, SETPRIV, Scratch, owned, wait_until
 
 pytestmark = KERNEL
 

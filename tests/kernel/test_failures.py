@@ -19,13 +19,7 @@ from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of,
 from tests.support.failing import OTHER, Broken, everything_stays, failed, wanted, with_owner
 from tests.support.foreign import foreign_rules
 
-from ..support.scratch import (
-    FAMILIES,
-    KERNEL,
-    Scratch,
-    needs_seccomp,
-    refuse_replacing,
-)
+from ..support.scratch import FAMILIES, KERNEL, Scratch, needs_seccomp, refuse_replacing
 
 if TYPE_CHECKING:
     from istio_iptables.change.actions import Location

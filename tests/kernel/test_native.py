@@ -17,14 +17,7 @@ from tests.support.foreign import FOREIGN, foreign_rules
 from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, iptables, native, network
 from tests.support.saved import normalise_save
 
-from ..support.scratch import (
-    FAMILIES,
-    KERNEL,
-    PACKAGE_FOLDER,
-    VARIANTS,
-    Scratch,
-    wait_until,
-)
+from ..support.scratch import FAMILIES, KERNEL, PACKAGE_FOLDER, VARIANTS, Scratch, wait_until
 
 pytestmark = KERNEL
 

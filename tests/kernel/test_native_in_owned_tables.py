@@ -9,10 +9,7 @@ import pytest
 
 from tests.support.native import NATIVE, native
 
-from ..support.scratch import (
-    KERNEL,
-    Scratch,
-)
+from ..support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 

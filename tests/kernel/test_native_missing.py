@@ -10,12 +10,7 @@ from tests.support.applying import ALL_SORTS
 from tests.support.failing import OTHER, at_once, everything_stays, failed, hidden
 from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, iptables, native, network
 
-from ..support.scratch import (
-    KERNEL,
-    SETPRIV,
-    Result,
-    Scratch,
-)
+from ..support.scratch import KERNEL, SETPRIV, Result, Scratch
 
 pytestmark = KERNEL
 

@@ -18,14 +18,7 @@ from istio_iptables.kernel.netlink import messages, nftables, routing
 from istio_iptables.kernel.netlink.routing import NetlinkError, PolicyRule
 from istio_iptables.rules import model
 from istio_iptables.startup import c_modules
-from tests.support.netlink import (
-    ALL_ONES,
-    FAMILIES,
-    each_family,
-    explained,
-    refused,
-    seen_addresses,
-)
+from tests.support.netlink import ALL_ONES, FAMILIES, each_family, explained, refused, seen_addresses
 
 pytestmark = [
     pytest.mark.kernel,

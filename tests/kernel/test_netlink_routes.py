@@ -9,15 +9,7 @@ import pytest
 
 from istio_iptables.kernel.netlink import routing
 from istio_iptables.kernel.netlink.routing import Route
-from tests.support.netlink import (
-    FLAG,
-    OTHER,
-    each_family,
-    each_table,
-    explained,
-    refused,
-    switch_ipv6_off,
-)
+from tests.support.netlink import FLAG, OTHER, each_family, each_table, explained, refused, switch_ipv6_off
 
 pytestmark = [
     pytest.mark.kernel,

@@ -11,14 +11,7 @@ from ctypes import Structure, Union, c_char, c_uint8, c_uint16, c_uint32, c_uint
 from typing import TYPE_CHECKING, Any
 
 from istio_iptables.kernel.xtables.entries import encode
-from istio_iptables.rules.model import (
-    NO_COUNTERS,
-    RETURN,
-    Counters,
-    Match,
-    Rule,
-    Target,
-)
+from istio_iptables.rules.model import NO_COUNTERS, RETURN, Counters, Match, Rule, Target
 
 if TYPE_CHECKING:
     from istio_iptables.rules.model import Family

@@ -22,13 +22,7 @@ from tests.support.linting import (
     app,
     labelled,
 )
-from tests.support.manifests import (
-    MODE,
-    init,
-    manifest,
-    proxy,
-    traffic,
-)
+from tests.support.manifests import MODE, init, manifest, proxy, traffic
 
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     # --- nothing captured, or not what Istio needs

@@ -19,12 +19,7 @@ from tests.support.linting import (
     labelled,
     on_the_workload,
 )
-from tests.support.manifests import (
-    MODE,
-    manifest,
-    proxy,
-    traffic,
-)
+from tests.support.manifests import MODE, manifest, proxy, traffic
 
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     # --- values

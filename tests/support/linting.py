@@ -7,12 +7,7 @@ from typing import Any
 
 from istio_iptables import lint_pods
 from istio_iptables.pod.lint import Finding
-from tests.support.manifests import (
-    init,
-    proxy,
-    traffic,
-    workload,
-)
+from tests.support.manifests import init, proxy, traffic, workload
 
 REROUTE = "istio.io/reroute-virtual-interfaces"
 DNS = proxy(env=[{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}])

@@ -6,12 +6,7 @@ import re
 import stat
 from pathlib import Path
 
-from ..support.scratch import (
-    FAMILIES,
-    VARIANTS,
-    Scratch,
-    owned,
-)
+from ..support.scratch import FAMILIES, VARIANTS, Scratch, owned
 
 NATIVE = ["--native-nftables"]
 

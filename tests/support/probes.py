@@ -7,17 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from istio_iptables import Config, Facts, build, configure
-from istio_iptables.rules.model import (
-    Cidr,
-)
-from istio_iptables.validation.model import (
-    Identity,
-    Listening,
-    Observation,
-    Probe,
-    Result,
-    Skipped,
-)
+from istio_iptables.rules.model import Cidr
+from istio_iptables.validation.model import Identity, Listening, Observation, Probe, Result, Skipped
 from istio_iptables.validation.plan import Situation, plan
 
 ROOT, PROXY = Identity(0, 0), Identity(1337, 1337)

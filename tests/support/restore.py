@@ -7,9 +7,7 @@ from __future__ import annotations
 import re
 
 from istio_iptables.formats import iptables_restore
-from istio_iptables.rules.model import (
-    Table,
-)
+from istio_iptables.rules.model import Table
 from tests.support import oracle
 
 #: Chain -> its rules, as iptables-save prints them behind `-A CHAIN`.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from istio_iptables.api import build, configure
-from istio_iptables.rules.model import (
-    Ruleset,
-)
+from istio_iptables.rules.model import Ruleset
 from istio_iptables.settings.facts import Facts
 
 BOTH = Facts(True, True, ("10.0.0.1", "fd00::1"))

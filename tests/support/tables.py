@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from istio_iptables.api import build, configure
-from istio_iptables.rules.edit import (
-    apply_to,
-    edit_between,
-)
+from istio_iptables.rules.edit import apply_to, edit_between
 from istio_iptables.rules.istio import TAG
 from istio_iptables.rules.model import (
     ACCEPT,
@@ -35,20 +32,6 @@ from istio_iptables.rules.model import (
 from istio_iptables.rules.ownership import is_owned, is_owned_rule
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies
-
-
-def names(rules: Sequence[Rule]) -> str:
-    letters = []
-    for rule in rules:
-        match = rule.matches[0]
-        assert isinstance(match, InInterface)
-        letters.append("N" if match.name == "new" else match.name.upper())
-    return "".join(letters)
-
-
-def table_of(**chains: Sequence[Rule]) -> Table:
-    return Table("ipv4", "nat", tuple(Chain(name, tuple(rules)) for name, rules in chains.items()))
-
 
 # --- rules, as few as will do: so that they meet each other -----------------------------------
 
@@ -175,6 +158,19 @@ MOVED_TO_THE_HEAD = (
 
 
 # --- ways to look at a table ------------------------------------------------------------------
+
+
+def names(rules: Sequence[Rule]) -> str:
+    letters = []
+    for rule in rules:
+        match = rule.matches[0]
+        assert isinstance(match, InInterface)
+        letters.append("N" if match.name == "new" else match.name.upper())
+    return "".join(letters)
+
+
+def table_of(**chains: Sequence[Rule]) -> Table:
+    return Table("ipv4", "nat", tuple(Chain(name, tuple(rules)) for name, rules in chains.items()))
 
 
 def exactly(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:

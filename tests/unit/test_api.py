@@ -12,14 +12,7 @@ from typing import Any, get_args
 import pytest
 
 import istio_iptables
-from istio_iptables import (
-    Facts,
-    Ruleset,
-    SettingsError,
-    build,
-    configure,
-    lint_pods,
-)
+from istio_iptables import Facts, Ruleset, SettingsError, build, configure, lint_pods
 from istio_iptables.change import actions
 from istio_iptables.errors import Differs, IstioIptablesError, KernelError
 from istio_iptables.rules import model

@@ -8,23 +8,12 @@ from typing import Any
 
 import pytest
 
-from istio_iptables import (
-    Facts,
-    Plan,
-    Ruleset,
-    SettingsError,
-    build,
-    configure,
-    prepare,
-)
+from istio_iptables import Facts, Plan, Ruleset, SettingsError, build, configure, prepare
 from istio_iptables.cli import handlers
 from istio_iptables.cli.context import Context as RealContext
 from istio_iptables.cli.log import log
 from istio_iptables.errors import Differs
-from istio_iptables.rules.model import (
-    Jump,
-    Rule,
-)
+from istio_iptables.rules.model import Jump, Rule
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.testing import FakeKernel
 

@@ -25,14 +25,7 @@ from istio_iptables import (
     configure_with_warnings,
     render,
 )
-from istio_iptables.rules.model import (
-    ConnectionMark,
-    Mark,
-    PortRange,
-    RestoreMark,
-    SaveMark,
-    Table,
-)
+from istio_iptables.rules.model import ConnectionMark, Mark, PortRange, RestoreMark, SaveMark, Table
 from istio_iptables.settings.declared import SETTINGS
 from istio_iptables.settings.resolve import Operation
 from istio_iptables.testing import FakeKernel

@@ -6,12 +6,7 @@ import itertools
 
 import pytest
 
-from istio_iptables.rules.edit import (
-    CreateChain,
-    RemoveChain,
-    ReplaceRules,
-    edit_between,
-)
+from istio_iptables.rules.edit import CreateChain, RemoveChain, ReplaceRules, edit_between
 from istio_iptables.rules.istio import TAG
 from istio_iptables.rules.model import (
     ACCEPT,

@@ -12,21 +12,8 @@ from hypothesis import strategies as st
 from istio_iptables.api import build, configure, render
 from istio_iptables.errors import SettingsError
 from istio_iptables.formats.nft import edit_scripts, rule_lines, script, table_lines
-from istio_iptables.rules.model import (
-    RETURN,
-    Comment,
-    Counters,
-    Match,
-    Rule,
-    Target,
-    Transport,
-)
-from istio_iptables.rules.nftables.model import (
-    Hook,
-    NativeChain,
-    NativeTable,
-    Ports,
-)
+from istio_iptables.rules.model import RETURN, Comment, Counters, Match, Rule, Target, Transport
+from istio_iptables.rules.nftables.model import Hook, NativeChain, NativeTable, Ports
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies

@@ -9,19 +9,8 @@ import pytest
 
 from istio_iptables.formats.nft import table_lines
 from istio_iptables.formats.nft_json import is_foreign, parse
-from istio_iptables.rules.model import (
-    RETURN,
-    ForeignMatch,
-    ForeignTarget,
-    InInterface,
-    Rule,
-)
-from istio_iptables.rules.nftables.model import (
-    Hook,
-    NativeTable,
-    Ports,
-    set_name,
-)
+from istio_iptables.rules.model import RETURN, ForeignMatch, ForeignTarget, InInterface, Rule
+from istio_iptables.rules.nftables.model import Hook, NativeTable, Ports, set_name
 from tests.support.nft_printed import (
     COUNTER,
     MATCHES,

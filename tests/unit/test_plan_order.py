@@ -11,12 +11,7 @@ from istio_iptables.change.actions import AddObject, EditNative, EditTable, Remo
 from istio_iptables.change.execute import execute
 from istio_iptables.change.plan import Plan, make_plan
 from istio_iptables.rules.istio import NATIVE_TABLES
-from istio_iptables.rules.model import (
-    TABLES,
-    Jump,
-    Redirect,
-    Ruleset,
-)
+from istio_iptables.rules.model import TABLES, Jump, Redirect, Ruleset
 from istio_iptables.rules.nftables.model import FamilyTProxy, NativeTable
 from istio_iptables.rules.ownership import is_owned_rule
 from istio_iptables.testing import FakeKernel

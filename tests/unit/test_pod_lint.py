@@ -32,14 +32,7 @@ from tests.support.linting import (
     found_in,
     labelled,
 )
-from tests.support.manifests import (
-    MODE,
-    VALUES,
-    init,
-    manifest,
-    proxy,
-    traffic,
-)
+from tests.support.manifests import MODE, VALUES, init, manifest, proxy, traffic
 
 CASES = [*lint_cases_of_values.CASES, *lint_cases_of_pods.CASES]
 

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 from istio_iptables import SettingsError, lint_pods
 from istio_iptables.pod.lint import KINDS, Finding
 from istio_iptables.pod.lint.intervals import Interval, Intervals
-from tests.support.linting import (
-    CONFIG,
-    found_in,
-    on_the_workload,
-)
-from tests.support.manifests import (
-    MODE,
-    manifest,
-    odd_pods,
-    traffic,
-    valid_pods,
-)
+from tests.support.linting import CONFIG, found_in, on_the_workload
+from tests.support.manifests import MODE, manifest, odd_pods, traffic, valid_pods
 
 POD = """\
 apiVersion: v1

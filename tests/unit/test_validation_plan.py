@@ -13,11 +13,7 @@ from hypothesis import strategies as st
 
 from istio_iptables import Facts, build, configure
 from istio_iptables.rules.model import Cidr
-from istio_iptables.validation.model import (
-    Identity,
-    Probe,
-    Skipped,
-)
+from istio_iptables.validation.model import Identity, Probe, Skipped
 from istio_iptables.validation.plan import Situation, plan
 from tests.support import strategies
 from tests.support.probes import (

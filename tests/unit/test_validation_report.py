@@ -11,28 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from istio_iptables.validation import report as validation
-from istio_iptables.validation.model import (
-    LOOPBACK,
-    Identity,
-    Observation,
-    Result,
-    Skipped,
-    endpoint,
-)
+from istio_iptables.validation.model import LOOPBACK, Identity, Observation, Result, Skipped, endpoint
 from istio_iptables.validation.verdict import conclude, coverage, judge, may_change, skipped
-from tests.support.probes import (
-    DIALLED,
-    GONE,
-    IN,
-    OUT,
-    OWN_P,
-    OWN_Z,
-    PROXY,
-    THERE,
-    UID,
-    config_of,
-    planned,
-)
+from tests.support.probes import DIALLED, GONE, IN, OUT, OWN_P, OWN_Z, PROXY, THERE, UID, config_of, planned
 
 
 def report() -> tuple[Result, ...]:

@@ -8,18 +8,8 @@ from typing import Any
 import pytest
 
 from istio_iptables import build
-from istio_iptables.rules.model import (
-    Chain,
-    ForeignMatch,
-    ForeignTarget,
-    Rule,
-    Ruleset,
-    SetMark,
-    Table,
-)
-from istio_iptables.validation.model import (
-    Identity,
-)
+from istio_iptables.rules.model import Chain, ForeignMatch, ForeignTarget, Rule, Ruleset, SetMark, Table
+from istio_iptables.validation.model import Identity
 from istio_iptables.validation.trace import Outcome, Packet, trace
 from tests.support.probes import APP, PROXY, config_of
 

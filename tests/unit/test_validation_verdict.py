@@ -8,12 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from istio_iptables.validation.live import probes
-from istio_iptables.validation.model import (
-    Listening,
-    Observation,
-    Probe,
-    succeeded,
-)
+from istio_iptables.validation.model import Listening, Observation, Probe, succeeded
 from istio_iptables.validation.verdict import judge
 from tests.support.probes import (
     DIALLED,
