@@ -44,15 +44,17 @@ def _multiport(ports: Sequence[PortRange]) -> Match:
     return DestinationPorts(tuple(ports)) if len(ports) > 1 else DestinationPort(ports[0])
 
 
-def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
-    def merge(members: Sequence[_Address]) -> list[Match]:
+def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match | None]]:
+    def merge(members: Sequence[_Address]) -> list[Match | None]:
         import netaddr  # only --compact needs it
 
         cidrs = [member.cidr for member in members]
         # Numbers, since netaddr takes five times as long to read text. A chain has one family.
         version: Literal[4, 6] = 4 if cidrs[0].version == 4 else 6
         given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in cidrs]
-        return [kind(Cidr(n.version, n.first, n.prefixlen)) for n in netaddr.cidr_merge(given)]
+        merged = [Cidr(n.version, n.first, n.prefixlen) for n in netaddr.cidr_merge(given)]
+        # /0 needs no match, as in terms.to_cidr: the kernel has none, and the rule would always differ.
+        return [None if cidr.is_everything else kind(cidr) for cidr in merged]
 
     return merge
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from .model import Listed, Match, Rule
 
-    #: Returns matches, one of which holds for a packet if and only if one of the given matches holds.
-    Join: TypeAlias = Callable[[Sequence[Any]], Iterable[Match]]
+    #: Returns matches, one of which holds for a packet if and only if one of the given matches holds. None
+    #: holds for every packet.
+    Join: TypeAlias = Callable[[Sequence[Any]], Iterable[Match | None]]
 
 
 def join(rules: Iterable[Rule], joins: Mapping[type[Match], Join]) -> tuple[Rule, ...]:
@@ -51,7 +52,8 @@ def _joined(rules: Iterable[Rule], listed: Listed, join_matches: Join) -> Iterat
             continue
         at = first.matches.index(varying[0][0])
         for match in join_matches([match for [match] in varying]):
-            yield first.replace(matches=(*common[:at], match, *common[at:], *comment), reason=reason)
+            joined = () if match is None else (match,)
+            yield first.replace(matches=(*common[:at], *joined, *common[at:], *comment), reason=reason)
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

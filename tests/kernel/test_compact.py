@@ -104,6 +104,16 @@ def test_compact_or_not_is_a_difference_both_ways(backend: str) -> None:
 
 
 @every_backend
+@pytest.mark.parametrize("flag", ["-x", "-i"])
+def test_networks_that_are_merged_into_everything_are_no_difference(backend: str, flag: str) -> None:
+    options, _ = BACKENDS[backend]
+    with Scratch(addresses=True) as scratch:
+        everything = [flag, "0.0.0.0/1,128.0.0.0/1,::/1,8000::/1", "-k", "vm0", "--dual-stack", "--compact"]
+        scratch.apply(*options, *everything)
+        assert "nothing to do" in scratch.apply(*options, *everything).stderr
+
+
+@every_backend
 def test_what_is_rendered_is_what_is_applied(backend: str) -> None:
     options, variant = BACKENDS[backend]
     with Scratch(addresses=True) as applied, Scratch(addresses=True) as loaded:

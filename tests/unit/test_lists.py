@@ -207,6 +207,18 @@ def test_networks_are_merged_within_their_family():
     assert found["ipv6"][1:] == [Cidr(6, 0xFD << 120, 8)]
 
 
+@pytest.mark.parametrize("setting", ["istio-service-exclude-cidr", "istio-service-cidr"])
+@pytest.mark.parametrize("comments", ["true", "false"])
+def test_networks_that_are_all_there_is_need_no_match(setting: str, comments: str):
+    """As /0 that a user writes: the kernel has no match for it, so the rule would differ for ever."""
+    values = {setting: "0.0.0.0/1,128.0.0.0/2,192.0.0.0/2,::/1,8000::/1", "dual-stack": "t"}
+    values |= {"kube-virt-interfaces": "vm0", "compact": "true", "rule-comments": comments}
+    listed = [rule for _, _, rule in ruleset_for(values).rules() if rule.listed]
+    assert len(listed) == 4  # of either family, for the application and for vm0
+    assert not [match for rule in listed for match in rule.matches if isinstance(match, Destination)]
+    assert all((Comment(rule.reason) in rule.matches) == (comments == "true") for rule in listed)
+
+
 def test_the_default_is_a_rule_for_each_member():
     """It has to be the original's, rule for rule."""
     values = {"istio-inbound-ports": "80,81,82", "istio-service-exclude-cidr": "10.0.0.0/9,10.128.0.0/9"}
