@@ -72,6 +72,28 @@ def test_what_the_network_namespace_is_needs_no_privilege_to_find_out():
     assert process.output == run("-n").output
 
 
+#: Ctrl-C comes while the handler that would report it is not there yet, or has ended.
+BEFORE = "import istio_iptables.settings.go_flags as module\n"
+BEFORE += "def read_arguments(_): raise KeyboardInterrupt\nmodule.read_arguments = read_arguments\n"
+AFTERWARDS = """\
+import istio_iptables.startup.c_modules as module
+class Signal:
+    SIGINT, SIG_IGN, getsignal = module.signal.SIGINT, module.signal.SIG_IGN, module.signal.getsignal
+    def signal(self, *arguments, real=module.signal.signal, times=[1, 2]):
+        if times.pop() == 2:
+            raise KeyboardInterrupt
+        real(*arguments)
+module.signal = Signal()
+"""
+
+
+@pytest.mark.parametrize(("code", "status"), [(BEFORE, 130), (AFTERWARDS, 2)], ids=["before", "afterwards"])
+def test_ctrl_c_is_no_traceback_whenever_it_comes(code: str, status: int):
+    process = run("rendr", code=code + MAIN)
+    assert process.status == status
+    assert "Traceback" not in process.errors
+
+
 # --- entry points -----------------------------------------------------------------------------
 
 
