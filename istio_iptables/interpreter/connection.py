@@ -6,7 +6,6 @@ Source: nf_conntrack_core.c (resolve_normal_ct), nf_nat_core.c (nf_nat_packet).
 from __future__ import annotations
 
 from ..startup.record import Record
-from .packet import ACK, SYN, TCP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
