@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: The extra of setup.cfg. It takes a C compiler, since python-iptables has no wheels.
 HOW_TO_INSTALL_LIBIPTC = "pip install 'istio-iptables[libiptc]'"
+INSTALL_IPTABLES = "install the package iptables"
 INSTALL_NFTABLES = "install the package nftables"
 
 # --- rights ---------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def command_missing(name: str) -> KernelError:
     """Return the error for a command of iptables that is not installed."""
     return KernelError(
         f"the command {name} is not installed",
-        "install the package iptables, or choose the other variant with --force-iptables-binary",
+        f"{INSTALL_IPTABLES}, or choose the other variant with --force-iptables-binary",
     )
 
 

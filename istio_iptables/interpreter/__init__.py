@@ -11,5 +11,8 @@
   nft_values): what the statements of nf_tables mean; nft_words writes them
 - algebra: how conditions divide packets and actions change them: for one packet, or for sets of packets
 - walk: goes through chains and hooks in the kernel's order, over any algebra
-- routing: the kernel's choice of a route
+- routing: the addresses, routing rules and routes of a namespace (route); completed assumes what is missing
+- ip_rule, ip_names: what rules of ip-rule(8) mean, and what numbers of routing are called
+- route_lookup, route_table, source_address: the kernel's choice of a route and of a source address;
+  destinations: for all destinations at once
 """

@@ -9,7 +9,7 @@ from ..rules.model import FAMILIES, IPV4, IPV6
 from ..startup.c_modules import socket
 from ..startup.record import Record
 from .condition import NEVER, AllOf, AnyOf, Masked, Named, Not, OneOf, Unmodelled, negated, number, numbers
-from .routing import LOCAL_TABLE
+from .ip_names import LOCAL_TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ..rules.model import IPV4, NO_ID
 from .algebra import NO_QUESTION, Question
 from .condition import AnyOf, Named, Not, OneOf, label, number, numbers
 from .routing import LOCAL_KINDS, LOOPBACK
-from .surroundings import LEAVES_BY_LO, Host
+from .surroundings import LEAVES_BY_LO, NOT_KNOWN, Host
 from .surroundings import World as World
 from .walk import Observer, Walk
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..rules.model import Family
     from .algebra import Algebra
     from .routing import Routed
-    from .walk import Ended
+    from .walk import Ended, How
 
     S = TypeVar("S")
 else:
@@ -65,7 +65,8 @@ class Journey(Generic[S]):
         ready = algebra.empty
         for part, routed in self._surroundings.routes(packets, "to send it"):
             if routed.error:
-                self._walk.end(part, "rejected", note=f"no route ({routed.kind})")
+                how: How = "not known" if routed.kind == "unknown" else "rejected"
+                self._walk.end(part, how, note=_note(routed))
                 continue
             device = routed.leaves_by
             part = algebra.update(part, sent_to=device, leaves_by=device, route=routed.kind)
@@ -138,7 +139,8 @@ class Journey(Generic[S]):
     def _no_route(self, packets: S, routed: Routed) -> None:
         """The sender is told (ip_error, ip6_pkt_drop), with IPv4 only by a machine that forwards."""
         silent = routed.kind == "blackhole" or (self._family == IPV4 and not self._world.forwards)
-        self._walk.end(packets, "dropped" if silent else "rejected", note=f"no route ({routed.kind})")
+        how: How = "dropped" if silent else "rejected"
+        self._walk.end(packets, "not known" if routed.kind == "unknown" else how, note=_note(routed))
 
     def _without_martians(self, packets: S) -> S:
         """Return the packets whose addresses may come in by an interface (ip_route_input_slow)."""
@@ -172,6 +174,10 @@ class Journey(Generic[S]):
         packets = self._walk.hook("forward", packets)
         packets = self._walk.hook("postrouting", packets)
         self._walk.end(packets, "sent")
+
+
+def _note(routed: Routed) -> str:
+    return NOT_KNOWN if routed.kind == "unknown" else f"no route ({routed.kind})"
 
 
 _TPROXIED = Not(number("tproxied", 0))

@@ -9,10 +9,12 @@ from __future__ import annotations
 from ..rules.lists import union
 from ..rules.model import FAMILIES, IPV4
 from .addresses import has_type
-from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named, Not, OneOf
+from .condition import AllOf, AnyOf, In, Named, Not, OneOf
+from .destinations import CannotTell, routes_of
 from .known import Scope
 from .nft_operands import Cases, Opaque
 from .nft_values import ADDRESS_TYPES
+from .packet import Packet
 from .routing import LOOPBACK
 
 TYPE_CHECKING = False
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .condition import Condition
     from .known import Known
     from .nft_operands import Operand
-    from .routing import Network, Route
+    from .routing import Network
 
 _FIELDS = {"saddr": "source", "daddr": "destination"}
 _INTERFACES = {"iif": "received_on", "oif": "sent_to"}
@@ -73,59 +75,27 @@ def _has_type(kind: str, field: str, interface: str, scope: Scope) -> Condition:
 def _way_back(network: Network, why: str) -> Condition | None:
     """Return the condition that the route to a packet's source is by the interface that it came in by.
 
-    None if that cannot be told: routes that are assumed, or rules that ask for more than a mark.
+    None if that cannot be told: routes that are assumed, or that depend on more than a destination.
     """
-    if network.assumed or not all(_is_plain(rule.condition) for rule in network.rules):
+    if network.assumed:
         return None
     parts: list[Condition] = [Named("received_on", LOOPBACK)]
-    for family in FAMILIES:
-        for interface, ranges in _by_interface(network, family).items():
-            of_family = OneOf("family", frozenset({family}))
-            parts.append(AllOf((of_family, Named("received_on", interface), In("source", union(ranges)))))
+    try:
+        for family in FAMILIES:
+            for interface, ranges in _by_interface(network, family).items():
+                of_family = OneOf("family", frozenset({family}))
+                parts.append(AllOf((of_family, Named("received_on", interface), In("source", union(ranges)))))
+    except CannotTell:
+        return None
     return AnyOf(tuple(parts), why)
 
 
-def _is_plain(condition: Condition) -> bool:
-    """Tell whether a routing rule is for every packet, or for a mark, which the look-up has not."""
-    if condition == ALWAYS:
-        return True
-    parts = condition.parts if isinstance(condition, AllOf) else (condition,)
-    return any(_asks_for_a_mark(part) for part in parts)
-
-
-def _asks_for_a_mark(condition: Condition) -> bool:
-    if isinstance(condition, Masked):
-        return condition.field == "mark" and condition.value != 0
-    return isinstance(condition, In) and condition.field == "mark" and condition.ranges[0][0] > 0
-
-
 def _by_interface(network: Network, family: Family) -> dict[str, list[tuple[int, int]]]:
-    """Return the addresses whose route, of the longest prefix, is by each interface."""
-    tables = [rule.table for rule in network.rules if rule.family == family and rule.condition == ALWAYS]
+    """Return the addresses whose route is by each interface, for a packet without a mark."""
+    unknown = dict.fromkeys(("protocol", "source", "destination", "source_port", "destination_port", "uid"))
+    asked = Packet(family, **unknown)  # type: ignore[arg-type]
     found: dict[str, list[tuple[int, int]]] = {}
-    taken: list[tuple[int, int]] = []
-    for table in tables:
-        routes = [route for route in network.routes if (route.family, route.table) == (family, table)]
-        for route in sorted(routes, key=lambda each: (each.last - each.first, each.metric)):
-            if route.kind == "unicast":
-                found.setdefault(route.interface, []).extend(_without(_range(route), taken))
-            if route.kind != "throw":
-                taken = list(union([*taken, _range(route)]))
+    for ranges, routed in routes_of(network, asked):
+        if routed.kind == "unicast":
+            found.setdefault(routed.interface, []).extend(ranges)
     return found
-
-
-def _range(route: Route) -> tuple[int, int]:
-    return route.first, route.last
-
-
-def _without(one: tuple[int, int], taken: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the numbers of a range that are in none of some others."""
-    first, last = one
-    left = []
-    for low, high in sorted(taken):
-        if high < first or low > last:
-            continue
-        if low > first:
-            left.append((first, low - 1))
-        first = high + 1
-    return [*left, (first, last)] if first <= last else left

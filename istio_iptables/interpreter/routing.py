@@ -1,123 +1,49 @@
-"""routing: the addresses, routing rules and routes of a network namespace, and the route that a packet takes.
-
-Source: ip-rule(8), ip-route(8); net/ipv4/fib_rules.c, fib_frontend.c and their IPv6 counterparts.
-"""
+"""routing: the addresses, routing rules and routes of a network namespace together."""
 
 from __future__ import annotations
 
-from ..rules.lists import union
-from ..rules.model import FAMILIES, IPV4
+from ..rules.model import FAMILIES, FULL_MASK, IPV4
 from ..startup.record import Record
-from .algebra import Question, value_of
-from .condition import ALWAYS, AllOf, AnyOf, In, Named, Not, Unmodelled, number, numbers
+from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named, Unmodelled, numbers
+from .ip_names import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE
 from .packet import Packet
+from .route import LOCAL_KINDS as LOCAL_KINDS
+from .route import LOOPBACK as LOOPBACK
+from .route import SENT_HERE
+from .route import Address as Address
+from .route import Route as Route
+from .route import Routed as Routed
+from .route import RoutingRule as RoutingRule
+from .route import from_interface as from_interface
+from .route_table import RouteTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Literal, TypeAlias, TypeVar
+    from typing import TypeVar
 
     from ..rules.model import Cidr, Family
-    from ..rules.nftables.model import Ranges
-    from .algebra import Algebra
     from .condition import Condition
+    from .route_lookup import Sets
 
     S = TypeVar("S")
-    RouteKind: TypeAlias = Literal[
-        "local",
-        "unicast",
-        "unreachable",
-        "blackhole",
-        "prohibit",
-        "throw",
-        "broadcast",
-        "anycast",
-        "multicast",
-    ]
 
-LOOPBACK = "lo"
-#: Kinds of routes whose packets are for this machine, if they come in, and those that are no way at all.
-LOCAL_KINDS = frozenset({"local", "broadcast", "anycast", "multicast"})
-_OWN_KINDS = frozenset({"local", "anycast"})
-NO_WAY = frozenset({"unreachable", "blackhole", "prohibit", "none"})
-LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = "local", "main", "default"
-
-
-class Address(Record):
-    """An address of an interface; `prefix` is that of its network, in bits."""
-
-    interface: str
-    family: Family
-    address: int
-    prefix: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """True for 127.0.0.0/8 and ::1."""
-        return self.address >> 24 == 127 if self.family == IPV4 else self.address == 1
-
-    @property
-    def is_link_local(self) -> bool:
-        """True for 169.254.0.0/16 and fe80::/10."""
-        return self.address >> 16 == 0xA9FE if self.family == IPV4 else self.address >> 118 == 0x3FA
-
-
-class Route(Record):
-    """A route of a table. `source` is the address that it prefers (ip-route(8), `src`)."""
-
-    family: Family
-    table: str
-    kind: RouteKind
-    first: int
-    last: int
-    interface: str = ""
-    source: int | None = None
-    metric: int = 0
-
-
-class RoutingRule(Record):
-    """A rule of ip-rule(8): packets that have the condition look a route up in a table, or end."""
-
-    family: Family
-    priority: int
-    condition: Condition
-    table: str = ""
-    ends: str = ""  #: unreachable, prohibit or blackhole instead of a table
-    text: str = ""
-
-
-class Routed(Record):
-    """A route that was found: what it does, by which interface, and the rule that led to its table."""
-
-    kind: str
-    interface: str = ""
-    source: int | None = None
-    rule: str = ""
-
-    @property
-    def error(self) -> bool:
-        """True if it leads nowhere."""
-        return self.kind in NO_WAY
-
-    @property
-    def is_local(self) -> bool:
-        """True if packets that come in are for this machine."""
-        return self.kind in LOCAL_KINDS
-
-    @property
-    def leaves_by(self) -> str:
-        """The interface that a packet leaves by: what is for this machine, by lo (ip_route_output_key)."""
-        return LOOPBACK if self.kind in _OWN_KINDS else self.interface
+_START_RULES = [(0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE)]
 
 
 class Network(Record):
-    """What a network namespace has besides tables. `assumed` says what of it was not read but assumed."""
+    """What a network namespace has besides tables.
+
+    `assumed` says what of it was not read but assumed, `unread` what was there and has no influence here, or
+    an unknown one.
+    """
 
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[RoutingRule, ...] = ()
     interfaces: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def own(self, family: Family, interface: str = "") -> list[Address]:
         """Return the addresses that are neither loopback nor link-local, of one interface or of all."""
@@ -129,6 +55,17 @@ class Network(Record):
             and interface in ("", each.interface)
             and each.interface != LOOPBACK
         ]
+
+    def is_local(self, family: Family, address: int) -> bool:
+        """Tell whether a packet to this address is delivered in this namespace."""
+        return any(route.kind == "local" for route in self.choice(family, LOCAL_TABLE, address)[:1])
+
+    def choice(self, family: Family, table: str, destination: int) -> tuple[Route, ...]:
+        """Return the routes of a table that packets to an address may take, the best first.
+
+        Each but the last has a condition.
+        """
+        return self.table(table, family).choice(destination)
 
     def of_interface(self, family: Family, interface: str) -> list[Address]:
         """Return all addresses of an interface, in the kernel's order, which is that of ip-address(8)."""
@@ -154,82 +91,63 @@ class Network(Record):
         Such is any that a packet without a mark would be routed to within this machine, or as a broadcast
         (__fib_validate_source).
         """
-        fields = ("protocol", "source", "destination", "source_port", "destination_port", "uid")
-        asked = Packet(family, **dict.fromkeys(fields))  # type: ignore[arg-type]  # they are not known
-        left: Ranges = ((0, 0xFFFFFFFF if family == IPV4 else (1 << 128) - 1),)
-        refused: list[tuple[int, int]] = []
-        for rule in self.rules:
-            if rule.family != family:
-                continue
-            applies = value_of(rule.condition, asked)
-            if applies is None:
-                return Unmodelled(f"ip rule {rule.priority}: {rule.text}")
-            if not applies:
-                continue
-            if rule.ends:
-                break
-            passed: list[tuple[int, int]] = []
-            for route in self._table(rule.table, family):
-                taken, left = _parted(left, route.first, route.last)
-                if route.kind == "throw":
-                    passed += taken
-                elif route.kind in LOCAL_KINDS:
-                    refused += taken
-            left = union([*left, *passed])
-        return numbers("source", refused)
+        from .destinations import CannotTell, routes_of
 
-    def is_local(self, family: Family, address: int) -> bool:
-        """Tell whether a packet to this address is delivered in this namespace."""
-        return any(
-            each.family == family and each.kind == "local" and each.first <= address <= each.last
-            for each in self.routes
-            if each.table == LOCAL_TABLE
-        )
+        unknown = dict.fromkeys(("protocol", "source", "destination", "source_port", "destination_port"))
+        asked = Packet(family, uid=0, **unknown)  # type: ignore[arg-type]
+        try:
+            found = [ranges for ranges, routed in routes_of(self, asked) if routed.is_local]
+        except CannotTell as error:
+            return Unmodelled(str(error))
+        return numbers("source", [each for ranges in found for each in ranges])
 
-    def route(self, algebra: Algebra[S], packets: S, family: Family) -> Iterator[tuple[S, Routed]]:
-        """Yield the packets of each route that they take, and the route; packets without one come last."""
-        for rule in self.rules:
-            if rule.family != family or algebra.is_empty(packets):
-                continue
-            asked = Question(("ip rule", rule.priority, rule.text), f"ip rule {rule.priority}: {rule.text}")
-            hit, packets = algebra.split(packets, rule.condition, asked)
-            if algebra.is_empty(hit):
-                continue
-            if rule.ends:
-                yield hit, Routed(rule.ends, rule=rule.text)
-                continue
-            for route in self._table(rule.table, family):
-                taken, hit = algebra.split(hit, _fits(route), asked)
-                if route.kind == "throw":
-                    packets = algebra.join(packets, taken)
-                elif not algebra.is_empty(taken):
-                    yield taken, Routed(route.kind, route.interface, route.source, rule.text)
-                if algebra.is_empty(hit):
-                    break
-            packets = algebra.join(packets, hit)
-        if not algebra.is_empty(packets):
-            yield packets, Routed("none")
+    def route(
+        self, algebra: Sets[S], packets: S, family: Family, *, again: bool = False
+    ) -> Iterator[tuple[S, Routed]]:
+        """Yield the packets of each route that they take, and the route; packets without one come last.
 
-    def _table(self, table: str, family: Family) -> list[Route]:
-        """Return the routes of a table, the longest prefix first, then the smallest metric."""
-        found = [route for route in self.routes if route.table == table and route.family == family]
-        return sorted(found, key=lambda route: (route.last - route.first, route.metric))
+        `again`: they are routed again, since a rule of netfilter has changed them. Sockets are taken to be
+        bound to no interface.
+        """
+        from .route_lookup import RouteLookup
+
+        return RouteLookup(self, algebra, family, again).routes(packets)
+
+    def table(self, name: str, family: Family, by_link: bool = False) -> RouteTable:
+        """Return a table for look-ups; it is made once.
+
+        With `by_link` a packet that has come in takes a route by its incoming interface alone.
+        """
+        made: dict[tuple[str, Family, bool], RouteTable] = self.__dict__.setdefault("_tables", {})
+        key = (name, family, by_link)
+        if key not in made:
+            routes = [route for route in self.routes if route.table == name and route.family == family]
+            made[key] = RouteTable(routes, _condition_by_link if by_link else _condition)
+        return made[key]
+
+    @property
+    def merged(self) -> In:
+        """The IPv4 destinations that depend on whether there ever was a rule besides those of the start.
+
+        Until one is added, the kernel has the tables local and main in one, and the longest prefix of both
+        counts (fib_unmerge). Afterwards the table local comes first, even when that rule is gone.
+        """
+        made: dict[str, In] = self.__dict__
+        if "_merged" not in made:
+            rules = [(rule.priority, rule.table) for rule in self.rules if rule.family == IPV4]
+            main, local = self.table(MAIN_TABLE, IPV4), self.table(LOCAL_TABLE, IPV4)
+            ranges = main.more_specific(local) if rules == _START_RULES else ()
+            made["_merged"] = In("destination", ranges)
+        return made["_merged"]
 
 
-#: Loopback, link-local and multicast addresses. For what comes in for one of them, IPv6 takes routes by the
-#: same interface alone (rt6_need_strict in net/ipv6/route.c).
-_STRICT = numbers(
-    "destination", [(1, 1), (0xFE80 << 112, (0xFEC0 << 112) - 1), (0xFF << 120, (1 << 128) - 1)]
-)
+def _condition(route: Route) -> Condition:
+    return route.condition
 
 
-def _fits(route: Route) -> Condition:
-    """Return the condition that a packet may take a route of a table."""
-    reached = In("destination", ((route.first, route.last),))
-    if route.family == IPV4:
-        return reached
-    same = (Named("received_on", ""), Named("received_on", route.interface))
-    return AllOf((reached, AnyOf((Not(_STRICT), *same))))
+def _condition_by_link(route: Route) -> Condition:
+    by = tuple(Named("received_on", name) for name in route.interfaces)
+    return AllOf((AnyOf((SENT_HERE, *by)), route.condition))
 
 
 def default_rules() -> tuple[RoutingRule, ...]:
@@ -237,15 +155,15 @@ def default_rules() -> tuple[RoutingRule, ...]:
     return tuple(
         RoutingRule(family, priority, ALWAYS, table, text=f"from all lookup {table}")
         for family in FAMILIES
-        for priority, table in ((0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE))
+        for priority, table in _START_RULES
+        if family == IPV4 or table != DEFAULT_TABLE
     )
 
 
 def mark_rule(family: Family, mark: int, table: str, priority: int = 32765) -> RoutingRule:
     """Return the rule `fwmark MARK lookup TABLE`; 32765 is the number that the kernel gives it."""
-    return RoutingRule(
-        family, priority, number("mark", mark), table, text=f"from all fwmark {mark:#x} lookup {table}"
-    )
+    text = f"from all fwmark {mark:#x} lookup {table}"
+    return RoutingRule(family, priority, Masked("mark", mark, FULL_MASK), table, text=text)
 
 
 def local_default(family: Family, table: str) -> Route:
@@ -279,24 +197,3 @@ def assumed_network(own: Iterable[tuple[str, Cidr]], *, why: str) -> Network:
         )
     interfaces = tuple(dict.fromkeys((LOOPBACK, *(a.interface for a in addresses), outside or "eth0")))
     return Network(tuple(addresses), tuple(routes), default_rules(), interfaces, (why,))
-
-
-def from_interface(name: str) -> Condition:
-    """Return the condition `iif` of ip-rule(8): what this machine sends counts as from lo (ip-rule(8))."""
-    if name == LOOPBACK:
-        return AnyOf((Named("received_on", LOOPBACK), Named("received_on", "")))
-    return Named("received_on", name)
-
-
-def _parted(ranges: Ranges, first: int, last: int) -> tuple[list[tuple[int, int]], Ranges]:
-    """Return those numbers of some ranges that are in another range, and those that are not."""
-    inside: list[tuple[int, int]] = []
-    outside: list[tuple[int, int]] = []
-    for low, high in ranges:
-        if low <= last and first <= high:
-            inside.append((max(low, first), min(high, last)))
-        if low < first:
-            outside.append((low, min(high, first - 1)))
-        if high > last:
-            outside.append((max(low, last + 1), high))
-    return inside, tuple(outside)

@@ -40,6 +40,7 @@ _IPV6_SCOPES = (
 )
 #: Why such a packet ends.
 LEAVES_BY_LO = "a source of 127.0.0.0/8 may leave by lo alone"
+NOT_KNOWN = "the routing table of a VRF is not known"
 _NUMBERS = {"tcp": TCP, "udp": UDP}
 
 
@@ -141,7 +142,10 @@ class Host(_Base[S]):
         found = algebra.empty
         if algebra.is_empty(packets):
             return found
-        for part, routed in self.routes(packets, "again, since a rule has changed it"):
+        for part, routed in self.routes(packets, "again, since a rule has changed it", again=True):
+            if routed.kind == "unknown":
+                walk.end(part, "not known", note=NOT_KNOWN)
+                continue
             if routed.error:
                 walk.end(part, "dropped", note=f"no route for what a rule has changed ({routed.kind})")
                 continue
@@ -163,8 +167,8 @@ class Host(_Base[S]):
         refused, outside = algebra.split(outside, number("source", 0x7F000000, 0x7FFFFFFF), NO_QUESTION)
         return algebra.join(inside, outside), refused
 
-    def routes(self, packets: S, why: str) -> Iterator[tuple[S, Routed]]:
+    def routes(self, packets: S, why: str, again: bool = False) -> Iterator[tuple[S, Routed]]:
         """Yield packets with their routes, those without one too."""
-        for part, routed in self._world.network.route(self._algebra, packets, self._family):
+        for part, routed in self._world.network.route(self._algebra, packets, self._family, again=again):
             self._observer.routed(part, routed, why)
             yield part, routed

@@ -61,6 +61,18 @@ class NftCommand:
         printed = ((_list(table, "--json"), _list(table, "--stateless")) for table in found)
         return tuple(each for json, text in printed for each in neighbours(json, text))
 
+    def ruleset(self) -> tuple[str, str]:
+        """Return all tables as nft prints them: as JSON, and in its own words with handles.
+
+        Raises KernelError if nft is missing or fails.
+        """
+        options = ("--numeric", "list", "ruleset")
+        return _nft("--json", *options), _nft("--handle", *options)
+
+    def table(self, family: str, name: str) -> str:
+        """Return one table as JSON. Raises KernelError."""
+        return _list((family, name), "--json")
+
     def require(self) -> None:
         """Raise KernelError unless the command nft is installed."""
         _command()

@@ -1,1 +1,1 @@
-"""netlink(7): messages, addresses, routes, and the list of nftables tables."""
+"""netlink(7): messages, addresses and routes, the whole network of a namespace, and nftables' tables."""

@@ -1,0 +1,166 @@
+"""dumps: all tables of netfilter that this network namespace has, as the texts that programs print.
+
+Nothing is made by reading: a program is only started for what the kernel says is there. Iptables' legacy
+tables would be made by looking into them, and their names are read from /proc first.
+"""
+
+from __future__ import annotations
+
+from ..change.actions import IPTABLES_LOCATIONS, NFTABLES
+from ..errors import KernelError
+from ..rules.model import FAMILIES
+from ..startup.record import Record
+from .iptables_command import IptablesCommand
+from .netlink import nftables
+from .netlink.messages import NetlinkError
+from .nft_command import NftCommand
+from .process import which
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..change.actions import Location
+    from ..rules.model import Family
+
+
+class Printed(Record):
+    """What a command has printed.
+
+    iptables: one family of one variant, with counters. nftables: all tables, those of iptables-nft too, as
+    JSON; `rule_texts` has the same rules in nft's own words, with the handles by which they are found.
+    """
+
+    location: Location
+    command: str
+    text: str
+    family: Family | None = None
+    rule_texts: str = ""
+
+
+class Unreadable(Record):
+    """What could not be read, in words for people, why, and what to do about it if that is known."""
+
+    what: str
+    cause: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.cause}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class Dumps(Record):
+    """The texts of all tables, and what of the tables could not be read."""
+
+    printed: tuple[Printed, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def read_dumps() -> Dumps:
+    """Return the texts of all tables of the network namespace that the process is in; changes nothing.
+
+    Raises no error of the kernel's or of a program: what cannot be read is in `unreadable`, for example all
+    of it for a user other than root.
+    """
+    reader = _Reader()
+    return Dumps(tuple(reader.printed()), tuple(reader.unreadable))
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.unreadable: list[Unreadable] = []
+
+    def printed(self) -> Iterator[Printed]:
+        for location in IPTABLES_LOCATIONS:
+            for family in FAMILIES:
+                yield from self._iptables(location, family)
+        yield from self._nftables()
+
+    def _miss(self, what: str, error: OSError | KernelError) -> None:
+        if isinstance(error, KernelError):
+            self.unreadable.append(Unreadable(what, error.cause, error.remedy))
+        else:
+            from .proc import root_remedy
+
+            self.unreadable.append(Unreadable(what, error.strerror or str(error), root_remedy("NET_ADMIN")))
+
+    def _iptables(self, location: Location, family: Family) -> Iterator[Printed]:
+        backend = IptablesCommand(location)
+        what = f"the tables of {location} ({family})"
+        try:
+            if not backend.exists(family):
+                return
+        except (NetlinkError, KernelError) as error:
+            self._miss(what, error)
+            return
+        try:
+            command = backend.command(family, "save")
+        except KernelError as error:
+            from ..remedies import INSTALL_IPTABLES
+
+            self._miss(what, KernelError(error.cause, INSTALL_IPTABLES))
+            return
+        try:
+            text = backend.save(family)
+        except (NetlinkError, KernelError) as error:
+            self._miss(what, error)
+            return
+        yield Printed(location, " ".join((*command, "--counters")), text, family)
+
+    def _nftables(self) -> Iterator[Printed]:
+        what = "the tables of nftables"
+        try:
+            tables = nftables.tables()
+        except NetlinkError as error:
+            self._miss(what, error)
+            return
+        if not tables:
+            return
+        if not which("nft"):
+            from ..remedies import INSTALL_NFTABLES
+
+            names = ", ".join(f"{table.family} {table.name}" for table in tables)
+            self._miss(f"{what} ({names})", KernelError("the command nft is not installed", INSTALL_NFTABLES))
+            return
+        nft = NftCommand()
+        try:
+            json, texts = nft.ruleset()
+        except KernelError as error:
+            self._miss(what, error)
+            return
+        json, broken = _repaired(nft, json, tables)
+        for table in broken:
+            self.unreadable.append(Unreadable(f"the table {table}", "nft prints it as JSON that is broken"))
+        yield Printed(NFTABLES, "nft -j list ruleset", json, rule_texts=texts)
+
+
+def _repaired(
+    nft: NftCommand, text: str, tables: tuple[nftables.TableInfo, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return JSON of nft, and the tables that it lacks since nft prints them broken.
+
+    nft 1.0.6 writes bytes of its memory as the flags of a table that a process owns.
+    """
+    import json
+
+    if _is_json(text):
+        return text, ()
+    objects: list[object] = []
+    broken = []
+    for table in tables:
+        one = nft.table(table.family, table.name)
+        if _is_json(one):
+            objects += json.loads(one, strict=False)["nftables"]
+        else:
+            broken.append(f"{table.family} {table.name}")
+    return json.dumps({"nftables": objects}) + "\n", tuple(broken)
+
+
+def _is_json(text: str) -> bool:
+    import json
+
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
