@@ -116,12 +116,13 @@ PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.c
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .foreign-programs .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # System packages: all of them, or those that `make run` needs.
 system: ## install system packages that are missing (apt-get), or say which are
 	@tools/system-packages test $(PYTHON)
+	@tools/foreign-programs .foreign-programs
 system-run:
 	@tools/system-packages run $(PYTHON)
 

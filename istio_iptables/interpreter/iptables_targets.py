@@ -23,16 +23,20 @@ class _NotModelled(ValueError):
 
 
 class _Options:
-    """The options of a target, each with its values. Raises ValueError if one is there twice."""
+    """The options of a target, each with its values.
+
+    Raises ValueError if one is there twice, or if a word belongs to none: for a target that is newer than
+    itself iptables prints `[unsupported revision]`.
+    """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.given: dict[str, list[str]] = {}
-        values: list[str] = []
+        values: list[str] | None = None
         for word in words:
-            if word.startswith("--"):
-                if word in self.given:
-                    raise _NotModelled(word)
+            if word.startswith("--") and word not in self.given:
                 values = self.given[word] = []
+            elif word.startswith("--") or values is None:
+                raise _NotModelled(word)
             else:
                 values.append(word)
 

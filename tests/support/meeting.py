@@ -1,15 +1,19 @@
-"""meeting: whether a packet meets options of iptables, as the interpreter has it."""
+"""meeting: whether packets meet options of iptables, and what of rules is not modelled."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from istio_iptables.formats.iptables_restore import split_args
+from istio_iptables.interpreter.action import Unknown
 from istio_iptables.interpreter.addresses import address
 from istio_iptables.interpreter.algebra import value_of
+from istio_iptables.interpreter.condition import AllOf, AnyOf, Not, Unmodelled
 from istio_iptables.interpreter.iptables_options import foreign_match
 from istio_iptables.interpreter.known import Known, Scope
 from istio_iptables.interpreter.packet import Packet
+from istio_iptables.interpreter.program import Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,3 +47,31 @@ def meets(options: str, scope: Scope | None = None, **fields: Any) -> bool | Non
     """Whether a packet meets options of iptables."""
     found = packet(**fields)
     return value_of(foreign_match(split_args(options), scope or Scope(Known(), found.family)), found)
+
+
+#: The matches of the programs of foreign_programs.py that are not modelled: they are about time, about how
+#: often a rule matches, and about parts that a packet here has not.
+NOT_MODELLED = {"limit", "hashlimit", "recent", "rpfilter", "hl", "rt", "frag"}
+
+
+def not_modelled(tables: Iterable[Table]) -> list[str]:
+    """What of tables is not modelled: the names of matches, or the words of targets."""
+    return [
+        why.split()[1] if why.startswith("-m ") else why
+        for table in tables
+        for rules in table.chains.values()
+        for rule in rules
+        for statement in rule.statements
+        for why in _open(statement)
+    ]
+
+
+def _open(statement: object) -> Iterator[str]:
+    """Yield what of a condition or an action is not modelled, but for what the addresses would tell."""
+    if isinstance(statement, (Unknown, Unmodelled)):
+        yield from () if statement.why == "own addresses are not known" else (statement.why,)
+    elif isinstance(statement, Not):
+        yield from _open(statement.part)
+    elif isinstance(statement, (AllOf, AnyOf)):
+        for part in statement.parts:
+            yield from _open(part)

@@ -196,6 +196,8 @@ UNMODELLED = [
     "-m policy --dir in --pol none",
     "-m something-new --that 1 2 --flag",
     "-m tcp --tcp-option 5",
+    "-m multiport [unsupported revision]",
+    "-m mark [unsupported revision]",
     "-m conntrack --ctexpire 10:20",
     "-m owner --uid-owner root",
     "-m conntrack --ctstate BROKEN",

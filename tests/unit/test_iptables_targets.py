@@ -208,6 +208,8 @@ def test_goto():
         "CLUSTERIP --new",
         "SYNPROXY --mss 1460",
         "NO-SUCH-TARGET",
+        "REDIRECT [unsupported revision]",
+        "CT [unsupported revision]",
     ],
 )
 def test_what_is_not_modelled_is_named(target: str):
