@@ -65,9 +65,13 @@ class Assign(Action):
 
 
 class Zone(Action):
-    """The conntrack zone of the packet's connection, unless that is decided already (xt_CT.c)."""
+    """The conntrack zone of the packet's connection, unless that is decided already (xt_CT.c).
+
+    `reply` is the zone in which answers are looked for, if it is another one (nf_conntrack_zones.h).
+    """
 
     zone: int
+    reply: int | None = None
 
 
 class Untrack(Action):

@@ -8,6 +8,7 @@ says how to go on, and whoever wants all outcomes runs the walk again with other
 from __future__ import annotations
 
 from .condition import AllOf, AnyOf, In, Masked, Named, Not, OneOf, Same, Unmodelled
+from .connection import found, translation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
         def assign(self, packets: S, action: Assign) -> S:
             """Return the packets with a mark changed by an action."""
+
+        def find(self, packets: S) -> S:
+            """Return packets as conntrack sees them, which looks for their connections."""
 
         def keep(self, packets: S, side: Side) -> tuple[S, S]:
             """Return later packets of connections as nat translates them.
@@ -213,13 +217,17 @@ class One:
             value ^= getattr(packets, action.source) & action.source_mask
         return packets.replace(**{action.field: value})
 
+    def find(self, packets: Packet | None) -> Packet | None:
+        """Return the packet as conntrack sees it."""
+        return found(packets) if packets else None
+
     def keep(self, packets: Packet | None, side: Side) -> tuple[Packet | None, Packet | None]:
         """Return the packet as nat translates it, in the second place if its address is another one."""
-        kept: tuple[int, int] | None = getattr(packets, f"kept_{side}", None)
+        kept = translation(packets, side) if packets else None
         if packets is None or kept is None:
             return packets, None
         address, port = kept
-        before: int = getattr(packets, side)
+        before: int | None = getattr(packets, side)
         if packets.has_ports:
             packets = packets.replace(**{side: address, f"{side}_port": port})
         else:

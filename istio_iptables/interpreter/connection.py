@@ -6,12 +6,12 @@ Source: nf_conntrack_core.c (resolve_normal_ct), nf_nat_core.c (nf_nat_packet).
 from __future__ import annotations
 
 from ..startup.record import Record
-from .packet import ACK, SYN, TCP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from .algebra import Side
     from .packet import Packet
 
     #: Source address and port, destination address and port. None: not known.
@@ -27,6 +27,7 @@ class Connection(Record):
     original: Tuple
     reply: Tuple
     zone: int = 0
+    reply_zone: int = 0
     mark: int = 0
     replied: bool = False
     translated: bool = False
@@ -36,7 +37,8 @@ class Connection(Record):
     def is_from_originator(self, packet: Packet) -> bool:
         """Tell whether a packet goes the way of the first one; if not, it is an answer.
 
-        Where both ends are the same, conntrack finds the answer's entry first (__nf_conntrack_hash_insert).
+        What is sent from a port to the same port cannot be told apart; conntrack takes it for an answer, as
+        that direction is the first in the list that it looks into (__nf_conntrack_hash_insert).
         """
         return _tuple(packet) == self.original != self.reply
 
@@ -53,6 +55,7 @@ def connection_of(sent: Packet, end: Packet) -> Connection | None:
         _tuple(sent),
         (destination, destination_port, source, source_port),
         end.zone,
+        end.reply_zone,
         end.connection_mark,
         translated=end.translated,
         source_translated=end.source_translated,
@@ -60,18 +63,28 @@ def connection_of(sent: Packet, end: Packet) -> Connection | None:
     )
 
 
-def later(connection: Connection, packet: Packet) -> Packet:
-    """Return a packet as one of a connection: nat is not asked, and does with it what it did before."""
+def found(packet: Packet) -> Packet:
+    """Return a packet as conntrack sees it. Without a connection it stays as it is.
+
+    If rules have given it a zone in which its connection is not, it is the first packet of another one.
+    Raises ValueError if it does not belong to the connection at all.
+    """
+    connection = packet.connection
+    if connection is None:
+        return packet
     original = connection.is_from_originator(packet)
-    there = connection.original if original else connection.reply
-    back = connection.reply if original else connection.original
-    if _tuple(packet) != there:
+    if _tuple(packet) != (connection.original if original else connection.reply):
         raise ValueError("the packet does not belong to the connection")
+    zones = (packet.zone, connection.zone) if original else (packet.reply_zone, connection.reply_zone)
+    if zones[0] != zones[1]:
+        return _first_of_another(packet)
     return packet.replace(
         first=False,
         direction="original" if original else "reply",
         state="ESTABLISHED" if connection.replied or not original else "NEW",
         connection_mark=connection.mark,
+        zone=connection.zone,
+        reply_zone=connection.reply_zone,
         translated=connection.translated,
         source_translated=connection.source_translated,
         redirected=connection.redirected if original else 0,
@@ -79,22 +92,31 @@ def later(connection: Connection, packet: Packet) -> Packet:
         original_source_port=connection.original[1],
         original_destination=connection.original[2],
         original_port=connection.original[3],
-        kept_destination=back[:2],
-        kept_source=back[2:],
     )
 
 
-def first_of_another(packet: Packet) -> Packet:
-    """Return a packet as the first of a connection of its own; an answer of TCP begins none (tcp_new)."""
-    is_answer = packet.protocol == TCP and packet.flags & (SYN | ACK) == SYN | ACK
+def _first_of_another(packet: Packet) -> Packet:
+    """Return a packet as the first of a connection of its own."""
     return packet.replace(
-        state="INVALID" if is_answer else packet.state,
-        first=not is_answer and packet.first,
+        connection=None,
         original_source=packet.source,
         original_source_port=packet.source_port,
         original_destination=packet.destination,
         original_port=packet.destination_port,
     )
+
+
+def translation(packet: Packet, side: Side) -> tuple[int | None, int | None] | None:
+    """Return the address and port that nat gives a later packet at one side, None if it has no connection.
+
+    They are those of the other direction, turned round (nf_nat_manip_pkt). What conntrack leaves alone, nat
+    does too.
+    """
+    connection = packet.connection
+    if connection is None or packet.state == "UNTRACKED":
+        return None
+    back = connection.reply if packet.direction == "original" else connection.original
+    return back[:2] if side == "destination" else back[2:]
 
 
 def _tuple(packet: Packet) -> Tuple:

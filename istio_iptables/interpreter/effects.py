@@ -64,7 +64,8 @@ class Effects(Generic[S]):
         return algebra.join(algebra.assign(packets, action), without), algebra.empty, algebra.empty
 
     def _zone(self, _walk: Walk[S], action: actions.Zone, packets: S, _: Place) -> tuple[S, S, S]:
-        return self._decided(packets, zone=action.zone, zoned=True)
+        reply = action.zone if action.reply is None else action.reply
+        return self._decided(packets, zone=action.zone, reply_zone=reply, zoned=True)
 
     def _untrack(self, _walk: Walk[S], _action: actions.Untrack, packets: S, _: Place) -> tuple[S, S, S]:
         return self._decided(packets, state="UNTRACKED", tracked=True, first=False)

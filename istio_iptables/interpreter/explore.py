@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .algebra import One
-from .connection import first_of_another, later
 from .journey import Journey
 from .verdict import DEPENDS, Verdict, verdict_of
 from .walk import Observer
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from .algebra import Question
-    from .connection import Connection
     from .journey import World
     from .packet import Packet
     from .verdict import Proxy
@@ -108,25 +106,6 @@ def explore(
     return Explored(found, cut=left[0] <= 0)
 
 
-def follow_up(
-    world: World,
-    connection: Connection,
-    packet: Packet,
-    direction: Direction,
-    proxy: Proxy,
-    observer: Callable[[], Observer] = Observer,
-) -> Explored:
-    """Follow a later packet of a connection, in either direction.
-
-    If rules give it another conntrack zone, conntrack does not find the connection, and it is the first
-    packet of another one.
-    """
-    found = explore(world, later(connection, packet), direction, proxy, observer)
-    if any(way.packet.tracked and way.packet.zone != connection.zone for way in found.ways):
-        return explore(world, first_of_another(packet), direction, proxy, observer)
-    return found
-
-
 def _same_end(one: Way, other: Way) -> bool:
     return one.verdict == other.verdict and _lasting(one.packet) == _lasting(other.packet)
 
@@ -137,6 +116,7 @@ def _lasting(packet: Packet) -> tuple[object, ...]:
         packet.mark,
         packet.connection_mark,
         packet.zone,
+        packet.reply_zone,
         packet.source,
         packet.source_port,
         packet.destination,

@@ -201,12 +201,13 @@ _CT_NOTES = ("--helper", "--ctevents", "--expevents", "--timeout")
 
 
 def _ct(options: _Options, text: str) -> tuple[Action, ...]:
-    """A zone of the direction `reply` is none for the first packet, nor for those after it."""
+    """Every option but --notrack decides about the zone, too: later rules do not change it (xt_ct_target)."""
     options.only("--notrack", "--zone", "--zone-orig", "--zone-reply", *_CT_NOTES)
     if options.flag("--notrack"):
         return (actions.Untrack(),)
-    zone = options.value("--zone") or options.value("--zone-orig")
-    return (actions.Zone(int(zone)),) if zone else (actions.Pass(text),)
+    zones = [int(options.value(name) or "0") for name in ("--zone", "--zone-orig", "--zone-reply")]
+    both, original, reply = zones
+    return (actions.Zone(both) if both else actions.Zone(original, reply),)
 
 
 def _set(options: _Options, text: str) -> tuple[Action, ...]:

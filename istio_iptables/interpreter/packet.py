@@ -8,6 +8,7 @@ from ..startup.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Family
+    from .connection import Connection
 
 #: Numbers in IP headers (linux/in.h).
 TCP, UDP, ICMP, ICMPV6, SCTP, DCCP, UDPLITE = 6, 17, 1, 58, 132, 33, 136
@@ -29,8 +30,9 @@ class Packet(Record):
     these, and of the socket, is None; a condition on it cannot be told.
 
     The state is what conntrack makes of it; rules see that only where it is `tracked`, from conntrack's place
-    in the first hook on. `kept_destination` and `kept_source` are what nat does with the later packets of its
-    connection: an address and a port (see connection.py).
+    in the first hook on. `connection` is that of a later packet: then conntrack finds out the state and all
+    that belongs to it, and `state` is what it would be without (see connection.py).
+    `zone` is the conntrack zone of its connection, and `reply_zone` that of the answers.
 
     The last fields belong to the walk. `zoned`: a rule has given it a conntrack zone, which the first one
     does for good. `destination_bound` and `source_bound`: nat has decided about its connection.
@@ -56,6 +58,7 @@ class Packet(Record):
     status: str = ""
     direction: str = "original"
     zone: int = 0
+    reply_zone: int = 0
     flags: int = SYN
     icmp_type: int = 8
     icmp_code: int = 0
@@ -70,8 +73,7 @@ class Packet(Record):
     tproxied: int = 0
     translated: bool = False
     source_translated: bool = False
-    kept_destination: tuple[int | None, int | None] | None = None
-    kept_source: tuple[int | None, int | None] | None = None
+    connection: Connection | None = None
     listening: bool = True
     tracked: bool = False
     zoned: bool = False

@@ -9,7 +9,7 @@ from ..rules.lists import union
 from ..rules.model import FAMILIES, IPV4
 from ..startup.record import Record
 from .algebra import Question, value_of
-from .condition import ALWAYS, AnyOf, In, Named, Unmodelled, number, numbers
+from .condition import ALWAYS, AllOf, AnyOf, In, Named, Not, Unmodelled, number, numbers
 from .packet import Packet
 
 TYPE_CHECKING = False
@@ -199,7 +199,7 @@ class Network(Record):
                 yield hit, Routed(rule.ends, rule=rule.text)
                 continue
             for route in self._table(rule.table, family):
-                taken, hit = algebra.split(hit, In("destination", ((route.first, route.last),)), asked)
+                taken, hit = algebra.split(hit, _fits(route), asked)
                 if route.kind == "throw":
                     packets = algebra.join(packets, taken)
                 elif not algebra.is_empty(taken):
@@ -214,6 +214,22 @@ class Network(Record):
         """Return the routes of a table, the longest prefix first, then the smallest metric."""
         found = [route for route in self.routes if route.table == table and route.family == family]
         return sorted(found, key=lambda route: (route.last - route.first, route.metric))
+
+
+#: Loopback, link-local and multicast addresses. For what comes in for one of them, IPv6 takes routes by the
+#: same interface alone (rt6_need_strict in net/ipv6/route.c).
+_STRICT = numbers(
+    "destination", [(1, 1), (0xFE80 << 112, (0xFEC0 << 112) - 1), (0xFF << 120, (1 << 128) - 1)]
+)
+
+
+def _fits(route: Route) -> Condition:
+    """Return the condition that a packet may take a route of a table."""
+    reached = In("destination", ((route.first, route.last),))
+    if route.family == IPV4:
+        return reached
+    same = (Named("received_on", ""), Named("received_on", route.interface))
+    return AllOf((reached, AnyOf((Not(_STRICT), *same))))
 
 
 def default_rules() -> tuple[RoutingRule, ...]:

@@ -30,6 +30,14 @@ else:
     Generic = {None: object}
     S = None
 
+#: Ranges of IPv6 whose addresses REDIRECT turns into one of the same range only, or drops the packet:
+#: loopback, IPv4-compatible, link-local and site-local (nf_nat_redirect_ipv6_usable, ipv6_addr_scope).
+_IPV6_SCOPES = (
+    (1, 1),
+    (0, 0xFFFFFFFF),
+    (0xFE80 << 112, (0xFEC0 << 112) - 1),
+    (0xFEC0 << 112, (0xFF00 << 112) - 1),
+)
 #: Why such a packet ends.
 LEAVES_BY_LO = "a source of 127.0.0.0/8 may leave by lo alone"
 _NUMBERS = {"tcp": TCP, "udp": UDP}
@@ -99,17 +107,20 @@ class Host(_Base[S]):
         )
 
     def redirect_addresses(self, packets: S) -> Iterator[tuple[S, int | None]]:
-        """Yield packets with the first address of the interface that they came in by (nf_nat_redirect.c)."""
+        """Yield packets with the first address of the interface that they came in by (nf_nat_redirect.c).
+
+        With IPv6 that of the scope of their destination.
+        """
         network = self._world.network
         for interface, part in self._by_interface(packets, "received_on"):
             addresses = network.of_interface(self._family, interface)
             if self._family == IPV4:
                 yield part, addresses[0].address if addresses else 0
                 continue
-            # Of the scope of the destination: link-local addresses for these, others for all others.
-            local, others = self._algebra.split(part, _LINK_LOCAL, NO_QUESTION)
-            yield local, next((a.address for a in addresses if a.is_link_local), 0)
-            yield others, addresses[0].address if addresses else 0
+            for first, last in _IPV6_SCOPES:
+                within, part = self._algebra.split(part, number("destination", first, last), NO_QUESTION)
+                yield within, next((a.address for a in addresses if first <= a.address <= last), 0)
+            yield part, addresses[0].address if addresses else 0
 
     def masquerade_addresses(self, packets: S) -> Iterator[tuple[S, int | None]]:
         """Yield packets with the address of the interface that they leave by (nf_nat_masquerade.c)."""
@@ -157,6 +168,3 @@ class Host(_Base[S]):
         for part, routed in self._world.network.route(self._algebra, packets, self._family):
             self._observer.routed(part, routed, why)
             yield part, routed
-
-
-_LINK_LOCAL = number("destination", 0xFE80 << 112, (0xFEC0 << 112) - 1)

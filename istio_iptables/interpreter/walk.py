@@ -141,7 +141,9 @@ class Walk(Generic[S]):
         return packets
 
     def _track(self, packets: S) -> S:
-        return self.algebra.update(packets, tracked=True)
+        """Let conntrack see the packets that it has not seen yet, such as before lo brought them back."""
+        unseen, seen = self.algebra.split(packets, number("tracked", 0), NO_QUESTION)
+        return self.algebra.join(seen, self.algebra.update(self.algebra.find(unseen), tracked=True))
 
     def _places(self, hook: HookName) -> list[tuple[int, list[Unit]]]:
         """Return what is called in a hook, by priority.

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, note
+from hypothesis import HealthCheck, Phase, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -58,6 +58,7 @@ def tally() -> Iterator[Tally]:
 
 @hypothesis_settings(
     deadline=None,
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
@@ -76,7 +77,6 @@ def test_the_kernel_does_what_is_foretold(
                 event(found.observed.how)
                 tally.add(found)
                 if found.differences:
-                    note(bed.saved())
-                    pytest.fail(str(found), pytrace=False)
+                    pytest.fail(f"{bed.saved()}\n{found}", pytrace=False)
     finally:
         bed.unload()

@@ -7,6 +7,7 @@ they were written to mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -288,6 +289,8 @@ def test_native_rules_mean_the_same_as_nft_prints_them(
         assert read[table.name].bases == made.bases
         for chain in made.chains:
             own = [rule.text for rule in read[table.name].rules(chain)]
-            assert own == [rule.text for rule in named[table.name].rules(chain)], "nft's own words"
+            nfts = [rule.text for rule in named[table.name].rules(chain)]
+            # JSON does not show whether `@x` is an interface, which nft quotes, or a set.
+            assert own == [re.sub(r'"(@[^"]*)"', r"\1", text) for text in nfts]
         for packet in data.draw(st.lists(single_packets(ruleset), min_size=1, max_size=8)):
             assert outcome([read[table.name]], packet) == outcome([made], packet)

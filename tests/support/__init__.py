@@ -29,8 +29,11 @@ Where tests run:
 - agreeing: settings and locations for the tests that compare backends
 - foreign: rules of another program, which keep their places and counters
 - failing: how a run is made to fail, and what has to be as before afterwards
+- doctor: what `istio-iptables doctor` says in a namespace, and whether a run then fails
 - command: the command line as a process without privileges
 - dnsmasq: a real DNS server
+- browser: a headless Chromium, and the pages that it shows
+- picturing: subjects for tests of pictures, and what is in the text of a picture
 - imports: which imports the start-up path avoids
 - skipping: mark and skip the tests of a folder, and say how many were skipped
 """

@@ -42,6 +42,8 @@ class Values(NamedTuple):
     """What packets are made of, by family where that matters."""
 
     addresses: dict[str, list[int]]
+    hosts: dict[str, list[int]]  #: addresses but those that are no single host's
+    reached: dict[str, list[int]]  #: of these, those that the pod has a way to
     ports: list[int]
     uids: list[int]
     gids: list[int]
@@ -63,8 +65,17 @@ def values_of(world: World) -> Values:
         own = {number(text) for text in texts}
         addresses[family] = sorted({each for each in numbers if _is_host(family, each)} | own)
     ports = found.get("source_port", set()) | found.get("destination_port", set())
+    several = {route.first for route in world.network.routes if route.kind in ("broadcast", "anycast")}
+    hosts = {family: sorted({*every} - several) for family, every in addresses.items()}
+    lost = [r for r in world.network.routes if r.kind in ("unreachable", "prohibit", "blackhole")]
+    reached = {
+        family: [each for each in found if not any(route.first <= each <= route.last for route in lost)]
+        for family, found in hosts.items()
+    }
     return Values(
         addresses,
+        hosts,
+        reached,
         sorted(port for port in {*ports, 53, 80, 443, AGENT_PORT, 15006} if 0 < port < 65536),
         sorted(each for each in found.get("uid", set()) | {0, 1000, 1337} if each < NO_ID),
         sorted(each for each in found.get("gid", set()) | {0, 1000, 1337} if each < NO_ID),
@@ -185,11 +196,12 @@ def with_original(packet: Packet) -> Packet:
 
 def _sent(draw: DrawFn, packet: Packet, values: Values) -> Packet:
     family = packet.family
-    everywhere = st.sampled_from(values.addresses[family])
+    everywhere = st.sampled_from(values.hosts[family])
     destination = draw(everywhere | everywhere | st.sampled_from(_own(family)))
     loopback = number("127.0.0.1" if family == IPV4 else "::1")
     own = _own(family)
-    source = draw(st.sampled_from([own[0], own[0], own[1], loopback]) | everywhere)
+    others = st.sampled_from(values.reached[family])  # who is refused can be told
+    source = draw(st.sampled_from([own[0], own[0], own[1], loopback]) | others)
     if draw(st.integers(0, 9)) and destination >> 24 == 127 and family == IPV4:
         source = loopback
     uids, gids = st.sampled_from(values.uids), st.sampled_from(values.gids)
@@ -212,9 +224,9 @@ def _coming_in(draw: DrawFn, packet: Packet, values: Values) -> Packet:
     family = packet.family
     interface = draw(st.sampled_from(_INTERFACES[:1] * 3 + _INTERFACES[1:]))
     everywhere = st.sampled_from(values.addresses[family])
-    near = st.sampled_from(_sources(family, interface))
+    near, others = st.sampled_from(_sources(family, interface)), st.sampled_from(values.reached[family])
     return packet.replace(
         received_on=interface,
-        source=draw(st.sampled_from([near, near, near, near, everywhere]).flatmap(lambda of: of)),
+        source=draw(st.sampled_from([near, near, near, near, others]).flatmap(lambda of: of)),
         destination=draw(st.sampled_from(_own(family)) | everywhere),
     )

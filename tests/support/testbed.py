@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.known import Known
 from istio_iptables.interpreter.packet import ICMP, ICMPV6, TCP, Packet
 from istio_iptables.interpreter.program import Program
+from istio_iptables.interpreter.routing import Network
 from istio_iptables.rules.model import FAMILIES
 
 from .netns import Namespace, Pod
@@ -183,11 +185,20 @@ class Testbed:
 
     def world(self, setup: Setup) -> World:
         """Return what the interpreter gets to know, all of it read from the kernel."""
-        network = read_network(self.pod.name)
+        network = self._network()
         known = Known(network)
         listening = frozenset((name, port) for name in ("tcp", "udp") for port in LISTENING_PORTS)
         tables = (*self._of_iptables(known), *self._of_nftables(known))
         return World(Program(tables), network, setup.forwards, setup.localnet, listening)
+
+    def _network(self) -> Network:
+        """Read the network. The kernel makes the local route of an IPv6 address a moment after that."""
+        deadline = time.monotonic() + 10
+        while True:
+            network = read_network(self.pod.name)
+            if all(network.is_local(each.family, each.address) for each in network.addresses):
+                return network
+            assert time.monotonic() < deadline, network
 
     def saved(self) -> str:
         """Return all rules as text, for people."""

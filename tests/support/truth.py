@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from istio_iptables.interpreter.connection import Connection, connection_of
-from istio_iptables.interpreter.explore import Explored, Fork, Way, explore, follow_up
+from istio_iptables.interpreter.explore import Explored, Fork, Way, explore
 from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.packet import ACK, ICMP, ICMPV6, SYN, TCP, UDP, Packet, endpoint_text
 from istio_iptables.interpreter.verdict import DEPENDS, Proxy
-from istio_iptables.rules.model import NO_ID
+from istio_iptables.rules.model import IPV4, NO_ID
 
 from .testbed import Observed, Testbed
 from .watcher import Connected
@@ -48,7 +48,7 @@ class Compared(NamedTuple):
         lines = [f"{self.what}: {describe(self.packet)}"]
         lines += [f"  foretold: {_way_text(way)}" for way in self.foretold.ways]
         lines.append(f"  observed: {_observed_text(self.observed)}")
-        return "\n".join([*lines, *(f"  {each}" for each in self.differences)])
+        return "\n".join([*lines, *(f"  {each}" for each in self.differences if each)])
 
 
 def _questions(node: Way | Fork) -> Iterator[object]:
@@ -71,6 +71,8 @@ def compare(bed: Testbed, world: World, packet: Packet, talk: bool) -> list[Comp
     connection, observed = connection_of(packet, way.packet), found[0].observed
     if connection is None or observed.event is None or observed.connection is None:
         return found
+    if connection.original == connection.reply:  # TCP takes the first packet for its own answer
+        return found
     return found + list(_talk(bed, world, found[0], _completed(connection, observed.connection), numbers))
 
 
@@ -81,18 +83,16 @@ def _talk(
     assert event
     answer = _answer(packet, connection, event.device if event.where == "sent" else "")
     back = Numbers(numbers.tag + 0x10000, numbers.sequence + 0x8000, numbers.sequence + 1)
-    foretold = follow_up(world, connection, answer, direction_of(answer), PROXY)
+    foretold = explore(world, answer, direction_of(answer), PROXY)
     compared = _compared(bed, "answer", answer, foretold, back)
     yield compared
     way = _true_way(compared)
-    if way is None or not way.packet.tracked or way.packet.direction != "reply":
-        return
-    if way.packet.state == "UNTRACKED":  # conntrack has not seen that there was an answer
+    if way is None or not way.packet.tracked or _state(way.packet) != "ESTABLISHED reply":
         return
     connection = connection.replace(replied=True, mark=way.packet.connection_mark)
-    later = packet.replace(flags=ACK) if packet.protocol == TCP else packet
+    later = packet.replace(connection=connection, flags=ACK if packet.protocol == TCP else 0)
     there = Numbers(numbers.tag + 0x20000, numbers.sequence + 1, back.sequence + 1)
-    foretold = follow_up(world, connection, later, direction_of(later), PROXY)
+    foretold = explore(world, later, direction_of(later), PROXY)
     yield _compared(bed, "later", later, foretold, there)
 
 
@@ -118,6 +118,8 @@ def _answer(packet: Packet, connection: Connection, sent_by: str) -> Packet:
         gid=owner,
         flags=SYN | ACK,
         packet_type=packet.packet_type,
+        state="INVALID" if packet.protocol == TCP else "NEW",
+        connection=connection,
     )
 
 
@@ -151,7 +153,7 @@ def _differences(sent: Packet, way: Way, observed: Observed) -> list[str]:
     if how in ("dropped", "rejected"):
         return _of_ended(sent, way, observed)
     if observed.how != how:
-        return [f"it was {observed.how}, not {how}", "", "", "", "", "", "", ""]
+        return [f"it was {observed.how}, not {how}", *[""] * 9]  # fewer is nearer
     event = observed.event
     assert event
     seen = event.packet
@@ -171,6 +173,7 @@ def _differences(sent: Packet, way: Way, observed: Observed) -> list[str]:
     if observed.connection and end.state not in ("INVALID", "UNTRACKED"):
         pairs.append(("connection mark", end.connection_mark, observed.connection.mark))
         pairs.append(("zone", end.zone, observed.connection.zone))
+        pairs.append(("zone of answers", end.reply_zone, observed.connection.reply_zone))
     return [
         f"{name}: foretold {_hex(want)}, seen {_hex(got)}"
         for name, want, got in pairs
@@ -182,14 +185,25 @@ def _of_ended(sent: Packet, way: Way, observed: Observed) -> list[str]:
     """Compare a packet that does not arrive. Of routes the kernel tells only some senders, and not always."""
     how, by_rule = way.end.how, way.end.place is not None
     if observed.how in ("delivered", "sent"):
-        return [f"it was {observed.how}, not {how}", "", "", "", "", "", "", ""]
+        return [f"it was {observed.how}, not {how}", *[""] * 9]  # fewer is nearer
     if how == "dropped" and (observed.how == how or (not by_rule and not observed.told)):
         return []
     if how == "rejected" and (observed.how == how or (not by_rule and sent.received_on)):
         if by_rule and not observed.told:
             return ["no refusal was seen"]
         return []
+    if how == "rejected" and not _can_be_told(sent, way.packet):
+        return []
     return [f"it was {observed.how} (error {observed.errno}), not {how}"]
+
+
+def _can_be_told(sent: Packet, end: Packet) -> bool:
+    """Tell whether an ICMP error can be sent: it comes from what the packet was sent to (icmp_send).
+
+    That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere.
+    """
+    loopback = 127 if end.family == IPV4 else None
+    return not end.tproxied and (end.destination >> 24 != loopback or sent.source >> 24 == loopback)
 
 
 def _state(packet: Packet) -> str:

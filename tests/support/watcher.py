@@ -100,6 +100,7 @@ class Connected(NamedTuple):
     status: int
     mark: int
     zone: int
+    reply_zone: int
 
 
 class Event(NamedTuple):
@@ -209,13 +210,15 @@ def _messages(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
 
 def _connection(parts: dict[int, bytes]) -> Connected:
     original, zone = _tuple(parts[_CTA_ORIGINAL])
-    reply, _ = _tuple(parts[_CTA_REPLY])
+    reply, reply_zone = _tuple(parts[_CTA_REPLY])
+    both = int.from_bytes(parts.get(_CTA_ZONE, b""), "big")
     return Connected(
         original,
         reply,
         int.from_bytes(parts.get(_CTA_STATUS, b""), "big"),
         int.from_bytes(parts.get(_CTA_MARK, b""), "big"),
-        int.from_bytes(parts.get(_CTA_ZONE, b""), "big") or zone,
+        both or zone,
+        both or reply_zone,
     )
 
 

@@ -87,6 +87,7 @@ machine: Any = FakeKernel()
 ALIASES: dict[str, set[object]] = {
     "Family": {"ipv4", "ipv6"},
     "Location": {"iptables-legacy", "iptables-nft", "nftables"},
+    "PictureStyle": {"mermaid", "dot", "svg"},
     "Style": {"restore", "nft", "commands", "json"},
     "TableName": {"raw", "mangle", "nat"},
     "Action": set(get_args(actions.Action)),

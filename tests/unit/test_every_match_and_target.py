@@ -19,6 +19,7 @@ import pytest
 
 from istio_iptables.api import build
 from istio_iptables.change.actions import inbound_captures
+from istio_iptables.doctor.features import IPTABLES_PARTS, PLAIN, Feature
 from istio_iptables.errors import KernelError
 from istio_iptables.formats import iptables_restore, nft, shell
 from istio_iptables.formats.iptables_args import loadable_args, matches_and_target, rule_args
@@ -263,6 +264,12 @@ def by_fake_kernel(rule: Rule) -> None:
     assert after.chain("OTHER").rules == (rule,)
 
 
+def by_doctor(rule: Rule) -> None:
+    """It is known which part of the kernel a rule of iptables needs for it, if any."""
+    kinds: list[Kind] = [*map(type, rule.matches), type(rule.target)]
+    assert all(kind in PLAIN or isinstance(IPTABLES_PARTS[kind], Feature) for kind in kinds)
+
+
 def by_inbound_captures(rule: Rule) -> None:
     """A target that hands inbound traffic to the proxy is one that a plan counts as its capture."""
     table = Table(
@@ -321,6 +328,7 @@ PLACES: Mapping[str, tuple[Callable[[Rule], None], Reasons]] = {
     "kernel/xtables/entries": (by_entries, {**_NATIVE, **_FOREIGN}),
     "interpreter/iptables": (by_iptables_meaning, _NATIVE),
     "interpreter/nft_rules": (by_native_meaning, {}),
+    "doctor/features": (by_doctor, {**_NATIVE, **dict.fromkeys(_FOREIGN, "it looks at rules of the policy")}),
     "change/actions.inbound_captures": (
         by_inbound_captures,
         {

@@ -20,6 +20,7 @@ from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLE
 from istio_iptables.change.neighbours import Finding
 from istio_iptables.cli import status_handler, streams
 from istio_iptables.cli.context import Context as RealContext
+from istio_iptables.errors import KernelError
 from istio_iptables.rules.model import (
     ACCEPT,
     IPV4,
@@ -42,6 +43,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.go_flags import read_arguments
+from istio_iptables.startup.c_modules import signal
 from istio_iptables.status.changes import Change, changes
 from istio_iptables.status.counters import notes
 from istio_iptables.status.document import document
@@ -126,12 +128,13 @@ def test_every_rule_has_the_reason_that_the_policy_gives_it(
     wanted = build(configure(values, environment=facts))
     found = report(in_place(wanted, location).live())
     assert found.state == "in-place"
-    assert all(row.reason for row in rows(found))
+    meant = found.places[0].settings.ruleset
     if location == NFTABLES:
-        number = sum(len(chain.rules) for table in translate(wanted) for chain in table.chains)
+        reasons = [r.reason for table in translate(meant) for chain in table.chains for r in chain.rules]
     else:
-        number = len(list(wanted.rules()))
-    assert len(list(rows(found))) == number
+        reasons = [rule.reason for _, _, rule in meant.rules()]
+    assert all(reasons)
+    assert [row.reason for row in rows(found)] == reasons
     assert text(found)
     json.dumps(document(found))
 
@@ -593,3 +596,28 @@ def _two_looks() -> tuple[Status, Status]:
     live = in_place(rules_for()).live()
     key = ("ISTIO_REDIRECT", Redirect(15001))
     return report(live), report(counted(live, {key: 5}))
+
+
+# --- --watch, but for terminals and pipes: tests/kernel/test_status.py has these ------------------
+
+
+def test_an_error_ends_the_watch(monkeypatch: pytest.MonkeyPatch):
+    """It is reported as that of every command: cli/handlers.py does that."""
+    from istio_iptables.cli import status_watch
+
+    there, gone = report(in_place(rules_for()).live()), report(FakeKernel().live())
+    looks = iter([there, None, gone, None, None])  # once may be since rules were being replaced
+    written: list[str] = []
+
+    def look() -> Status:
+        found = next(looks)
+        if found is None:
+            raise KernelError("it cannot be read", "do something")
+        return found
+
+    monkeypatch.setattr(streams, "write", written.append)
+    monkeypatch.setattr(status_watch, "_wait", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(KernelError, match="it cannot be read"):
+        status_watch.watch(look, 1.0, as_json=True)
+    assert [json.loads(line)["state"] for line in written] == ["in-place", "absent"]

@@ -67,14 +67,14 @@ def read(wanted: Ruleset, operation: Operation, *, with_nftables: bool) -> InPla
         except KernelError as error:
             location = forced or IPTABLES_LEGACY
             return found.replace(conflicts=tuple(conflicts(live, wanted, location)), unplanned=error)
-        replaces = prepared.plan.replaces and bool(prepared.plan.actions)
+        replaces = prepared.plan.replaces and bool(prepared.plan.actions)  # as apply decides it
         parts = tuple(part.title for part in prepared.differences) if replaces else ()
         return found.replace(
             conflicts=prepared.conflicts,
             foreign=machine.foreign(live, prepared.choice.location),
             neighbours=prepared.neighbours,
             choice=prepared.choice,
-            difference=Difference(bool(live.locations), parts),
+            difference=Difference(bool(live.locations) or replaces, parts),
         )
 
 
