@@ -132,19 +132,19 @@ def _port_range(text: str) -> tuple[int, int]:
     return (low, high) if low <= high else (high, low)
 
 
-def _to_ports(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> tuple[Action, ...]:
+def to_port(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> Action:
     """Return a translation to one port of a range.
 
     A port that is in it is kept; another becomes the first, unless a connection between the same ends has it
     (get_unique_tuple and nf_nat_l4proto_unique_tuple in nf_nat_core.c).
     """
     if ports is None:
-        return (make(None),)
+        return make(None)
     first, last = ports
     if first == last:
-        return (make(first),)
+        return make(first)
     kept = number("destination_port", first, last)
-    return (actions.Choose(((kept, make(None)), (ALWAYS, make(first)))),)
+    return actions.Choose(((kept, make(None)), (ALWAYS, make(first))))
 
 
 def _redirect(options: _Options, text: str) -> tuple[Action, ...]:
@@ -152,7 +152,7 @@ def _redirect(options: _Options, text: str) -> tuple[Action, ...]:
     ports = _port_range(options.value("--to-ports") or "0")
     if ports[0] != ports[1] and options.flag("--random"):
         raise _NotModelled(text)
-    return _to_ports(ports if any(ports) else None, lambda port: actions.Redirect(port or 0))
+    return (to_port(ports if any(ports) else None, lambda port: actions.Redirect(port or 0)),)
 
 
 def _destination(options: _Options, text: str) -> tuple[Action, ...]:
@@ -160,7 +160,7 @@ def _destination(options: _Options, text: str) -> tuple[Action, ...]:
     where, ports = _where(options.needed("--to-destination"))
     if ports and ports[0] != ports[1] and options.flag("--random"):
         raise _NotModelled(text)
-    return _to_ports(ports, lambda port: actions.Destination(where, port))
+    return (to_port(ports, lambda port: actions.Destination(where, port)),)
 
 
 def _where(text: str) -> tuple[int | None, tuple[int, int] | None]:

@@ -244,7 +244,7 @@ _STATEMENTS: Mapping[str, Callable[[Any, NativeScope, str], Steps]] = {
     "dnat": nft_nat.destination,
     "redirect": nft_nat.redirect,
     "snat": nft_nat.source,
-    "masquerade": nft_nat.source,
+    "masquerade": nft_nat.masquerade,
     "tproxy": _tproxy,
     "notrack": lambda _, __, ___: (actions.Untrack(),),
     "reject": lambda _, __, ___: (actions.End("reject"),),
