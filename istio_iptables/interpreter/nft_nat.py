@@ -8,8 +8,7 @@ from __future__ import annotations
 from ..rules.model import IPV4, IPV6
 from . import action as actions
 from .addresses import BITS
-from .condition import numbers
-from .iptables_targets import to_port
+from .condition import ALWAYS, number, numbers
 from .nft_fields import of_family
 from .nft_maps import both, branches, choose
 from .nft_values import UnreadError, address
@@ -85,7 +84,7 @@ def redirect(inner: Mapping[str, Any] | None, scope: NativeScope, why: str) -> S
     _refuse_chance(inner)
     needs, found = targets(inner, scope)
     ways = [
-        (condition, to_port(_ends(data, _number), lambda port: actions.Redirect(port or 0)))
+        (condition, _to_port(_ends(data, _number), lambda port: actions.Redirect(port or 0)))
         for condition, data in found
     ]
     return (*needs, choose(ways))
@@ -149,7 +148,15 @@ def _translation(to: Any, port: Any, family: Family) -> Action:
     if first != last:  # a hash of both ends chooses one (find_best_ips_proto)
         raise UnreadError(to)
     ports = None if port is None else _ends(port, _number)
-    return to_port(ports, lambda number: actions.Destination(first, number))
+    return _to_port(ports, lambda number: actions.Destination(first, number))
+
+
+def _to_port(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> Action:
+    """Return a translation to one port of a range: as iptables' (`_to_ports` of iptables_targets.py)."""
+    if ports is None or ports[0] == ports[1]:
+        return make(ports[0] if ports else None)
+    kept = number("destination_port", *ports)
+    return actions.Choose(((kept, make(None)), (ALWAYS, make(ports[0]))))
 
 
 def _number(value: Any) -> int:
