@@ -77,7 +77,7 @@ def found(packet: Packet) -> Packet:
         raise ValueError("the packet does not belong to the connection")
     zones = (packet.zone, connection.zone) if original else (packet.reply_zone, connection.reply_zone)
     if zones[0] != zones[1]:
-        return packet.replace(connection=None)
+        return _first_of_another(packet)
     return packet.replace(
         first=False,
         direction="original" if original else "reply",
@@ -95,13 +95,25 @@ def found(packet: Packet) -> Packet:
     )
 
 
+def _first_of_another(packet: Packet) -> Packet:
+    """Return a packet as the first of a connection of its own."""
+    return packet.replace(
+        connection=None,
+        original_source=packet.source,
+        original_source_port=packet.source_port,
+        original_destination=packet.destination,
+        original_port=packet.destination_port,
+    )
+
+
 def translation(packet: Packet, side: Side) -> tuple[int | None, int | None] | None:
     """Return the address and port that nat gives a later packet at one side, None if it has no connection.
 
-    They are those of the other direction, turned round (nf_nat_manip_pkt).
+    They are those of the other direction, turned round (nf_nat_manip_pkt). What conntrack leaves alone, nat
+    does too.
     """
     connection = packet.connection
-    if connection is None:
+    if connection is None or packet.state == "UNTRACKED":
         return None
     back = connection.reply if packet.direction == "original" else connection.original
     return back[:2] if side == "destination" else back[2:]

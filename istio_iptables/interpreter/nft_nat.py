@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..rules.model import IPV4, IPV6
 from . import action as actions
 from .addresses import BITS
-from .condition import number, numbers
+from .condition import ALWAYS, number, numbers
 from .nft_fields import of_family
 from .nft_maps import both, branches, choose
 from .nft_values import UnreadError, address
@@ -43,9 +43,38 @@ def _of_its_family(inner: Mapping[str, Any], scope: NativeScope) -> tuple[Condit
     return of_family(_FAMILIES[inner["family"]], scope) if "family" in inner else ()
 
 
-def source(inner: Mapping[str, Any] | None, scope: NativeScope, why: str) -> Steps:
-    """Return what snat and masquerade do."""
-    return (*_of_its_family(inner or {}, scope), actions.Source(why))
+def masquerade(inner: Mapping[str, Any] | None, scope: NativeScope, why: str) -> Steps:
+    """Return what masquerade does."""
+    inner = inner or {}
+    if _by_chance(inner):
+        return (actions.Source(why),)
+    needs, found = branches(inner.get("port"), scope)
+    ways = [(when, actions.Source(why, port=_single(data), masquerade=True)) for when, data in found]
+    return (*needs, choose(ways))
+
+
+def source(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
+    """Return what snat does; where the new source is one of several it is not known."""
+    needs, found = _cases(inner, scope)
+    family = _family(inner, scope)
+    ways = [(when, _new_source(to, port, family, inner, why)) for when, to, port in found]
+    return (*needs, choose(ways))
+
+
+def _new_source(to: Any, port: Any, family: Family, inner: Mapping[str, Any], why: str) -> Action:
+    to, port = _apart(to, port)
+    if isinstance(to, dict) and "prefix" in to and port is None:
+        return _mapped(to, family)
+    first, last = (None, None) if to is None else _ends(to, lambda value: address(value, family))
+    if _by_chance(inner) or first != last:
+        return actions.Source(why)
+    return actions.Source(why, first, _single(port))
+
+
+def _single(port: Any) -> int | None:
+    """Return a port; one of a range is chosen by chance."""
+    first, last = (None, None) if port is None else _ends(port, _number)
+    return first if first == last else None
 
 
 def redirect(inner: Mapping[str, Any] | None, scope: NativeScope, why: str) -> Steps:
@@ -55,66 +84,79 @@ def redirect(inner: Mapping[str, Any] | None, scope: NativeScope, why: str) -> S
     _refuse_chance(inner)
     needs, found = targets(inner, scope)
     ways = [
-        each
+        (condition, _to_port(_ends(data, _number), lambda port: actions.Redirect(port or 0)))
         for condition, data in found
-        for each in to_port(condition, _ends(data, _number), lambda port: actions.Redirect(port or 0))
     ]
     return (*needs, choose(ways))
 
 
 def _refuse_chance(inner: Mapping[str, Any]) -> None:
     """Raise UnreadError if the port is one of a range by chance."""
+    if isinstance(inner.get("port"), dict) and _by_chance(inner):
+        raise UnreadError(inner)
+
+
+def _by_chance(inner: Mapping[str, Any]) -> bool:
     flags = inner.get("flags", ())
-    if isinstance(inner.get("port"), dict) and {"random", "fully-random"} & {*_words(flags)}:
-        raise UnreadError(flags)
-
-
-def _words(flags: Any) -> Sequence[str]:
-    return (flags,) if isinstance(flags, str) else flags
+    return bool({"random", "fully-random"} & {*((flags,) if isinstance(flags, str) else flags)})
 
 
 def destination(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
     """Return what dnat does."""
     _refuse_chance(inner)
-    family = _FAMILIES[inner["family"]] if "family" in inner else None
-    if family is None:
-        [family] = scope.families
+    needs, found = _cases(inner, scope)
+    family = _family(inner, scope)
+    return (*needs, choose([(when, _translation(to, port, family)) for when, to, port in found]))
+
+
+def _family(inner: Mapping[str, Any], scope: NativeScope) -> Family:
+    if "family" in inner:
+        return _FAMILIES[inner["family"]]
+    [family] = scope.families
+    return family
+
+
+def _cases(
+    inner: Mapping[str, Any], scope: NativeScope
+) -> tuple[tuple[Condition, ...], list[tuple[Condition, Any, Any]]]:
+    """Return what a statement needs, and each address and port that it may translate to."""
     of_address, addresses = branches(inner.get("addr"), scope)
     of_port, ports = branches(inner.get("port"), scope)
-    found: list[tuple[Condition, Action]] = []
-    for when, to in addresses:
-        for where, port in ports:
-            found += _translations(both(when, where), to, port, family)
-    return (*_of_its_family(inner, scope), *of_address, *of_port, choose(found))
+    found = [(both(when, where), to, port) for when, to in addresses for where, port in ports]
+    return (*_of_its_family(inner, scope), *of_address, *of_port), found
 
 
-def _translations(
-    condition: Condition, to: Any, port: Any, family: Family
-) -> Sequence[tuple[Condition, Action]]:
+def _apart(to: Any, port: Any) -> tuple[Any, Any]:
+    """Return an address and a port, which a map may have as one value."""
     if isinstance(to, dict) and "concat" in to:
         if port is not None:
             raise UnreadError(to)
         to, port = to["concat"]
-    if isinstance(to, dict) and "prefix" in to:
-        if port is not None:
-            raise UnreadError(to)
-        free = BITS[family] - to["prefix"]["len"]
-        return [(condition, actions.NetMap(address(to["prefix"]["addr"], family), (1 << free) - 1))]
+    return to, port
+
+
+def _mapped(to: Mapping[str, Any], family: Family) -> Action:
+    free = BITS[family] - to["prefix"]["len"]
+    return actions.NetMap(address(to["prefix"]["addr"], family), (1 << free) - 1)
+
+
+def _translation(to: Any, port: Any, family: Family) -> Action:
+    to, port = _apart(to, port)
+    if isinstance(to, dict) and "prefix" in to and port is None:
+        return _mapped(to, family)
     first, last = (None, None) if to is None else _ends(to, lambda value: address(value, family))
     if first != last:  # a hash of both ends chooses one (find_best_ips_proto)
         raise UnreadError(to)
     ports = None if port is None else _ends(port, _number)
-    return to_port(condition, ports, lambda number: actions.Destination(first, number))
+    return _to_port(ports, lambda number: actions.Destination(first, number))
 
 
-def to_port(
-    condition: Condition, ports: tuple[int, int] | None, make: Callable[[int | None], Action]
-) -> Sequence[tuple[Condition, Action]]:
-    """Return a translation to one port of a range; see `_to_ports` of iptables_targets.py."""
+def _to_port(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> Action:
+    """Return a translation to one port of a range: as iptables' (`_to_ports` of iptables_targets.py)."""
     if ports is None or ports[0] == ports[1]:
-        return [(condition, make(ports[0] if ports else None))]
-    first, last = ports
-    return [(both(condition, number("destination_port", first, last)), make(None)), (condition, make(first))]
+        return make(ports[0] if ports else None)
+    kept = number("destination_port", *ports)
+    return actions.Choose(((kept, make(None)), (ALWAYS, make(ports[0]))))
 
 
 def _number(value: Any) -> int:

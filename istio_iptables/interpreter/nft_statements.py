@@ -177,13 +177,10 @@ def _mangle(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
     [(kind, what)] = key.items()
     if kind in ("meta", "ct") and what["key"] == "mark" and "dir" not in what:
         return mark_change("mark" if kind == "meta" else "connection_mark", inner["value"], scope)
-    if kind == "ct" and what["key"] == "zone" and what.get("dir", "original") == "original":
+    if kind == "ct" and what["key"] == "zone":
         needs, found = branches(inner["value"], scope)
-        return (
-            *needs,
-            choose([(condition, actions.Zone(number(data, {}))) for condition, data in found]),
-        )
-    # A zone of the direction reply is none for the first packet, nor for those after it.
+        zones = [(condition, _zone(number(data, {}), what.get("dir", ""))) for condition, data in found]
+        return (*needs, choose(zones))
     of_payload = kind == "payload" and what.get("field") not in ("saddr", "daddr", "sport", "dport")
     harmless = of_payload or kind in _HARMLESS or (kind in ("meta", "ct") and what["key"] in _UNSEEN)
     return (actions.Pass(why) if harmless else actions.Unknown(why),)
@@ -196,7 +193,7 @@ def _zone(number_: int, direction: str) -> Action:
 
 
 #: Keys of meta and ct that can be set and that change nothing for the packet's way.
-_UNSEEN = frozenset({"priority", "nftrace", "helper", "event", "label", "secmark", "zone"})
+_UNSEEN = frozenset({"priority", "nftrace", "helper", "event", "label", "secmark"})
 _HARMLESS = frozenset({"tcp option", "ip option", "exthdr"})
 
 
@@ -247,7 +244,7 @@ _STATEMENTS: Mapping[str, Callable[[Any, NativeScope, str], Steps]] = {
     "dnat": nft_nat.destination,
     "redirect": nft_nat.redirect,
     "snat": nft_nat.source,
-    "masquerade": nft_nat.source,
+    "masquerade": nft_nat.masquerade,
     "tproxy": _tproxy,
     "notrack": lambda _, __, ___: (actions.Untrack(),),
     "reject": lambda _, __, ___: (actions.End("reject"),),

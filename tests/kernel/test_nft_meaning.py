@@ -7,6 +7,7 @@ they were written to mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -90,7 +91,13 @@ RULES: dict[str, str] = {
           }
           chain there { ip saddr 198.18.0.0/15 return; tcp dport 80 dnat to 10.89.0.2:8001; }
           chain post { type nat hook postrouting priority 100
+            oifname "eth0" ip daddr 198.18.0.0/16 meta l4proto tcp masquerade to :2000
             oifname "eth0" masquerade
+            oifname "lo1" ip saddr 127.0.0.0-127.9.9.9 accept
+            oifname "lo1" tcp dport 80-443 snat to 10.89.0.9:3000
+            oifname "lo1" snat to ip protocol map { udp : 10.89.0.7, icmp : 10.89.0.8 }
+            oifname "vm*" snat ip prefix to ip saddr map { 10.0.0.0/8 : 11.0.0.0/8 }
+            oifname "lo" meta l4proto udp snat to 10.99.0.1
           }
         }""",
     "marks": """
@@ -288,6 +295,8 @@ def test_native_rules_mean_the_same_as_nft_prints_them(
         assert read[table.name].bases == made.bases
         for chain in made.chains:
             own = [rule.text for rule in read[table.name].rules(chain)]
-            assert own == [rule.text for rule in named[table.name].rules(chain)], "nft's own words"
+            nfts = [rule.text for rule in named[table.name].rules(chain)]
+            # JSON does not show whether `@x` is an interface, which nft quotes, or a set.
+            assert own == [re.sub(r'"(@[^"]*)"', r"\1", text) for text in nfts]
         for packet in data.draw(st.lists(single_packets(ruleset), min_size=1, max_size=8)):
             assert outcome([read[table.name]], packet) == outcome([made], packet)

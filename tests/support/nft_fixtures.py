@@ -185,6 +185,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "inet early actions": (
         "notrack",
         "ct zone set 7",
+        "ct original zone set 7",
+        "ct reply zone set 7",
         'ct zone set iifname map { "lo" : 1, "eth0" : 2 }',
         "ct state invalid accept",
         "ct state untracked accept",

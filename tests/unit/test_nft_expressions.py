@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from istio_iptables.interpreter import nft_expressions
-from istio_iptables.interpreter.action import Unknown
+from istio_iptables.interpreter.action import Source, Unknown
 from istio_iptables.interpreter.algebra import One, value_of
 from istio_iptables.interpreter.condition import Unmodelled
 from istio_iptables.interpreter.packet import UDP
@@ -81,8 +81,15 @@ OUTCOMES: list[tuple[str, str, Changes, str | Changes]] = [
     (FILTER, "meta l4proto tcp tproxy ip to 127.0.0.1:15006", {}, {"tproxied": 15006}),
     (FILTER, "meta l4proto tcp tproxy to :15006", IPV6, {"tproxied": 15006}),
     (EARLY, "notrack", {"tracked": False}, {"state": "UNTRACKED", "first": False}),
-    (EARLY, "ct zone set 7", {"tracked": False}, {"zone": 7}),
-    (EARLY, 'ct zone set iifname map { "lo" : 1, "eth0" : 2 }', {"tracked": False}, {"zone": 2}),
+    (EARLY, "ct zone set 7", {"tracked": False}, {"zone": 7, "reply_zone": 7}),
+    (
+        EARLY,
+        'ct zone set iifname map { "lo" : 1, "eth0" : 2 }',
+        {"tracked": False},
+        {"zone": 2, "reply_zone": 2},
+    ),
+    (EARLY, "ct original zone set 7", {"tracked": False}, {"zone": 7}),
+    (EARLY, "ct reply zone set 7", {"tracked": False}, {"reply_zone": 7}),
     (NAT, "dnat ip to 10.1.0.1", {}, {"destination": 0x0A010001}),
     (NAT, "dnat ip to 10.1.0.1", IPV6, {}),
     (NAT, "dnat ip to 10.1.0.1", {"first": False}, {}),
@@ -390,6 +397,30 @@ def test_what_is_known_though_no_kernel_here_takes_it(statement: Any, expected: 
     how, left = walked(nft_expressions.compiled(objects), packet, algebra)
     assert (how, algebra.questions) == (expected, [])
     assert left.mark == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "address", "port", "masquerade"),
+    [
+        ({"snat": {"family": "ip", "addr": "10.0.0.9"}}, 0x0A000009, None, False),
+        ({"snat": {"family": "ip", "addr": "10.0.0.9", "port": 5}}, 0x0A000009, 5, False),
+        ({"snat": {"family": "ip", "addr": "10.0.0.9", "port": {"range": [5, 6]}}}, 0x0A000009, None, False),
+        ({"snat": {"family": "ip", "addr": {"range": ["10.0.0.9", "10.0.0.10"]}}}, None, None, False),
+        ({"snat": {"family": "ip", "addr": "10.0.0.9", "flags": "random"}}, None, None, False),
+        ({"masquerade": None}, None, None, True),
+        ({"masquerade": {"port": 5}}, None, 5, True),
+        ({"masquerade": {"flags": ["fully-random", "persistent"]}}, None, None, False),
+    ],
+)
+def test_a_new_source_is_told_as_far_as_it_can(
+    statement: Any, address: int | None, port: int | None, masquerade: bool
+) -> None:
+    [found] = nft_expressions.compiled(
+        [table("ip"), base("c", "postrouting", "ip"), rule(statement, family="ip")]
+    )
+    source = found.rules("c")[0].statements[-1]
+    assert isinstance(source, Source)
+    assert (source.address, source.port, source.masquerade) == (address, port, masquerade)
 
 
 def test_a_mark_of_no_connection_ends_the_rule() -> None:
