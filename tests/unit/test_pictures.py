@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from istio_iptables import Facts, SettingsError, configure
-from istio_iptables.interpreter import action
+from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
     AllOf,
     AnyOf,
@@ -20,7 +23,8 @@ from istio_iptables.interpreter.condition import (
     OneOf,
     Unmodelled,
 )
-from istio_iptables.pictures import subject
+from istio_iptables.interpreter.program import Table
+from istio_iptables.pictures import subject, words
 from istio_iptables.pictures.asked import asked
 from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
@@ -33,6 +37,10 @@ from tests.support.picturing import BOTH, CASES, IPV4, among_others, case, numbe
 FEW = limits(max_examples=max(1, limits().max_examples // 4))
 
 
+MANY = tuple((n << 25, n << 25) for n in range(99, 120))
+LONG = AnyOf((In("source", MANY), Named("sent_to", "lo")), "type of the address")
+
+
 def in_words(*conditions) -> str:
     return ", ".join(clause.text() for clause in clauses(conditions))
 
@@ -41,7 +49,7 @@ def in_words(*conditions) -> str:
 
 
 @pytest.mark.parametrize(
-    ("conditions", "words"),
+    ("conditions", "said"),
     [
         ([In("protocol", ((6, 6),))], "TCP"),
         ([In("destination_port", ((80, 80), (8000, 8100)))], "to port 80 or 8000-8100"),
@@ -60,14 +68,16 @@ def in_words(*conditions) -> str:
         ([Not(Not(In("gid", ((5, 5),))))], "sent by GID 5"),
         ([Not(In("uid", ((0xFFFFFFFF, 0xFFFFFFFF),)))], "sent by a socket"),
         ([In("zone", ((1, 1),))], "conntrack zone 1"),
+        ([Named("sent_to", "lo"), Named("sent_to", "lo")], "out by lo"),
+        ([LONG], "type of the address as the rule says"),
     ],
 )
-def test_conditions_in_words(conditions, words):
-    assert in_words(*conditions) == words
+def test_conditions_in_words(conditions, said):
+    assert in_words(*conditions) == said
 
 
 @pytest.mark.parametrize(
-    ("doing", "kind", "words", "leads_to"),
+    ("doing", "kind", "said", "leads_to"),
     [
         ([action.Redirect(15001)], "redirect", "to port 15001", ("port 15001",)),
         ([action.TProxy(15006, 0, 1337)], "tproxy", "to port 15006, mark 0x539", ("port 15006",)),
@@ -83,13 +93,25 @@ def test_conditions_in_words(conditions, words):
         ([action.Untrack()], "mark", "not tracked", ()),
         ([action.Destination(0x0A000001, 80)], "translate", "to 10.0.0.1, port 80", ()),
         ([action.Source("masquerade")], "translate", "new source (masquerade)", ()),
+        ([action.NetMap(0x0A000000, 0xFF)], "translate", "into 10.0.0.0 (NETMAP)", ()),
+        ([action.Redirect(0)], "redirect", "to its own port here", ()),
+        ([action.TProxy(0)], "tproxy", "to its own port here", ()),
         ([action.Unknown("QUEUE")], "unknown", "QUEUE: not modelled", ()),
         ([], "pass", "counted", ()),
     ],
 )
-def test_actions_in_words(doing, kind, words, leads_to):
+def test_actions_in_words(doing, kind, said, leads_to):
     found = effect(doing)
-    assert (found.kind, found.text, found.leads_to) == (kind, words, leads_to)
+    assert (found.kind, found.text, found.leads_to) == (kind, said, leads_to)
+
+
+def test_all_actions_and_conditions_have_words():
+    """A new one is not called unknown in pictures."""
+    for module, base in ((action, action.Action), (condition, condition.Condition)):
+        kinds = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)}
+        source = inspect.getsource(words)
+        for kind in kinds - {base, action.Unknown}:
+            assert re.search(rf"\b{kind.__name__}\b", source), kind
 
 
 def test_a_verdict_map_leads_to_all_its_chains():
@@ -302,6 +324,30 @@ def test_the_way_of_a_packet_that_depends_has_all_outcomes():
     way = subject.way_of(shown, shown.picture(), found, "")
     assert found.verdict == "depends"
     assert "It depends on" in way.conclusion
+
+
+def test_live_rules_get_the_reasons_of_the_settings_that_mean_them():
+    config, shown = among_others()
+    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
+    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
+    assert not any(row.reason for row in rows_of(subject.of_world(live, shown.proxy).picture()))
+    rows = rows_of(subject.of_world(live, shown.proxy, config).picture())
+    reasons = {row.reason for row in rows if "ISTIO" in row.texts[0]}
+    assert reasons == {row.reason for row in rows_of(case("defaults")[1].picture())}
+    assert {row.reason for row in rows if "ISTIO" not in row.texts[0]} == {""}
+
+
+def test_native_live_rules_get_their_reasons_too():
+    config, shown = case("native")
+    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
+    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
+    rows = rows_of(subject.of_world(live, shown.proxy, config).picture())
+    assert [row.reason for row in rows] == [row.reason for row in rows_of(shown.picture())]
+
+
+def without_reasons(table: Table) -> Table:
+    chains = {name: tuple(r.replace(reason="") for r in rules) for name, rules in table.chains.items()}
+    return table.replace(chains=chains)
 
 
 # --- ways -------------------------------------------------------------------------------------
