@@ -144,7 +144,7 @@ def explained(program: Program, config: Config, network: Network) -> Program:
 
 
 def _meanings(table: Table, chain: str) -> Iterator[tuple[object, Rule]]:
-    """Yield each rule of a chain with what equal ones have in common; of several in a chain, also which it is.
+    """Yield each rule of a chain with what equal ones have in common, and which of several in it it is.
 
     The order of the matches makes no difference.
     """
