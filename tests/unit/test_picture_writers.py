@@ -375,6 +375,16 @@ def test_ids_are_unique_and_references_lead_somewhere():
                     assert each.removeprefix("#") in ids
 
 
+def test_what_scrolls_and_what_groups_has_a_name():
+    config, shown = case("defaults")
+    found = Texts.read(page(shown, config)).elements
+    for tag, attributes in found:
+        if attributes.get("role") in ("region", "img") or tag in ("section", "article", "nav"):
+            assert attributes.get("aria-label") or attributes.get("aria-labelledby"), tag
+    [region] = [attributes for _, attributes in found if attributes.get("role") == "region"]
+    assert region["tabindex"] == "0"
+
+
 def test_the_page_needs_nothing_from_elsewhere():
     found = Texts.read(report(configure(settings_of(EVERYTHING), environment=IPV4))).elements
     for tag, attributes in found:

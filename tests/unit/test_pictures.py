@@ -23,8 +23,8 @@ from istio_iptables.interpreter.condition import (
     OneOf,
     Unmodelled,
 )
-from istio_iptables.interpreter.program import Table
-from istio_iptables.pictures import subject, words
+from istio_iptables.interpreter.program import Rule, Table
+from istio_iptables.pictures import fold, subject, words
 from istio_iptables.pictures.asked import asked
 from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
@@ -225,6 +225,26 @@ def test_rules_that_do_different_things_take_turns_only_if_their_order_does_not_
     assert [row.number for row in turns] == ["4", "6"]
 
 
+def table_of(*rules: tuple[condition.Condition, action.Action]) -> Table:
+    made = tuple(Rule(at, "", statements) for at, statements in enumerate(rules, 1))
+    return Table("x", "x", "x", frozenset({"ipv4"}), (), {"X": made})
+
+
+def port(number: int) -> In:
+    return In("destination_port", ((number, number),))
+
+
+def test_a_member_that_comes_twice_ends_a_list_of_rules_that_do_different_things():
+    doing = (action.Call("A"), action.Return())
+    table = table_of(*((port(number), each) for number in (1, 2, 2) for each in doing))
+    assert [row.number for row in fold.rows(table, "X")] == ["1, 3", "2, 4", "5", "6"]
+
+
+def test_what_is_not_a_member_is_no_list():
+    table = table_of(*((Not(port(number)), action.Return()) for number in (1, 2)))
+    assert [row.condition() for row in fold.rows(table, "X")] == ["not to port 1", "not to port 2"]
+
+
 def test_rules_with_another_reason_are_no_part_of_a_list():
     rows = rows_in(drawn_of(outbound_cidrs_excluded=["10.0.0.0/8", "172.16.0.0/12"]), "ISTIO_OUTPUT")
     assert [row.condition() for row in rows[-3:]] == [
@@ -405,6 +425,31 @@ def test_what_stays_in_the_pod_comes_in_again_by_lo():
     way = subject.way_of(shown, shown.picture(), subject.followed(shown, question), "")
     assert {("output", "prerouting"), ("prerouting", "served")} <= way.edges
     assert way.order[-1] == "served"
+
+
+def test_what_is_redirected_comes_in_by_lo_too():
+    config = configure(redirect_dns=True, environment=IPV4)
+    shown = subject.of_config(config)
+    question = asked("out --udp --to 10.96.0.10:53", IPV4).question
+    way = subject.way_of(shown, shown.picture(), subject.followed(shown, question, further=False), "")
+    assert ("output", "prerouting") in way.edges  # raw has rules there
+    assert way.order[-1] == "p15053"
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        ("out --udp --to 203.0.113.1:53", ""),  # no rule decides
+        ("out --to 203.0.113.1:80", "all other outbound traffic is captured"),
+        ("out --uid 1337 --to 203.0.113.1:80", "the proxy's own traffic (UID 1337): never to itself again"),
+        ("in --to :9", "all other inbound TCP is captured"),
+    ],
+)
+@pytest.mark.parametrize("name", ["defaults", "native"])
+def test_the_conclusion_names_the_rule_that_decided(name, packet, reason):
+    _, shown = case(name)
+    found = subject.followed(shown, asked(packet, IPV4).question, further=False)
+    assert found.conclusion.partition(" Reason: ")[2].removesuffix(".") == reason
 
 
 # --- the connections of a report --------------------------------------------------------------
