@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ..interpreter.journey import World
     from ..interpreter.program import Base, HookName, Program, Table
+    from ..interpreter.surroundings import World
     from ..interpreter.verdict import Proxy
     from ..rules.model import Family
     from .model import EdgeKind, Role, Row

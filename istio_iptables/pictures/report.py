@@ -124,10 +124,8 @@ class _Page:
             yield '<thead><tr><th scope="col">setting</th><th scope="col">value</th>'
             yield '<th scope="col">given by</th></tr></thead><tbody>'
             for name, value, origin in self._settings:
-                shown = escaped(value).replace(",", ",<wbr>")
-                shown = shown or '<span class="soft">empty</span>'
                 yield f'<tr><th scope="row"><code>{escaped(name)}</code></th>'
-                yield f'<td data-label="value">{shown}</td>'
+                yield f'<td data-label="value">{_value(value)}</td>'
                 yield f'<td data-label="given by">{escaped(origin)}</td></tr>'
             yield "</tbody></table>"
         else:
@@ -289,6 +287,20 @@ def _texts(row: Row) -> str:
     more = row.count - len(row.texts)
     texts = "<br>".join(f"<code>{escaped(text)}</code>" for text in row.texts)
     return f"{texts}<br>… {more:,} more" if more > 0 else texts
+
+
+#: A longer value is folded: a list may have twenty thousand members.
+_MOST_OF_A_VALUE = 200
+
+
+def _value(value: str) -> str:
+    """Return the value of a setting; lines may break after a comma."""
+    if not value:
+        return '<span class="soft">empty</span>'
+    shown = escaped(value).replace(",", ",<wbr>")
+    if len(value) <= _MOST_OF_A_VALUE:
+        return shown
+    return f"<details><summary>{value.count(',') + 1:,} members</summary>{shown}</details>"
 
 
 def _verdict(verdict: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..interpreter.condition import Condition
 from ..interpreter.routing import LOOPBACK, assumed_network
 from ..rules.model import FAMILIES, IPV4, Cidr
 from ..startup.record import Record
@@ -17,7 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from ..interpreter.journey import World
+    from ..interpreter.program import Program, Rule, Table
+    from ..interpreter.routing import Network
+    from ..interpreter.surroundings import World
     from ..interpreter.verdict import Proxy
     from ..rules.model import Family
     from ..settings.config import Config
@@ -102,12 +105,56 @@ def interface_of(pattern: str) -> str:
     return f"{pattern[:-1] or 'eth'}1"[:15] if pattern.endswith("+") else pattern
 
 
-def of_world(world: World, proxy: Proxy, facts: Iterable[tuple[str, str]] = ()) -> Subject:
-    """Return what is in the kernel."""
+def of_world(
+    world: World, proxy: Proxy, config: Config | None = None, facts: Iterable[tuple[str, str]] = ()
+) -> Subject:
+    """Return what is in the kernel. Rules that `config` means get the reasons that it gives them."""
     families: tuple[Family, ...] = tuple(
         family for family in FAMILIES if any(family in table.families for table in world.program.tables)
     )
+    if config:
+        program = explained(world.program, config, world.network)
+        world = world.replace(program=program)
     return Subject(world, proxy, families or (IPV4,), (*facts, ("for", shown(families))), (_NAT,), live=True)
+
+
+def explained(program: Program, config: Config, network: Network) -> Program:
+    """Return a program whose rules have the reasons of the equal ones that settings mean."""
+    reasons = {
+        meaning: rule.reason
+        for native in (False, True)
+        for table in of_settings(config, network, native=native).program.tables
+        for chain in table.chains
+        for meaning, rule in _meanings(table, chain)
+    }
+    return program.replace(
+        tables=tuple(
+            table.replace(
+                chains={
+                    chain: tuple(
+                        rule.replace(reason=rule.reason or reasons.get(meaning, ""))
+                        for meaning, rule in _meanings(table, chain)
+                    )
+                    for chain in table.chains
+                }
+            )
+            for table in program.tables
+        )
+    )
+
+
+def _meanings(table: Table, chain: str) -> Iterator[tuple[object, Rule]]:
+    """Yield each rule of a chain with what equal ones have in common, and which of several in it it is.
+
+    The order of the matches makes no difference.
+    """
+    seen: dict[object, int] = {}
+    for rule in table.chains[chain]:
+        conditions = frozenset(each for each in rule.statements if isinstance(each, Condition))
+        doing = tuple(each for each in rule.statements if not isinstance(each, Condition))
+        meaning = (table.name, table.families, chain, conditions, doing)
+        seen[meaning] = seen.get(meaning, 0) + 1
+        yield (meaning, seen[meaning]), rule
 
 
 class Followed(Record):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ..rules.model import Family
     from .model import Kind
 
+#: Longer ones are not spelled out, if there is a word for what they are about.
+_LONGEST = 60
 #: As many values of a list are named; the rest is counted.
 MOST_VALUES = 4
 
@@ -105,7 +107,7 @@ def clauses(conditions: Iterable[Condition], family: Family | None = None) -> li
     for part in parts:
         if isinstance(part, OneOf) and part.field == "family" and len(part.words) == 1:
             [family] = part.words  # type: ignore[assignment]  # families are its words
-    found = sorted((_clause(part, family) for part in parts), key=_place)
+    found = sorted(dict.fromkeys(_clause(part, family) for part in parts), key=_place)
     by_address = any(clause.of_family for clause in found)
     by_owner = any(clause.noun in ("users", "groups") and not clause.negated for clause in found)
     return [
@@ -157,6 +159,8 @@ def _several(condition: AllOf | AnyOf, family: Family | None) -> Clause:
     if isinstance(condition, AnyOf) and len({part.shape() for part in parts}) == 1 and not parts[0].negated:
         return parts[0].replace(values=tuple(value for part in parts for value in part.values))
     joined = (" and " if isinstance(condition, AllOf) else " or ").join(part.text() for part in parts)
+    if condition.about and len(joined) > _LONGEST:
+        return Clause(f"{condition.about} as the rule says")
     return Clause(joined if len(parts) == 1 else f"({joined})")
 
 
@@ -245,11 +249,12 @@ def called(statements: Iterable[Condition | Action]) -> Iterator[str]:
 
 def _effect(action: Action) -> Effect:
     if isinstance(action, actions.Redirect):
-        to = f"to port {action.port}" if action.port else "to its port of this machine"
+        to = f"to port {action.port}" if action.port else "to its own port here"
         return Effect("redirect", to, (f"port {action.port}",) if action.port else ())
     if isinstance(action, actions.TProxy):
         marked = f", mark {action.flip:#x}" if action.flip else ""
-        return Effect("tproxy", f"to port {action.port}{marked}", (f"port {action.port}",))
+        to = f"to port {action.port}" if action.port else "to its own port here"
+        return Effect("tproxy", f"{to}{marked}", (f"port {action.port}",) if action.port else ())
     if isinstance(action, actions.Call):
         return Effect("call", action.chain, (f"chain {action.chain}",))
     if isinstance(action, actions.Return):
@@ -294,6 +299,8 @@ def _other(action: Action) -> Effect:
         address = "" if action.address is None else addresses(action.address, action.address)
         port = "" if action.port is None else f"port {action.port}"
         return Effect("translate", f"to {', '.join(part for part in (address, port) if part)}")
+    if isinstance(action, actions.NetMap):
+        return Effect("translate", f"into {addresses(action.address, action.address)} (NETMAP)")
     if isinstance(action, actions.Source):
         return Effect("translate", f"new source ({action.what})")
     if isinstance(action, actions.Zone):

@@ -136,6 +136,12 @@ def test_a_narrow_page_does_not_scroll_sideways(page: Page):
         page.value("document.querySelector('.figure').scrollWidth") > 1000
     )  # the picture does, in its frame
 
+    captions = page.value(
+        "[...document.querySelectorAll('caption')].map((e) => e.getBoundingClientRect().toJSON())"
+    )
+    assert captions
+    assert all(box["width"] > box["height"] for box in captions)  # a line of text, not a column of letters
+
 
 def test_it_prints_everything(page: Page, tmp_path: Path):
     page.click("input[value=e1]")

@@ -354,6 +354,15 @@ def test_the_page_has_everything_without_a_script(name):
         assert all(plain(value) in text for value in clause.values)
 
 
+def test_a_long_value_of_a_setting_is_folded():
+    config, shown = case("defaults")
+    value = ",".join(map(str, range(1, 121)))
+    text = page(shown, config, [("-d", value, "x"), ("-x", "", "x"), ("-b", "80,81", "x")])
+    assert "<summary>120 members</summary>1,<wbr>2," in text
+    assert '<span class="soft">empty</span>' in text
+    assert "80,<wbr>81</td>" in text
+
+
 def test_ids_are_unique_and_references_lead_somewhere():
     config, shown = case("everything")
     found = Texts.read(page(shown, config)).elements
@@ -364,6 +373,16 @@ def test_ids_are_unique_and_references_lead_somewhere():
             for each in (attributes.get(name) or "").split():
                 if not each.startswith("data:"):
                     assert each.removeprefix("#") in ids
+
+
+def test_what_scrolls_and_what_groups_has_a_name():
+    config, shown = case("defaults")
+    found = Texts.read(page(shown, config)).elements
+    for tag, attributes in found:
+        if attributes.get("role") in ("region", "img") or tag in ("section", "article", "nav"):
+            assert attributes.get("aria-label") or attributes.get("aria-labelledby"), tag
+    [region] = [attributes for _, attributes in found if attributes.get("role") == "region"]
+    assert region["tabindex"] == "0"
 
 
 def test_the_page_needs_nothing_from_elsewhere():

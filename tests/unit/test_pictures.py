@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from istio_iptables import Facts, SettingsError, configure
-from istio_iptables.interpreter import action
+from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
     AllOf,
     AnyOf,
@@ -20,7 +23,8 @@ from istio_iptables.interpreter.condition import (
     OneOf,
     Unmodelled,
 )
-from istio_iptables.pictures import subject
+from istio_iptables.interpreter.program import Rule, Table
+from istio_iptables.pictures import fold, subject, words
 from istio_iptables.pictures.asked import asked
 from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
@@ -33,6 +37,10 @@ from tests.support.picturing import BOTH, CASES, IPV4, among_others, case, numbe
 FEW = limits(max_examples=max(1, limits().max_examples // 4))
 
 
+MANY = tuple((n << 25, n << 25) for n in range(99, 120))
+LONG = AnyOf((In("source", MANY), Named("sent_to", "lo")), "type of the address")
+
+
 def in_words(*conditions) -> str:
     return ", ".join(clause.text() for clause in clauses(conditions))
 
@@ -41,7 +49,7 @@ def in_words(*conditions) -> str:
 
 
 @pytest.mark.parametrize(
-    ("conditions", "words"),
+    ("conditions", "said"),
     [
         ([In("protocol", ((6, 6),))], "TCP"),
         ([In("destination_port", ((80, 80), (8000, 8100)))], "to port 80 or 8000-8100"),
@@ -60,14 +68,16 @@ def in_words(*conditions) -> str:
         ([Not(Not(In("gid", ((5, 5),))))], "sent by GID 5"),
         ([Not(In("uid", ((0xFFFFFFFF, 0xFFFFFFFF),)))], "sent by a socket"),
         ([In("zone", ((1, 1),))], "conntrack zone 1"),
+        ([Named("sent_to", "lo"), Named("sent_to", "lo")], "out by lo"),
+        ([LONG], "type of the address as the rule says"),
     ],
 )
-def test_conditions_in_words(conditions, words):
-    assert in_words(*conditions) == words
+def test_conditions_in_words(conditions, said):
+    assert in_words(*conditions) == said
 
 
 @pytest.mark.parametrize(
-    ("doing", "kind", "words", "leads_to"),
+    ("doing", "kind", "said", "leads_to"),
     [
         ([action.Redirect(15001)], "redirect", "to port 15001", ("port 15001",)),
         ([action.TProxy(15006, 0, 1337)], "tproxy", "to port 15006, mark 0x539", ("port 15006",)),
@@ -83,13 +93,25 @@ def test_conditions_in_words(conditions, words):
         ([action.Untrack()], "mark", "not tracked", ()),
         ([action.Destination(0x0A000001, 80)], "translate", "to 10.0.0.1, port 80", ()),
         ([action.Source("masquerade")], "translate", "new source (masquerade)", ()),
+        ([action.NetMap(0x0A000000, 0xFF)], "translate", "into 10.0.0.0 (NETMAP)", ()),
+        ([action.Redirect(0)], "redirect", "to its own port here", ()),
+        ([action.TProxy(0)], "tproxy", "to its own port here", ()),
         ([action.Unknown("QUEUE")], "unknown", "QUEUE: not modelled", ()),
         ([], "pass", "counted", ()),
     ],
 )
-def test_actions_in_words(doing, kind, words, leads_to):
+def test_actions_in_words(doing, kind, said, leads_to):
     found = effect(doing)
-    assert (found.kind, found.text, found.leads_to) == (kind, words, leads_to)
+    assert (found.kind, found.text, found.leads_to) == (kind, said, leads_to)
+
+
+def test_all_actions_and_conditions_have_words():
+    """A new one is not called unknown in pictures."""
+    for module, base in ((action, action.Action), (condition, condition.Condition)):
+        kinds = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)}
+        source = inspect.getsource(words)
+        for kind in kinds - {base, action.Unknown}:
+            assert re.search(rf"\b{kind.__name__}\b", source), kind
 
 
 def test_a_verdict_map_leads_to_all_its_chains():
@@ -203,6 +225,26 @@ def test_rules_that_do_different_things_take_turns_only_if_their_order_does_not_
     assert [row.number for row in turns] == ["4", "6"]
 
 
+def table_of(*rules: tuple[condition.Condition, action.Action]) -> Table:
+    made = tuple(Rule(at, "", statements) for at, statements in enumerate(rules, 1))
+    return Table("x", "x", "x", frozenset({"ipv4"}), (), {"X": made})
+
+
+def port(number: int) -> In:
+    return In("destination_port", ((number, number),))
+
+
+def test_a_member_that_comes_twice_ends_a_list_of_rules_that_do_different_things():
+    doing = (action.Call("A"), action.Return())
+    table = table_of(*((port(number), each) for number in (1, 2, 2) for each in doing))
+    assert [row.number for row in fold.rows(table, "X")] == ["1, 3", "2, 4", "5", "6"]
+
+
+def test_what_is_not_a_member_is_no_list():
+    table = table_of(*((Not(port(number)), action.Return()) for number in (1, 2)))
+    assert [row.condition() for row in fold.rows(table, "X")] == ["not to port 1", "not to port 2"]
+
+
 def test_rules_with_another_reason_are_no_part_of_a_list():
     rows = rows_in(drawn_of(outbound_cidrs_excluded=["10.0.0.0/8", "172.16.0.0/12"]), "ISTIO_OUTPUT")
     assert [row.condition() for row in rows[-3:]] == [
@@ -304,6 +346,30 @@ def test_the_way_of_a_packet_that_depends_has_all_outcomes():
     assert "It depends on" in way.conclusion
 
 
+def test_live_rules_get_the_reasons_of_the_settings_that_mean_them():
+    config, shown = among_others()
+    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
+    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
+    assert not any(row.reason for row in rows_of(subject.of_world(live, shown.proxy).picture()))
+    rows = rows_of(subject.of_world(live, shown.proxy, config).picture())
+    reasons = {row.reason for row in rows if "ISTIO" in row.texts[0]}
+    assert reasons == {row.reason for row in rows_of(case("defaults")[1].picture())}
+    assert {row.reason for row in rows if "ISTIO" not in row.texts[0]} == {""}
+
+
+def test_native_live_rules_get_their_reasons_too():
+    config, shown = case("native")
+    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
+    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
+    rows = rows_of(subject.of_world(live, shown.proxy, config).picture())
+    assert [row.reason for row in rows] == [row.reason for row in rows_of(shown.picture())]
+
+
+def without_reasons(table: Table) -> Table:
+    chains = {name: tuple(r.replace(reason="") for r in rules) for name, rules in table.chains.items()}
+    return table.replace(chains=chains)
+
+
 # --- ways -------------------------------------------------------------------------------------
 
 
@@ -359,6 +425,31 @@ def test_what_stays_in_the_pod_comes_in_again_by_lo():
     way = subject.way_of(shown, shown.picture(), subject.followed(shown, question), "")
     assert {("output", "prerouting"), ("prerouting", "served")} <= way.edges
     assert way.order[-1] == "served"
+
+
+def test_what_is_redirected_comes_in_by_lo_too():
+    config = configure(redirect_dns=True, environment=IPV4)
+    shown = subject.of_config(config)
+    question = asked("out --udp --to 10.96.0.10:53", IPV4).question
+    way = subject.way_of(shown, shown.picture(), subject.followed(shown, question, further=False), "")
+    assert ("output", "prerouting") in way.edges  # raw has rules there
+    assert way.order[-1] == "p15053"
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        ("out --udp --to 203.0.113.1:53", ""),  # no rule decides
+        ("out --to 203.0.113.1:80", "all other outbound traffic is captured"),
+        ("out --uid 1337 --to 203.0.113.1:80", "the proxy's own traffic (UID 1337): never to itself again"),
+        ("in --to :9", "all other inbound TCP is captured"),
+    ],
+)
+@pytest.mark.parametrize("name", ["defaults", "native"])
+def test_the_conclusion_names_the_rule_that_decided(name, packet, reason):
+    _, shown = case(name)
+    found = subject.followed(shown, asked(packet, IPV4).question, further=False)
+    assert found.conclusion.partition(" Reason: ")[2].removesuffix(".") == reason
 
 
 # --- the connections of a report --------------------------------------------------------------
