@@ -186,8 +186,24 @@ class Network(Record):
             if each.table == LOCAL_TABLE
         )
 
-    def route(self, algebra: Algebra[S], packets: S, family: Family) -> Iterator[tuple[S, Routed]]:
-        """Yield the packets of each route that they take, and the route; packets without one come last."""
+    def route(
+        self, algebra: Algebra[S], packets: S, family: Family, bound: str = ""
+    ) -> Iterator[tuple[S, Routed]]:
+        """Yield the packets of each route that they take, and the route; packets without one come last.
+
+        `bound` is the interface that the socket which sends them is bound to: they take routes by that one
+        only. Without any, IPv4 takes the destination for a neighbour there (ip_route_output_key_hash_rcu).
+        """
+        for part, routed in self._routes(algebra, packets, family, bound):
+            if bound and family == IPV4 and routed.error:
+                kind = "local" if bound == LOOPBACK else "unicast"  # __mkroute_output
+                why = "none by this interface: taken for on the link"
+                routed = Routed(kind, bound, self.sender(family, bound), why)
+            yield part, routed
+
+    def _routes(
+        self, algebra: Algebra[S], packets: S, family: Family, bound: str
+    ) -> Iterator[tuple[S, Routed]]:
         for rule in self.rules:
             if rule.family != family or algebra.is_empty(packets):
                 continue
@@ -198,7 +214,7 @@ class Network(Record):
             if rule.ends:
                 yield hit, Routed(rule.ends, rule=rule.text)
                 continue
-            for route in self._table(rule.table, family):
+            for route in self._table(rule.table, family, bound):
                 taken, hit = algebra.split(hit, _fits(route), asked)
                 if route.kind == "throw":
                     packets = algebra.join(packets, taken)
@@ -210,9 +226,16 @@ class Network(Record):
         if not algebra.is_empty(packets):
             yield packets, Routed("none")
 
-    def _table(self, table: str, family: Family) -> list[Route]:
-        """Return the routes of a table, the longest prefix first, then the smallest metric."""
+    def _table(self, table: str, family: Family, bound: str = "") -> list[Route]:
+        """Return the routes of a table, the longest prefix first, then the smallest metric.
+
+        With `bound` those by this interface (fib_lookup_good_nhc, rt6_score_route). Routes of IPv4 that lead
+        nowhere have no interface, and are taken all the same; those of IPv6 have lo.
+        """
         found = [route for route in self.routes if route.table == table and route.family == family]
+        if bound:
+            anyway = NO_WAY | {"throw"} if family == IPV4 else ()
+            found = [route for route in found if route.interface == bound or route.kind in anyway]
         return sorted(found, key=lambda route: (route.last - route.first, route.metric))
 
 

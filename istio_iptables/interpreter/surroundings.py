@@ -88,7 +88,10 @@ else:
 class Host(_Base[S]):
     """A namespace of which addresses and routes are known, for packets of one family."""
 
-    def __init__(self, world: World, family: Family, algebra: Algebra[S], observer: Observer) -> None:
+    def __init__(
+        self, world: World, family: Family, algebra: Algebra[S], observer: Observer, bound: str = ""
+    ) -> None:
+        self._bound = bound  #: the interface that the sending socket is bound to
         self._world = world
         self._family = family
         self._algebra = algebra
@@ -141,7 +144,7 @@ class Host(_Base[S]):
         found = algebra.empty
         if algebra.is_empty(packets):
             return found
-        for part, routed in self.routes(packets, "again, since a rule has changed it"):
+        for part, routed in self.routes(packets, "again, since a rule has changed it", self._bound):
             if routed.error:
                 walk.end(part, "dropped", note=f"no route for what a rule has changed ({routed.kind})")
                 continue
@@ -163,8 +166,12 @@ class Host(_Base[S]):
         refused, outside = algebra.split(outside, number("source", 0x7F000000, 0x7FFFFFFF), NO_QUESTION)
         return algebra.join(inside, outside), refused
 
-    def routes(self, packets: S, why: str) -> Iterator[tuple[S, Routed]]:
+    def routes_of_socket(self, packets: S) -> Iterator[tuple[S, Routed]]:
+        """Yield packets that a socket sends with their routes, those without one too."""
+        return self.routes(packets, "to send it", self._bound)
+
+    def routes(self, packets: S, why: str, bound: str = "") -> Iterator[tuple[S, Routed]]:
         """Yield packets with their routes, those without one too."""
-        for part, routed in self._world.network.route(self._algebra, packets, self._family):
+        for part, routed in self._world.network.route(self._algebra, packets, self._family, bound):
             self._observer.routed(part, routed, why)
             yield part, routed
