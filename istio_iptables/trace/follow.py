@@ -13,6 +13,7 @@ from __future__ import annotations
 from ..interpreter.packet import TCP, Packet, address_text, endpoint_text
 from ..interpreter.verdict import DEPENDS, LOOPS
 from ..rules.istio import DNS_AGENT_PORT
+from ..rules.model import IPV4
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
 from .answer import Answer, answer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from ..interpreter.journey import World
-    from ..interpreter.routing import Network
     from ..interpreter.verdict import Proxy, Verdict
     from ..rules.model import Cidr, Family
 
@@ -71,7 +71,7 @@ class Followed(Record):
 
 def follow(world: World, asked: Asked, proxy: Proxy, choices: Choices | None = None) -> Followed:
     """Follow a connection through the proxy."""
-    further = _Further(world.network, proxy, choices or Choices())
+    further = _Further(world, proxy, choices or Choices())
     hops: list[Hop] = []
     seen: set[Packet] = set()
     following: tuple[str, Asked] | None = (_first_sender(asked, proxy), asked)
@@ -83,7 +83,7 @@ def follow(world: World, asked: Asked, proxy: Proxy, choices: Choices | None = N
             return _looped(hops)
         seen.add(_unnumbered(asked.packet))
         following = further.next(found)
-    return _looped(hops) if following else _ended(hops, proxy)
+    return _looped(hops) if following else _ended(hops, world, proxy)
 
 
 def _unnumbered(packet: Packet) -> Packet:
@@ -100,14 +100,15 @@ def _first_sender(asked: Asked, proxy: Proxy) -> str:
 class _Further:
     """Finds out what is sent next."""
 
-    def __init__(self, network: Network, proxy: Proxy, choices: Choices) -> None:
-        self._network = network
+    def __init__(self, world: World, proxy: Proxy, choices: Choices) -> None:
+        self._world = world
+        self._network = world.network
         self._proxy = proxy
         self._choices = choices
 
     def next(self, found: Answer) -> tuple[str, Asked] | None:
         """Return what is sent next, and by whom; None if the way ends here."""
-        if found.verdict.code not in ("redirected", "tproxied"):
+        if found.verdict.code not in ("redirected", "tproxied") or _unanswered(found, self._world):
             return None
         port, before = int(found.verdict.to), found.asked.packet
         if port == DNS_AGENT_PORT:
@@ -190,11 +191,13 @@ def _looped(hops: list[Hop]) -> Followed:
     return Followed(tuple(hops), "loops", f"It loops: what the proxy sends comes back to {where}.")
 
 
-def _ended(hops: list[Hop], proxy: Proxy) -> Followed:
+def _ended(hops: list[Hop], world: World, proxy: Proxy) -> Followed:
     last = hops[-1].answer
     packet, verdict, end = last.paths[0].packet, last.verdict, last.paths[0].end
     if verdict.code == "depends":
         return Followed(tuple(hops), "depends", f"It is not known where it ends: {last.conclusion}")
+    if why := _unanswered(last, world):
+        return Followed(tuple(hops), "ends", f"It ends{_through(hops)}: {why}")
     closed = _closed_by_proxy(last, proxy)
     if closed:
         why = f"The proxy closes it: it was dialled to {closed}, which is for redirected connections only."
@@ -210,6 +213,25 @@ def _ended(hops: list[Hop], proxy: Proxy) -> Followed:
         ending = "leaves"
         where = f"leaves the pod for {to}"
     return Followed(tuple(hops), ending, f"It {where}, from {source}{_through(hops)}.")
+
+
+def _unanswered(found: Answer, world: World) -> str:
+    """Return why what arrived here cannot be answered, empty if it can.
+
+    An answer from 127.0.0.0/8 may leave by lo alone (__mkroute_output in net/ipv4/route.c). So it cannot get
+    to a caller outside, whose address the proxy has taken in TPROXY mode.
+    """
+    path = found.paths[0]
+    packet, network = path.packet, world.network
+    if found.verdict.code == "depends" or not path.end.startswith("delivered") or world.localnet:
+        return ""
+    if packet.family != IPV4 or packet.destination >> 24 != 127 or network.is_local(IPV4, packet.source):
+        return ""
+    source, port = address_text(IPV4, packet.source), packet.destination_port
+    return (
+        f"port {port} gets the first packet, but no answer from 127.0.0.1 can get to {source}, so there is "
+        "no connection."
+    )
 
 
 def _closed_by_proxy(last: Answer, proxy: Proxy) -> str:
