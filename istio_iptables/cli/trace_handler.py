@@ -5,14 +5,14 @@ from __future__ import annotations
 from ..errors import FOUND
 from ..trace import document, text
 from ..trace.answer import answer
-from ..trace.follow import follow
+from ..trace.follow import Choices, follow
 from ..trace.packet import Question, complete
 from ..trace.world import network_of, of_settings, proxy_of
 from . import streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..trace.answer import Answer
+    from ..interpreter.verdict import Verdict
     from .context import Context
 
 
@@ -32,22 +32,23 @@ def follow_packet(context: Context) -> int:
         options["zone"],
     )
     config = context.config()
-    network = network_of(options["own"])
+    network = network_of(options["own"], options["iface"])
     world = of_settings(config, network, native=context.operation.native_nftables)
     proxy = proxy_of(config)
     asked = complete(question, world.network, proxy)
     if options["follow"]:
-        followed = follow(world, asked, proxy)
+        choices = Choices(options["endpoint"], options["proxy-runs-as"], config.dns_servers)
+        followed = follow(world, asked, proxy, choices)
         _print(document.followed(followed) if options["json"] else text.followed(followed))
-        return FOUND if _is_unexpected(followed.hops[0].answer, options["expect"], followed.ending) else 0
+        return FOUND if _is_unexpected(followed.verdict, options["expect"]) else 0
     found = answer(world, asked, proxy)
     _print(document.document(found) if options["json"] else text.text(found))
-    return FOUND if _is_unexpected(found, options["expect"]) else 0
+    return FOUND if _is_unexpected(found.verdict, options["expect"]) else 0
 
 
-def _is_unexpected(found: Answer, expected: str, ending: str = "") -> bool:
+def _is_unexpected(found: Verdict, expected: str) -> bool:
     """Tell whether a verdict is expected, by its code alone or with its port, and is not this one."""
-    return bool(expected) and expected not in (found.verdict.code, str(found.verdict), ending)
+    return bool(expected) and expected not in (found.code, str(found))
 
 
 def _print(found: str | dict[str, object]) -> None:

@@ -135,7 +135,7 @@ def _run(
     observer: Observer,
 ) -> tuple[Way, list[Question]]:
     algebra = One(answers)
-    journey = Journey(world, packet.family, algebra, observer)
+    journey = Journey(world, packet.family, algebra, observer, packet.bound)
     ended = journey.outbound(packet) if direction == "out" else journey.inbound(packet)
     if len(ended) != 1:
         raise AssertionError(f"one packet ends once, not {len(ended)} times")

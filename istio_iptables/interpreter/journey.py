@@ -48,13 +48,19 @@ class Journey(Generic[S]):
     """The way of packets of one family through a network namespace."""
 
     def __init__(
-        self, world: World, family: Family, algebra: Algebra[S], observer: Observer | None = None
+        self,
+        world: World,
+        family: Family,
+        algebra: Algebra[S],
+        observer: Observer | None = None,
+        bound: str = "",
     ) -> None:
+        """`bound` is the interface that the socket which sends them is bound to."""
         self._world = world
         self._family: Family = family
         self._algebra = algebra
         observer = observer or Observer()
-        self._surroundings = Host(world, family, algebra, observer)
+        self._surroundings = Host(world, family, algebra, observer, bound)
         self._walk: Walk[S] = Walk(world.program, family, algebra, self._surroundings, observer)
 
     # --- from a socket -------------------------------------------------------------------------
@@ -63,7 +69,7 @@ class Journey(Generic[S]):
         """Return how the ways of packets end that a socket sends; `sent_to` is set here."""
         algebra = self._algebra
         ready = algebra.empty
-        for part, routed in self._surroundings.routes(packets, "to send it"):
+        for part, routed in self._surroundings.routes_of_socket(packets):
             if routed.error:
                 how: How = "not known" if routed.kind == "unknown" else "rejected"
                 self._walk.end(part, how, note=_note(routed))

@@ -29,6 +29,8 @@ class Packet(Record):
     `fragment` says that it is a further part of a packet, without a header of its own. What is not known of
     these, and of the socket, is None; a condition on it cannot be told.
 
+    `bound` is the interface that its socket is bound to (SO_BINDTODEVICE in socket(7)), empty if to none.
+
     The state is what conntrack makes of it; rules see that only where it is `tracked`, from conntrack's place
     in the first hook on. `connection` is that of a later packet: then conntrack finds out the state and all
     that belongs to it, and `state` is what it would be without (see connection.py).
@@ -52,6 +54,7 @@ class Packet(Record):
     uid: int = NO_ID
     gid: int = NO_ID
     groups: tuple[int, ...] = ()
+    bound: str = ""
     mark: int = 0
     connection_mark: int = 0
     state: str = "NEW"

@@ -7,9 +7,9 @@ from ..startup.record import Record
 from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named, Unmodelled, numbers
 from .ip_names import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE
 from .packet import Packet
+from .route import ERRORS, SENT_HERE
 from .route import LOCAL_KINDS as LOCAL_KINDS
 from .route import LOOPBACK as LOOPBACK
-from .route import SENT_HERE
 from .route import Address as Address
 from .route import Route as Route
 from .route import Routed as Routed
@@ -20,7 +20,7 @@ from .route_table import RouteTable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import TypeVar
+    from typing import Self, TypeVar
 
     from ..rules.model import Cidr, Family
     from .condition import Condition
@@ -112,6 +112,15 @@ class Network(Record):
         from .route_lookup import RouteLookup
 
         return RouteLookup(self, algebra, family, again).routes(packets)
+
+    def bound_to(self, interface: str, family: Family) -> Self:
+        """Return the network as a socket sees it that is bound to an interface (fib_lookup_good_nhc).
+
+        Routes of IPv4 that lead nowhere have no interface, and are taken all the same; those of IPv6 have lo.
+        """
+        anyway = ERRORS | {"throw"} if family == IPV4 else frozenset()
+        kept = [r for r in self.routes if interface in r.interfaces or r.kind in anyway]
+        return self.replace(routes=tuple(kept))
 
     def table(self, name: str, family: Family, by_link: bool = False) -> RouteTable:
         """Return a table for look-ups; it is made once.

@@ -89,7 +89,10 @@ else:
 class Host(_Base[S]):
     """A namespace of which addresses and routes are known, for packets of one family."""
 
-    def __init__(self, world: World, family: Family, algebra: Algebra[S], observer: Observer) -> None:
+    def __init__(
+        self, world: World, family: Family, algebra: Algebra[S], observer: Observer, bound: str = ""
+    ) -> None:
+        self._bound = bound  #: the interface that the sending socket is bound to
         self._world = world
         self._family = family
         self._algebra = algebra
@@ -142,7 +145,9 @@ class Host(_Base[S]):
         found = algebra.empty
         if algebra.is_empty(packets):
             return found
-        for part, routed in self.routes(packets, "again, since a rule has changed it", again=True):
+        for part, routed in self.routes(
+            packets, "again, since a rule has changed it", again=True, bound=self._bound
+        ):
             if routed.kind == "unknown":
                 walk.end(part, "not known", note=NOT_KNOWN)
                 continue
@@ -167,8 +172,24 @@ class Host(_Base[S]):
         refused, outside = algebra.split(outside, number("source", 0x7F000000, 0x7FFFFFFF), NO_QUESTION)
         return algebra.join(inside, outside), refused
 
-    def routes(self, packets: S, why: str, again: bool = False) -> Iterator[tuple[S, Routed]]:
-        """Yield packets with their routes, those without one too."""
-        for part, routed in self._world.network.route(self._algebra, packets, self._family, again=again):
+    def routes_of_socket(self, packets: S) -> Iterator[tuple[S, Routed]]:
+        """Yield packets that a socket sends with their routes, those without one too."""
+        return self.routes(packets, "to send it", bound=self._bound)
+
+    def routes(
+        self, packets: S, why: str, again: bool = False, bound: str = ""
+    ) -> Iterator[tuple[S, Routed]]:
+        """Yield packets with their routes, those without one too.
+
+        `bound` is the interface that the socket which sends them is bound to: they take routes by that one
+        only. Without any, IPv4 takes the destination for a neighbour there (ip_route_output_key_hash_rcu).
+        """
+        network = self._world.network
+        network = network.bound_to(bound, self._family) if bound else network
+        for part, routed in network.route(self._algebra, packets, self._family, again=again):
+            if bound and self._family == IPV4 and routed.error:
+                kind = "local" if bound == LOOPBACK else "unicast"  # __mkroute_output
+                why_so = "none by this interface: taken for on the link"
+                routed = Routed(kind, bound, network.sender(self._family, bound), why_so)
             self._observer.routed(part, routed, why)
             yield part, routed

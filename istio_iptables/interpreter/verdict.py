@@ -75,7 +75,7 @@ def verdict_of(sent: Packet, end: Packet, how: str, proxy: Proxy) -> Verdict:
         return DEPENDS
     if end.tproxied:
         return Verdict("tproxied", str(end.tproxied))
-    if end.redirected:
+    if end.redirected and how != "sent":  # a socket that is bound to an interface sends it there
         if sent.protocol == TCP and proxy.sends(sent) and end.redirected == proxy.outbound_port:
             return LOOPS
         return Verdict("redirected", str(end.redirected))

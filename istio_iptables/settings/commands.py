@@ -143,10 +143,23 @@ _TRACE = (
         repeats=True,
     ),
     _switch("follow", "Go on with what the proxy does, hop by hop, until the connection arrives or loops."),
+    option(
+        "endpoint",
+        "--follow: the endpoint that the proxy chooses for the destination, by default the destination.",
+        _packet("endpoint"),
+        metavar="ADDR:PORT",
+    ),
+    option(
+        "proxy-runs-as",
+        "--follow: the user that the proxy runs as, if it is not the one of --proxy-uid and --proxy-gid.",
+        _packet("user_and_group"),
+        metavar="USER[:GROUP]",
+    ),
     _switch("json", "Print the answer as JSON."),
     option(
         "expect",
-        "The verdict that is expected, such as `redirected 15001`: exit code 3 if it is another.",
+        "The verdict that is expected, such as `redirected 15001`: exit code 3 if it is another. With "
+        "--follow a connection that loops has the verdict `loops`.",
         _packet("verdict"),
         metavar="VERDICT",
     ),

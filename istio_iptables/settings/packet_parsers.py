@@ -80,6 +80,18 @@ user = _identity("user")
 group = _identity("group")
 
 
+def user_and_group(text: str, names: Names) -> tuple[int, int] | None:
+    """Parse `USER` or `USER:GROUP`, names or numbers; the group of a user alone has the same number."""
+    if not text:
+        return None
+    whose, colon, of_group = text.partition(":")
+    uid = user(whose, names)
+    gid = group(of_group, names) if colon else uid
+    if uid in (None, NO_ID) or gid in (None, NO_ID):
+        raise BadValue(f"{text!r} is not a user, or a user and a group: use 1337, 1337:1337, or names")
+    return uid, gid  # type: ignore[return-value]  # neither is None
+
+
 def mark(text: str, _: Names) -> int:
     """Parse a packet mark, decimal or 0x..., 0 for none."""
     return _number(text, "a mark", FULL_MASK)

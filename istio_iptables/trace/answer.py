@@ -103,14 +103,25 @@ def _words(path: Path, asked: Asked, proxy: Proxy) -> str:
         return f"{sent} to {wanted} goes to {_port(to, proxy)}."
     if code == "tproxied":
         return f"{sent} goes to {_port(to, proxy)}, which sees {wanted} as its destination."
+    if code == "direct" and proxy.sends(packet):
+        return f"{sent} {_where(path)} {wanted}: it is the proxy's own, and does not come back to it."
     if code == "direct":
-        where = "arrives at" if path.end.startswith("delivered") else "leaves for"
-        return f"{sent} {where} {wanted} and does not go through the proxy."
+        return f"{sent} {_where(path)} {wanted} and does not go through the proxy."
     if code == "translated":
+        if path.packet.redirected:
+            port, bound = path.packet.redirected, path.packet.bound
+            return (
+                f"{sent} to {wanted} does not reach port {port} of the proxy: its socket is bound to {bound}"
+                f", so it leaves by {bound}, with the destination {to}."
+            )
         return f"{sent} to {wanted} goes to {to}: another rule than the proxy's translates it."
     if code == "loops":
         return f"{sent} to {wanted} is the proxy's own, and goes back to it: it loops."
     return f"{sent} to {wanted} is {code}: it does not arrive."
+
+
+def _where(path: Path) -> str:
+    return "arrives at" if path.end.startswith("delivered") else "leaves for"
 
 
 def _port(to: str, proxy: Proxy) -> str:

@@ -26,7 +26,8 @@ def document(answer: Answer) -> dict[str, Any]:
 def followed(found: Followed) -> dict[str, Any]:
     """Return all hops, with their senders, and how the last one ends."""
     hops = [{"sender": each.sender, **hop(each.answer)} for each in found.hops]
-    return {"hops": hops, "ending": found.ending, "conclusion": found.conclusion}
+    verdict = {"code": found.verdict.code, "to": found.verdict.to}
+    return {"hops": hops, "ending": found.ending, "verdict": verdict, "conclusion": found.conclusion}
 
 
 def hop(answer: Answer) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def packet(found: Packet) -> dict[str, Any]:
         "destination_port": found.destination_port,
         "received_on": found.received_on or None,
         "sent_to": found.sent_to or None,
+        "bound_to": found.bound or None,
         "uid": None if found.uid in (None, NO_ID) else found.uid,
         "gid": None if found.gid in (None, NO_ID) else found.gid,
         "mark": found.mark,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.routing import Network, Routed
     from ..interpreter.verdict import Proxy
-    from ..rules.model import Cidr, Family
+    from ..rules.model import Family
 
     Direction: TypeAlias = Literal["out", "in"]
 
@@ -59,7 +59,7 @@ class Asked(Record):
 
 def complete(question: Question, network: Network, proxy: Proxy) -> Asked:
     """Fill in what was not given. Raises SettingsError if the packet cannot be made of what was."""
-    if mistakes := mistakes_in(question):
+    if mistakes := [*mistakes_in(question), *_mistakes_here(question, network)]:
         raise SettingsError(mistakes)
     return _Filling(question, network, proxy).asked()
 
@@ -79,6 +79,27 @@ def mistakes_in(question: Question) -> list[str]:
             if value is not None:
                 mistakes.append(f"{name}: a packet that comes in belongs to no socket: use `trace out`")
     return mistakes
+
+
+def _mistakes_here(question: Question, network: Network) -> list[str]:
+    """Return what is wrong with a question in a network that is known, not assumed."""
+    if question.interface in ("", *network.interfaces) or network.assumed:
+        return []
+    known = ", ".join(network.interfaces)
+    return [f"--iface: {question.interface!r} is not an interface of this network namespace (it has {known})"]
+
+
+def source_for(network: Network, packet: Packet) -> tuple[int, str]:
+    """Return the source address that a socket gets that was not bound to one, and why it is that one."""
+    routed = _first_route(network, packet)
+    if routed.source is not None:
+        return routed.source, f"the address of {routed.interface}"
+    if routed.kind == "local":
+        return packet.destination, "what is for this machine comes from the same address"
+    own = network.own(packet.family, routed.interface) or network.own(packet.family)
+    if own:
+        return own[0].address, f"the address of {own[0].interface}"
+    return _SOME_PEER[packet.family] + 1, "no own address is known: give --own"
 
 
 class _Filling:
@@ -137,21 +158,13 @@ class _Filling:
             gid = uid
             if gid != NO_ID:
                 self._fill("GID", str(gid), "the same as the UID")
-        packet = packet.replace(uid=uid, gid=gid, sent_to=question.interface)
+        packet = packet.replace(uid=uid, gid=gid, bound=question.interface)
         return packet.replace(source=self._source(packet))
 
     def _source(self, packet: Packet) -> int:
         if self._question.source.address:
             return self._question.source.address.address
-        routed = _first_route(self._network, packet)
-        if routed.kind == "local":
-            source, why = packet.destination, "what is for this machine comes from the same address"
-        elif routed.source is not None:
-            source, why = routed.source, f"the address of {routed.interface}"
-        else:
-            own = self._network.own(self._family, routed.interface) or self._network.own(self._family)
-            source = own[0].address if own else _SOME_PEER[self._family] + 1
-            why = f"the address of {own[0].interface}" if own else "no own address is known: give --own"
+        source, why = source_for(self._network, packet)
         self._fill("source", address_text(self._family, source), why)
         return source
 
@@ -187,9 +200,4 @@ class _Filling:
 
 def _first_route(network: Network, packet: Packet) -> Routed:
     """Return the route that a packet takes before any rule has seen it."""
-    return next(routed for _, routed in network.route(One(), packet, packet.family))
-
-
-def own_cidrs(addresses: tuple[Cidr, ...]) -> list[tuple[str, Cidr]]:
-    """Return own addresses that were given, on the interface that a pod has."""
-    return [("eth0", cidr) for cidr in addresses]
+    return next(routed for _, routed in network.route(One(), packet, packet.family, packet.bound))

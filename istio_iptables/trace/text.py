@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..interpreter.packet import ICMP, ICMPV6, TCP, UDP, endpoint_text
+from ..interpreter.routing import LOCAL_KINDS, NO_WAY
 from ..rules.model import NO_ID
 from .steps import ChainStep, PassedStep, RouteStep, RuleStep
 
@@ -28,7 +29,8 @@ def followed(found: Followed) -> str:
     shown: list[str] = []
     for number, hop in enumerate(found.hops, 1):
         shown += [f"hop {number}: {hop.sender}", *lines(hop.answer), ""]
-    return "".join(f"{line}\n" for line in (*shown, found.conclusion))
+    last = (f"verdict    {found.verdict}", found.conclusion)
+    return "".join(f"{line}\n" for line in (*shown, "all hops", *last))
 
 
 def lines(answer: Answer) -> Iterator[str]:
@@ -42,7 +44,7 @@ def lines(answer: Answer) -> Iterator[str]:
             yield f"outcome {number}: {path.verdict}, if"
             yield from (f"  {what}: {how}" for what, how in path.assumed)
         yield from _steps(path.steps)
-        yield path.end
+        yield f"{'end':<11}{path.end}"
     yield ""
     yield f"verdict    {answer.verdict}"
     yield answer.conclusion
@@ -59,6 +61,7 @@ def packet_text(packet: Packet) -> str:
     else:
         parts.append("no socket" if packet.uid == NO_ID else f"UID {packet.uid}")
         parts += [f"GID {packet.gid}"] if packet.gid != NO_ID else []
+        parts += [f"bound to {packet.bound}"] if packet.bound else []
     parts += [f"mark {packet.mark:#x}"] if packet.mark else []
     parts += [f"state {packet.state}"] if packet.state != "NEW" else []
     parts += [f"zone {packet.zone}"] if packet.zone else []
@@ -69,8 +72,7 @@ def _steps(steps: Sequence[Step]) -> Iterator[str]:
     where = ("", "")
     for step in steps:
         if isinstance(step, RouteStep):
-            to = "this machine" if step.kind == "local" else step.interface or step.kind
-            yield f"route      to {to} ({step.rule or 'no rule'}; {step.why})"
+            yield _route(step)
             where = ("", "")
         elif isinstance(step, ChainStep):
             if step.hook:
@@ -83,6 +85,19 @@ def _steps(steps: Sequence[Step]) -> Iterator[str]:
                 yield f"{'':11}{step.chain}, again"
                 where = (step.table, step.chain)
             yield from _rule(step) if isinstance(step, RuleStep) else _passed(step)
+
+
+def _route(step: RouteStep) -> str:
+    again = step.why.startswith("again")
+    if step.kind in NO_WAY:
+        where = f"none ({step.kind})"
+    elif step.kind in LOCAL_KINDS:
+        where = "to this machine"
+    else:
+        where = f"leaves by {step.interface}"
+    changed = ", since a rule has changed the packet" if again else ""
+    rule = f" (ip rule: {step.rule})" if step.rule else ""
+    return f"{'new route' if again else 'route':<11}{where}{changed}{rule}"
 
 
 def _rule(step: RuleStep) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ..interpreter.program import Program
 from ..interpreter.routing import Address, Route, assumed_network, local_default, mark_rule
 from ..interpreter.verdict import Proxy
 from ..rules import model
+from ..rules.model import FAMILIES, IPV4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +93,22 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
     return network.replace(addresses=tuple(addresses), rules=tuple(rules), routes=tuple(routes))
 
 
-def network_of(own: tuple[Cidr, ...]) -> Network:
-    """Return a network whose own addresses are given, or that of this machine if they are not."""
+def network_of(own: tuple[Cidr, ...], interface: str = "") -> Network:
+    """Return a network of which no more is known than its own addresses, and that it has an interface."""
     if own:
-        return assumed_network([("eth0", cidr) for cidr in own], why="own addresses are those given by --own")
-    return assumed_network([], why="no own address is known")
+        why = "own addresses are those given by --own"
+        network = assumed_network([("eth0", cidr) for cidr in own], why=why)
+    else:
+        network = assumed_network([], why="no own address is known")
+    if interface in ("", *network.interfaces):
+        return network
+    last = network.routes[-1].last
+    routes = tuple(
+        Route(family, "main", "unicast", 0, 0xFFFFFFFF if family == IPV4 else last, interface, metric=1)
+        for family in FAMILIES
+    )
+    return network.replace(
+        interfaces=(*network.interfaces, interface),
+        routes=(*network.routes, *routes),
+        assumed=(*network.assumed, f"there is an interface {interface}, and a default route by it"),
+    )

