@@ -91,7 +91,7 @@ def pods_of(path: str, origin: str) -> tuple[Pod, ...]:
     """Return the pods of a manifest, a file or `-` for standard input. Raises SettingsError."""
     from ..pod import pods
 
-    return pods(_text(path, origin), f"{origin}: {path!r}")
+    return pods(text_of_file(path, origin), f"{origin}: {path!r}")
 
 
 def from_file(path: str) -> tuple[list[Given], list[str]]:
@@ -128,7 +128,7 @@ def _mapping(path: str) -> dict[str, Any]:
     from ..settings import yaml_text
 
     try:
-        found = yaml_text.read_documents(_text(path, "--config"))
+        found = yaml_text.read_documents(text_of_file(path, "--config"))
     except yaml_text.Unreadable as error:
         raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {error}"]) from error
     if len(found) > 1:
@@ -141,7 +141,7 @@ def _mapping(path: str) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def _text(path: str, origin: str) -> str:
+def text_of_file(path: str, origin: str) -> str:
     """Return the text of a file, or of standard input for `-`. Raises SettingsError."""
     try:
         if path == "-":

@@ -63,7 +63,8 @@ class Context:
             log.warn(f"{error.cause}: addresses are those of the current network namespace")
 
     def _only_prints(self) -> bool:
-        return self.operation.dry_run or self.command.only_prints
+        reads = self.options.get("live") or self.options.get("watch")
+        return not reads and (self.operation.dry_run or self.command.only_prints)
 
     def config(self) -> Config:
         """Resolve the Config, and log the settings and warnings that an operator will look for later."""

@@ -102,18 +102,25 @@ class Network(Record):
         return numbers("source", [each for ranges in found for each in ranges])
 
     def route(
-        self, algebra: Sets[S], packets: S, family: Family, *, again: bool = False
+        self, algebra: Sets[S], packets: S, family: Family, *, again: bool = False, bound: str = ""
     ) -> Iterator[tuple[S, Routed]]:
         """Yield the packets of each route that they take, and the route; packets without one come last.
 
-        `again`: they are routed again, since a rule of netfilter has changed them. Sockets are taken to be
-        bound to no interface.
+        `again`: they are routed again, since a rule of netfilter has changed them. `bound` is the interface
+        that the socket which sends them is bound to: they take routes by that one only. Without any, IPv4
+        takes the destination for a neighbour there (ip_route_output_key_hash_rcu).
         """
         from .route_lookup import RouteLookup
 
-        return RouteLookup(self, algebra, family, again).routes(packets)
+        network = self._bound_to(bound, family) if bound else self
+        for part, routed in RouteLookup(network, algebra, family, again).routes(packets):
+            if bound and family == IPV4 and routed.error:
+                kind = "local" if bound == LOOPBACK else "unicast"  # __mkroute_output
+                why = "none by this interface: taken for on the link"
+                routed = Routed(kind, bound, self.sender(family, bound), why)
+            yield part, routed
 
-    def bound_to(self, interface: str, family: Family) -> Self:
+    def _bound_to(self, interface: str, family: Family) -> Self:
         """Return the network as a socket sees it that is bound to an interface (fib_lookup_good_nhc).
 
         Routes of IPv4 that lead nowhere have no interface, and are taken all the same; those of IPv6 have lo.

@@ -179,17 +179,8 @@ class Host(_Base[S]):
     def routes(
         self, packets: S, why: str, again: bool = False, bound: str = ""
     ) -> Iterator[tuple[S, Routed]]:
-        """Yield packets with their routes, those without one too.
-
-        `bound` is the interface that the socket which sends them is bound to: they take routes by that one
-        only. Without any, IPv4 takes the destination for a neighbour there (ip_route_output_key_hash_rcu).
-        """
+        """Yield packets with their routes, those without one too."""
         network = self._world.network
-        network = network.bound_to(bound, self._family) if bound else network
-        for part, routed in network.route(self._algebra, packets, self._family, again=again):
-            if bound and self._family == IPV4 and routed.error:
-                kind = "local" if bound == LOOPBACK else "unicast"  # __mkroute_output
-                why_so = "none by this interface: taken for on the link"
-                routed = Routed(kind, bound, network.sender(self._family, bound), why_so)
+        for part, routed in network.route(self._algebra, packets, self._family, again=again, bound=bound):
             self._observer.routed(part, routed, why)
             yield part, routed

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..interpreter.condition import Condition
 from ..interpreter.routing import LOOPBACK, assumed_network
 from ..rules.model import FAMILIES, IPV4, Cidr
 from ..startup.record import Record
 from ..trace.answer import answer
 from ..trace.follow import follow
 from ..trace.packet import complete
+from ..trace.reasons import explained
 from ..trace.world import of_settings, proxy_of
 from .make import picture, shown
 from .model import Outcome
@@ -18,8 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from ..interpreter.program import Program, Rule, Table
-    from ..interpreter.routing import Network
     from ..interpreter.surroundings import World
     from ..interpreter.verdict import Proxy
     from ..rules.model import Family
@@ -116,45 +114,6 @@ def of_world(
         program = explained(world.program, config, world.network)
         world = world.replace(program=program)
     return Subject(world, proxy, families or (IPV4,), (*facts, ("for", shown(families))), (_NAT,), live=True)
-
-
-def explained(program: Program, config: Config, network: Network) -> Program:
-    """Return a program whose rules have the reasons of the equal ones that settings mean."""
-    reasons = {
-        meaning: rule.reason
-        for native in (False, True)
-        for table in of_settings(config, network, native=native).program.tables
-        for chain in table.chains
-        for meaning, rule in _meanings(table, chain)
-    }
-    return program.replace(
-        tables=tuple(
-            table.replace(
-                chains={
-                    chain: tuple(
-                        rule.replace(reason=rule.reason or reasons.get(meaning, ""))
-                        for meaning, rule in _meanings(table, chain)
-                    )
-                    for chain in table.chains
-                }
-            )
-            for table in program.tables
-        )
-    )
-
-
-def _meanings(table: Table, chain: str) -> Iterator[tuple[object, Rule]]:
-    """Yield each rule of a chain with what equal ones have in common, and which of several in it it is.
-
-    The order of the matches makes no difference.
-    """
-    seen: dict[object, int] = {}
-    for rule in table.chains[chain]:
-        conditions = frozenset(each for each in rule.statements if isinstance(each, Condition))
-        doing = tuple(each for each in rule.statements if not isinstance(each, Condition))
-        meaning = (table.name, table.families, chain, conditions, doing)
-        seen[meaning] = seen.get(meaning, 0) + 1
-        yield (meaning, seen[meaning]), rule
 
 
 class Followed(Record):

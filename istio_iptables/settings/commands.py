@@ -142,6 +142,18 @@ _TRACE = (
         metavar="FILE",
         repeats=True,
     ),
+    _switch(
+        "watch",
+        "Show real packets of this kind as they meet the rules in the kernel, until Ctrl-C. Needs root. "
+        "Nothing of it stays, not even if it is killed.",
+    ),
+    option(
+        "count",
+        "--watch: end after as many packets; 0: go on until Ctrl-C.",
+        _packet("count"),
+        default="0",
+        metavar="NUMBER",
+    ),
     _switch("follow", "Go on with what the proxy does, hop by hop, until the connection arrives or loops."),
     option(
         "endpoint",

@@ -89,12 +89,17 @@ def user_and_group(text: str, names: Names) -> tuple[int, int] | None:
     gid = group(of_group, names) if colon else uid
     if uid in (None, NO_ID) or gid in (None, NO_ID):
         raise BadValue(f"{text!r} is not a user, or a user and a group: use 1337, 1337:1337, or names")
-    return uid, gid  # type: ignore[return-value]  # neither is None
+    return uid, gid
 
 
 def mark(text: str, _: Names) -> int:
     """Parse a packet mark, decimal or 0x..., 0 for none."""
     return _number(text, "a mark", FULL_MASK)
+
+
+def count(text: str, _: Names) -> int:
+    """Parse a number of packets, 0 for any."""
+    return _number(text, "a number of packets", 1_000_000)
 
 
 def zone(text: str, _: Names) -> int:

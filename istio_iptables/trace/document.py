@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .answer import Answer, Path
     from .follow import Followed
     from .steps import Step
+    from .watch import Seen
 
 _KINDS = {RouteStep: "route", ChainStep: "chain", RuleStep: "rule", PassedStep: "passed"}
 
@@ -28,6 +29,15 @@ def followed(found: Followed) -> dict[str, Any]:
     hops = [{"sender": each.sender, **hop(each.answer)} for each in found.hops]
     verdict = {"code": found.verdict.code, "to": found.verdict.to}
     return {"hops": hops, "ending": found.ending, "verdict": verdict, "conclusion": found.conclusion}
+
+
+def seen(found: Seen) -> dict[str, Any]:
+    """Return what was seen of a real packet."""
+    return {
+        "packet": packet(found.packet),
+        "steps": [_step(step) for step in found.steps],
+        "end": found.end,
+    }
 
 
 def hop(answer: Answer) -> dict[str, Any]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY
 from ..errors import DumpError, SettingsError
-from ..formats import ip_dump, iptables_dump, nft_dump
-from ..interpreter import iptables, iptables_sets, nft_expressions
+from ..formats import ip_dump, iptables_compiled, iptables_dump, nft_dump
+from ..interpreter import iptables_sets, nft_expressions
 from ..interpreter.known import Known
 from ..interpreter.program import Program
 from ..rules.model import IPV4
 from ..startup.record import Record
-from .world import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from ..formats.iptables_dump import Dump, DumpedTable
+    from ..formats.iptables_dump import Dump
     from ..formats.nft_dump import NftDump
     from ..interpreter.program import Table
     from ..interpreter.routing import Network
@@ -74,7 +73,7 @@ class _Reading:
     """What has been read so far."""
 
     def __init__(self) -> None:
-        self._tables: list[tuple[Source, DumpedTable]] = []
+        self._dumps: list[tuple[Source, Dump]] = []
         self._native: list[tuple[Source, NftDump]] = []
         self._network: list[ip_dump.Dump] = []
         self._sets: dict[str, tuple[str, ...]] = {}
@@ -95,7 +94,7 @@ class _Reading:
             self._take_ip(source.name, text)
 
     def _take_iptables(self, source: Source, dump: Dump) -> None:
-        self._tables += [(source, table) for table in dump.tables]
+        self._dumps.append((source, dump))
         rules = sum(len(table.rules) for table in dump.tables)
         said = f"{_count(len(dump.tables), 'table')}, {_count(rules, 'rule')}"
         self._read.append(f"{source.name}: iptables: {said}")
@@ -127,15 +126,12 @@ class _Reading:
         return Rules(Program(tuple(tables)), network, tuple(self._read), tuple(self._unread))
 
     def _of_iptables(self, known: Known) -> Iterator[Table]:
-        for source, table in self._tables:
-            family = table.family or source.family
-            if family is None:
-                family = IPV4
-                self._unread.append(
-                    f"{source.name}: the table {table.name} does not tell its family: taken for IPv4"
-                )
-            location = table.variant or "iptables"
-            yield iptables.compiled(table.table(family), location, text_of, known, table.policies)
+        for source, dump in self._dumps:
+            unknown = [table.name for table in dump.tables if not (table.family or source.family)]
+            if unknown:
+                names = ", ".join(dict.fromkeys(unknown))
+                self._unread.append(f"{source.name}: no family is told by {names}: taken for IPv4")
+            yield from iptables_compiled.compiled(dump, known, source.family or IPV4)
 
     def _of_nftables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._native:
@@ -153,7 +149,8 @@ class _Reading:
         names: Mapping[Family, str] = {"ipv4": "ip", "ipv6": "ip6"}
         dumped = {
             (names[table.family or source.family or IPV4], table.name)
-            for source, table in self._tables
+            for source, each in self._dumps
+            for table in each.tables
             if table.variant != IPTABLES_LEGACY
         }
         return dumped & nft_expressions.iptables_tables(dump.objects)

@@ -200,4 +200,4 @@ class _Filling:
 
 def _first_route(network: Network, packet: Packet) -> Routed:
     """Return the route that a packet takes before any rule has seen it."""
-    return next(routed for _, routed in network.route(One(), packet, packet.family, packet.bound))
+    return next(routed for _, routed in network.route(One(), packet, packet.family, bound=packet.bound))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..interpreter.packet import ICMP, ICMPV6, TCP, UDP, endpoint_text
-from ..interpreter.routing import LOCAL_KINDS, NO_WAY
+from ..interpreter.route import ERRORS
+from ..interpreter.routing import LOCAL_KINDS
 from ..rules.model import NO_ID
 from .steps import ChainStep, PassedStep, RouteStep, RuleStep
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .answer import Answer
     from .follow import Followed
     from .steps import Step
+    from .watch import Seen
 
 _PROTOCOLS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
 
@@ -22,6 +24,19 @@ _PROTOCOLS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
 def text(answer: Answer) -> str:
     """Return the answer as lines."""
     return "".join(f"{line}\n" for line in lines(answer))
+
+
+def seen(found: Seen) -> str:
+    """Return what was seen of a real packet as lines."""
+    shown = [f"packet     {packet_text(found.packet)}", *_steps(found.steps), found.end, ""]
+    return "".join(f"{line}\n" for line in shown)
+
+
+def read(read: Sequence[str], unread: Sequence[str]) -> str:
+    """Return what was read of dumps or the kernel, and what was not, as lines."""
+    lines = [f"{'read' if at == 0 else '':9}  {each}" for at, each in enumerate(read)]
+    lines += [f"{'not read' if at == 0 else '':9}  {each}" for at, each in enumerate(unread)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def followed(found: Followed) -> str:
@@ -89,7 +104,7 @@ def _steps(steps: Sequence[Step]) -> Iterator[str]:
 
 def _route(step: RouteStep) -> str:
     again = step.why.startswith("again")
-    if step.kind in NO_WAY:
+    if step.kind in (*ERRORS, "none", "unknown"):
         where = f"none ({step.kind})"
     elif step.kind in LOCAL_KINDS:
         where = "to this machine"

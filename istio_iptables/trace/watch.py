@@ -202,6 +202,8 @@ def packet_of(event: TraceEvent) -> Packet | None:
         int.from_bytes(ports[2:], "big"),
         received_on=event.received_on,
         sent_to=event.sent_to,
+        uid=None,  # type: ignore[arg-type]  # events do not tell
+        gid=None,  # type: ignore[arg-type]
         mark=event.mark,
     )
 
