@@ -31,7 +31,7 @@ class Connection(Record):
     mark: int = 0
     replied: bool = False
     translated: bool = False
-    source_translated: bool = False
+    source_translated: bool | None = False
     redirected: int = 0
 
     def is_from_originator(self, packet: Packet) -> bool:

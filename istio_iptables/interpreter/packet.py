@@ -72,7 +72,7 @@ class Packet(Record):
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False
-    source_translated: bool = False
+    source_translated: bool | None = False
     connection: Connection | None = None
     listening: bool = True
     tracked: bool = False

@@ -417,7 +417,7 @@ def ours(draw: DrawFn) -> tuple[str, list[Step]]:
 @st.composite
 def neighbours(draw: DrawFn, variant: str) -> list[Step]:
     """The rules of a neighbour; by iptables mostly of the variant given."""
-    kind = draw(st.sampled_from([*BY_IPTABLES, "firewalld by nft", *["admin"] * 4, *["admin by nft"] * 3]))
+    kind = draw(st.sampled_from([*BY_IPTABLES, "firewalld by nft", *["admin"] * 6, *["admin by nft"] * 5]))
     if kind == "firewalld by nft":
         return [draw(firewalld())]
     if kind == "admin by nft":

@@ -126,7 +126,7 @@ def _completed(connection: Connection, kernel: Connected) -> Connection:
     """Return a connection with what could not be foretold: the source that nat chose."""
     reply = kernel.reply
     known = (reply.source, reply.source_port, reply.destination, reply.destination_port)
-    return connection.replace(reply=known)
+    return connection.replace(reply=known, source_translated=known[2:] != connection.original[:2])
 
 
 # --- one packet -------------------------------------------------------------------------------
