@@ -68,7 +68,7 @@ class Effects(Generic[S]):
         return self._decided(packets, zone=action.zone, reply_zone=reply, zoned=True)
 
     def _untrack(self, _walk: Walk[S], _action: actions.Untrack, packets: S, _: Place) -> tuple[S, S, S]:
-        return self._decided(packets, state="UNTRACKED", tracked=True, first=False)
+        return self._decided(packets, state="UNTRACKED", tracked=True, first=False, connection=None)
 
     def _decided(self, packets: S, **fields: object) -> tuple[S, S, S]:
         algebra = self._algebra

@@ -513,7 +513,7 @@ def _nft_match(draw: DrawFn, rule: _Rule) -> str:
         f"{key} daddr . {protocol} dport {{ {near} . 80, {far} . 443-8001 }}",
         f"meta l4proto . {protocol} dport {{ {protocol} . {ports[0]}, {protocol} . 15053 }}",
         f"fib saddr type {operator}local",
-        f"meta length {operator}> 20",
+        f"meta length {operator or '> '}20",
     ]
     if draw(st.integers(0, 30)) == 0:
         found = ["limit rate 1/hour", "numgen random mod 2 == 0"]

@@ -191,18 +191,19 @@ def _of_ended(sent: Packet, way: Way, observed: Observed) -> list[str]:
         if by_rule and not observed.told:
             return ["no refusal was seen"]
         return []
-    if how == "rejected" and not _can_be_told(sent, way.packet):
+    if how == "rejected" and not _can_be_told(way.packet):
         return []
     return [f"it was {observed.how} (error {observed.errno}), not {how}"]
 
 
-def _can_be_told(sent: Packet, end: Packet) -> bool:
+def _can_be_told(end: Packet) -> bool:
     """Tell whether an ICMP error can be sent: it comes from what the packet was sent to (icmp_send).
 
     That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere.
     """
     loopback = 127 if end.family == IPV4 else None
-    return not end.tproxied and (end.destination >> 24 != loopback or sent.source >> 24 == loopback)
+    is_told = end.source is not None and end.source >> 24 == loopback
+    return not end.tproxied and (is_told or end.destination >> 24 != loopback)
 
 
 def _state(packet: Packet) -> str:
