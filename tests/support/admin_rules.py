@@ -375,7 +375,7 @@ _KEYS = {"ip": "ipv4", "ip6": "ipv6"}
 
 
 @st.composite
-def by_nft(draw: DrawFn) -> Step:
+def by_nft(draw: DrawFn, name: str) -> Step:
     """A table with two to five base chains at any priorities, chains that they call, sets and maps."""
     family = draw(st.sampled_from(["inet", "inet", "inet", "ip", "ip6"]))
     chains = []
@@ -388,7 +388,7 @@ def by_nft(draw: DrawFn) -> Step:
             hook = "postrouting"
         chains.append(draw(_nft_chain(family, kind, hook, number)))
     sets = "".join(_nft_sets(key) for key in _KEYS if family in ("inet", key))
-    return Step("nft", f"table {family} admin {{\n{sets}{''.join(chains)}}}\n")
+    return Step("nft", f"table {family} {name} {{\n{sets}{''.join(chains)}}}\n")
 
 
 def _nft_sets(key: str) -> str:
