@@ -4,7 +4,7 @@
 
 PYTHON ?= python3# makes the virtual environment
 VENV   ?= .venv
-ARGS   ?=# run: the command line; test, quick, unit, kernel, e2e, soak, image-test: for pytest; image, lock: for those
+ARGS   ?=# run: the command line; test, quick, unit, kernel, e2e, browser, soak, image-test: for pytest; image, lock: for those
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # `make -j test` would mix up the output, and the checks run in the order below
@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel e2e fuzz soak golden man bench image image-test dist lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel e2e browser fuzz soak golden man pictures bench image image-test dist lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -33,7 +33,7 @@ run: system-run $(VENV) ## show what it does, in network namespaces of its own; 
 	@$(if $(ARGS),$(AS_ROOT) $(VENV)/bin/istio-iptables $(ARGS),$(AS_ROOT) $(VENV)/bin/python tools/demo.py)
 
 test: system $(VENV) lint types ## all checks and all tests
-	$(TEST_AS_ROOT) $(PYTEST) tests/unit tests/kernel tests/e2e $(DOCTESTS) $(ARGS)
+	$(TEST_AS_ROOT) $(PYTEST) tests/unit tests/kernel tests/e2e tests/browser $(DOCTESTS) $(ARGS)
 
 # For the time between two edits. Property tests get few examples, and tests that are marked `slow` are left out.
 quick: export HYPOTHESIS_PROFILE = quick
@@ -63,6 +63,9 @@ kernel: system $(VENV) ## tests against the kernel, in network namespaces (skipp
 e2e: system $(VENV) ## tests with real traffic through a real Envoy (skipped unless root)
 	$(TEST_AS_ROOT) $(PYTEST) tests/e2e $(ARGS)
 
+browser: system $(VENV) ## tests of the report in a real browser, Chromium (skipped without one)
+	$(PYTEST) tests/browser $(ARGS)
+
 fuzz: $(VENV) ## property tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
 
@@ -77,6 +80,9 @@ golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; r
 
 man: $(VENV) ## write the manual page, docs/istio-iptables.8, again
 	$(VENV)/bin/python tools/man.py
+
+pictures: $(VENV) ## draw the pictures of the documentation, docs/pictures/*.svg, again
+	$(VENV)/bin/python tools/pictures.py
 
 bench: system $(VENV) ## measure runs, long lists, the data path, many pods at once; ARGS="--help" tells more
 	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)

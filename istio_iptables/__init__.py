@@ -17,6 +17,7 @@ What is here:
     configure, configure_with_warnings     settings to a Config, without and with its warnings as data
     pod_settings, lint_pods                settings of a pod's manifest; what in it has no effect
     build, render                          a Config to a Ruleset; a Ruleset to text
+    picture, report                        a Config to a picture of the packets' way; to a page for a browser
     Machine, prepare                       the kernel, and what has to change there
     settings_of                            the settings that rules in place mean
     validate, succeeded                    real connections that prove that redirection works
@@ -36,15 +37,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .aliases import Family, Location, Style, TableName
+    from .aliases import Family, Location, PictureStyle, Style, TableName
     from .api import (
         build,
         configure,
         configure_with_warnings,
         lint_pods,
+        picture,
         pod_settings,
         prepare,
         render,
+        report,
         settings_of,
         validate,
     )
@@ -126,6 +129,7 @@ _WHERE = {
     "NativeTable": "rules.nftables.model",
     "NetworkNamespace": "kernel.namespace",
     "Observation": "validation.model",
+    "PictureStyle": "aliases",
     "Plan": "change.plan",
     "PortRange": "rules.model",
     "Prepared": "kernel.prepared",
@@ -156,9 +160,11 @@ _WHERE = {
     "enter_network_namespace": "kernel.namespace:enter",
     "lint_pods": "api",
     "network_namespace": "kernel.namespace",
+    "picture": "api",
     "pod_settings": "api",
     "prepare": "api",
     "render": "api",
+    "report": "api",
     "settings_of": "api",
     "succeeded": "validation.model",
     "validate": "api",
@@ -201,6 +207,7 @@ __all__ = [
     "NativeTable",
     "NetworkNamespace",
     "Observation",
+    "PictureStyle",
     "Plan",
     "PortRange",
     "Prepared",
@@ -231,9 +238,11 @@ __all__ = [
     "enter_network_namespace",
     "lint_pods",
     "network_namespace",
+    "picture",
     "pod_settings",
     "prepare",
     "render",
+    "report",
     "settings_of",
     "succeeded",
     "validate",

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from .change.actions import Location as Location
     from .rules.model import Family as Family
     from .rules.model import TableName as TableName
+    from .settings.commands import PictureStyle as PictureStyle
     from .settings.commands import Style as Style
 else:
     from typing import Literal
 
     from .change.actions import LOCATIONS
     from .rules.model import FAMILIES, TABLES
-    from .settings.commands import STYLES
+    from .settings.commands import PICTURES, STYLES
 
     Family = Literal[FAMILIES]
     Location = Literal[LOCATIONS]
+    PictureStyle = Literal[PICTURES]
     Style = Literal[STYLES]
     TableName = Literal[TABLES]

@@ -14,11 +14,12 @@ from .formats import IPTABLES, iptables_restore, shell
 from .formats import json as as_json
 from .kernel.this_machine import ThisMachine
 from .rules import istio
-from .rules.model import FAMILIES, PortRange, Ruleset
-from .settings.commands import STYLES
+from .rules.model import FAMILIES, Cidr, PortRange, Ruleset
+from .settings.commands import PICTURES, STYLES
 from .settings.config import Config, Everything
-from .settings.declared import BY_NAME, Given, as_text, nearest
+from .settings.declared import BY_NAME
 from .settings.resolve import Operation, parse, resolve
+from .settings.texts import Given, as_text, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .pod.lint import Finding
     from .rules.model import Family
     from .rules.nftables.model import NativeTable
-    from .settings.commands import Style
+    from .settings.commands import PictureStyle, Style
     from .settings.declared import Setting
     from .settings.environment import Environment
     from .settings.keywords import Settings
@@ -248,6 +249,56 @@ def _nft_script(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str
 
     tables = tuple(table for table in ruleset.tables if table.family in shown)
     return nft.script(translate(ruleset.replace(tables=tables)), explain=explain)
+
+
+def picture(
+    config: Config,
+    style: PictureStyle = "svg",
+    *,
+    native: bool = False,
+    trace: str = "",
+    own: Sequence[str] = (),
+) -> str:
+    """Return a picture of the way of packets through the rules that a Config means.
+
+    `svg` is laid out to be printed, `mermaid` and `dot` are for the programs of that name. `native`: with the
+    rules of native nftables. `trace` lights up the way of one packet, described by `out` or `in` and the
+    options of the command `trace`; with `--follow` the way through the proxy, too. `own` are addresses of the
+    pod, by default addresses for documentation. Raises SettingsError if the packet cannot be understood.
+
+    >>> from istio_iptables import Facts, configure, picture
+    >>> config = configure(environment=Facts())
+    >>> drawn = picture(config, "mermaid", trace="out --uid 1000 --to 203.0.113.10:80 --follow")
+    >>> drawn.splitlines()[3]
+    'flowchart TB'
+    """
+    require_type(config, Config, "picture() takes a Config (see configure)")
+    if style not in PICTURES:
+        raise ValueError(f"style is {style!r}: it has to be one of {', '.join(PICTURES)}")
+    from .pictures.draw import drawn
+    from .pictures.subject import of_config
+
+    return drawn(of_config(config, native=native, own=_addresses(own)), style, trace, ThisMachine(), config)
+
+
+def report(config: Config, *, native: bool = False, own: Sequence[str] = ()) -> str:
+    """Return the page that `istio-iptables report` writes: HTML that needs nothing from elsewhere.
+
+    >>> from istio_iptables import Facts, configure, report
+    >>> report(configure(environment=Facts())).splitlines()[0]
+    '<!DOCTYPE html>'
+    """
+    require_type(config, Config, "report() takes a Config (see configure)")
+    from .pictures.report import page
+    from .pictures.subject import of_config
+
+    return page(of_config(config, native=native, own=_addresses(own)), config)
+
+
+def _addresses(texts: Sequence[str]) -> tuple[Cidr, ...]:
+    if isinstance(texts, str):
+        raise TypeError("own is a list of addresses, not a text")
+    return tuple(Cidr.from_ipaddress(text) for text in texts)
 
 
 def validate(

@@ -6,10 +6,7 @@ import os
 
 from ..errors import KernelError, SettingsError
 from ..pictures import subject
-from ..pictures.asked import asked
-from ..pictures.examples import outcomes
-from ..pictures.subject import followed, way_of
-from ..pictures.writers import written
+from ..pictures.draw import drawn, own_of
 from ..settings.commands import PICTURES
 from . import streams
 from .log import log
@@ -36,18 +33,11 @@ def draw(context: Context, families: Sequence[Family]) -> int:
         )
     if options["explain"]:
         log.warn("--explain has no effect with a picture, which has the reason for each rule anyway")
-    packet = asked(options["trace"], context.facts) if options["trace"] else None
+    own = own_of(options["trace"], context.facts)  # what is wrong there is said before anything else
     config = context.config()
-    shown = _subject(context, config, packet.own if packet else ())
+    shown = _subject(context, config, own)
     shown = shown.replace(families=tuple(f for f in shown.families if f in families))
-    picture = shown.picture()
-    if style == "svg" and not shown.live:
-        picture = picture.replace(outcomes=outcomes(shown, config))
-    way = None
-    if packet:
-        found = followed(shown, packet.question, further=packet.follow)
-        way = way_of(shown, picture, found, packet.text)
-    streams.write(written(picture, style, way))
+    streams.write(drawn(shown, style, options["trace"], context.facts, config))
     return 0
 
 

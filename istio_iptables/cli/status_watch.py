@@ -10,6 +10,7 @@ import gc
 import sys
 import time
 
+from ..errors import KernelError
 from ..startup.c_modules import signal
 from ..status.changes import changes
 from . import streams
@@ -61,8 +62,16 @@ def _looks(look: Callable[[], Status], seconds: float) -> Iterator[Look]:
     while True:
         _wait(seconds)
         before, before_at = found, at
-        found, at = look(), time.monotonic()
+        found, at = _look_again(look), time.monotonic()
         yield found, changes(before, found), at - before_at
+
+
+def _look_again(look: Callable[[], Status]) -> Status:
+    """Look; once more if it fails, since a table may go away between being listed and being printed."""
+    try:
+        return look()
+    except KernelError:
+        return look()
 
 
 def _wait(seconds: float) -> None:

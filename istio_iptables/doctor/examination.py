@@ -176,7 +176,8 @@ def _resolv_conf(here: Here) -> Answer:
 
 def _rules_in_place(here: Here) -> Answer:
     found = here.in_place
-    return rules.rules_in_place(found.difference, found.conflicts, reconcile=here.operation.reconcile)
+    replaces = here.operation.reconcile or here.operation.cleanup_only
+    return rules.rules_in_place(found.difference, found.conflicts, replaces=replaces)
 
 
 def _foreign_rules(here: Here) -> Answer:

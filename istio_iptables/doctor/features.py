@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from ..change.actions import NFTABLES
 from ..rules import model
-from ..rules.nftables import model as native
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -72,7 +71,6 @@ IPTABLES_PARTS: Mapping[Kind, Feature] = {
 }
 
 _NFT_CT = Feature("ct of nftables", "nft_ct", "NFT_CT")
-_NFT_TPROXY = Feature("tproxy of nftables", "nft_tproxy", "NFT_TPROXY")
 
 #: What native rules need.
 NATIVE_PARTS: Mapping[Kind, Feature] = {
@@ -82,9 +80,21 @@ NATIVE_PARTS: Mapping[Kind, Feature] = {
     model.RestoreMark: _NFT_CT,
     model.ConntrackZone: _NFT_CT,
     model.Redirect: Feature("redirect of nftables", "nft_redir", "NFT_REDIR"),
-    model.TProxy: _NFT_TPROXY,
-    native.FamilyTProxy: _NFT_TPROXY,
+    model.TProxy: Feature("tproxy of nftables", "nft_tproxy", "NFT_TPROXY"),
 }
+
+#: What the tables themselves can do, without any part of its own.
+PLAIN: frozenset[Kind] = frozenset(
+    {
+        model.InInterface,
+        model.OutInterface,
+        model.Source,
+        model.Destination,
+        model.Transport,
+        model.Jump,
+        model.Verdict,
+    }
+)
 
 NF_TABLES = Feature("nf_tables", "nf_tables", "NF_TABLES")
 NFT_COMPAT = Feature("iptables' matches and targets in nf_tables", "nft_compat", "NFT_COMPAT")
@@ -106,8 +116,8 @@ class Evidence(Record):
     """What tells of the kernel's parts. None stands for what cannot be read.
 
     `listed`: by family, what /proc/net/ip_tables_names, _matches and _targets list. `loaded`: the modules
-    that are loaded. `options`: the kernel's configuration, such as `y` or `m` by option. `modules`: those
-    built in or installed, with True for built in.
+    that are loaded. `options`: the kernel's configuration, such as `y` or `m` by option, and `options_from`
+    the file that has it. `modules`: those built in or installed, with True for built in.
     """
 
     release: str
@@ -115,6 +125,7 @@ class Evidence(Record):
     loaded: frozenset[str] | None = None
     options: Mapping[str, str] | None = None
     modules: Mapping[str, bool] | None = None
+    options_from: str = "/proc/config.gz"
 
     def presence(self, feature: Feature, families: Iterable[Family] = model.FAMILIES) -> Presence:
         """Tell whether the kernel has a part, for all of some families if it is listed by family."""
@@ -135,7 +146,7 @@ class Evidence(Record):
     @property
     def source(self) -> str:
         """What an absent part is told by."""
-        return "/proc/config.gz" if self.options is not None else f"/lib/modules/{self.release}"
+        return self.options_from if self.options is not None else f"/lib/modules/{self.release}"
 
 
 _BY_OPTION: Mapping[str, Presence] = {"y": "there", "m": "installed"}

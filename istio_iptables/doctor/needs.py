@@ -25,7 +25,8 @@ ASKED_BY: Mapping[Location, str] = {
 class Needs(Record):
     """The rules that a run is to put in place, and the location that it is to write them to.
 
-    `location` is None if it is not known, since what is in place could not be read.
+    `location` is None if it is not known, since what is in place could not be read. Without rules it is a
+    cleanup: then it is where the rules are, None if they are in no single place.
     """
 
     wanted: Ruleset
@@ -56,6 +57,8 @@ class Needs(Record):
         """
         if answer.status != FAIL or self.location == location:
             return answer
+        if self.location is None and not self.wanted.tables:
+            return fine(f"{answer.finding}: not needed, since nothing is removed from there", *answer.details)
         if self.location is None:
             unknown = f"it is needed for {ASKED_BY[location]}, and where these go is not known"
             return doubtful(answer.finding, answer.remedy, unknown, *answer.details)

@@ -45,15 +45,17 @@ class _Told:
     def more(self, result: Result) -> Iterator[str]:
         """Yield the lines below a check's own."""
         yield from result.details
+        if result.finding in self._findings:
+            return
+        self._findings.add(result.finding)
         first = self._remedies.get(result.remedy)
         if first:
             yield f"what to do: as for {first}"
         elif result.remedy:
             self._remedies[result.remedy] = result.name
             yield f"what to do: {result.remedy}"
-        if result.status != OK and not first and result.finding not in self._findings:
+        if result.status != OK and not first:
             yield f"see {result.anchor}"
-        self._findings.add(result.finding)
 
 
 def _count(results: Sequence[Result]) -> str:

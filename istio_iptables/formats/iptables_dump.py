@@ -368,7 +368,7 @@ def _why_outside(text: str) -> str:
     if text.startswith(("-P ", "-N ", "-A ")):
         return "outside of a table; `iptables -S` prints no tables: use iptables-save"
     if text.startswith(("Chain ", "target ")):
-        return "outside of a table; this is what `iptables -L` prints: use iptables-save"
+        return "outside of a table; `iptables -L` prints no tables: use iptables-save"
     return "outside of a table"
 
 

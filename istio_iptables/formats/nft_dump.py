@@ -94,7 +94,8 @@ def _not_json(text: str, error: json.JSONDecodeError) -> str:
     where = f"line {error.lineno}, column {error.colno}"
     if not text.strip():
         return "nothing was read: `nft -j list ruleset` prints at least its version"
-    if text.lstrip().startswith("{") and not text.rstrip().endswith("]}"):
+    is_short = error.pos >= len(text.rstrip()) or not text.rstrip().endswith("]}")
+    if text.lstrip().startswith("{") and is_short:
         return f"the JSON of nft ends at {where} before it is complete: what wrote it was interrupted"
     return f"not JSON ({error.msg}) at {where}; `nft -j list ruleset` prints it, `nft list ruleset` does not"
 

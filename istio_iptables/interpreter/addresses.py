@@ -114,6 +114,8 @@ _ROUTE_TYPES = frozenset(
 )
 _TYPES = _ROUTE_TYPES | {"UNSPEC", "MULTICAST", "NAT", "XRESOLVE"}
 
+_V6_TYPES = frozenset({"UNSPEC", "UNICAST", "LOCAL", "ANYCAST", "MULTICAST", "UNREACHABLE"})
+
 _V4_BROADCAST: tuple[Range, ...] = ((0, 0x00FFFFFF), (0xFFFFFFFF, 0xFFFFFFFF))
 _V4_MULTICAST: Range = (0xE0000000, 0xEFFFFFFF)
 _V6_MULTICAST: Range = (0xFF << 120, (1 << 128) - 1)
@@ -151,7 +153,12 @@ def _ipv4_type(asked: _Asked) -> Condition:
 
 
 def _ipv6_type(asked: _Asked) -> Condition:
-    """Types that the address shows have to hold all, and of those that a route shows one (match_type6)."""
+    """Types that the address shows have to hold all, and of those that a route shows one (match_type6).
+
+    The kernel takes no rule with one of the other types (addrtype_mt_checkentry_v1).
+    """
+    if not asked.types <= _V6_TYPES:
+        return NEVER
     field = asked.field
     parts: list[Condition] = []
     if "MULTICAST" in asked.types:

@@ -7,17 +7,17 @@ has not.
 
 from __future__ import annotations
 
-from ..rules.model import FULL_MASK, NO_ID
+from ..rules.model import FULL_MASK
 from ..startup.record import Record
 from . import conntrack, iptables_sets
 from .addresses import block, has_type, span
 from .condition import (
     ALWAYS,
+    HAS_SOCKET,
     AllOf,
     AnyOf,
     Masked,
     Named,
-    Not,
     OneOf,
     Unmodelled,
     label,
@@ -196,8 +196,10 @@ _STATUSES = frozenset({"NONE", "EXPECTED", "SEEN_REPLY", "ASSURED", "CONFIRMED"}
 
 
 def _status(option: Option, scope: Scope) -> Condition:
-    """NONE has no bit, so it never matches (libxt_conntrack.c)."""
-    return OneOf("status", _listed(option, _STATUSES) - {"NONE"})
+    """NONE has no bit, so it never matches (libxt_conntrack.c); a packet that has left once is CONFIRMED."""
+    wanted = _listed(option, _STATUSES) - {"NONE"}
+    found = OneOf("status", wanted)
+    return AnyOf((found, number("confirmed", 1)), label(found)) if "CONFIRMED" in wanted else found
 
 
 def _reply(make: Callable[..., Condition], field: str, value: Callable[[str], Maker]) -> Maker:
@@ -257,9 +259,6 @@ def _one_connmark(option: Option, scope: Scope) -> Condition:
     return conntrack.mark(value, mask, negate=option.negated, before=scope.before_conntrack)
 
 
-_HAS_SOCKET = Not(number("uid", NO_ID))
-
-
 def _ids(field: str) -> Maker:
     def make(option: Option, scope: Scope) -> Condition:
         first, dash, last = option.value.replace(":", "-").partition("-")
@@ -268,10 +267,15 @@ def _ids(field: str) -> Maker:
     return make
 
 
+#: An answer of the kernel itself (an ICMP error, a TCP reset) may come from a socket of its own. That has no
+#: file, so the answer has no owner (owner_mt in xt_owner.c). What is forwarded has no socket.
+_KERNELS_OWN = Unmodelled("whether the kernel's own socket sends it")
+_SENT_HERE = OneOf("received_on", frozenset({""}))
+_SOCKET_EXISTS = AnyOf((HAS_SOCKET, AllOf((_SENT_HERE, _KERNELS_OWN))), "socket")
 _OWNER: Mapping[str, Maker] = {
     "--uid-owner": _ids("uid"),
     "--gid-owner": _ids("gid"),
-    "--socket-exists": lambda *_: AllOf((_HAS_SOCKET,), "socket"),
+    "--socket-exists": lambda *_: _SOCKET_EXISTS,
 }
 
 
@@ -286,7 +290,7 @@ def _owner(given: Sequence[Option], scope: Scope) -> list[Condition]:
         for option in given
         if option.name != "--suppl-groups"
     ]
-    return [*parts, AllOf((_HAS_SOCKET,), "socket")]
+    return [*parts, _SOCKET_EXISTS]
 
 
 def _any_group(option: Option, scope: Scope) -> Condition:

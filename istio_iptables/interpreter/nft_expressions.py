@@ -48,9 +48,11 @@ def compiled(
     table and handle; else nft_words.py writes them. `leave_out` names tables by family and name, such as
     those of iptables-nft. A table that is dormant has no hooks, and is left out; see also `unread`.
     """
+    objects = tuple(objects)
     found = _by_table(objects)
+    prints_all = _prints_all(objects)
     return tuple(
-        _table(parts, known, texts or {})
+        _table(parts, known, texts or {}, prints_all)
         for key, parts in found.items()
         if key[0] in FAMILIES and key not in leave_out and not _is_dormant(parts["table"][0])
     )
@@ -130,7 +132,16 @@ def _may_be_dormant(table: Mapping[str, Any]) -> bool:
 _KNOWN_FLAGS = frozenset({"dormant", "owner", "persist"})
 
 
-def _table(parts: _Parts, known: Known, texts: Mapping[tuple[str, str, int], str]) -> Table:
+def _prints_all(objects: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether what nft prints has the statements of added elements: 0.9.8 does not, 1.0.6 does."""
+    for each in objects:
+        if "metainfo" in each:
+            version = str(each["metainfo"].get("version", "")).split(".")
+            return all(part.isdigit() for part in version) and [*map(int, version)] >= [1, 0, 6]
+    return False
+
+
+def _table(parts: _Parts, known: Known, texts: Mapping[tuple[str, str, int], str], prints_all: bool) -> Table:
     table = parts["table"][0]
     family, name = table["family"], table["name"]
     bases = tuple(_base(chain) for chain in parts["chain"] if chain.get("hook") in _HOOKS)
@@ -138,7 +149,7 @@ def _table(parts: _Parts, known: Known, texts: Mapping[tuple[str, str, int], str
         base.hook in ("prerouting", "output") and base.priority <= CONNTRACK_PRIORITY for base in bases
     )
     sets = {each["name"]: each.get("elem", []) for kind in ("set", "map") for each in parts[kind]}
-    scope = NativeScope(FAMILIES[family], known, sets, early)
+    scope = NativeScope(FAMILIES[family], known, sets, early, prints_all)
     rules: dict[str, list[Rule]] = {chain["name"]: [] for chain in parts["chain"]}
     for rule in parts["rule"]:
         chain = rules.setdefault(rule["chain"], [])

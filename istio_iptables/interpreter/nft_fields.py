@@ -46,13 +46,15 @@ class NativeScope(Record):
     """The table that an expression is in.
 
     `families` are those of its packets; `sets` are the elements of its sets and maps by name. `early`: it has
-    a chain that gets packets before conntrack does.
+    a chain that gets packets before conntrack does. `prints_all`: the version of nft prints the statements of
+    elements that a rule adds to a set, such as limits.
     """
 
     families: frozenset[Family]
     known: Known = NOTHING_KNOWN
     sets: Mapping[str, list[Any]] = {}
     early: bool = False
+    prints_all: bool = True
 
     @property
     def entry(self) -> Condition:

@@ -107,12 +107,16 @@ def _unmodelled(_: Any, __: NativeScope, why: str) -> Steps:
 
 
 def _update(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
-    """Adding to a set changes nothing for the packet, unless statements of the element refuse it."""
+    """Adding to a set changes nothing for the packet, unless statements of the element refuse it.
+
+    Old versions of nft do not print these.
+    """
     keys = [_bare(inner[name]) for name in ("elem", "data") if name in inner]
     for key in keys:
         if isinstance(key, dict):
             yield from operand(key, scope).needs
-    yield Unmodelled(why) if inner.get("stmt") else actions.Pass(why)
+    may_refuse = inner.get("stmt") or not scope.prints_all
+    yield Unmodelled(why) if may_refuse else actions.Pass(why)
 
 
 def _bare(element: Any) -> Any:

@@ -273,8 +273,9 @@ def _nat(name: str) -> Callable[[Any], str]:
         to = f"[{to}]" if in_brackets else to
         to += f":{expression(port)}" if port else ""
         family = inner.get("family", "") if to else ""
-        prefix = "prefix" if inner.get("type_flags") == "prefix" else ""
-        flags = "" if prefix else expression(inner.get("flags", []))
+        kinds = inner.get("type_flags", ())
+        prefix = "prefix" if "prefix" in kinds else "addr . port" if "concat" in kinds else ""
+        flags = "" if prefix == "prefix" else expression(inner.get("flags", []))
         return _words(name, family, prefix, f"to {to}" if to else "", flags)
 
     return write
@@ -286,8 +287,9 @@ def _limit(inner: Any) -> str:
     over = "over" if inner.get("inv") else ""
     unit = inner.get("rate_unit", "packets")
     rate = f"{inner['rate']}{'' if unit == 'packets' else f' {unit}'}/{inner['per']}"
-    burst = inner.get("burst", 0)
-    usual = burst == (5 if unit == "packets" else 0)
+    usual_burst = 5 if unit == "packets" else 0
+    burst = inner.get("burst", usual_burst)
+    usual = burst == usual_burst
     return _words("limit rate", over, rate, "" if usual else f"burst {burst} {inner.get('burst_unit', unit)}")
 
 

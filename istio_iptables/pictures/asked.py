@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..startup.record import Record
-from ..trace.packet import Question
+from ..trace.packet import Question, mistakes_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def asked(text: str, names: Names) -> Asked:
         options["ctstate"],
         options["zone"],
     )
+    if mistakes := mistakes_in(question):
+        raise SettingsError([f"--trace: {mistake}" for mistake in mistakes])
     return Asked(" ".join(words), question, options["own"], options["follow"])
 
 

@@ -9,7 +9,7 @@ from ..settings.config import Everything
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
 from ..trace.packet import Question
-from .subject import EXAMPLE_OWN, followed, outcome
+from .subject import EXAMPLE_OWN, followed, interface_of, outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Making:
             to = captured or other or self._service(0)
             yield f"the application calls an excluded port ({port.first})", self._out(to, port.first)
         for port in config.outbound_ports[:1]:
-            to = other or self._service(0)
+            to = other or captured or self._service(0)
             yield (
                 f"the application calls a port that is always captured ({port.first})",
                 self._out(to, port.first),
@@ -137,12 +137,11 @@ class _Making:
             yield f"somebody calls an excluded port ({port.first})", self._in(port.first)
         yield f"somebody calls the tunnel port ({config.tunnel_port})", self._in(config.tunnel_port)
         for interface in config.interfaces_excluded[:1]:
-            name = interface.removesuffix("+") or "eth1"
-            by = self._in(self._app_port()).replace(interface=name)
+            by = self._in(self._app_port()).replace(interface=interface_of(interface))
             yield f"somebody calls by an excluded interface ({interface})", by
         for interface in config.rerouted_interfaces[:1]:
             to = Endpoint(self._captured() or self._service(0), self._port())
-            by_vm = Question("in", to, interface=interface.removesuffix("+") or "vm0")
+            by_vm = Question("in", to, interface=interface_of(interface))
             yield f"the virtual machine behind {interface} calls a service", by_vm
         if config.drop_invalid:
             yield (

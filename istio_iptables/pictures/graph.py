@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Literal, TypeAlias
 
-    from .model import Chain, Hook, Picture, Row, Stage
+    from .model import Chain, Hook, Picture, Row
 
     LinkKind: TypeAlias = Literal["send", "call", "redirect", "tproxy", "direct", "else"]
 
@@ -90,34 +92,25 @@ def links(picture: Picture) -> Iterator[Link]:
     first, last = _ends(picture)
     roles: Mapping[str, str] = picture.roles()
     ports = picture.ports()
+    rows = {row.id for *_, row in picture.rows()}
+    hooks = {hook.id for hook in picture.hooks}
     for edge in picture.edges:
-        target = ports[edge.target].role if edge.target in ports else ""
-        role = target or (roles.get(edge.target, "") if edge.kind == "call" else "")
-        source = last.get(edge.source, edge.source)
-        to = edge.target if edge.kind != "direct" or edge.target != _hook_of(picture, source) else ""
-        if to:
-            ends = (edge.source, edge.target)
-            yield Link(source, first.get(to, to), edge.kind, edge.label, role, ends)
+        if edge.source in rows and edge.target in hooks:
+            continue  # to the end of the hook, after its last rule
+        role: str = ports[edge.target].role if edge.target in ports else ""
+        if edge.kind == "call":
+            role = roles.get(edge.target, "")
+        source, target = last.get(edge.source, edge.source), first.get(edge.target, edge.target)
+        yield Link(source, target, edge.kind, edge.label, role, (edge.source, edge.target))
     for hook in picture.hooks:
-        for before, after in zip(hook.stages, hook.stages[1:], strict=False):
+        for before, after in pairwise(hook.stages):
             yield Link(last[before.id], first[after.id], "direct", edge=(before.id, after.id))
-    for _, _, _, row, following in _pairs(picture):
-        if row.when or row.only or row.kind in ("mark", "pass", "unknown"):
-            yield Link(row.id, following.id, "else", "" if row.kind in ("mark", "pass") else "else")
-
-
-def _pairs(picture: Picture) -> Iterator[tuple[Hook, Stage, Chain, Row, Row]]:
-    for hook, stage, chain in picture.chains():
-        for row, following in zip(chain.rows, chain.rows[1:], strict=False):
-            yield hook, stage, chain, row, following
-
-
-def _hook_of(picture: Picture, name: str) -> str:
-    """Return the hook whose last stage a node is in: an edge from there to the hook's end leads nowhere."""
-    for hook in picture.hooks:
-        if any(row.id == name for chain in hook.stages[-1].chains for row in chain.rows):
-            return hook.id
-    return ""
+    for _, _, chain in picture.chains():
+        for row, following in pairwise(chain.rows):
+            if row.kind in ("mark", "pass", "unknown"):
+                yield Link(row.id, following.id, "else")
+            elif row.when or row.only:
+                yield Link(row.id, following.id, "else", "else")
 
 
 def _ends(picture: Picture) -> tuple[dict[str, str], dict[str, str]]:

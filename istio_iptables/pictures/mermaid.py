@@ -63,22 +63,21 @@ def _part(part: Group | Box, indent: str) -> Iterator[str]:
 
 
 def _styles(picture: Picture, way: Way | None, found: list[Link]) -> Iterator[str]:
-    for role in ("out", "in", "dns", "other"):
-        lines = [str(at) for at, link in enumerate(found) if link.role == role]
-        if lines:
-            yield f"    linkStyle {','.join(lines)} stroke:{LIGHT[role]}"
+    for at, link in enumerate(found):
+        style = [f"stroke:{LIGHT[link.role]}"] if link.role in LIGHT else []
+        if way and link.edge in way.edges:
+            style.append("stroke-width:6px")
+        if style:
+            yield f"    linkStyle {at} {','.join(style)}"
     dropping = [row.id for *_, row in picture.rows() if row.kind == "drop"]
     if dropping:
         yield f"    classDef drop fill:{LIGHT['drop']},color:{LIGHT['inverse']}"
         yield f"    class {','.join(dropping)} drop"
     if way:
-        nodes = [name for name in way.order if name not in {n.id for n in picture.nodes if n.ports}]
+        groups = {node.id for node in picture.nodes if node.ports}
         on, ink = LIGHT["on"], LIGHT["ink"]
         yield f"    classDef on fill:{on},stroke:{ink},stroke-width:4px,color:{ink}"
-        yield f"    class {','.join(nodes)} on"
-        lit = [str(at) for at, link in enumerate(found) if link.edge in way.edges]
-        if lit:
-            yield f"    linkStyle {','.join(lit)} stroke-width:6px"
+        yield f"    class {','.join(name for name in way.order if name not in groups)} on"
 
 
 def _escaped(words: str) -> str:

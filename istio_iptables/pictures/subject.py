@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from ..interpreter.routing import LOOPBACK, assumed_network
 from ..rules.model import FAMILIES, IPV4, Cidr
 from ..startup.record import Record
 from ..trace.answer import answer
 from ..trace.follow import follow
 from ..trace.packet import complete
-from ..trace.world import network_of, of_settings, proxy_of
+from ..trace.world import of_settings, proxy_of
 from .make import picture, shown
 from .model import Outcome
 from .way import way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..interpreter.journey import World
     from ..interpreter.verdict import Proxy
@@ -66,7 +67,7 @@ def of_config(
     config: Config, *, native: bool = False, own: Sequence[Cidr] = (), settings: str = ""
 ) -> Subject:
     """Return what settings mean. `own` are the pod's own addresses, `settings` the arguments, to be shown."""
-    network = network_of(tuple(own) or EXAMPLE_OWN)
+    network = assumed_network(_addresses(config, tuple(own) or EXAMPLE_OWN), why="addresses are examples")
     facts = [
         ("mode", config.interception_mode),
         ("rules of", "nftables" if native else "iptables"),
@@ -84,6 +85,21 @@ def of_config(
         tuple(facts),
         tuple(notes),
     )
+
+
+def _addresses(config: Config, own: Sequence[Cidr]) -> Iterator[tuple[str, Cidr]]:
+    """Yield own addresses with their interfaces; those that settings name have one too."""
+    for cidr in own:
+        yield "eth0", cidr
+    names = dict.fromkeys(map(interface_of, (*config.rerouted_interfaces, *config.interfaces_excluded)))
+    for at, name in enumerate((name for name in names if name not in ("eth0", LOOPBACK)), 64):
+        for cidr in EXAMPLE_OWN:
+            yield name, cidr.replace(address=cidr.address + at)
+
+
+def interface_of(pattern: str) -> str:
+    """Return the name of an interface that a pattern of the settings stands for."""
+    return f"{pattern[:-1] or 'eth'}1"[:15] if pattern.endswith("+") else pattern
 
 
 def of_world(world: World, proxy: Proxy, facts: Iterable[tuple[str, str]] = ()) -> Subject:

@@ -51,6 +51,7 @@ class _Lighting:
         self._lit_edges: set[tuple[str, str]] = set()
         self._order: list[str] = []
         self._sender = ""
+        self._port = ""  #: the last one that a rule of this hop has led to
 
     def way(self, title: str, conclusion: str) -> Way:
         """Return what was collected."""
@@ -75,8 +76,10 @@ class _Lighting:
     def _path(self, path: Path, first: str) -> None:
         hook = first
         self._light(hook)
+        self._port = ""
         for step in path.steps:
             if isinstance(step, ChainStep):
+                self._edge(hook, step.hook)
                 hook = step.hook or hook
                 self._light(hook)
             if isinstance(step, (ChainStep, RuleStep)):
@@ -95,13 +98,16 @@ class _Lighting:
         self._light(row.id, order=True)
         for target in row.leads_to:
             if target in self._names:
-                self._light(target, self._owners[target], order_of=target)
+                self._light(target, self._owners[target])
+                self._port = target
             self._edge(row.id, target)
         self._edge(row.id, self._following[stage.id])
 
     def _end(self, path: Path, first: str) -> None:
-        """Add where the packet arrives, if no rule has said it."""
+        """Add where the packet arrives."""
         code = path.verdict.code
+        if code in ("redirected", "tproxied", "loops") and self._port:
+            self._light(self._port, order=True)
         if code not in ("direct", "translated"):
             return
         delivered = path.end.startswith("delivered")
@@ -119,12 +125,10 @@ class _Lighting:
             self._edge(last if first == "output" else "forward", "outside")
             self._light("outside", order=True)
 
-    def _light(self, *names: str, order: bool = False, order_of: str = "") -> None:
+    def _light(self, *names: str, order: bool = False) -> None:
         self._lit.update(names)
         if order:
             self._order += names
-        if order_of:
-            self._order.append(order_of)
 
     def _edge(self, source: str, target: str) -> None:
         if (source, target) in self._edges:

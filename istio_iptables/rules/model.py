@@ -15,6 +15,7 @@ A new match or target has to be made known in each of these places, or listed as
 - testing/refusals: whether the fake kernel accepts it
 - rules/forms, if Istio's tools write it; kernel/iptables_command, if it has more than six arguments
 - interpreter/iptables and interpreter/nft_rules, which say what it means for a packet
+- doctor/features: which part of the kernel it needs
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ COMMANDS: tuple[Command, ...] = (
             option(
                 "trace",
                 "Light up the way of one packet in a picture: `out` or `in` with the options of trace, in "
-                "one text, as in 'out --uid 1000 --to 10.1.2.3:80'; with --follow the way through the proxy too.",
+                "one text, as in 'out --uid 1000 --to 10.1.2.3:80'; with --follow through the proxy too.",
                 parsers.anything,
                 metavar="PACKET",
             ),
@@ -358,7 +358,6 @@ EXAMPLES: Mapping[str, str] = {
         f"Capture everything but one CIDR, and replace what {PROGRAM} has set up before."
     ),
     f"{PROGRAM} render --format commands --explain": "Print every rule, and why it is there.",
-    f"{PROGRAM} render --format svg >packets.svg": "Draw the way of packets.",
 }
 #: Exit codes, and what each means.
 EXIT_CODES: Mapping[int, str] = {

@@ -59,11 +59,13 @@ class Asked(Record):
 
 def complete(question: Question, network: Network, proxy: Proxy) -> Asked:
     """Fill in what was not given. Raises SettingsError if the packet cannot be made of what was."""
-    _check(question)
+    if mistakes := mistakes_in(question):
+        raise SettingsError(mistakes)
     return _Filling(question, network, proxy).asked()
 
 
-def _check(question: Question) -> None:
+def mistakes_in(question: Question) -> list[str]:
+    """Return what is wrong with a question, whatever the network is."""
     mistakes = []
     to, source = question.to, question.source
     if not to.port:
@@ -76,8 +78,7 @@ def _check(question: Question) -> None:
         for name, value in (("--uid", question.uid), ("--gid", question.gid)):
             if value is not None:
                 mistakes.append(f"{name}: a packet that comes in belongs to no socket: use `trace out`")
-    if mistakes:
-        raise SettingsError(mistakes)
+    return mistakes
 
 
 class _Filling:

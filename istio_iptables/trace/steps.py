@@ -128,8 +128,10 @@ def _missed(rule: Rule, packet: Packet) -> tuple[str, int]:
     return missed, matched
 
 
-def effect(action: Action, packet: Packet) -> str:
-    """Return in words what an action did; `packet` is as it was afterwards."""
+def effect(action: Action, packet: Packet | None) -> str:
+    """Return in words what an action did; `packet` is as it was afterwards, None if that was its end."""
+    if packet is None:
+        return "dropped"
     if isinstance(action, actions.Call):
         return f"goes on in {action.chain}" if action.goto else f"goes to {action.chain}"
     if isinstance(action, actions.Return):

@@ -22,6 +22,7 @@ PACKAGE = Path(istio_iptables.__file__).parent
 _CALLS = {
     "KernelError": "error",
     "Differs": "error",
+    "DumpError": "error",
     "SettingsError": "mistake",
     "BadValue": "mistake",
     "warn": "warning",

@@ -24,7 +24,7 @@ CASES = [
     (["istio-iptables", "-m", "T"], {"TPROXY"}),
     (["--force-iptables-binary", ""], {"legacy", "nft"}),
     (["--log_output_level", ""], {"debug", "info", "warn", "error", "fatal", "none"}),
-    (["render", "--format", ""], {"restore", "nft", "commands", "json"}),
+    (["render", "--format", ""], {"restore", "nft", "commands", "json", "mermaid", "dot", "svg"}),
     (["pod", "args", "--format", ""], {"yaml", "json", "shell"}),
     (["pod", ""], {"args", "lint", "init-container"}),
     (["-p", "pod", "dif"], {"diff"}),  # `pod` is a value here

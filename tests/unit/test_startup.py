@@ -63,9 +63,14 @@ def test_a_dry_run(extra: str):
         not {
             "istio_iptables.change",
             "istio_iptables.cli.help_app",
+            "istio_iptables.doctor",
             "istio_iptables.formats.difference",
+            "istio_iptables.interpreter",
+            "istio_iptables.pictures",
             "istio_iptables.pod",
+            "istio_iptables.remedies",
             "istio_iptables.settings.yaml_text",
+            "istio_iptables.status",
             "ctypes",
         }
         & modules
@@ -100,7 +105,29 @@ for _, _, rule in plan.wanted.rules():
     assert "istio_iptables.kernel.xtables.libiptc" in modules
     assert expensive(modules) == set()
     assert not any("prob" in module or "validation" in module for module in modules)
-    assert "istio_iptables.cli.help_app" not in modules
+    assert not {"istio_iptables.cli.help_app", "istio_iptables.doctor", "istio_iptables.remedies"} & modules
+    assert not any("interpreter" in module or "pictures" in module for module in modules)
+    assert not any(
+        module.startswith(("istio_iptables.status", "istio_iptables.cli.status")) for module in modules
+    )
+
+
+def test_status():
+    """It is a command for people who wait; what takes longest is still left out."""
+    modules = imported(
+        f"""{MAIN}
+import istio_iptables.cli.handlers, istio_iptables.cli.status_handler
+from istio_iptables.api import build, configure
+from istio_iptables.settings.facts import Facts
+from istio_iptables.status.report import report
+from istio_iptables.status.text import text
+from istio_iptables.testing import FakeKernel
+machine = FakeKernel()
+machine.put(build(configure(environment=Facts())))
+assert "in place" in text(report(machine.live()))"""
+    )
+    assert not {"rich", "typer", "yaml", "netaddr", "logging", "pathlib", "dataclasses"} & expensive(modules)
+    assert "istio_iptables.cli.status_watch" not in modules
 
 
 def test_ipv6_networks_as_text():

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from istio_iptables import Facts, Ruleset, build, configure
 from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, Live, UnreadableTable
-from istio_iptables.change.neighbours import Finding
+from istio_iptables.change.neighbours import Interference
 from istio_iptables.cli import status_handler, streams
 from istio_iptables.cli.context import Context as RealContext
+from istio_iptables.errors import KernelError
 from istio_iptables.rules.model import (
     ACCEPT,
     IPV4,
@@ -42,6 +43,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.go_flags import read_arguments
+from istio_iptables.startup.c_modules import signal
 from istio_iptables.status.changes import Change, changes
 from istio_iptables.status.counters import notes
 from istio_iptables.status.document import document
@@ -126,12 +128,13 @@ def test_every_rule_has_the_reason_that_the_policy_gives_it(
     wanted = build(configure(values, environment=facts))
     found = report(in_place(wanted, location).live())
     assert found.state == "in-place"
-    assert all(row.reason for row in rows(found))
+    meant = found.places[0].settings.ruleset
     if location == NFTABLES:
-        number = sum(len(chain.rules) for table in translate(wanted) for chain in table.chains)
+        reasons = [r.reason for table in translate(meant) for chain in table.chains for r in chain.rules]
     else:
-        number = len(list(wanted.rules()))
-    assert len(list(rows(found))) == number
+        reasons = [rule.reason for _, _, rule in meant.rules()]
+    assert all(reasons)
+    assert [row.reason for row in rows(found)] == reasons
     assert text(found)
     json.dumps(document(found))
 
@@ -282,7 +285,7 @@ def test_something_foreign_in_a_chain_of_ours_is_named():
 
 def test_ambient_mode_owns_everything():
     ambient = Table(IPV4, "nat", (Chain("ISTIO_PRERT"), Chain("ISTIO_OUTPUT", (Rule((), RETURN),))))
-    for live in (Live({IPTABLES_NFT: (ambient,)}), Live({}, ambient_tables=("inet istio-ambient-nat",))):
+    for live in (Live({IPTABLES_NFT: (ambient,)}), Live({}, ambient=("inet istio-ambient-nat",))):
         found = report(live)
         assert (found.state, found.places) == ("ambient", ())
         assert "ambient mode" in text(found)
@@ -341,7 +344,7 @@ def test_a_table_that_iptables_cannot_read_has_no_counters():
 
 
 def test_foreign_rules_that_come_first_are_named():
-    finding = Finding("ip nat", "DOCKER", "dnat to 10.0.0.1", "bypass", ("inbound TCP to port 80",))
+    finding = Interference("ip nat", "DOCKER", "dnat to 10.0.0.1", "bypass", ("inbound TCP to port 80",))
     found = report(in_place(rules_for()).live()).replace(before=(finding,))
     assert "foreign: the foreign rule dnat to 10.0.0.1 (ip nat, chain DOCKER) comes before" in text(found)
     (shown,) = document(found)["before"]
@@ -576,7 +579,7 @@ def keys(value: Any) -> set[str]:
 def test_the_page_has_every_key_and_every_code():
     page = (ROOT / "docs" / "status.md").read_text()
     machine = in_place(rules_for(inbound_ports="80"))
-    finding = Finding("ip nat", "DOCKER", "dnat", "bypass", ("x",))
+    finding = Interference("ip nat", "DOCKER", "dnat", "bypass", ("x",))
     found = document(report(edited(machine, "OUTPUT")).replace(before=(finding,)))
     for place in found["places"]:
         place["settings"] = place["variables"] = {}  # names of settings
@@ -593,3 +596,28 @@ def _two_looks() -> tuple[Status, Status]:
     live = in_place(rules_for()).live()
     key = ("ISTIO_REDIRECT", Redirect(15001))
     return report(live), report(counted(live, {key: 5}))
+
+
+# --- --watch, but for terminals and pipes: tests/kernel/test_status.py has these ------------------
+
+
+def test_an_error_ends_the_watch(monkeypatch: pytest.MonkeyPatch):
+    """It is reported as that of every command: cli/handlers.py does that."""
+    from istio_iptables.cli import status_watch
+
+    there, gone = report(in_place(rules_for()).live()), report(FakeKernel().live())
+    looks = iter([there, None, gone, None, None])  # once may be since rules were being replaced
+    written: list[str] = []
+
+    def look() -> Status:
+        found = next(looks)
+        if found is None:
+            raise KernelError("it cannot be read", "do something")
+        return found
+
+    monkeypatch.setattr(streams, "write", written.append)
+    monkeypatch.setattr(status_watch, "_wait", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(KernelError, match="it cannot be read"):
+        status_watch.watch(look, 1.0, as_json=True)
+    assert [json.loads(line)["state"] for line in written] == ["in-place", "absent"]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..features import Evidence, Feature
     from ..needs import Needs
 
+#: The modules without which there are no legacy tables of a family.
+_INTERFACES: Mapping[Family, str] = {"ipv4": "ip_tables", "ipv6": "ip6_tables"}
 #: The first Linux with nat chains of family inet, which native rules have.
 _FIRST_FOR_NATIVE = (5, 2)
 
@@ -28,7 +30,7 @@ def legacy_tables(needs: Needs, evidence: Evidence, interface: Mapping[Family, b
     unloaded = [family for family in families if not interface[family]]
     if unloaded:
         commands = " and ".join(f"legacy {IPTABLES[family]}" for family in unloaded)
-        modules = " and ".join(f"{IPTABLES[family].removesuffix('s')}_tables" for family in unloaded)
+        modules = " and ".join(_INTERFACES[family] for family in unloaded)
         answer = bad(f"the kernel has not loaded {commands} ({modules})", _lacking(unloaded[0]))
         return needs.judge(answer, IPTABLES_LEGACY)
     parts = [(legacy_table(family, table), (family,)) for family, table in tables_of_rules(needs)]

@@ -33,8 +33,8 @@ def iptables_legacy(found: Commands, needs: Needs, *, libiptc: bool, cni_mode: b
         return needs.judge(refused(found.missing), IPTABLES_LEGACY)
     if found.takes_the_lock and not libiptc and not cni_mode:
         old = bad(
-            f"{found.version} does not know the variable XTABLES_LOCKFILE, so it waits for the lock that the "
-            "run itself holds, and fails",
+            f"{found.version} does not know the variable XTABLES_LOCKFILE, so it asks for the lock that the "
+            "run itself holds, and cannot get it",
             "install iptables 1.8.6 or later, or use --cni-mode, which locks only the network namespace, or "
             "--force-iptables-binary nft",
         )

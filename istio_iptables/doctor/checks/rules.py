@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...change.actions import Live, Location
     from ...change.conflicts import Conflict
     from ...change.foreign import Neighbour
-    from ...change.neighbours import Finding
+    from ...change.neighbours import Interference
     from ...errors import KernelError
 
 
@@ -97,7 +97,7 @@ def unreadable_table(live: Live, location: Location | None, *, problem: KernelEr
     return doubtful(error.cause, error.remedy, instead)
 
 
-def foreign_rules(found: Sequence[Finding]) -> Answer:
+def foreign_rules(found: Sequence[Interference]) -> Answer:
     """Check for foreign rules that keep traffic from the proxy."""
     if not found:
         return fine("none keeps traffic from the proxy")
@@ -112,8 +112,8 @@ class Difference(Record):
     parts: tuple[str, ...]
 
 
-def rules_in_place(found: Difference | None, conflicts: Sequence[Conflict], *, reconcile: bool) -> Answer:
-    """Check for rules of other settings: a run without --reconcile ends with exit code 3."""
+def rules_in_place(found: Difference | None, conflicts: Sequence[Conflict], *, replaces: bool) -> Answer:
+    """Check for rules of other settings: a run that does not replace them ends with exit code 3."""
     if conflicts:
         return unchecked("what has the names of Istio's chains or tables is foreign")
     if found is None:
@@ -122,8 +122,8 @@ def rules_in_place(found: Difference | None, conflicts: Sequence[Conflict], *, r
         return fine("no rules of istio-iptables are in place")
     if not found.parts:
         return fine("they are those of the settings")
-    if reconcile:
-        return fine("they differ from those of the settings, and --reconcile replaces them", *found.parts)
+    if replaces:
+        return fine("they differ from those of the settings, and the run replaces them", *found.parts)
     return bad(
         "the rules of istio-iptables in place differ from those of the settings: a run changes nothing, and "
         "ends with exit code 3",

@@ -94,6 +94,9 @@ class Here:
     def needs(self) -> Needs:
         """What the rules need, and where they go."""
         forced = forced_location(self.operation.forced_variant, self.operation.native_nftables)
+        if not self.wanted.tables and not isinstance(self._in_place, Exception):
+            places = self._in_place.live.locations
+            return Needs(self.wanted, places[0] if len(places) == 1 else None)
         return Needs(self.wanted, self.choice.location if self.choice else forced)
 
     @property

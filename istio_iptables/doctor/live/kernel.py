@@ -22,6 +22,7 @@ _WHAT = ("names", "matches", "targets")
 def evidence() -> Evidence:
     """Return all that tells of the kernel's parts."""
     release = os.uname().release
+    options, options_from = _options(release)
     return Evidence(
         release,
         {
@@ -31,8 +32,9 @@ def evidence() -> Evidence:
             if (lines := _lines(f"{_LISTED[family]}{what}")) is not None
         },
         _loaded(),
-        _options(release),
+        options,
         _installed(release),
+        options_from,
     )
 
 
@@ -66,24 +68,26 @@ def _loaded() -> frozenset[str] | None:
     return None if lines is None else frozenset(line.split()[0] for line in lines if line)
 
 
-def _options(release: str) -> dict[str, str] | None:
-    """Return the kernel's configuration by option, without CONFIG_: only what is y or m."""
-    text = _zipped("/proc/config.gz")
-    lines = text.decode("ascii", "replace").splitlines() if text else _lines(f"/boot/config-{release}")
-    if not lines:
-        return None
-    pairs = (line.removeprefix("CONFIG_").partition("=") for line in lines if line.startswith("CONFIG_"))
-    return {name: value for name, _, value in pairs if value in ("y", "m")}
+def _options(release: str) -> tuple[dict[str, str] | None, str]:
+    """Return the kernel's configuration by option, without CONFIG_: only what is y or m; and its file."""
+    for path, lines in (
+        ("/proc/config.gz", _zipped_lines("/proc/config.gz")),
+        (f"/boot/config-{release}", _lines(f"/boot/config-{release}")),
+    ):
+        if lines:
+            set_to = (line[len("CONFIG_") :].partition("=") for line in lines if line.startswith("CONFIG_"))
+            return {name: value for name, _, value in set_to if value in ("y", "m")}, path
+    return None, ""
 
 
-def _zipped(path: str) -> bytes:
+def _zipped_lines(path: str) -> list[str]:
     import zlib
 
     try:
         with open(path, "rb") as file:
-            return zlib.decompress(file.read(), wbits=31)
+            return zlib.decompress(file.read(), wbits=31).decode("ascii", "replace").splitlines()
     except (OSError, zlib.error):
-        return b""
+        return []
 
 
 def _installed(release: str) -> dict[str, bool] | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...change.actions import Live, Location
     from ...change.conflicts import Conflict
     from ...change.foreign import Neighbour
-    from ...change.neighbours import Finding
+    from ...change.neighbours import Interference
     from ...kernel.choose import Choice
     from ...rules.model import Family, Ruleset
     from ...settings.resolve import Operation
@@ -41,7 +41,7 @@ class InPlace(Record):
     others: Mapping[Location, tuple[str, ...]]
     conflicts: tuple[Conflict, ...] = ()
     foreign: tuple[Neighbour, ...] = ()
-    neighbours: tuple[Finding, ...] = ()
+    neighbours: tuple[Interference, ...] = ()
     choice: Choice | None = None
     difference: Difference | None = None
     unplanned: KernelError | None = None
@@ -67,14 +67,14 @@ def read(wanted: Ruleset, operation: Operation, *, with_nftables: bool) -> InPla
         except KernelError as error:
             location = forced or IPTABLES_LEGACY
             return found.replace(conflicts=tuple(conflicts(live, wanted, location)), unplanned=error)
-        replaces = prepared.plan.replaces and bool(prepared.plan.actions)
+        replaces = prepared.plan.replaces and bool(prepared.plan.actions)  # as apply decides it
         parts = tuple(part.title for part in prepared.differences) if replaces else ()
         return found.replace(
             conflicts=prepared.conflicts,
             foreign=machine.foreign(live, prepared.choice.location),
             neighbours=prepared.neighbours,
             choice=prepared.choice,
-            difference=Difference(bool(live.locations), parts),
+            difference=Difference(bool(live.locations) or replaces, parts),
         )
 
 

@@ -1,0 +1,70 @@
+"""doctor: run `istio-iptables doctor` in a namespace, and read what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from istio_iptables.doctor.examination import CHECKS
+
+from .scratch import Scratch
+
+#: A line of a log, of a run that has failed.
+_WHAT_TO_DO = "  what to do: "
+
+
+class Report:
+    """What doctor has found: the entries of its JSON by the name of the check, and its exit code."""
+
+    def __init__(self, code: int, output: str, errors: str) -> None:
+        assert code in (0, 3), (code, errors)
+        document = json.loads(output)
+        self.code = code
+        self.checks: dict[str, Any] = {check["name"]: check for check in document["checks"]}
+        assert list(self.checks) == [check.name for check in CHECKS]
+        assert document["failed"] == (code == 3) == bool(self.names("FAIL"))
+        assert "bug in istio-iptables" not in output, output
+
+    def names(self, status: str) -> set[str]:
+        """Return the names of the checks that have a status."""
+        return {name for name, check in self.checks.items() if check["status"] == status}
+
+    def words(self, name: str) -> str:
+        """Return all that a check says but its remedy."""
+        check = self.checks[name]
+        return "\n".join((check["finding"], *check["details"]))
+
+    def says(self, name: str, status: str, words: str = "") -> None:
+        """Assert a check's status, and words of it; what is not OK has a remedy, if it was checked."""
+        check = self.checks[name]
+        assert check["status"] == status, check
+        assert words in self.words(name), check
+        assert status == "OK" or check["remedy"] or "could not be checked" in check["finding"], check
+
+
+def doctor(
+    scratch: Scratch, *arguments: str, prefix: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Report:
+    """Run it, and read its JSON."""
+    done = scratch.tool("doctor", "--json", *arguments, prefix=prefix, env=env)
+    return Report(done.returncode, done.stdout, done.stderr)
+
+
+def foretells(
+    scratch: Scratch,
+    name: str,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    code: int = 1,
+) -> Report:
+    """Assert that a check fails, and that a run with the same settings does, with the same remedy if any."""
+    report = doctor(scratch, *arguments, prefix=prefix, env=env)
+    report.says(name, "FAIL")
+    done = scratch.tool(*arguments, prefix=prefix, env=env)
+    assert done.returncode == code, done.stderr
+    remedies = [line.partition(_WHAT_TO_DO)[2] for line in done.stderr.splitlines() if _WHAT_TO_DO in line]
+    if remedies:
+        assert report.checks[name]["remedy"] == remedies[-1]
+    return report
