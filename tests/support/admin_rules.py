@@ -354,6 +354,7 @@ def _nat_targets(draw: DrawFn, family: str, chain: str, transport: bool) -> list
                 f"-j REDIRECT --to-ports {port}",
                 f"-j REDIRECT --to-ports {port}",
                 "-j REDIRECT --to-ports 8000-8010",
+                f"-j DNAT --to-destination {_with_port(target, '9000-9010/8000')}",
                 f"-j DNAT --to-destination {_with_port(target, '8000-8005')}",
             ]
         return found
@@ -361,6 +362,7 @@ def _nat_targets(draw: DrawFn, family: str, chain: str, transport: bool) -> list
     found = [f"-j SNAT --to-source {source}", f"-j NETMAP --to {netmap}"]
     if transport:
         found.append(f"-j SNAT --to-source {_with_port(source, port)}")
+        found.append("-j SNAT --to-source :8001")
     return [*found, "-j MASQUERADE", "-j MASQUERADE"] if chain == "POSTROUTING" else found
 
 

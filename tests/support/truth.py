@@ -210,9 +210,13 @@ def _can_be_told(world: World, end: Packet) -> bool:
     routes = world.network.routes
     if any(route.kind == "broadcast" and route.first == end.destination for route in routes):
         return False
-    loopback = 127 if end.family == IPV4 else None
-    is_told = end.source is not None and end.source >> 24 == loopback
-    return not end.tproxied and (is_told or end.destination >> 24 != loopback)
+    if end.family != IPV4:
+        return True
+    delivered = end.received_on and not end.sent_to
+    if delivered and not world.network.is_local(end.family, end.destination):
+        return False
+    is_told = end.source is not None and end.source >> 24 == 127
+    return is_told or end.destination >> 24 != 127
 
 
 def _state(packet: Packet) -> str:
