@@ -31,7 +31,7 @@ class Connection(Record):
     mark: int = 0
     replied: bool = False
     translated: bool = False
-    source_translated: bool = False
+    source_translated: bool | None = False
     redirected: int = 0
 
     def is_from_originator(self, packet: Packet) -> bool:
@@ -77,7 +77,8 @@ def found(packet: Packet) -> Packet:
         raise ValueError("the packet does not belong to the connection")
     zones = (packet.zone, connection.zone) if original else (packet.reply_zone, connection.reply_zone)
     if zones[0] != zones[1]:
-        return _first_of_another(packet)
+        # At one that is invalid conntrack looks again if it comes back by lo.
+        return packet if packet.state == "INVALID" else _first_of_another(packet)
     return packet.replace(
         first=False,
         direction="original" if original else "reply",
@@ -88,10 +89,8 @@ def found(packet: Packet) -> Packet:
         translated=connection.translated,
         source_translated=connection.source_translated,
         redirected=connection.redirected if original else 0,
-        original_source=connection.original[0],
-        original_source_port=connection.original[1],
-        original_destination=connection.original[2],
-        original_port=connection.original[3],
+        **dict(zip(_ORIGINAL_FIELDS, connection.original, strict=True)),
+        **dict(zip(_REPLY_FIELDS, connection.reply, strict=True)),
     )
 
 
@@ -106,14 +105,18 @@ def _first_of_another(packet: Packet) -> Packet:
     )
 
 
+_ORIGINAL_FIELDS = ("original_source", "original_source_port", "original_destination", "original_port")
+_REPLY_FIELDS = ("reply_source", "reply_source_port", "reply_destination", "reply_port")
+
+
 def translation(packet: Packet, side: Side) -> tuple[int | None, int | None] | None:
-    """Return the address and port that nat gives a later packet at one side, None if it has no connection.
+    """Return the address and port that nat gives a later packet at one side, None for one that is none.
 
     They are those of the other direction, turned round (nf_nat_manip_pkt). What conntrack leaves alone, nat
     does too.
     """
     connection = packet.connection
-    if connection is None or packet.state == "UNTRACKED":
+    if connection is None or packet.first or packet.state == "UNTRACKED":
         return None
     back = connection.reply if packet.direction == "original" else connection.original
     return back[:2] if side == "destination" else back[2:]

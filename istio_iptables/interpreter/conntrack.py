@@ -6,7 +6,7 @@ UNTRACKED if a rule wants that. Before conntrack has seen a packet (table raw), 
 
 from __future__ import annotations
 
-from .condition import AllOf, AnyOf, Masked, Not, OneOf, Unmodelled, negated, number
+from .condition import AllOf, AnyOf, Masked, Not, OneOf, negated, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,22 +63,30 @@ def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condit
 
 
 def reply_source(make: Callable[[str], Condition], field: str) -> Condition:
-    """Return a condition on the source of replies: what the packet is sent to, translated or not.
+    """Return a condition on the source of replies: what a first packet is sent to, translated or not.
 
-    `make` gives the condition on a field, `destination` or `destination_port`. It can be told for the first
-    packet of a connection only.
+    `make` gives the condition on a field, here `destination` or `destination_port`.
     """
-    what = _REPLY_NAMES[field]
-    return AnyOf((AllOf((_FIRST, make(field))), AllOf((Not(_FIRST), Unmodelled(what)))), what)
+    return _of_replies(make, field, _REPLY_FIELDS[field])
 
 
 def reply_destination(make: Callable[[str], Condition], field: str) -> Condition:
-    """Return a condition on the destination of replies: the source, unless that has been translated."""
-    what = _REPLY_NAMES[field]
-    kept = AllOf((_FIRST, number("source_translated", 0)))
-    return AnyOf((AllOf((kept, make(field))), AllOf((Not(kept), Unmodelled(what)))), what)
+    """Return a condition on the destination of replies: the source of a first packet, translated or not."""
+    return _of_replies(make, field, _REPLY_FIELDS[field])
 
 
+def _of_replies(make: Callable[[str], Condition], field: str, noted: str) -> Condition:
+    """What a later packet has got instead of these is only known if its connection is (connection.py)."""
+    now, then = AllOf((_FIRST, make(field))), AllOf((Not(_FIRST), make(noted)))
+    return AnyOf((now, then), _REPLY_NAMES[field])
+
+
+_REPLY_FIELDS: Mapping[str, str] = {
+    "destination": "reply_source",
+    "destination_port": "reply_source_port",
+    "source": "reply_destination",
+    "source_port": "reply_port",
+}
 _REPLY_NAMES: Mapping[str, str] = {
     "destination": "source of replies",
     "destination_port": "source port of replies",

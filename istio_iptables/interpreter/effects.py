@@ -68,7 +68,7 @@ class Effects(Generic[S]):
         return self._decided(packets, zone=action.zone, reply_zone=reply, zoned=True)
 
     def _untrack(self, _walk: Walk[S], _action: actions.Untrack, packets: S, _: Place) -> tuple[S, S, S]:
-        return self._decided(packets, state="UNTRACKED", tracked=True, first=False)
+        return self._decided(packets, state="UNTRACKED", tracked=True, first=False, connection=None)
 
     def _decided(self, packets: S, **fields: object) -> tuple[S, S, S]:
         algebra = self._algebra
@@ -102,8 +102,8 @@ class Effects(Generic[S]):
                 walk.end(part, "dropped", place, "REDIRECT finds no address of the interface")
             elif address is None:
                 port = {"destination_port": action.port} if action.port else {}
-                unknown = {"destination": None, "destination_bound": True, "translated": True, **port}
-                translated = algebra.join(translated, algebra.update(part, **unknown))
+                bound = {"destination": None, "destination_bound": True, "translated": True, **port}
+                translated = algebra.join(translated, algebra.update(part, **bound))
             else:
                 one = self._translated(part, "destination", address, action.port or None)
                 translated = algebra.join(translated, one)
@@ -130,9 +130,8 @@ class Effects(Generic[S]):
             if address == 0:
                 walk.end(part, "dropped", place, "MASQUERADE finds no address")
             elif address is None:
-                unknown = algebra.update(
-                    part, source=None, source_port=None, source_translated=True, source_bound=True
-                )
+                fields = ("source", "source_port", "source_translated")
+                unknown = algebra.update(part, source_bound=True, **dict.fromkeys(fields))
                 translated = algebra.join(translated, unknown)
             else:
                 one = self._translated(part, "source", address, action.port)

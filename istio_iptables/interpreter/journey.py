@@ -94,9 +94,11 @@ class Journey(Generic[S]):
         self._walk.end(sent, "sent")
         if not algebra.is_empty(looped):
             # The device takes the socket away, and keeps mark, connection and route (loopback_xmit).
-            self.inbound(
-                algebra.update(looped, received_on=LOOPBACK, sent_to="", uid=NO_ID, gid=NO_ID, groups=())
-            )
+            looped = algebra.update(looped, received_on=LOOPBACK, sent_to="", uid=NO_ID, gid=NO_ID, groups=())
+            # At what it has found invalid conntrack looks again, in the zone that rules now say.
+            invalid, looped = algebra.split(looped, _INVALID, NO_QUESTION)
+            invalid = algebra.update(invalid, tracked=False, zoned=False, zone=0, reply_zone=0)
+            self.inbound(algebra.join(looped, invalid))
 
     # --- from an interface ---------------------------------------------------------------------
 
@@ -188,3 +190,4 @@ def _note(routed: Routed) -> str:
 
 _TPROXIED = Not(number("tproxied", 0))
 _LOCAL = OneOf("route", LOCAL_KINDS)
+_INVALID = OneOf("state", frozenset({"INVALID"}))

@@ -24,10 +24,11 @@ class Packet(Record):
     done with it: the local port that it was redirected to by nat, the one that TPROXY handed it to, and
     whether nat gave it another destination. `listening` tells whether a socket takes what TPROXY hands over.
 
-    The original addresses and ports are those of the first packet of its connection, before nat changed
-    them; `packet_type` is what the link layer says of it: unicast, broadcast, multicast or otherhost;
-    `fragment` says that it is a further part of a packet, without a header of its own. What is not known of
-    these, and of the socket, is None; a condition on it cannot be told.
+    The original addresses and ports are those of the first packet of its connection, before nat changed them,
+    those of replies (of a later packet) what answers have; `packet_type` is what the link layer says of it:
+    unicast, broadcast, multicast or otherhost; `fragment` says that it is a further part of a packet, without
+    a header of its own. What is not known of these, and of the socket, is None; a condition on it cannot be
+    told.
 
     `bound` is the interface that its socket is bound to (SO_BINDTODEVICE in socket(7)), empty if to none.
 
@@ -70,12 +71,16 @@ class Packet(Record):
     original_source_port: int | None = None
     original_destination: int | None = None
     original_port: int | None = None
+    reply_source: int | None = None
+    reply_source_port: int | None = None
+    reply_destination: int | None = None
+    reply_port: int | None = None
     packet_type: str | None = None
     fragment: bool = False
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False
-    source_translated: bool = False
+    source_translated: bool | None = False
     connection: Connection | None = None
     listening: bool = True
     tracked: bool = False

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from ..support.admin_rules import SETS
 from ..support.drawn_packets import packets, values_of
 from ..support.neighbour_rules import setups
 from ..support.testbed import Setup, Testbed
@@ -45,7 +46,7 @@ class Tally:
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    with Testbed() as made:
+    with Testbed(SETS) as made:
         yield made
 
 

@@ -7,7 +7,7 @@ few that it does not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -15,6 +15,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from .pod_settings import OTHERS, OWN
 from .testbed import Step, lines
 
+T = TypeVar("T")
 _PORTS = ("53", "80", "443", "8000", "8001", "9002", "15006", "16006", "15053")
 _NETWORKS = {
     "ipv4": (
@@ -60,7 +61,7 @@ _MARKS = ("0x0", "0x1", "0x10", "0x539", "0x53a", "0x2000", "0x4000", "0x4d")
 _MASKS = ("", "/0xff", "/0x4000", "/0xf0f", "/0xffffffff")
 
 
-def some(values: Sequence[str]) -> SearchStrategy[str]:
+def some(values: Sequence[T]) -> SearchStrategy[T]:
     return st.sampled_from(values)
 
 
@@ -83,14 +84,14 @@ _FINAL = "-j REJECT"
 
 @st.composite
 def by_iptables(draw: DrawFn, family: str) -> str:
-    """Rules in one to three tables, some of them in a chain of their own."""
+    """Rules in two to four tables, some of them in a chain of their own."""
     script = []
-    tables = draw(st.lists(st.sampled_from(sorted(_CHAINS)), min_size=1, max_size=3, unique=True))
+    tables = draw(st.lists(st.sampled_from(sorted(_CHAINS)), min_size=2, max_size=4, unique=True))
     for table in tables:
         own: dict[str, list[str]] = {}
         rules = []
-        for chain in draw(st.lists(st.sampled_from(_CHAINS[table]), min_size=1, max_size=3)):
-            for _ in range(draw(st.integers(1, 3))):
+        for chain in draw(st.lists(st.sampled_from(_CHAINS[table]), min_size=1, max_size=3, unique=True)):
+            for _ in range(draw(st.integers(2, 5))):
                 matches = draw(iptables_matches(family, table, chain))
                 if table != "raw" and draw(st.integers(0, 3)) == 0:
                     name = f"ADMIN_{chain}"
@@ -125,7 +126,7 @@ def iptables_matches(draw: DrawFn, family: str, table: str, chain: str) -> str:
     parts = [protocol]
     if protocol.startswith("-p"):
         parts.append(draw(st.just("") | _port_matches(protocol[3:])))
-    for _ in range(draw(st.integers(0, 2))):
+    for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2]))):
         parts.append(draw(_other_matches(family, table, chain)))
     found: dict[str, str] = {}
     for part in parts:  # -s, -d, -i and -o may be there once
@@ -164,7 +165,20 @@ def _port_matches(draw: DrawFn, protocol: str) -> str:
 @st.composite
 def _other_matches(draw: DrawFn, family: str, table: str, chain: str) -> str:
     negation = draw(st.sampled_from(["", "", "! "]))
-    kinds = ["-s", "-d", "mark", "mark", "connmark", "state", "state", "addrtype", "iprange", "ct", "limit"]
+    kinds = [
+        "-s",
+        "-d",
+        "mark",
+        "mark",
+        "connmark",
+        "state",
+        "state",
+        "addrtype",
+        "iprange",
+        "ct",
+        "limit",
+        "set",
+    ]
     if chain in ("PREROUTING", "INPUT", "FORWARD"):
         kinds += ["-i", "-i"]
     if chain in ("POSTROUTING", "OUTPUT", "FORWARD"):
@@ -190,11 +204,42 @@ def _other_matches(draw: DrawFn, family: str, table: str, chain: str) -> str:
         return f"-m iprange {negation}--{draw(some(('src', 'dst')))}-range {first}-{_last(first)}"
     if kind == "ct":
         return draw(_conntrack(family, negation))
+    if kind == "set":
+        name, directions = draw(some(_SET_USES))
+        return f"-m set {negation}--match-set {name}{'6' * (family == 'ipv6')} {directions}"
     if kind == "limit":
         return draw(st.sampled_from(["", "", "", "", "", "-m limit --limit 1/hour --limit-burst 3"]))
     return draw(_owner(negation))
 
 
+#: Sets of ipset(8), by family; they are in the pod whether rules use them or not.
+SETS = """\
+create admin-nets hash:net
+add admin-nets 10.88.0.0/24
+add admin-nets 10.88.0.1 nomatch
+add admin-nets 198.18.0.0/16
+create admin-pairs hash:ip,port
+add admin-pairs 10.88.0.2,tcp:80
+add admin-pairs 10.244.1.5,udp:53
+add admin-pairs 127.0.0.1,tcp:443
+create admin-ports bitmap:port range 0-65535
+add admin-ports 80
+add admin-ports 8000-8010
+create admin-nets6 hash:net family inet6
+add admin-nets6 fd88::/64
+add admin-nets6 fd88::1 nomatch
+add admin-nets6 2001:db8::/32
+create admin-pairs6 hash:ip,port family inet6
+add admin-pairs6 fd88::2,tcp:80
+add admin-pairs6 fd00:244::5,udp:53
+create admin-ports6 bitmap:port range 0-65535
+add admin-ports6 443
+"""
+_SET_USES = (
+    *[("admin-nets", direction) for direction in ("src", "dst")],
+    *[("admin-pairs", direction) for direction in ("dst,dst", "src,src", "src,dst")],
+    *[("admin-ports", direction) for direction in ("dst", "src")],
+)
 _STATES = ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "DNAT", "SNAT")
 
 
@@ -255,7 +300,7 @@ def _owner(draw: DrawFn, negation: str) -> str:
 def iptables_targets(draw: DrawFn, family: str, table: str, chain: str, matches: str) -> str:
     """A target that the kernel allows in a chain, after some matches."""
     transport = matches.startswith(("-p tcp", "-p udp"))
-    found = ["-j RETURN", "-j ACCEPT"]
+    found = ["-j RETURN"] if draw(st.booleans()) else ["-j ACCEPT"]
     if table == "nat":
         found += draw(_nat_targets(family, chain, transport))
     else:
@@ -309,6 +354,7 @@ def _nat_targets(draw: DrawFn, family: str, chain: str, transport: bool) -> list
                 f"-j REDIRECT --to-ports {port}",
                 f"-j REDIRECT --to-ports {port}",
                 "-j REDIRECT --to-ports 8000-8010",
+                f"-j DNAT --to-destination {_with_port(target, '9000-9010/8000')}",
                 f"-j DNAT --to-destination {_with_port(target, '8000-8005')}",
             ]
         return found
@@ -316,6 +362,7 @@ def _nat_targets(draw: DrawFn, family: str, chain: str, transport: bool) -> list
     found = [f"-j SNAT --to-source {source}", f"-j NETMAP --to {netmap}"]
     if transport:
         found.append(f"-j SNAT --to-source {_with_port(source, port)}")
+        found.append("-j SNAT --to-source :8001")
     return [*found, "-j MASQUERADE", "-j MASQUERADE"] if chain == "POSTROUTING" else found
 
 
@@ -330,11 +377,11 @@ _KEYS = {"ip": "ipv4", "ip6": "ipv6"}
 
 
 @st.composite
-def by_nft(draw: DrawFn) -> Step:
-    """A table with one to four base chains at any priorities, and chains that they call."""
+def by_nft(draw: DrawFn, name: str) -> Step:
+    """A table with two to five base chains at any priorities, chains that they call, sets and maps."""
     family = draw(st.sampled_from(["inet", "inet", "inet", "ip", "ip6"]))
     chains = []
-    for number in range(draw(st.integers(1, 4))):
+    for number in range(draw(st.integers(2, 5))):
         kind = draw(st.sampled_from(["filter", "filter", "filter", "nat", "nat", "route"]))
         hook = draw(st.sampled_from(_HOOKS))
         if kind == "route":
@@ -342,7 +389,32 @@ def by_nft(draw: DrawFn) -> Step:
         if kind == "nat" and hook == "forward":
             hook = "postrouting"
         chains.append(draw(_nft_chain(family, kind, hook, number)))
-    return Step("nft", f"table {family} admin {{\n{''.join(chains)}}}\n")
+    sets = "".join(_nft_sets(key) for key in _KEYS if family in ("inet", key))
+    return Step("nft", f"table {family} {name} {{\n{sets}{''.join(chains)}}}\n")
+
+
+def _nft_sets(key: str) -> str:
+    family = _KEYS[key]
+    networks = ", ".join(_NETWORKS[family][1:5] + _NETWORKS[family][-3:-2])
+    pairs = ", ".join(f"{address} . {port}" for address in _TARGETS[family][:4] for port in ("80", "443"))
+    near, far = _TARGETS[family][1:3]
+    return f"""\
+    set {key}_networks {{
+        type {family}_addr; flags interval; auto-merge; elements = {{ {networks} }}
+    }}
+    set {key}_pairs {{
+        type {family}_addr . inet_service; elements = {{ {pairs} }}
+    }}
+    map {key}_verdicts {{
+        type {family}_addr : verdict; elements = {{ {near} : accept, {far} : drop }}
+    }}
+    map {key}_marks {{
+        type inet_service : mark; elements = {{ 80 : 0x4000, 443 : 0x10, 53 : 0x0 }}
+    }}
+    map {key}_ends {{
+        type inet_service : {family}_addr; elements = {{ 80 : {near}, 443 : {far} }}
+    }}
+"""
 
 
 _PRIORITIES = {
@@ -416,7 +488,7 @@ def _nft_match(draw: DrawFn, rule: _Rule) -> str:
     key, protocol = rule.key, rule.protocol
     operator = draw(st.sampled_from(["", "", "!= "]))
     ports = sorted(draw(st.lists(some(_PORTS), min_size=1, max_size=3, unique=True)), key=int)
-    network = draw(some(_NETWORKS[_KEYS[key]]))
+    network, (_, near, _, far, *_) = draw(some(_NETWORKS[_KEYS[key]])), _TARGETS[_KEYS[key]]
     ids = draw(st.lists(some(("0", "1000", "1337", "2000")), min_size=1, max_size=2, unique=True))
     mark, mask = draw(some(_MARKS)), draw(some(_MASKS[1:-1]))[1:]
     states = draw(st.lists(some(_NFT_STATES), min_size=1, max_size=2, unique=True))
@@ -425,7 +497,7 @@ def _nft_match(draw: DrawFn, rule: _Rule) -> str:
         f"{key} daddr {operator}{network}",
         f"{protocol} dport {operator}{_listed(ports)}",
         f"{protocol} dport {operator}{_listed(ports)}",
-        f"meta l4proto {{ tcp, udp }} th dport {operator}{_listed(ports)}",
+        f"meta l4proto {protocol} th dport {operator}{_listed(ports)}",
         f"{protocol} dport {ports[0]}-{ports[-1] if len(ports) > 1 else '65535'}",
         f"{protocol} sport {operator}40000",
         f"meta l4proto {protocol}",
@@ -437,13 +509,23 @@ def _nft_match(draw: DrawFn, rule: _Rule) -> str:
         f"ct status {draw(some(('dnat', 'snat', 'seen-reply')))}",
         f"fib daddr type {operator}{draw(some(('local', 'unicast', 'broadcast')))}",
         f"ct original {key} daddr {network}",
+        f"{key} daddr {operator}@{key}_networks",
+        f"{key} saddr {operator}@{key}_networks",
+        f"{key} daddr . {protocol} dport {operator}@{key}_pairs",
+        f"{key} daddr . {protocol} dport {{ {near} . 80, {far} . 443-8001 }}",
+        f"meta l4proto . {protocol} dport {{ {protocol} . {ports[0]}, {protocol} . 15053 }}",
+        f"fib saddr type {operator}local",
+        f"meta length {operator or '> '}20",
     ]
+    if draw(st.integers(0, 30)) == 0:
+        found = ["limit rate 1/hour", "numgen random mod 2 == 0"]
     if rule.family == "inet":
         found.append(f"meta nfproto {_KEYS[key]}")
     if protocol == "tcp":
         found += [f"tcp flags {draw(some(('syn', '& (syn | ack) == syn', '& fin == fin')))}"]
     device = draw(some(("eth0", "lo1", "lo", "vm*", "vm0")))
     if rule.hook in ("prerouting", "input", "forward"):
+        found.append("fib saddr . iif oif missing")
         found += [f'iifname {operator}"{device}"'] * 2
     if rule.hook in ("output", "forward", "postrouting"):
         found += [f'oifname {operator}"{device}"'] * 2
@@ -461,7 +543,7 @@ def _nft_target(draw: DrawFn, rule: _Rule, kind: str) -> str:
     if kind == "nat":
         return draw(st.sampled_from(found + draw(_nft_nat(rule))))
     mark, other, mask = draw(some(_MARKS)), draw(some(_MARKS)), draw(some(_MASKS[1:-1]))[1:]
-    first, second = draw(some(_PORTS[:3])), draw(some(_PORTS[3:]))
+    first, second, near = draw(some(_PORTS[:3])), draw(some(_PORTS[3:])), _TARGETS[_KEYS[rule.key]][1]
     found += ["drop", "drop"]
     found += [
         f"meta mark set {mark}",
@@ -471,6 +553,9 @@ def _nft_target(draw: DrawFn, rule: _Rule, kind: str) -> str:
         "meta mark set ct mark",
         f"{rule.protocol} dport vmap {{ {first} : accept, {second} : drop }}",
         f"meta mark set {rule.protocol} dport map {{ {first} : {mark}, {second} : {other} }}",
+        f"{rule.key} daddr vmap @{rule.key}_verdicts",
+        f"meta mark set {rule.protocol} dport map @{rule.key}_marks",
+        f"{rule.protocol} dport . {rule.key} daddr vmap {{ {first} . {near} : drop }}",
     ]
     if rule.early:
         found += ["notrack", "ct zone set 5", "ct zone set 7", "ct original zone set 3"]
@@ -498,6 +583,8 @@ def _nft_nat(draw: DrawFn, rule: _Rule) -> list[str]:
             f"meta l4proto {protocol} redirect to :{port}",
             "redirect",
             f"dnat{rule.of} to {mapped}",
+            f"dnat{rule.of} to {protocol} dport map @{rule.key}_ends",
+            f"meta l4proto {protocol} redirect to :{protocol} dport map {{ 80 : 8000, 443 : {port} }}",
         ]
     source = draw(some(_SOURCES[family]))
     found = [

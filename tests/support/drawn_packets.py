@@ -91,9 +91,7 @@ def _is_host(family: str, address: int) -> bool:
     """Tell whether an address is one that a host may have."""
     if family == IPV4:
         return 1 << 24 <= address < 224 << 24
-    return (
-        1 << 32 <= address < 0xFE80 << 112 and address >> 32 != 0xFFFF and address >> 112 != 0xFF
-    ) or address in (1, 6)
+    return 1 << 125 <= address < 0xFE80 << 112 or address in (1, 6)
 
 
 def _compared(world: World) -> Iterator[tuple[str, int, int]]:

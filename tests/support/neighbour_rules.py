@@ -415,13 +415,13 @@ def ours(draw: DrawFn) -> tuple[str, list[Step]]:
 
 
 @st.composite
-def neighbours(draw: DrawFn, variant: str) -> list[Step]:
+def neighbours(draw: DrawFn, variant: str, when: str) -> list[Step]:
     """The rules of a neighbour; by iptables mostly of the variant given."""
-    kind = draw(st.sampled_from([*BY_IPTABLES, "firewalld by nft", *["admin"] * 4, *["admin by nft"] * 3]))
+    kind = draw(st.sampled_from([*BY_IPTABLES, "firewalld by nft", *["admin"] * 6, *["admin by nft"] * 5]))
     if kind == "firewalld by nft":
         return [draw(firewalld())]
     if kind == "admin by nft":
-        return [draw(by_nft())]
+        return [draw(by_nft(f"admin-{when}"))]
     if draw(st.integers(0, 9)) == 0:
         variant = "nft" if variant == "legacy" else "legacy"
     families = draw(st.sampled_from([["ipv4"], ["ipv4", "ipv6"], ["ipv6"]]))
@@ -438,9 +438,9 @@ def setups(draw: DrawFn) -> Setup:
     writer, own = draw(ours())
     variant = draw(st.sampled_from(["legacy", "nft"])) if writer == "native" else writer
     before, after = draw(st.sampled_from([(0, 0), (1, 0), (1, 0), (0, 1), (0, 1), (1, 1)]))
-    steps = [step for _ in range(before) for step in draw(neighbours(variant))]
+    steps = [step for _ in range(before) for step in draw(neighbours(variant, "before"))]
     if draw(st.integers(0, 7)) or not (before or after):
         steps += own
-    steps += [step for _ in range(after) for step in draw(neighbours(variant))]
+    steps += [step for _ in range(after) for step in draw(neighbours(variant, "after"))]
     steps += draw(routing())
     return Setup(tuple(steps), draw(st.booleans()), draw(st.sampled_from([False, False, True])))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from istio_iptables.formats import iptables_compiled, iptables_dump, nft_dump
-from istio_iptables.interpreter import nft_expressions, program
+from istio_iptables.interpreter import iptables_sets, nft_expressions, program
 from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.known import Known
 from istio_iptables.interpreter.packet import ICMP, ICMPV6, TCP, Packet
@@ -108,7 +108,9 @@ class Testbed:
 
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(self, sets: str = "") -> None:
+        """`sets` are commands of `ipset restore`."""
+        self._sets = sets
         self._stack = ExitStack()
         self._cables: dict[str, Cable] = {}
         self._undo: list[Step] = []
@@ -124,6 +126,7 @@ class Testbed:
             for name, value in _SYSCTLS.items():
                 pod.sysctl(name, value)
             pod.ip(*(f"link set {name} arp off" for name in ("eth0", "lo1", "vm0", "vm1")), *_ROUTES)
+            self._run(["ipset", "restore"], self._sets)
             for neighbour in (pod.client, pod.vm):  # they say nothing
                 script = "table inet mute { chain in { type filter hook prerouting priority -500; drop; }; }"
                 neighbour.run(["nft", "-f", "-"], stdin=script)
@@ -186,7 +189,7 @@ class Testbed:
     def world(self, setup: Setup) -> World:
         """Return what the interpreter gets to know, all of it read from the kernel."""
         network = self._network()
-        known = Known(network)
+        known = Known(network, iptables_sets.read(self._run(["ipset", "save"])))
         listening = frozenset((name, port) for name in ("tcp", "udp") for port in LISTENING_PORTS)
         tables = (*self._of_iptables(known), *self._of_nftables(known))
         return World(Program(tables), network, setup.forwards, setup.localnet, listening)

@@ -64,8 +64,8 @@ def compare(bed: Testbed, world: World, packet: Packet, talk: bool) -> list[Comp
     number = next(_numbers) % 0xFFFF + 1
     numbers = Numbers(number, number << 16)
     first = explore(world, packet, direction_of(packet), PROXY)
-    found = [_compared(bed, "first", packet, first, numbers)]
-    way = _true_way(found[0])
+    found = [_compared(bed, world, "first", packet, first, numbers)]
+    way = _true_way(world, found[0])
     if not talk or way is None:
         return found
     connection, observed = connection_of(packet, way.packet), found[0].observed
@@ -84,9 +84,9 @@ def _talk(
     answer = _answer(packet, connection, event.device if event.where == "sent" else "")
     back = Numbers(numbers.tag + 0x10000, numbers.sequence + 0x8000, numbers.sequence + 1)
     foretold = explore(world, answer, direction_of(answer), PROXY)
-    compared = _compared(bed, "answer", answer, foretold, back)
+    compared = _compared(bed, world, "answer", answer, foretold, back)
     yield compared
-    way = _true_way(compared)
+    way = _true_way(world, compared)
     if way is None or not way.packet.tracked or _state(way.packet) != "ESTABLISHED reply":
         return
     if way.packet.state == "UNTRACKED":  # conntrack has not seen that there was an answer
@@ -95,7 +95,7 @@ def _talk(
     later = packet.replace(connection=connection, flags=ACK if packet.protocol == TCP else 0)
     there = Numbers(numbers.tag + 0x20000, numbers.sequence + 1, back.sequence + 1)
     foretold = explore(world, later, direction_of(later), PROXY)
-    yield _compared(bed, "later", later, foretold, there)
+    yield _compared(bed, world, "later", later, foretold, there)
 
 
 def direction_of(packet: Packet) -> Literal["out", "in"]:
@@ -129,31 +129,33 @@ def _completed(connection: Connection, kernel: Connected) -> Connection:
     """Return a connection with what could not be foretold: the source that nat chose."""
     reply = kernel.reply
     known = (reply.source, reply.source_port, reply.destination, reply.destination_port)
-    return connection.replace(reply=known)
+    return connection.replace(reply=known, source_translated=known[2:] != connection.original[:2])
 
 
 # --- one packet -------------------------------------------------------------------------------
 
 
-def _compared(bed: Testbed, what: str, packet: Packet, foretold: Explored, numbers: Numbers) -> Compared:
+def _compared(
+    bed: Testbed, world: World, what: str, packet: Packet, foretold: Explored, numbers: Numbers
+) -> Compared:
     observed = bed.send(packet, numbers)
-    found = [_differences(packet, way, observed) for way in foretold.ways]
+    found = [_differences(world, packet, way, observed) for way in foretold.ways]
     best = min(found, key=len)
     return Compared(what, packet, foretold, observed, tuple(best))
 
 
-def _true_way(compared: Compared) -> Way | None:
+def _true_way(world: World, compared: Compared) -> Way | None:
     """Return the way that the packet took, None if none of those foretold is it."""
     for way in compared.foretold.ways:
-        if not _differences(compared.packet, way, compared.observed):
+        if not _differences(world, compared.packet, way, compared.observed):
             return way
     return None
 
 
-def _differences(sent: Packet, way: Way, observed: Observed) -> list[str]:
+def _differences(world: World, sent: Packet, way: Way, observed: Observed) -> list[str]:
     how, end = way.end.how, way.packet
     if how in ("dropped", "rejected"):
-        return _of_ended(sent, way, observed)
+        return _of_ended(world, sent, way, observed)
     if observed.how != how:
         return [f"it was {observed.how}, not {how}", *[""] * 9]  # fewer is nearer
     event = observed.event
@@ -183,7 +185,7 @@ def _differences(sent: Packet, way: Way, observed: Observed) -> list[str]:
     ]
 
 
-def _of_ended(sent: Packet, way: Way, observed: Observed) -> list[str]:
+def _of_ended(world: World, sent: Packet, way: Way, observed: Observed) -> list[str]:
     """Compare a packet that does not arrive. Of routes the kernel tells only some senders, and not always."""
     how, by_rule = way.end.how, way.end.place is not None
     if observed.how in ("delivered", "sent"):
@@ -194,18 +196,27 @@ def _of_ended(sent: Packet, way: Way, observed: Observed) -> list[str]:
         if by_rule and not observed.told:
             return ["no refusal was seen"]
         return []
-    if how == "rejected" and not _can_be_told(sent, way.packet):
+    if how == "rejected" and not _can_be_told(world, way.packet):
         return []
     return [f"it was {observed.how} (error {observed.errno}), not {how}"]
 
 
-def _can_be_told(sent: Packet, end: Packet) -> bool:
+def _can_be_told(world: World, end: Packet) -> bool:
     """Tell whether an ICMP error can be sent: it comes from what the packet was sent to (icmp_send).
 
-    That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere.
+    That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere, and
+    nobody refuses a broadcast.
     """
-    loopback = 127 if end.family == IPV4 else None
-    return not end.tproxied and (end.destination >> 24 != loopback or sent.source >> 24 == loopback)
+    routes = world.network.routes
+    if any(route.kind == "broadcast" and route.first == end.destination for route in routes):
+        return False
+    if end.family != IPV4:
+        return True
+    delivered = end.received_on and not end.sent_to
+    if delivered and not world.network.is_local(end.family, end.destination):
+        return False
+    is_told = end.source is not None and end.source >> 24 == 127
+    return is_told or end.destination >> 24 != 127
 
 
 def _state(packet: Packet) -> str:
