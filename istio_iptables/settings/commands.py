@@ -115,7 +115,7 @@ _TRACE = (
     option(
         "iface",
         "The interface: out, that its socket is bound to; in, that it comes in by.",
-        parsers.anything,
+        _packet("interface"),
         metavar="NAME",
     ),
     option("mark", "Its mark.", _packet("mark"), default="0", metavar="MARK"),
@@ -270,7 +270,7 @@ COMMANDS: tuple[Command, ...] = (
         _TRACE,
         Operand(
             "DIRECTION",
-            "out (sent by a process here) or in (received from an interface).",
+            "out: sent by a process here; in: received from an interface.",
             values=("out", "in"),
         ),
         only_prints=True,

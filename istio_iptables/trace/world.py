@@ -12,7 +12,8 @@ from ..interpreter.program import Program
 from ..interpreter.routing import Address, Route, assumed_network, local_default, mark_rule
 from ..interpreter.verdict import Proxy
 from ..rules import model
-from ..rules.model import FAMILIES, IPV4
+from ..rules.model import FAMILIES, IPV4, IPV6, Cidr
+from .packet import SOME_OWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from ..interpreter.program import Table
     from ..interpreter.routing import Network
-    from ..rules.model import Cidr, RoutingObject, Rule, Ruleset
+    from ..rules.model import RoutingObject, Rule, Ruleset
     from ..settings.config import Config
+    from .packet import Question
 
 
 def proxy_of(config: Config) -> Proxy:
@@ -93,13 +95,23 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
     return network.replace(addresses=tuple(addresses), rules=tuple(rules), routes=tuple(routes))
 
 
-def network_of(own: tuple[Cidr, ...], interface: str = "") -> Network:
-    """Return a network of which no more is known than its own addresses, and that it has an interface."""
-    if own:
-        why = "own addresses are those given by --own"
-        network = assumed_network([("eth0", cidr) for cidr in own], why=why)
-    else:
-        network = assumed_network([], why="no own address is known")
+def _is_loopback(cidr: Cidr) -> bool:
+    return Address("", cidr.family, cidr.address, cidr.prefix).is_loopback
+
+
+def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
+    """Return a network of which no more is known than its own addresses, and what a packet tells of it.
+
+    Without own addresses the pod has the one that the packet comes to, or from, or one for documentation.
+    """
+    interface = question.interface
+    why = "own addresses are those given by --own" if own else "no own address is known"
+    end = question.to.address if question.direction == "in" else question.source.address
+    if not own:
+        examples = (Cidr(4, SOME_OWN[IPV4], 32), Cidr(6, SOME_OWN[IPV6], 128))
+        known = (end,) if end and not _is_loopback(end) else ()
+        own = (*known, *(each for each in examples if each.family not in [cidr.family for cidr in known]))
+    network = assumed_network([("eth0", cidr) for cidr in own], why=why)
     if interface in ("", *network.interfaces):
         return network
     last = network.routes[-1].last
