@@ -8,7 +8,7 @@ from ..settings.parsers import host_cidr
 from ..trace import document, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import Question, complete
+from ..trace.packet import Question, complete, mistakes_in
 from ..trace.world import network_of, of_settings, proxy_of
 from . import streams
 from .log import log
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def follow_packet(context: Context) -> int:
     """trace: print the way of a packet. Exit code 3 if the verdict is not the expected one."""
     options = context.options
-    _check(options)
     question = Question(
         context.invocation.operands[0],  # type: ignore[arg-type]  # checked with the command line
         options["to"],
@@ -39,6 +38,7 @@ def follow_packet(context: Context) -> int:
         options["ctstate"],
         options["zone"],
     )
+    _check(question, options)
     network = network_of(options["own"], question)
     config = context.config(_Pod(context.facts, network) if options["own"] else None)
     world = of_settings(config, network, native=context.operation.native_nftables)
@@ -53,9 +53,10 @@ def follow_packet(context: Context) -> int:
     return FOUND if _is_unexpected(found.verdict, options["expect"]) else 0
 
 
-def _check(options: dict[str, Any]) -> None:
+def _check(question: Question, options: dict[str, Any]) -> None:
     """Refuse options that go with others, or with none, before anything is read."""
-    mistakes = [
+    mistakes = mistakes_in(question)
+    mistakes += [
         f"--{name}: these rules cannot be followed yet: leave it out"
         for name in ("live", "file")
         if options[name]

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    from ..interpreter.routing import Network, Routed
+    from ..interpreter.routing import Address, Network, Routed
     from ..interpreter.verdict import Proxy
     from ..rules.model import Family
 
@@ -102,8 +102,17 @@ def source_for(network: Network, packet: Packet) -> tuple[int, str]:
         return packet.destination, "what is for this machine comes from the same address"
     own = network.own(packet.family, routed.interface) or network.own(packet.family)
     if own:
-        return own[0].address, f"the address of {own[0].interface}"
+        return own[0].address, _whose(own[0])
     return SOME_OWN[packet.family], _NO_OWN
+
+
+def _whose(own: Address) -> str:
+    """Return why an own address is taken. That of an interface of which nothing is known is an example."""
+    if own.address == SOME_OWN[own.family]:
+        return _NO_OWN
+    if own.address == SOME_OWN[own.family] + 1:
+        return f"an example: no address of {own.interface} is known"
+    return f"the address of {own.interface}"
 
 
 class _Filling:
@@ -190,8 +199,7 @@ class _Filling:
         if question.to.address is None:
             own = network.own(self._family, interface)
             destination = own[0].address if own else SOME_OWN[self._family]
-            known = own and destination != SOME_OWN[self._family]
-            why = f"the address of {own[0].interface}" if known else _NO_OWN
+            why = _whose(own[0]) if own else _NO_OWN
             self._fill("destination", address_text(self._family, destination), why)
         if not interface:
             interface, why = self._receiving(destination)
