@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..kernel.machine import Machine
     from ..settings.commands import Style
     from ..settings.config import Config
+    from ..settings.environment import Environment
     from ..settings.go_flags import Invocation
     from ..settings.resolve import Operation
     from ..settings.texts import Given
@@ -66,9 +67,12 @@ class Context:
         reads = self.options.get("live") or self.options.get("watch")
         return not reads and (self.operation.dry_run or self.command.only_prints)
 
-    def config(self) -> Config:
-        """Resolve the Config, and log the settings and warnings that an operator will look for later."""
-        config, warnings = resolve(self.parsed, self._facts)
+    def config(self, environment: Environment | None = None) -> Config:
+        """Resolve the Config, and log the settings and warnings that an operator will look for later.
+
+        `environment` is what the settings are for, if it is not this machine.
+        """
+        config, warnings = resolve(self.parsed, environment or self._facts)
         self.log_settings((*warnings, *self._missing_interfaces()))
         return config
 

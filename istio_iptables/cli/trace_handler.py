@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from ..errors import FOUND, SettingsError
 from ..interpreter.surroundings import World
+from ..rules.model import IPV4, IPV6
+from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import Question, complete
+from ..trace.packet import Question, complete, mistakes_in
 from ..trace.reasons import explained
 from ..trace.world import network_of, of_settings, proxy_of
 from . import streams
 from .collect import text_of_file
+from .log import log
 from .trace_watch import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..interpreter.routing import Network
     from ..interpreter.verdict import Verdict
     from ..settings.config import Config
+    from ..settings.environment import Environment
     from ..trace.dumps import Rules
     from .context import Context
 
@@ -38,14 +43,14 @@ def follow_packet(context: Context) -> int:
         options["ctstate"],
         options["zone"],
     )
-    config, world, rules = _world(context)
+    _check(question, context)
+    config, world, rules = _world(context, question)
     proxy = proxy_of(config)
     asked = complete(question, world.network, proxy)
     if options["watch"]:
         return watch(context, asked, question, world)
     if options["follow"]:
-        choices = Choices(options["endpoint"], options["proxy-runs-as"], config.dns_servers)
-        followed = follow(world, asked, proxy, choices)
+        followed = follow(world, asked, proxy, _choices(context))
         _print(
             _with(rules, document.followed(followed)) if options["json"] else text.followed(followed), rules
         )
@@ -55,27 +60,61 @@ def follow_packet(context: Context) -> int:
     return FOUND if _is_unexpected(found.verdict, options["expect"]) else 0
 
 
+def _check(question: Question, context: Context) -> None:
+    """Refuse options that go with others, or with none, before anything is read."""
+    options, more = context.options, context.invocation.operands[1:]
+    mistakes = mistakes_in(question)
+    if more and not options["file"]:
+        mistakes.append(f"{more[0]!r}: unexpected argument after the command trace")
+    if options["file"] and (options["live"] or options["watch"]):
+        mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
+    endpoint = options["endpoint"]
+    if (endpoint.address or endpoint.port) and not (endpoint.address and endpoint.port):
+        mistakes.append("--endpoint: needs an address and a port, such as --endpoint 10.0.0.2:8080")
+    if mistakes:
+        raise SettingsError(mistakes)
+    given = {"endpoint": bool(endpoint.address), "proxy-runs-as": options["proxy-runs-as"] is not None}
+    for name in given:
+        if given[name] and not options["follow"]:
+            log.warn(f"--{name} has no effect without --follow")
+
+
+class _Pod:
+    """An Environment: a pod whose addresses are given, all else is as on this machine."""
+
+    def __init__(self, machine: Environment, network: Network) -> None:
+        self._families = bool(network.own(IPV4)), bool(network.own(IPV6))
+        self.dns_servers = machine.dns_servers
+        self.user_id = machine.user_id
+        self.group_id = machine.group_id
+
+    def usable_families(self) -> tuple[bool, bool]:
+        return self._families
+
+
+def _choices(context: Context) -> Choices:
+    """Return what --follow needs to know besides the rules."""
+    options = context.options
+    servers = (host_cidr(text) for text in context.facts.dns_servers())
+    return Choices(options["endpoint"], options["proxy-runs-as"], tuple(filter(None, servers)))
+
+
 def _is_unexpected(found: Verdict, expected: str) -> bool:
     """Tell whether a verdict is expected, by its code alone or with its port, and is not this one."""
     return bool(expected) and expected not in (found.code, str(found))
 
 
-def _world(context: Context) -> tuple[Config, World, Rules | None]:
+def _world(context: Context, question: Question) -> tuple[Config, World, Rules | None]:
     """Return the namespace of the settings, of dumps or of the kernel, and what was read of the latter."""
     options = context.options
-    own, files = options["own"], (*options["file"], *context.invocation.operands[1:])
-    if files and not options["file"]:
-        raise SettingsError([f"{files[0]!r}: unexpected argument after the command trace"])
-    if files and (options["live"] or options["watch"]):
-        raise SettingsError(["--file: the rules are those of dumps or those in the kernel: give one of both"])
+    given = network_of(options["own"], question)
+    files = (*options["file"], *context.invocation.operands[1:])
     if files:
         config, _ = resolve(context.parsed, context.facts)  # nothing here has to do with this machine
         rules = dumps.read([dumps.Source(_name(file), text_of_file(file, "--file")) for file in files])
-        network = rules.network or network_of(own, options["iface"])
-        world = World(rules.program, network)
-        return config, _explained(world, config), rules
-    config = context.config()
-    network = (None if own else here.network()) or network_of(own, options["iface"])
+        return config, _explained(World(rules.program, rules.network or given), config), rules
+    network = given if options["own"] else here.network() or given
+    config = context.config(_Pod(context.facts, network) if options["own"] else None)
     if options["live"] or options["watch"]:
         rules = here.rules()
         return config, _explained(here.world(rules, network), config), rules

@@ -26,7 +26,8 @@ class Operand(Record):
     """An argument of a command that is not a flag: its name in help, and how many are allowed.
 
     `most` 0 means any number. If the operand is a source of settings, `source` is the name of that source.
-    `values` are the only ones allowed, if they can be listed.
+    `values` are the only ones allowed, if they can be listed. If something else may follow the first one,
+    `rest` is its name.
     """
 
     name: str
@@ -35,10 +36,13 @@ class Operand(Record):
     most: int = 1
     source: str = ""
     values: tuple[str, ...] = ()
+    rest: str = ""
 
     @property
     def usage(self) -> str:
         """The operand in a usage line: FILE, or FILE... if several are allowed."""
+        if self.rest:
+            return f"{self.name} [{self.rest}...]"
         return self.name if self.most == 1 else f"{self.name}..."
 
 
@@ -115,7 +119,7 @@ _TRACE = (
     option(
         "iface",
         "The interface: out, that its socket is bound to; in, that it comes in by.",
-        parsers.anything,
+        _packet("interface"),
         metavar="NAME",
     ),
     option("mark", "Its mark.", _packet("mark"), default="0", metavar="MARK"),
@@ -282,7 +286,7 @@ COMMANDS: tuple[Command, ...] = (
         _TRACE,
         Operand(
             "DIRECTION",
-            "out (sent by a process here) or in (received from an interface).",
+            "out: sent by a process here; in: received from an interface.",
             values=("out", "in"),
         ),
         only_prints=True,

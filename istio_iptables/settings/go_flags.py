@@ -136,7 +136,7 @@ class _Reader:
             allowed = command.operand.values
             self.mistakes += [
                 f"{self.command}: {word!r} is not one of {', '.join(allowed)}"
-                for word in self.operands
+                for word in (self.operands[:1] if command.operand.rest else self.operands)
                 if word not in allowed
             ]
         if command is None and self.command:

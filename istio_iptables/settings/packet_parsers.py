@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..rules.model import FULL_MASK, NO_ID, Cidr
 from ..startup.record import Record
-from .parsers import LARGEST_PORT, BadValue, host_cidr, members
+from .parsers import LARGEST_PORT, BadValue, host_cidr, interfaces, members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ def endpoint(text: str, _: Names) -> Endpoint:
             f"{text!r} is not an address: use 10.0.0.1:80, [fd00::1]:80, or an address without a port"
         )
     return Endpoint(cidr, _number(port, "a port", LARGEST_PORT, 1) if port else 0)
+
+
+def interface(text: str, names: Names) -> str:
+    """Parse the name of an interface, of one and no pattern; the empty text is none."""
+    found = interfaces(text, names)
+    if len(found) > 1 or text.endswith("+"):
+        raise BadValue(f"{text!r} is not the name of one interface: use a name such as eth0")
+    return found[0] if found else ""
 
 
 def _identity(kind: str) -> Callable[[str, Names], int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..interpreter.explore import Fork, Way, explore
 from ..interpreter.packet import UDP, endpoint_text
 from ..rules import istio
+from ..rules.model import IPV4
 from ..startup.record import Record
 from .steps import Recorder, RuleStep
 
@@ -45,7 +46,11 @@ def answer(world: World, asked: Asked, proxy: Proxy) -> Answer:
     """Follow a packet."""
     explored = explore(world, asked.packet, asked.direction, proxy, Recorder)
     paths = tuple(_paths(explored.found, ()))
-    return Answer(asked, explored.verdict, _conclusion(explored, paths, asked, proxy), paths, explored.cut)
+    conclusion = _conclusion(explored, paths, asked, proxy)
+    family = asked.packet.family
+    if not any(family in table.families for table in world.program.tables):
+        conclusion += f" There are no rules for {'IPv4' if family == IPV4 else 'IPv6'}."
+    return Answer(asked, explored.verdict, conclusion, paths, explored.cut)
 
 
 def _paths(node: Way | Fork, assumed: tuple[tuple[str, str], ...]) -> list[Path]:

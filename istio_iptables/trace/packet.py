@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    from ..interpreter.routing import Network, Routed
+    from ..interpreter.routing import Address, Network, Routed
     from ..interpreter.verdict import Proxy
     from ..rules.model import Family
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _SOME_PORT = 40000
 #: Addresses for documentation (RFC 5737, RFC 3849): some peer, and a pod of which no address is known.
 _SOME_PEER = {"ipv4": 0xC6336401, "ipv6": 0x20010DB8000000000000000000000001}
+SOME_OWN = {"ipv4": 0xC6336402, "ipv6": 0x20010DB8000000000000000000000002}
+_NO_OWN = "no own address is known: give --own"
 
 
 class Question(Record):
@@ -69,7 +71,7 @@ def mistakes_in(question: Question) -> list[str]:
     mistakes = []
     to, source = question.to, question.source
     if not to.port:
-        mistakes.append("--to: needs a port, such as --to 10.0.0.1:80")
+        mistakes.append("--to: needs a port, such as --to 10.0.0.1:80 or --to [fd00::1]:80")
     if question.direction == "out" and to.port and to.address is None:
         mistakes.append("--to: `trace out` needs an address, such as --to 10.0.0.1:80")
     if to.address and source.address and to.address.version != source.address.version:
@@ -92,14 +94,25 @@ def _mistakes_here(question: Question, network: Network) -> list[str]:
 def source_for(network: Network, packet: Packet) -> tuple[int, str]:
     """Return the source address that a socket gets that was not bound to one, and why it is that one."""
     routed = _first_route(network, packet)
+    if routed.source == SOME_OWN[packet.family]:
+        return routed.source, _NO_OWN
     if routed.source is not None:
         return routed.source, f"the address of {routed.interface}"
     if routed.kind == "local":
         return packet.destination, "what is for this machine comes from the same address"
     own = network.own(packet.family, routed.interface) or network.own(packet.family)
     if own:
-        return own[0].address, f"the address of {own[0].interface}"
-    return _SOME_PEER[packet.family] + 1, "no own address is known: give --own"
+        return own[0].address, _whose(own[0])
+    return SOME_OWN[packet.family], _NO_OWN
+
+
+def _whose(own: Address) -> str:
+    """Return why an own address is taken. That of an interface of which nothing is known is an example."""
+    if own.address == SOME_OWN[own.family]:
+        return _NO_OWN
+    if own.address == SOME_OWN[own.family] + 1:
+        return f"an example: no address of {own.interface} is known"
+    return f"the address of {own.interface}"
 
 
 class _Filling:
@@ -158,8 +171,19 @@ class _Filling:
             gid = uid
             if gid != NO_ID:
                 self._fill("GID", str(gid), "the same as the UID")
-        packet = packet.replace(uid=uid, gid=gid, bound=question.interface)
+        packet = self._dialled(packet.replace(uid=uid, gid=gid, bound=question.interface))
         return packet.replace(source=self._source(packet))
+
+    def _dialled(self, packet: Packet) -> Packet:
+        """Who dials 0.0.0.0 or :: dials this machine (ip_route_output_key_hash_rcu, tcp_v6_connect)."""
+        if packet.destination:
+            return packet
+        given = self._question.source.address
+        loopback = 1 if self._family != IPV4 else given.address if given else 0x7F000001
+        written = address_text(self._family, packet.destination)
+        why = f"a socket that dials {written} dials this machine"
+        self._fill("destination", address_text(self._family, loopback), why)
+        return packet.replace(destination=loopback)
 
     def _source(self, packet: Packet) -> int:
         if self._question.source.address:
@@ -174,8 +198,8 @@ class _Filling:
         destination = packet.destination
         if question.to.address is None:
             own = network.own(self._family, interface)
-            destination = own[0].address if own else _SOME_PEER[self._family] + 1
-            why = f"the address of {own[0].interface}" if own else "no own address is known: give --own"
+            destination = own[0].address if own else SOME_OWN[self._family]
+            why = _whose(own[0]) if own else _NO_OWN
             self._fill("destination", address_text(self._family, destination), why)
         if not interface:
             interface, why = self._receiving(destination)

@@ -142,6 +142,8 @@ def effect(action: Action, packet: Packet | None) -> str:
         which = "mark" if action.field == "mark" else "connection mark"
         return f"{which} {getattr(packet, action.field):#x}"
     if isinstance(action, actions.Zone):
+        if packet.zone != action.zone:
+            return f"nothing: an earlier rule has chosen conntrack zone {packet.zone}"
         return f"conntrack zone {packet.zone}"
     if isinstance(action, actions.Untrack):
         return "not tracked"

@@ -12,7 +12,8 @@ from ..interpreter.program import Program
 from ..interpreter.routing import Address, Route, assumed_network, local_default, mark_rule
 from ..interpreter.verdict import Proxy
 from ..rules import model
-from ..rules.model import FAMILIES, IPV4
+from ..rules.model import IPV4, IPV6, Cidr
+from .packet import SOME_OWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from ..interpreter.program import Table
     from ..interpreter.routing import Network
-    from ..rules.model import Cidr, RoutingObject, Rule, Ruleset
+    from ..rules.model import RoutingObject, Rule, Ruleset
     from ..settings.config import Config
+    from .packet import Question
 
 
 def proxy_of(config: Config) -> Proxy:
@@ -93,22 +95,38 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
     return network.replace(addresses=tuple(addresses), rules=tuple(rules), routes=tuple(routes))
 
 
-def network_of(own: tuple[Cidr, ...], interface: str = "") -> Network:
-    """Return a network of which no more is known than its own addresses, and that it has an interface."""
-    if own:
-        why = "own addresses are those given by --own"
-        network = assumed_network([("eth0", cidr) for cidr in own], why=why)
-    else:
-        network = assumed_network([], why="no own address is known")
-    if interface in ("", *network.interfaces):
+def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
+    """Return a network of which no more is known than its own addresses, and what a packet tells of it.
+
+    Without own addresses the pod has the one that the packet comes to, or from, or one for documentation.
+    """
+    why = "own addresses are those given by --own" if own else "no own address is known"
+    end = question.to.address if question.direction == "in" else question.source.address
+    if not own:
+        known = (end,) if end and not _is_loopback(end) else ()
+        own = (*known, *(each for each in _examples(0) if each.family not in [cidr.family for cidr in known]))
+    network = assumed_network([("eth0", cidr) for cidr in own], why=why)
+    if question.interface in ("", *network.interfaces):
         return network
-    last = network.routes[-1].last
-    routes = tuple(
-        Route(family, "main", "unicast", 0, 0xFFFFFFFF if family == IPV4 else last, interface, metric=1)
-        for family in FAMILIES
-    )
+    return _with_interface(network, question.interface)
+
+
+def _examples(number: int) -> tuple[Cidr, Cidr]:
+    """Return addresses for documentation as a pod's own."""
+    return Cidr(4, SOME_OWN[IPV4] + number, 32), Cidr(6, SOME_OWN[IPV6] + number, 128)
+
+
+def _is_loopback(cidr: Cidr) -> bool:
+    return Address("", cidr.family, cidr.address, cidr.prefix).is_loopback
+
+
+def _with_interface(network: Network, name: str) -> Network:
+    """Return a network with one more interface, with addresses and default routes, which come last."""
+    other = assumed_network([(name, cidr) for cidr in _examples(1)], why="")
+    routes = [route for route in other.routes if route.interface == name]
     return network.replace(
-        interfaces=(*network.interfaces, interface),
-        routes=(*network.routes, *routes),
-        assumed=(*network.assumed, f"there is an interface {interface}, and a default route by it"),
+        addresses=(*network.addresses, *(each for each in other.addresses if each.interface == name)),
+        routes=(*network.routes, *(route.replace(metric=route.metric + 1) for route in routes)),
+        interfaces=(*network.interfaces, name),
+        assumed=(*network.assumed, f"there is an interface {name}, with addresses and a default route"),
     )

@@ -60,6 +60,7 @@ TRIPS = (
     Trip("app", f"{SERVICE}:80", "arrives"),  # itself by a service's address
     Trip("root", f"{SERVICE}:80", "arrives"),
     Trip("app", "self:8080", "arrives"),
+    Trip("app", "any:8080", "arrives"),
     Trip("app", "pod:8080", "arrives"),
     Trip("app", "pod:15008", "arrives"),
     Trip("app", "pod-lo1:8080", "arrives"),

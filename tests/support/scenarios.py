@@ -19,6 +19,7 @@ ADDRESSES = {
     "client-lo1": (SIDE_LINK.ipv4[1], SIDE_LINK.ipv6[1]),
     "pod-vm0": (VM_LINKS[0].ipv4[0], VM_LINKS[0].ipv6[0]),  # its own towards the virtual machine
     "self": ("127.0.0.1", "::1"),
+    "any": ("0.0.0.0", "::"),
     "passthrough": ("127.0.0.6", "::6"),  # Envoy calls the application from there
     "world": ("198.18.0.1", "2001:db8::1"),
     "blue": ("198.18.1.1", "2001:db8:1::1"),
