@@ -63,14 +63,19 @@ def write_report(context: Context) -> int:
 
 def _subject(context: Context, config: Config, own: Sequence[Cidr]) -> Subject:
     if context.options["live"]:
-        return _in_the_kernel(context)
+        return _in_the_kernel(config)
     native = context.operation.native_nftables
     return subject.of_config(config, native=native, own=own, settings=_arguments(context))
 
 
-def _in_the_kernel(context: Context) -> Subject:
+def _in_the_kernel(config: Config) -> Subject:
     """Return what is in the kernel: the one place where pictures get it."""
-    raise SettingsError(["--live: the rules in the kernel cannot be drawn yet: leave it out"])
+    from ..trace import here
+    from ..trace.packet import Question
+    from ..trace.world import network_of, proxy_of
+
+    network = here.network() or network_of((), Question("out"))
+    return subject.of_world(here.world(here.rules(), network), proxy_of(config), config)
 
 
 #: As many characters of arguments are shown: a list may have twenty thousand members.

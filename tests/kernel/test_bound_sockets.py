@@ -78,7 +78,7 @@ def kernels_route(pod: Pod, to: str, bound: str) -> tuple[str, str]:
 
 def foretold_route(network: Network, family: Family, to: str, bound: str) -> tuple[str, str]:
     packet = Packet(family, TCP, 0, int(ipaddress.ip_address(to)), 40000, 80, uid=0, gid=0, bound=bound)
-    [(_, routed)] = network.route(One(), packet, family, bound)
+    [(_, routed)] = network.route(One(), packet, family, bound=bound)
     if routed.error:
         return "", ""
     return routed.leaves_by, address_text(family, source_for(network, packet)[0])

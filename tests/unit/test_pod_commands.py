@@ -273,7 +273,13 @@ def test_the_json_of_nothing_to_do_is_that_of_the_commands():
     from istio_iptables.validation.report import document
 
     assert json.loads(handlers._NO_CAPTURE_AS_JSON["validate"]) == document((), (), succeeded=True)
-    assert set(handlers._NO_CAPTURE_AS_JSON) == {"diff", "validate", "pod args", "pod init-container"}
+    assert set(handlers._NO_CAPTURE_AS_JSON) == {
+        "diff",
+        "doctor",
+        "validate",
+        "pod args",
+        "pod init-container",
+    }
 
 
 def test_rules_that_capture_nothing_are_rendered_as_json(none: str):

@@ -447,10 +447,11 @@ def test_mistakes_are_one_line_each():
 def test_options_of_a_command():
     invocation = read_arguments(["render", "--format", "json", "--family=ipv6", "--explain"])
     assert parse_options("render", invocation.options, FACTS) == (
-        {"format": "json", "family": "ipv6", "explain": True},
+        {"format": "json", "family": "ipv6", "explain": True, "trace": "", "live": False},
         [],
     )
-    assert parse_options("render", (), FACTS)[0] == {"format": "", "family": "", "explain": False}
+    defaults = {"format": "", "family": "", "explain": False, "trace": "", "live": False}
+    assert parse_options("render", (), FACTS)[0] == defaults
     assert parse_options("", (), FACTS) == ({}, [])
     bad = read_arguments(["render", "--format", "yaml", "--family=ipv5", "--explain=yes"])
     mistakes = parse_options("render", bad.options, FACTS)[1]
