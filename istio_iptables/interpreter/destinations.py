@@ -13,7 +13,7 @@ from .route_lookup import RouteLookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..rules.nftables.model import Ranges
     from .algebra import Question
@@ -30,13 +30,14 @@ class CannotTell(Exception):
         super().__init__(str(about))
 
 
-def routes_of(network: Network, packet: Packet) -> Iterator[tuple[Ranges, Routed]]:
+def routes_of(network: Network, packet: Packet, *, any_way: bool = False) -> Iterator[tuple[Ranges, Routed]]:
     """Yield the destinations of each route that a packet takes, whatever its own destination is.
 
-    Its fields that are None are not known. Raises CannotTell if a route depends on one of these.
+    Its fields that are None are not known. Raises CannotTell if a route depends on one of these, and without
+    `any_way` also if it has ways by several interfaces.
     """
     last = (1 << (32 if packet.family == "ipv4" else 128)) - 1
-    return RouteLookup(network, _Destinations(packet), packet.family).looked_up(((0, last),))
+    return RouteLookup(network, _Destinations(packet, any_way), packet.family).looked_up(((0, last),))
 
 
 class _Destinations:
@@ -44,8 +45,9 @@ class _Destinations:
 
     empty: Ranges = ()
 
-    def __init__(self, packet: Packet) -> None:
+    def __init__(self, packet: Packet, any_way: bool) -> None:
         self._packet = packet
+        self._any_way = any_way
 
     def is_empty(self, packets: Ranges) -> bool:
         return not packets
@@ -63,23 +65,38 @@ class _Destinations:
             hit, missed = self.split(packets, condition.part, asked)
             return missed, hit
         if isinstance(condition, AllOf):
-            left: Ranges = ()
-            for part in condition.parts:
-                packets, missed = self.split(packets, part, asked)
-                left = self.join(left, missed)
-            return packets, left
+            return self._parts(packets, condition.parts, asked, stops=1)
         if isinstance(condition, AnyOf):
-            found: Ranges = ()
-            for part in condition.parts:
-                hit, packets = self.split(packets, part, asked)
-                found = self.join(found, hit)
-            return found, packets
+            missed, hit = self._parts(packets, condition.parts, asked, stops=0)
+            return hit, missed
         value = value_of(condition, self._packet)
         if value is None:
             raise CannotTell(asked.about)
         return (packets, ()) if value else ((), packets)
 
+    def _parts(
+        self, packets: Ranges, parts: Iterable[Condition], asked: Question, *, stops: int
+    ) -> tuple[Ranges, Ranges]:
+        """Return the packets that no part stops, and those that one does: those that have it (0), or not (1).
+
+        What a part cannot tell does not matter for packets that another one stops.
+        """
+        stopped: Ranges = ()
+        unknown: CannotTell | None = None
+        for part in parts:
+            try:
+                divided = self.split(packets, part, asked)
+            except CannotTell as error:
+                unknown = error
+                continue
+            packets, stopped = divided[1 - stops], self.join(stopped, divided[stops])
+        if unknown and packets:
+            raise unknown
+        return packets, stopped
+
     def answer(self, asked: Question) -> int:
+        if self._any_way:
+            return 0
         raise CannotTell(asked.about)
 
 

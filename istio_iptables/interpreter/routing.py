@@ -96,7 +96,7 @@ class Network(Record):
         unknown = dict.fromkeys(("protocol", "source", "destination", "source_port", "destination_port"))
         asked = Packet(family, uid=0, **unknown)  # type: ignore[arg-type]
         try:
-            found = [ranges for ranges, routed in routes_of(self, asked) if routed.is_local]
+            found = [ranges for ranges, one in routes_of(self, asked, any_way=True) if one.is_local]
         except CannotTell as error:
             return Unmodelled(str(error))
         return numbers("source", [each for ranges in found for each in ranges])

@@ -98,7 +98,7 @@ class _Reader:
         except KernelError as error:
             from ..remedies import INSTALL_IPTABLES
 
-            self._miss(what, KernelError(error.cause, INSTALL_IPTABLES))
+            self.unreadable.append(Unreadable(what, error.cause, INSTALL_IPTABLES))
             return
         try:
             text = backend.save(family)
@@ -120,7 +120,8 @@ class _Reader:
             from ..remedies import INSTALL_NFTABLES
 
             names = ", ".join(f"{table.family} {table.name}" for table in tables)
-            self._miss(f"{what} ({names})", KernelError("the command nft is not installed", INSTALL_NFTABLES))
+            missing = Unreadable(f"{what} ({names})", "the command nft is not installed", INSTALL_NFTABLES)
+            self.unreadable.append(missing)
             return
         nft = NftCommand()
         try:

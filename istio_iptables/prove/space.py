@@ -58,7 +58,8 @@ def packets(worlds: Iterable[World], family: Family, direction: Direction, phase
         "destination_port": (0, 0xFFFF),
     }
     words: dict[str, frozenset[str]] = {}
-    interfaces = frozenset({name for world in worlds for name in _names(world)} | {OTHER_INTERFACE, LOOPBACK})
+    names = {name for world in worlds for name in _names(world) if name}  # "" stands for what is sent here
+    interfaces = frozenset(names | {OTHER_INTERFACE, LOOPBACK})
     if direction == "out":
         ranges |= {"uid": (0, NO_ID), "gid": (0, NO_ID)}
     else:

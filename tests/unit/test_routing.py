@@ -13,13 +13,23 @@ from istio_iptables.formats import ip_dump
 from istio_iptables.interpreter.algebra import One
 from istio_iptables.interpreter.condition import In, Masked, Unmodelled
 from istio_iptables.interpreter.destinations import CannotTell, routes_of
+from istio_iptables.interpreter.journey import Journey
+from istio_iptables.interpreter.many import Many
 from istio_iptables.interpreter.packet import TCP, Packet, address_text
+from istio_iptables.interpreter.program import Program
 from istio_iptables.interpreter.route_table import RouteTable
 from istio_iptables.interpreter.routing import Network, Route, Routed, RoutingRule
 from istio_iptables.interpreter.source_address import source_address
+from istio_iptables.interpreter.surroundings import World
+from istio_iptables.prove.example import example, questions
+from istio_iptables.prove.space import packets
 from istio_iptables.rules.model import FULL_MASK, NO_ID
 
+from ..support.many_routes import FIXTURES, PRINTED
+
 if TYPE_CHECKING:
+    from istio_iptables.interpreter.walk import Ended
+    from istio_iptables.prove.space import Direction, Packets
     from istio_iptables.rules.model import Family
 
 _ADDR = """\
@@ -97,6 +107,7 @@ def way(where: Network, what: Packet) -> str:
         # A rule without an action, and one whose target is not there, do nothing.
         ("5: from all nop\n6: from all goto 99 [unresolved]", {0: "eth0"}),
         ("5: from all fwmark 0x1 goto 7\n6: from all lookup 7\n7: from all nop", {0: "eth1", 1: "eth0"}),
+        ("5: from all goto 6\n6: from all fwmark 0x1 lookup 7\n6: from all nop", {0: "eth0", 1: "eth1"}),
         # To the first of several rules of that priority, which decides if it holds.
         ("5: from all goto 7\n6: from all unreachable\n7: from all fwmark 0x1 lookup 7\n7: from all nop",
          {0: "eth0", 1: "eth1"}),
@@ -352,7 +363,15 @@ def test_what_depends_cannot_be_told_for_all_destinations() -> None:
     for rule in ("from all tos 0x10 lookup 7", "from all oif eth0 lookup 7"):
         with pytest.raises(CannotTell, match="ip rule 5"):
             list(routes_of(network(f"5: {rule}"), packet("0.0.0.0")))
+    hops = "".join(f"\tnexthop dev eth{number} weight 1\n" for number in range(2))
+    several = network(routes=f"8.0.0.0/8\n{hops}")
+    with pytest.raises(CannotTell, match=r"ip route 8\.0\.0\.0/8"):
+        list(routes_of(several, packet("0.0.0.0")))
+    assert isinstance(several.own_sources("ipv4"), In)  # no way makes them local
+    # What another part of the condition excludes does not depend on it.
     unknown = packet("0.0.0.0").replace(source=None)
+    for rule in ("from 10.0.0.0/8 fwmark 0x1", "not from all to 0.0.0.0/0", "from 10.0.0.0/8 uidrange 5-6"):
+        assert list(routes_of(network(f"5: {rule} lookup 7"), unknown))
     with pytest.raises(CannotTell, match="ip rule 5"):
         list(routes_of(network("5: from 10.0.0.0/8 lookup 7"), unknown))
 
@@ -401,10 +420,20 @@ def test_an_interface_without_address_takes_that_of_another() -> None:
     )
     where = network(routes="default via 10.89.0.1 dev eth1 onlink\n", addr=addr)
     assert source(where, "8.8.8.8") == "10.88.0.2"
-    # A route of the link may use an address of the link.
+    # A route of the link may use an address of the link, but none of another interface's link.
+    other = addr.replace("    inet 10.88.0.2", "    inet 169.254.2.2/16 scope link eth0\n    inet 10.88.0.2")
+    other = other.replace("inet 169.254.1.1/16 scope link eth1", "link/ether")
+    where = network(routes="10.89.0.0/24 dev eth1 scope link\n", addr=other)
+    assert source(where, "10.89.0.9") == "10.88.0.2"
     assert (
         source(network(routes="10.89.0.0/24 dev eth1 scope link\n", addr=addr), "10.89.0.9") == "169.254.1.1"
     )
+
+
+def test_a_secondary_address_is_no_source() -> None:
+    second = "    inet 10.88.0.3/24 scope global secondary eth0\n"
+    first_listed = _ADDR.replace(second, "").replace("    inet 10.88.0.2", f"{second}    inet 10.88.0.2")
+    assert source(network(addr=first_listed), "8.8.8.8") == "10.88.0.2"
 
 
 def test_the_source_depends_on_rules() -> None:
@@ -422,6 +451,7 @@ def test_the_source_depends_on_rules() -> None:
         (["fd88::2/64"], "2001:db8::1", "fd88::2"),
         (["fd88::2/64", "2001:db8:5::2/64"], "2001:db8::1", "2001:db8:5::2"),  # label
         (["2001:db8:5::2/64", "fd88::2/64"], "fd00::1", "fd88::2"),
+        (["2001:0:1::2/64", "2a00::2/64"], "2001:db8::1", "2a00::2"),  # before the longest match
         (["fd88::2/64", "fd88::3/64"], "fd00::1", "fd88::2"),  # the first of equals
         (["fd88::2/64", "fd88::7001/64"], "fd88::7002", "fd88::2"),  # no longer than the prefix
         (["fd88::2/64", "fd88::7001/128"], "fd88::7002", "fd88::7001"),  # longest match
@@ -446,7 +476,7 @@ def test_link_local_destinations_have_link_local_sources() -> None:
     addr = (
         "1: lo: <LOOPBACK> mtu 9\n    inet6 ::1/128 scope host\n"
         "2: eth0: <UP> mtu 9\n    inet6 fd88::2/64 scope global\n    inet6 fe80::2/64 scope link\n"
-        "3: eth1: <UP> mtu 9\n    inet6 fe80::3/64 scope link\n"
+        "3: eth1: <UP> mtu 9\n    inet6 fd89::2/64 scope global\n    inet6 fe80::3/64 scope link\n"
     )
     where = network(
         routes="fe80::/64 dev eth1 metric 256 pref medium\ndefault dev eth0 metric 1024 pref medium\n",
@@ -475,3 +505,27 @@ def test_the_rule_of_a_mark_is_the_same_however_it_is_made() -> None:
             "ipv4", 32765, Masked("mark", 0x539, FULL_MASK), "133", text="from all fwmark 0x539 lookup 133"
         )
     )
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_all_packets_at_once_go_the_ways_of_each(family: Family, direction: Direction) -> None:
+    """In a network of rules and routes of many kinds, by the interpreter's two algebras."""
+    where = ip_dump.joined(ip_dump.read((FIXTURES / f"{name}.txt").read_text()) for name in PRINTED)
+    world = World(Program(), where)
+    asked = packets([world], family, direction, "first")
+    algebra = Many(asked.space)
+    compared = set()
+    for ended in ways(world, algebra.all(asked.fixed, asked.free, asked.possible), algebra, asked):
+        for changed, region in ended.packets.items():
+            if not questions(region):
+                [one] = ways(world, example(region, asked), One(), asked)
+                fields = {name: changed.fields[name] for name in ("sent_to", "leaves_by", "route")}
+                assert (one.how, one.packets.as_dict() | fields) == (ended.how, one.packets.as_dict())
+                compared.add((ended.how, *fields.values()))
+    assert len(compared) >= 2  # whether IPv4 takes what comes in depends on a rule with `from`
+
+
+def ways(world: World, some: Any, algebra: Any, asked: Packets) -> list[Ended]:
+    journey: Journey[Any] = Journey(world, asked.space.family, algebra)
+    return journey.outbound(some) if asked.direction == "out" else journey.inbound(some)
