@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..interpreter.algebra import One
 from ..interpreter.packet import TCP, UDP, Packet, address_text
-from ..interpreter.routing import LOOPBACK
+from ..interpreter.routing import LOOPBACK, Address
 from ..rules.model import IPV4, NO_ID
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    from ..interpreter.routing import Address, Network, Routed
+    from ..interpreter.routing import Network, Routed
     from ..interpreter.verdict import Proxy
     from ..rules.model import Family
 
@@ -94,10 +94,8 @@ def _mistakes_here(question: Question, network: Network) -> list[str]:
 def source_for(network: Network, packet: Packet) -> tuple[int, str]:
     """Return the source address that a socket gets that was not bound to one, and why it is that one."""
     routed = _first_route(network, packet)
-    if routed.source == SOME_OWN[packet.family]:
-        return routed.source, _NO_OWN
     if routed.source is not None:
-        return routed.source, f"the address of {routed.interface}"
+        return routed.source, _whose(Address(routed.interface, packet.family, routed.source, 0))
     if routed.kind == "local":
         return packet.destination, "what is for this machine comes from the same address"
     own = network.own(packet.family, routed.interface) or network.own(packet.family)

@@ -240,6 +240,12 @@ def test_the_family_is_that_of_the_address_that_is_given():
     assert source(case.asked.packet) == "2001:db8::1"
 
 
+def test_an_interface_that_only_the_question_names_has_an_address_for_example():
+    case = Case("out --to 10.1.2.3:80 --iface eth1 --own 10.0.0.2")
+    assert filled(case)["source"] == ("198.51.100.3", "an example: no address of eth1 is known")
+    assert filled(Case("out --to 10.1.2.3:80 --own 10.0.0.2"))["source"][0] == "10.0.0.2"
+
+
 def test_the_interface_that_was_given_is_that_it_comes_in_by():
     assert Case("in --to :80 --iface eth1").asked.packet.received_on == "eth1"
 
