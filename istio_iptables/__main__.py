@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 
+from .errors import INTERRUPTED
 from .settings.go_flags import read_arguments
 from .startup.c_modules import signal
 
@@ -57,12 +58,25 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller (>&-): discard what is printed
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as we run
+    status = INTERRUPTED
     try:
-        return command(sys.argv[1:])
-    finally:
-        # What is done is done: Ctrl-C has nothing left to end but what the interpreter does last.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        gc.freeze()
+        try:
+            status = command(sys.argv[1:])
+        finally:
+            _ignore_ctrl_c()
+            gc.freeze()
+    except KeyboardInterrupt:
+        pass  # before the command began, or after it was done: a command that Ctrl-C ends says so itself
+    return status
+
+
+def _ignore_ctrl_c() -> None:
+    """Ignore Ctrl-C: what is done is done, and it could only end what the interpreter does last."""
+    while signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:  # it came before the call
+            continue
 
 
 def _dispatch(invocation: Invocation) -> int:

@@ -17,8 +17,9 @@ from .rules import istio
 from .rules.model import FAMILIES, Cidr, PortRange, Ruleset
 from .settings.commands import PICTURES, STYLES
 from .settings.config import Config, Everything
-from .settings.declared import BY_NAME, Given, as_text, nearest
+from .settings.declared import BY_NAME
 from .settings.resolve import Operation, parse, resolve
+from .settings.texts import Given, as_text, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

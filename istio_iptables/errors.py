@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 #: The exit code of a command that was asked to look, and found a difference or findings.
 FOUND = 3
+#: The exit code after Ctrl-C: 128 plus SIGINT, as shells report it.
+INTERRUPTED = 130
 
 
 class IstioIptablesError(Exception):

@@ -1,7 +1,7 @@
-"""actions: the steps of a plan, each whole and undoable, and what the kernel has now.
+"""actions: the steps of a plan, each whole, and what the kernel has now.
 
-An action tells what is to be done and how it is undone. The package kernel does it; formats/difference.py
-writes it as a script.
+An action tells what is to be done and, unless it can only be the last of its plan, how it is undone. The
+package kernel does it; formats/difference.py writes it as a script.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class EditTable(Record):
     before: Table
     after: Table
 
-    def inverse(self) -> Action:
+    def inverse(self) -> UndoableAction:
         """Return the action that undoes this one."""
         return EditTable(self.location, self.edit.inverse(), self.after, self.before)
 
@@ -107,7 +107,7 @@ class AddObject(Record):
 
     item: RoutingObject
 
-    def inverse(self) -> Action:
+    def inverse(self) -> UndoableAction:
         """Return the action that undoes this one."""
         return RemoveObject(self.item)
 
@@ -120,7 +120,7 @@ class RemoveObject(Record):
 
     item: RoutingObject
 
-    def inverse(self) -> Action:
+    def inverse(self) -> UndoableAction:
         """Return the action that undoes this one."""
         return AddObject(self.item)
 
@@ -140,7 +140,7 @@ class EditNative(Record):
 
     location = NFTABLES
 
-    def inverse(self) -> Action:
+    def inverse(self) -> UndoableAction:
         """Return the action that undoes this one."""
         return EditNative(self.after, self.before, self.replaces)
 
@@ -181,16 +181,13 @@ class UnreadableTable(Record):
 class RemoveByHandle(Record):
     """Remove what is owned from tables that iptables cannot read, in one transaction of nft.
 
-    There is no way back: what nft prints of a rule of iptables it does not take. So it is the last action.
+    It cannot be undone: nft does not accept what it prints of a rule of iptables. So it has no inverse, and
+    a plan has one place for it, after all others.
     """
 
     tables: tuple[UnreadableTable, ...]
 
     location = IPTABLES_NFT
-
-    def inverse(self) -> Action:
-        """Return nothing that could be done: see above."""
-        raise NotImplementedError("it is the last action, so nothing after it can fail")
 
     @property
     def script(self) -> str:
@@ -203,7 +200,8 @@ class RemoveByHandle(Record):
         )
 
 
-Action = EditTable | EditNative | AddObject | RemoveObject | RemoveByHandle
+UndoableAction = EditTable | EditNative | AddObject | RemoveObject
+Action = UndoableAction | RemoveByHandle
 
 
 class Live(Record):
@@ -212,8 +210,9 @@ class Live(Record):
     tables: Mapping[Location, tuple[Table, ...]]
     routing: tuple[RoutingObject, ...] = ()
     native: tuple[NativeTable, ...] = ()
-    #: The nftables tables of Istio's ambient mode, as `family name`.
-    ambient_tables: tuple[str, ...] = ()
+    #: What Istio's ambient mode has beside tables of iptables: its nftables tables, as `family name`, and its
+    #: routing rules, as ip(8) has them.
+    ambient: tuple[str, ...] = ()
     #: Tables at iptables-nft that iptables cannot read, since another program put a rule into them with nft.
     unreadable: tuple[UnreadableTable, ...] = ()
 

@@ -36,7 +36,7 @@ class Conflict(Record):
 
 def conflicts(live: Live, wanted: Ruleset, location: Location) -> Iterator[Conflict]:
     """Yield the conflicts; chains that are as they are wanted need no look, and long lists are spared one."""
-    for name in live.ambient_tables:
+    for name in live.ambient:
         yield Conflict(name)
     for place, tables in live.tables.items():
         for table in tables:

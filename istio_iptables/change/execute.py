@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from .actions import Action
+    from .actions import Action, UndoableAction
     from .plan import Plan
 
     class Kernel(Protocol):
@@ -32,15 +32,17 @@ def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = boo
     `interrupted` is called before each: if it returns True, that counts as a failure. A signal must not
     cut an action short, since then it would be unknown whether it was done: see kernel/signals.py.
     """
-    done: list[Action] = []
+    done: list[UndoableAction] = []
     try:
-        for action in plan.actions:
-            if interrupted():
-                raise KernelError("interrupted by a signal", "everything is as before: run again")
+        for action in plan.undoable:
+            _go_on(interrupted)
             if _hands_over(done, action):
                 kernel.let_packets_pass()
             kernel.do(action)
             done.append(action)
+        if plan.final:
+            _go_on(interrupted)
+            kernel.do(plan.final)
     except BaseException as error:
         left = _roll_back(done, kernel)
         if not isinstance(error, KernelError):
@@ -53,7 +55,12 @@ def execute(plan: Plan, kernel: Kernel, *, interrupted: Callable[[], bool] = boo
         raise
 
 
-def _hands_over(done: list[Action], action: Action) -> bool:
+def _go_on(interrupted: Callable[[], bool]) -> None:
+    if interrupted():
+        raise KernelError("interrupted by a signal", "everything is as before: run again")
+
+
+def _hands_over(done: list[UndoableAction], action: UndoableAction) -> bool:
     """Tell whether an action stops capturing inbound traffic that an earlier one began to capture elsewhere.
 
     A packet that passed the one table before its rules were there would meet the other without rules.
@@ -66,7 +73,7 @@ def _hands_over(done: list[Action], action: Action) -> bool:
     )
 
 
-def _roll_back(done: list[Action], kernel: Kernel) -> list[str]:
+def _roll_back(done: list[UndoableAction], kernel: Kernel) -> list[str]:
     """Undo actions, last first; return what could not be undone and why."""
     left = []
     for action in reversed(done):

@@ -3,8 +3,8 @@
 The kernel asks the nat chains of one hook and priority, legacy tables and nf_tables alike, in the order of
 their registration, the last one first (nf_hook_entries_grow in net/netfilter/core.c; seen with Linux 6.18 in
 all combinations). The first one that translates a connection decides. Nothing tells that order afterwards. In
-one chain the order is that of the rules. `findings` compares what foreign rules take with what the wanted
-rules capture.
+one chain the order is that of the rules. `interferences` compares what foreign rules take with what the
+wanted rules capture.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     Effect: TypeAlias = Literal["bypass", "address", "answers", "agent"]
 
 
-class Finding(Record):
+class Interference(Record):
     """A foreign rule, and the traffic that does not go where the settings want it because of it.
 
     `effect`: `bypass`, past the proxy; `address`, to the proxy, which is told another destination than was
     dialled (TPROXY); `answers`, forwarded DNS, and `agent`, that of the agent itself, get no answers
     (conntrack zones). `certain` is False if it depends on the order of registration, `vague` is True if it
-    depends on matches that are not understood here. `same`: it is in a table in which istio-iptables has its
-    rules, too.
+    depends on matches that are not understood here. `same`: it is in a chain in which istio-iptables has its
+    rules, too, and comes first by its position alone.
     """
 
     where: str
@@ -90,60 +90,60 @@ def _taken(neighbour: Neighbour, base: Base) -> Iterator[_Taken]:
                 yield _Taken(neighbour, base, chain, step, hit, vague or step.vague)
 
 
-def findings(
+def interferences(
     neighbours: Iterable[Neighbour],
     wanted: Ruleset,
     own: Sequence[model.Cidr] | None = None,
     *,
     forwards: bool = True,
-) -> tuple[Finding, ...]:
+) -> tuple[Interference, ...]:
     """Return what foreign rules keep from the proxy, or from getting its answers.
 
     `own` are the addresses of this machine, None if they are not known; `forwards`: it forwards packets.
     """
-    found: dict[tuple[object, ...], Finding] = {}
+    found: dict[tuple[object, ...], Interference] = {}
     for neighbour in neighbours:
         for base in neighbour.bases:
             for taken in _taken(neighbour, base):
-                for finding in _findings(taken, wanted, own, forwards):
-                    # A rule that several chains lead to is one finding.
-                    key = (finding.where, finding.chain, str(finding.rule), finding.effect)
+                for each in _interferences(taken, wanted, own, forwards):
+                    # A rule that several chains lead to is said once.
+                    key = (each.where, each.chain, str(each.rule), each.effect)
                     known = found.get(key)
                     if known:
-                        traffic = tuple(dict.fromkeys((*known.traffic, *finding.traffic)))
-                        finding = finding.replace(traffic=traffic, certain=known.certain and finding.certain)
-                    found[key] = finding
+                        traffic = tuple(dict.fromkeys((*known.traffic, *each.traffic)))
+                        each = each.replace(traffic=traffic, certain=known.certain and each.certain)
+                    found[key] = each
     return tuple(found.values())
 
 
-def _findings(
+def _interferences(
     taken: _Taken, wanted: Ruleset, own: Sequence[model.Cidr] | None, forwards: bool
-) -> Iterator[Finding]:
+) -> Iterator[Interference]:
     base, step, family = taken.base, taken.step, taken.neighbour.family
 
-    def finding(effect: Effect, traffic: Iterable[str]) -> Finding:
+    def interference(effect: Effect, traffic: Iterable[str]) -> Interference:
         certain = base.before is True or effect != "bypass"
-        return Finding(
+        return Interference(
             taken.neighbour.where,
             taken.chain,
             step.words,
             effect,
             tuple(traffic),
             certain,
-            base.same,
+            base.same and step.kind != "untrack",
             taken.vague,
         )
 
     if base.hook == POSTROUTING:
         if step.kind == "source" and forwards and _loses_forwarded_dns(taken.traffic, wanted):
-            yield finding("answers", ("DNS over UDP that is forwarded",))
+            yield interference("answers", ("DNS over UDP that is forwarded",))
         return
     traffic = _at(base.hook, taken.traffic, own)
     if traffic is None:
         return
     tproxy = tuple(captured(wanted.table(family, "mangle"), base.hook, traffic))
     if step.kind == "translate" and tproxy:
-        yield finding("address", dict.fromkeys(map(_inbound, tproxy)))
+        yield interference("address", dict.fromkeys(map(_inbound, tproxy)))
     takes_here = base.before is not False and (
         step.kind in ("translate", "untrack")
         or (base.same and taken.neighbour.table != "raw" and step.kind in ("accept", "return"))
@@ -153,9 +153,9 @@ def _findings(
         captures = tproxy if table == "mangle" else captured(wanted.table(family, "nat"), base.hook, traffic)
         texts = dict.fromkeys(_text(base.hook, each) for each in captures if _matters(each))
         if texts:
-            yield finding("bypass", texts)
+            yield interference("bypass", texts)
     if step.kind == "translate" and base.hook == OUTPUT and _loses_agents_dns(traffic, wanted):
-        yield finding("agent", (f"DNS over UDP to {_addresses(traffic)}",))
+        yield interference("agent", (f"DNS over UDP to {_addresses(traffic)}",))
 
 
 def _at(hook: str, traffic: Traffic, own: Sequence[model.Cidr] | None) -> Traffic | None:

@@ -36,18 +36,28 @@ if TYPE_CHECKING:
 
     from ..rules.model import RoutingObject, Target
     from ..rules.nftables.model import NativeTable
-    from .actions import Action, Location
+    from .actions import Action, Location, UndoableAction
 
 
 class Plan(Record):
-    """The actions, in order, that turn what is live into what is wanted; none if there is nothing to do."""
+    """The actions, in order, that turn what is live into what is wanted; none if there is nothing to do.
 
-    actions: tuple[Action, ...]
+    `undoable` come first: if one of them fails, those before it are undone. `final` comes last, since it is
+    the one kind that cannot be undone.
+    """
+
+    undoable: tuple[UndoableAction, ...]
     #: Owned rules, or remains that are not wanted, are in place: this is a change, not a first run.
     replaces: bool
     live: Live
     wanted: Ruleset
     location: Location
+    final: RemoveByHandle | None = None
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All actions, in order."""
+        return (*self.undoable, self.final) if self.final else self.undoable
 
     @property
     def left_behind(self) -> tuple[str, ...]:
@@ -55,7 +65,7 @@ class Plan(Record):
         return tuple(
             f"chain {chain.name} ({action.edit.family} {action.edit.table}, {action.location}) stays, empty: "
             f"a rule of another program jumps to it; remove that rule (`-j {chain.name}`) and clean up again"
-            for action in self.actions
+            for action in self.undoable
             if isinstance(action, EditTable)
             for chain in action.after.chains
             if is_owned(chain) and not chain.rules
@@ -86,18 +96,18 @@ def make_plan(live: Live, wanted: Ruleset, location: Location, *, rewrite: bool 
     # might be foreign, so a run that is killed in between must not leave it behind.
     missing = sorted((i for i in wanted.routing if i not in live.routing), key=_is_lookup)
     obsolete = sorted((i for i in live.routing if i not in wanted.routing), key=_is_lookup)
-    actions: list[Action] = [AddObject(item) for item in missing]
+    actions: list[UndoableAction] = [AddObject(item) for item in missing]
     in_native = any(not table.is_left_over for table in live.native)
     replaces = bool(obsolete or in_native) or any(live.holds_owned(where) for where in IPTABLES_LOCATIONS)
     native = [part.replace(replaces=replaces) for part in _native_actions(live, wanted, location, rewrite)]
     actions += [*native, *adding, *removing] if location == NFTABLES else [*adding, *removing, *native]
-    gone: list[Action] = [RemoveObject(item) for item in reversed(obsolete)]
+    gone: list[UndoableAction] = [RemoveObject(item) for item in reversed(obsolete)]
     # Live marks tell that routes are owned: if no new rules are made, routes go while the marks are there.
     actions = [*actions, *gone] if wanted.tables else [*gone, *actions]
     by_handle = tuple(table for table in live.unreadable if table.removal)
-    if by_handle and not wanted.tables:  # with rules to be made, the choice of a backend has refused
-        actions.append(RemoveByHandle(by_handle))
-    return Plan(tuple(actions), replaces, live, wanted, location)
+    # With rules to be made, the choice of a backend has refused.
+    final = RemoveByHandle(by_handle) if by_handle and not wanted.tables else None
+    return Plan(tuple(actions), replaces, live, wanted, location, final)
 
 
 def _is_lookup(item: RoutingObject) -> bool:

@@ -8,9 +8,10 @@ import sys
 
 from ..errors import SettingsError
 from ..settings.commands import COMMAND_BY_NAME
-from ..settings.declared import BY_NAME, SOURCE_BY_NAME, Given, as_text, nearest, shown
+from ..settings.declared import BY_NAME, SOURCE_BY_NAME
 from ..settings.parsers import BadValue
 from ..settings.resolve import from_environment
+from ..settings.texts import Given, as_text, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

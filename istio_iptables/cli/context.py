@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ..kernel.machine import Machine
     from ..settings.commands import Style
     from ..settings.config import Config
-    from ..settings.declared import Given
     from ..settings.environment import Environment
     from ..settings.go_flags import Invocation
     from ..settings.resolve import Operation
+    from ..settings.texts import Given
 
 
 class Context:

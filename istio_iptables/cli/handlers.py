@@ -10,7 +10,7 @@ import os
 import sys
 
 from ..api import build, prepare, render
-from ..errors import FOUND, Differs, KernelError, NotValidated, SettingsError
+from ..errors import FOUND, INTERRUPTED, Differs, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
 from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, PICTURES
 from ..startup.record import Record
@@ -28,17 +28,13 @@ if TYPE_CHECKING:
     from ..settings.go_flags import Invocation
 
 
-#: The exit code after Ctrl-C: 128 plus SIGINT, as shells report it.
-_INTERRUPTED = 130
-
-
 def handle(invocation: Invocation, environ: Mapping[str, str] = os.environ) -> int:
     """Run the command of a command line. Return the exit code; errors are reported here."""
     try:
         return _handle(invocation, environ)
     except KeyboardInterrupt:
         log.error("interrupted: nothing was left half done")
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of standard output is gone. Without this the interpreter complains when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

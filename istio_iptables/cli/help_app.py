@@ -19,8 +19,9 @@ from .. import __version__
 from ..rules import istio
 from ..rules.istio import PROGRAM
 from ..settings.commands import COMMANDS, EXAMPLES, EXIT_CODES, GROUPS, Command, Operand
-from ..settings.declared import BY_NAME, SETTINGS, SOURCES, Given, Setting
+from ..settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
 from ..settings.go_flags import Invocation
+from ..settings.texts import Given
 from . import handlers
 from .streams import complain, is_styled
 

@@ -6,7 +6,7 @@ from ..errors import FOUND, SettingsError
 from ..pod import pick
 from ..pod.container import container_settings, entry, for_entry, rights
 from ..pod.lint import KINDS, lint
-from ..settings.declared import nearest
+from ..settings.texts import nearest
 from . import streams
 from .collect import pod_name, pods_of
 from .log import log

@@ -12,7 +12,7 @@ from .log import log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..change.actions import Live
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..kernel.machine import Machine
     from ..kernel.prepared import Prepared
     from ..status.report import Compared, Status
@@ -75,7 +75,7 @@ def _look(context: Context, wanted: Ruleset | None, memory: Memory) -> Status:
     return found.replace(before=before, compared=_compared(prepared, found), plan=prepared.plan)
 
 
-def _before(machine: Machine, live: Live, found: Status) -> tuple[Finding, ...]:
+def _before(machine: Machine, live: Live, found: Status) -> tuple[Interference, ...]:
     """Return what foreign rules keep from the proxy, which the rules in place mean it to have."""
     return tuple(
         finding

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..rules.model import Family, Rule, Table, TableName
 
 
@@ -98,7 +98,7 @@ def unclaimed(location: Location, table: Table, chain: str, rule: Rule) -> str:
     )
 
 
-def neighbours(found: Iterable[Finding]) -> Iterator[str]:
+def neighbours(found: Iterable[Interference]) -> Iterator[str]:
     """Yield a warning about each foreign rule that keeps traffic from the proxy, or loses answers."""
     found = tuple(found)
     for each in found[:_MOST_NAMED]:
@@ -110,7 +110,7 @@ def neighbours(found: Iterable[Finding]) -> Iterator[str]:
         )
 
 
-def neighbour(each: Finding) -> tuple[str, str]:
+def neighbour(each: Interference) -> tuple[str, str]:
     """Return what a foreign rule does to traffic, and what to do about it."""
     rule = each.rule
     words = rule if isinstance(rule, str) else joined(rule_args(rule))
@@ -119,7 +119,7 @@ def neighbour(each: Finding) -> tuple[str, str]:
     return f"the foreign rule {name} ({where}) {_EFFECTS[each.effect](each)}", _remedy(each)
 
 
-def _bypass(each: Finding) -> str:
+def _bypass(each: Interference) -> str:
     if each.certain:
         return f"comes before those of istio-iptables, so this bypasses the proxy: {_traffic(each)}"
     return (
@@ -128,13 +128,13 @@ def _bypass(each: Finding) -> str:
     )
 
 
-def _traffic(each: Finding) -> str:
+def _traffic(each: Interference) -> str:
     more = f" and {len(each.traffic) - _MOST_NAMED} more" if len(each.traffic) > _MOST_NAMED else ""
     condition = " (if its other matches hold)" if each.vague else ""
     return "; ".join(each.traffic[:_MOST_NAMED]) + more + condition
 
 
-_EFFECTS: Mapping[str, Callable[[Finding], str]] = {
+_EFFECTS: Mapping[str, Callable[[Interference], str]] = {
     "bypass": _bypass,
     "address": lambda each: (
         "translates what TPROXY captures, so the proxy is told another destination than was dialled: "
@@ -151,7 +151,7 @@ _EFFECTS: Mapping[str, Callable[[Finding], str]] = {
 }
 
 
-def _remedy(each: Finding) -> str:
+def _remedy(each: Interference) -> str:
     if each.effect in ("answers", "agent"):
         return "use --dns-single-zone"
     if each.effect == "address":
@@ -161,6 +161,8 @@ def _remedy(each: Finding) -> str:
             "have its program make it after istio-iptables has run, or use another backend "
             "(--native-nftables, --force-iptables-binary)"
         )
+    if each.certain:
+        return "whatever is made first: remove it, or have its program leave that traffic out"
     return (
         "if it does, run `istio-iptables cleanup` and apply again once its program has made its rules, with "
         "--native-nftables unless that is on already"

@@ -105,13 +105,15 @@ class Source(Action):
     """snat, masquerade: a new source. Ends the way through nat, and does not change where a packet goes.
 
     `what` names it. The address is `address`, with `masquerade` that of the interface by which the packet
-    leaves, else not known. The port is `port`; None: it is kept unless another connection has it.
+    leaves, with `kept` its own, else not known. The port is `port`; None: it is kept unless another
+    connection has it.
     """
 
     what: str
     address: int | None = None
     port: int | None = None
     masquerade: bool = False
+    kept: bool = False
 
 
 class TProxy(Action):

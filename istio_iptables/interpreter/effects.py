@@ -123,6 +123,8 @@ class Effects(Generic[S]):
 
     def _source(self, walk: Walk[S], action: actions.Source, packets: S, place: Place) -> tuple[S, S, S]:
         algebra = self._algebra
+        if action.kept:
+            return algebra.empty, algebra.empty, self._translated(packets, "source", None, action.port)
         translated = algebra.empty
         for part, address in self._source_addresses(action, packets):
             if address == 0:

@@ -14,7 +14,6 @@ from .condition import ALWAYS, number
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
 
     from .action import Action
 
@@ -125,46 +124,65 @@ def _connmark(options: _Options, text: str) -> tuple[Action, ...]:
 # --- nat ----------------------------------------------------------------------------------------
 
 
-def _port_range(text: str) -> tuple[int, int]:
-    """Parse `first[-last]`. `/base`, which shifts ports, is not modelled."""
-    first, dash, last = text.partition("-")
-    low, high = int(first), int(last) if dash else int(first)
-    return (low, high) if low <= high else (high, low)
+#: Ports that are shifted one by one; a translation of more is not modelled.
+_MOST_SHIFTED = 1024
 
 
-def _to_ports(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> tuple[Action, ...]:
+class _Ports:
+    """`first[-last[/base]]`: ports that a translation may give, and the one that becomes the first."""
+
+    def __init__(self, text: str) -> None:
+        ends, slash, base = text.partition("/")
+        first, dash, last = ends.partition("-")
+        low, high = int(first), int(last) if dash else int(first)
+        self.first, self.last = min(low, high), max(low, high)
+        self.base = int(base) if slash else None
+
+
+def _to_ports(
+    ports: _Ports | None, make: Callable[[int | None], Action], options: _Options, text: str
+) -> tuple[Action, ...]:
     """Return a translation to one port of a range.
 
-    A port that is in it is kept; another becomes the first, unless a connection between the same ends has it
-    (get_unique_tuple and nf_nat_l4proto_unique_tuple in nf_nat_core.c).
+    A port that is in it is kept; another becomes the first, unless a connection between the same ends has it.
+    With a base, ports from there on become those of the range, one by one (get_unique_tuple and
+    nf_nat_l4proto_unique_tuple in nf_nat_core.c).
     """
     if ports is None:
         return (make(None),)
-    first, last = ports
+    first, last = ports.first, ports.last
     if first == last:
         return (make(first),)
-    kept = number("destination_port", first, last)
-    return (actions.Choose(((kept, make(None)), (ALWAYS, make(first)))),)
+    if options.flag("--random"):
+        raise _NotModelled(text)
+    kept = (number("destination_port", first, last), make(None))
+    if ports.base is None:
+        return (actions.Choose((kept, (ALWAYS, make(first)))),)
+    others = (ALWAYS, actions.Unknown(text))
+    if ports.base == first:
+        return (actions.Choose((kept, others)),)
+    if last - first >= _MOST_SHIFTED:
+        raise _NotModelled(text)
+    shift = ports.base - first
+    shifted = ((number("destination_port", port + shift), make(port)) for port in range(first, last + 1))
+    return (actions.Choose((*shifted, others)),)
 
 
 def _redirect(options: _Options, text: str) -> tuple[Action, ...]:
     options.only("--to-ports", "--random")
-    ports = _port_range(options.value("--to-ports") or "0")
-    if ports[0] != ports[1] and options.flag("--random"):
-        raise _NotModelled(text)
-    return _to_ports(ports if any(ports) else None, lambda port: actions.Redirect(port or 0))
+    given = options.value("--to-ports")
+    ports = _Ports(given) if given and given != "0" else None
+    return _to_ports(ports, lambda port: actions.Redirect(port or 0), options, text)
 
 
 def _destination(options: _Options, text: str) -> tuple[Action, ...]:
     options.only("--to-destination", "--random", "--persistent")
     where, ports = _where(options.needed("--to-destination"))
-    if ports and ports[0] != ports[1] and options.flag("--random"):
-        raise _NotModelled(text)
-    return _to_ports(ports, lambda port: actions.Destination(where, port))
+    return _to_ports(ports, lambda port: actions.Destination(where, port), options, text)
 
 
-def _where(text: str) -> tuple[int | None, tuple[int, int] | None]:
-    """Parse `[address[-address]][:port[-port]]`, IPv6 in brackets if a port follows."""
+def _where(text: str) -> tuple[int | None, _Ports | None]:
+    """Parse `[address[-address]][:port[-port[/base]]]`, IPv6 in brackets if a port follows."""
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         ports = rest.removeprefix(":")
@@ -177,7 +195,7 @@ def _where(text: str) -> tuple[int | None, tuple[int, int] | None]:
         _, where, last = span(host)
         if where != last:  # a hash of both ends chooses one (find_best_ips_proto)
             raise _NotModelled(text)
-    return where, _port_range(ports) if ports else None
+    return where, _Ports(ports) if ports else None
 
 
 def _netmap(options: _Options, text: str) -> tuple[Action, ...]:
@@ -205,9 +223,9 @@ def _ct(options: _Options, text: str) -> tuple[Action, ...]:
     options.only("--notrack", "--zone", "--zone-orig", "--zone-reply", *_CT_NOTES)
     if options.flag("--notrack"):
         return (actions.Untrack(),)
-    zones = [int(options.value(name) or "0") for name in ("--zone", "--zone-orig", "--zone-reply")]
-    both, original, reply = zones
-    return (actions.Zone(both) if both else actions.Zone(original, reply),)
+    both = options.value("--zone") or "0"
+    original, reply = (int(options.value(name) or both) for name in ("--zone-orig", "--zone-reply"))
+    return (actions.Zone(original, None if reply == original else reply),)
 
 
 def _set(options: _Options, text: str) -> tuple[Action, ...]:
@@ -222,24 +240,27 @@ def _ends(how: actions.How) -> Callable[[_Options, str], tuple[Action, ...]]:
 
 
 def _masquerade(options: _Options, text: str) -> tuple[Action, ...]:
-    if options.flag("--random", "--random-fully"):
-        return (actions.Source(text),)
-    ports = options.value("--to-ports")
-    return (actions.Source(text, port=_single(ports and _port_range(ports)), masquerade=True),)
+    given = options.value("--to-ports")
+    return _from_ports(_Ports(given) if given else None, actions.Source(text, masquerade=True), options)
 
 
 def _source(options: _Options, text: str) -> tuple[Action, ...]:
-    if options.flag("--random", "--random-fully"):
-        return (actions.Source(text),)
     try:
         where, ports = _where(options.needed("--to-source"))
-    except (_NotModelled, KeyError, ValueError, OSError):
+    except (_NotModelled, LookupError, ValueError, OSError):
         return (actions.Source(text),)  # one of several addresses
-    return (actions.Source(text, where, _single(ports)),)
+    return _from_ports(ports, actions.Source(text, where, kept=where is None), options)
 
 
-def _single(ports: Any) -> int | None:
-    return ports[0] if ports and ports[0] == ports[1] else None
+def _from_ports(ports: _Ports | None, made: actions.Source, options: _Options) -> tuple[Action, ...]:
+    """Return a new source with a port of a range: one that is in it is kept, for another any is chosen."""
+    unknown = actions.Source(made.what)
+    if options.flag("--random", "--random-fully"):
+        return (unknown,)
+    if ports is None or ports.first == ports.last:
+        return (made.replace(port=ports and ports.first),)
+    kept = number("source_port", ports.first, ports.last)
+    return (actions.Choose(((kept, made), (ALWAYS, unknown))),)
 
 
 def _returns(options: _Options, text: str) -> tuple[Action, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..rules.lists import union
 from ..rules.model import FAMILIES, IPV4
 from .addresses import has_type
-from .condition import ALWAYS, AllOf, AnyOf, In, Named, Not, OneOf
+from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named, Not, OneOf
 from .known import Scope
 from .nft_operands import Cases, Opaque
 from .nft_values import ADDRESS_TYPES
@@ -87,9 +87,16 @@ def _way_back(network: Network, why: str) -> Condition | None:
 
 def _is_plain(condition: Condition) -> bool:
     """Tell whether a routing rule is for every packet, or for a mark, which the look-up has not."""
-    return condition == ALWAYS or (
-        isinstance(condition, In) and condition.field == "mark" and condition.ranges[0][0] > 0
-    )
+    if condition == ALWAYS:
+        return True
+    parts = condition.parts if isinstance(condition, AllOf) else (condition,)
+    return any(_asks_for_a_mark(part) for part in parts)
+
+
+def _asks_for_a_mark(condition: Condition) -> bool:
+    if isinstance(condition, Masked):
+        return condition.field == "mark" and condition.value != 0
+    return isinstance(condition, In) and condition.field == "mark" and condition.ranges[0][0] > 0
 
 
 def _by_interface(network: Network, family: Family) -> dict[str, list[tuple[int, int]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..settings.declared import nearest
+from ..settings.texts import nearest
 from ..startup.c_modules import socket
 
 TYPE_CHECKING = False

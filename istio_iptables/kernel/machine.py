@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..change.actions import Action, Location
     from ..change.foreign import Neighbour
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..rules.model import Table
     from .backend import Backend
     from .choose import Choice
@@ -102,7 +102,7 @@ class Machine:
             for family in FAMILIES
             for table in backend.unreadable(family)
         )
-        ambient = self._nftables.ambient_tables()
+        ambient = (*self._nftables.ambient_tables(), *self._routing.ambient_rules())
         live = Live(tables, (), self._nftables.read(), ambient, unreadable)
         items = self._routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
@@ -134,7 +134,7 @@ class Machine:
         """Return the final choice, just before writing: see choose.confirm."""
         return confirm(choice, self._backends, live)
 
-    def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
+    def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Interference, ...]:
         """Return what foreign rules keep from the proxy, once `wanted` is in place in a location.
 
         Raises KernelError.
@@ -142,9 +142,9 @@ class Machine:
         foreign = self.foreign(live, location)
         if not foreign:
             return ()
-        from ..change.neighbours import findings
+        from ..change.neighbours import interferences
 
-        return findings(
+        return interferences(
             foreign,
             wanted,
             self._routing.own_addresses(),

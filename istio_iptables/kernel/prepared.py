@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..change.actions import Action, Live, Location
     from ..change.conflicts import Conflict
     from ..change.execute import Kernel as Doing
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..change.plan import Plan
     from ..formats.difference import Difference
     from ..rules.model import Ruleset
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     class Kernel(Doing, Protocol):
         """What a plan needs of machine.Machine."""
 
-        def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Finding, ...]:
+        def neighbours(self, live: Live, wanted: Ruleset, location: Location) -> tuple[Interference, ...]:
             """Return what foreign rules keep from the proxy: see change/neighbours.py."""
 
         def confirm(self, choice: Choice, live: Live) -> Choice:
@@ -67,7 +67,7 @@ class Prepared:
             raise KernelError(f"{cause}: nothing was changed", remedy)
 
     @property
-    def neighbours(self) -> tuple[Finding, ...]:
+    def neighbours(self) -> tuple[Interference, ...]:
         """What foreign rules keep from the proxy, now or once the wanted rules are in place."""
         if not self.wanted.tables or self.conflicts:
             return ()

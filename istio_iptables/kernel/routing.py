@@ -6,7 +6,7 @@ import errno
 import os
 
 from ..errors import KernelError
-from ..rules.istio import TPROXY_MARK, TPROXY_ROUTE_TABLE
+from ..rules.istio import AMBIENT_LOOKUP, TPROXY_MARK, TPROXY_ROUTE_TABLE
 from ..rules.model import FAMILIES, FULL_MASK, Cidr, LocalAddress, LocalDefaultRoute, MarkLookup
 from .netlink import routing
 from .proc import root_remedy
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
             self, passthrough: Cidr, marks: Iterable[int], lookups: Iterable[tuple[int, int]], /
         ) -> tuple[RoutingObject, ...]:
             """Return the addresses, routing rules and routes that are owned."""
+
+        def ambient_rules(self) -> tuple[str, ...]:
+            """Return the routing rules of Istio's ambient mode, as ip(8) has them."""
 
         def own_addresses(self) -> tuple[Cidr, ...] | None:
             """Return the addresses of this network namespace, None if they are not known."""
@@ -69,6 +72,16 @@ def read(
     for family in FAMILIES:
         found += _owned_lookups(family, frozenset(marks), frozenset(lookups), usual)
     return tuple(found)
+
+
+def ambient_rules() -> tuple[str, ...]:
+    """Return the routing rules of Istio's ambient mode, as ip(8) has them. Raises OSError."""
+    return tuple(
+        f"{family} ip rule fwmark {rule.mark:#x}/{rule.mask:#x} pref {rule.priority} lookup {rule.table}"
+        for family in FAMILIES
+        for rule in routing.policy_rules(family)
+        if (rule.mark, rule.mask, rule.priority, rule.table) == AMBIENT_LOOKUP
+    )
 
 
 def own_addresses() -> tuple[Cidr, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..interpreter.action import Action
-    from ..interpreter.program import Rule
+    from ..interpreter.program import Rule, Table
     from .words import Clause
 
 #: Most rules that one member of a list has: TPROXY has two for each port.
@@ -24,9 +24,9 @@ _LISTED = ("ports", "addresses", "users", "groups", "interfaces")
 _MOST_TEXTS = 3
 
 
-def rows(table: str, rules: Sequence[Rule], *, counted: bool = False) -> list[Row]:
+def rows(table: Table, chain: str, *, counted: bool = False) -> list[Row]:
     """Return the rules of a chain as rows, without ids. `counted`: they have counters that say something."""
-    single = [_row(table, rule, counted) for rule in rules]
+    single = [_row(table, rule, counted) for rule in table.rules(chain)]
     found: list[Row] = []
     at = 0
     while at < len(single):
@@ -37,14 +37,15 @@ def rows(table: str, rules: Sequence[Rule], *, counted: bool = False) -> list[Ro
     return found
 
 
-def _row(table: str, rule: Rule, counted: bool) -> Row:
+def _row(table: Table, rule: Rule, counted: bool) -> Row:
     conditions = [each for each in rule.statements if isinstance(each, Condition)]
     doing: list[Action] = [each for each in rule.statements if not isinstance(each, Condition)]
     what = effect(doing)
+    [family] = table.families if len(table.families) == 1 else [None]
     return Row(
         "",
-        (Span(table, rule.number, rule.number),),
-        tuple(clauses(conditions)),
+        (Span(table.title, rule.number, rule.number),),
+        tuple(clauses(conditions, family)),
         what.kind,
         what.text,
         rule.reason,

@@ -263,7 +263,8 @@ def counted(row: Row) -> str:
     """Return the counters of a row in words, nothing if they are unknown."""
     if row.counters is None:
         return ""
-    return f"{row.counters.packets:,} packets, {row.counters.bytes:,} bytes"
+    packets = row.counters.packets
+    return f"{packets:,} packet{'' if packets == 1 else 's'}, {row.counters.bytes:,} bytes"
 
 
 def effect_lines(row: Row) -> list[str]:
@@ -348,6 +349,7 @@ class _Router:
                     for row in chain.rows:
                         self._rows[row.row.id] = (row, stage, hook)
         self._lanes: dict[tuple[str, str], int] = {}
+        self._beside_column = 0  #: lines beside the columns, past hooks
 
     def _lane(self, side: str, port: str) -> float:
         """Return how far beside a hook the lines to a port run: those that go straight need no lane."""
@@ -399,23 +401,42 @@ class _Router:
         hook = self._hooks[edge.source].box
         if edge.target == "prerouting":
             return self._by_lo(edge, hook)
-        target = self._nodes[edge.target].box if edge.target in self._nodes else self._hooks[edge.target].box
-        if target.x == hook.x:
-            x = hook.x + 60
-            return Line(edge, ((x, hook.bottom), (x, target.y)), (x + 10, (hook.bottom + target.y) / 2 + 4))
-        y = target.middle
+        is_node = edge.target in self._nodes
+        target = self._nodes[edge.target].box if is_node else self._hooks[edge.target].box
+        if target.x != hook.x:  # from forward to the network, below all hooks
+            x, y = target.right - 30, target.y - 10
+            return Line(edge, ((hook.x + 60, hook.bottom), (hook.x + 60, y), (x, y), (x, target.y)))
+        if any(hook.bottom < other.box.y < target.y for other in self._column(hook)):
+            return self._past(edge, hook, target)
         x = hook.x + 60
-        return Line(edge, ((x, hook.bottom), (x, y), (target.right, y)))
+        return Line(edge, ((x, hook.bottom), (x, target.y)), (x + 10, (hook.bottom + target.y) / 2 + 4))
+
+    def _column(self, hook: Box) -> list[PlacedHook]:
+        return [other for other in self._hooks.values() if other.box.x == hook.x]
+
+    def _past(self, edge: Edge, hook: Box, target: Box) -> Line:
+        """Return a line beside the column, past the hooks between its ends."""
+        self._beside_column += 1
+        x = hook.right + 6 + LANE * (self._beside_column - 1)
+        down, y = hook.bottom + 7, target.y + 14
+        points = (
+            (hook.right - 40, hook.bottom),
+            (hook.right - 40, down),
+            (x, down),
+            (x, y),
+            (target.right, y),
+        )
+        return Line(edge, points, (hook.right - 48, hook.bottom + 14), "end")
 
     def _by_lo(self, edge: Edge, hook: Box) -> Line:
         """Return the line of what leaves by lo, and so comes in again."""
         target = self._hooks["prerouting"].box
         outside = self._nodes["outside"].box
         start = hook.right - 60
-        y = outside.y - 16
+        y = outside.y - 20
         x = target.x - 10
         points = ((start, hook.bottom), (start, y), (x, y), (x, target.y + 22), (target.x, target.y + 22))
-        return Line(edge, points, ((hook.right + x) / 2, y + 15), "middle")
+        return Line(edge, points, ((hook.right + x) / 2, y - 5), "middle")
 
     def _from_node(self, edge: Edge) -> Line:
         node = self._nodes[edge.source].box

@@ -155,7 +155,7 @@ class _Making:
 
     def _rows(self, group: _Group, chain: str) -> list[Row]:
         tables = list({table.title: (family, table) for family, table, _ in group.tables}.values())
-        found = [(f, rows(t.title, t.rules(chain), counted=self._counted)) for f, t in tables]
+        found = [(f, rows(t, chain, counted=self._counted)) for f, t in tables]
         if len(found) == 1:
             return found[0][1]
         by_family = dict(found)
@@ -171,7 +171,8 @@ class _Making:
             elif name in ids:
                 leads_to.append(ids[name])
         then = ends.back(chain) if row.kind == "return" else row.then
-        return row.replace(id=f"{ids[chain]}r{at}", leads_to=tuple(leads_to), then=then)
+        kind = "drop" if then == "dropped" else row.kind
+        return row.replace(id=f"{ids[chain]}r{at}", leads_to=tuple(leads_to), then=then, kind=kind)
 
 
 def _reached(table: Table, base: str) -> Iterator[str]:
@@ -293,7 +294,8 @@ def _between(out: Sequence[Hook], into: Sequence[Hook]) -> Iterator[Edge]:
     yield Edge("input" if receiving else "prerouting", "served", "direct", "for this pod")
     if any(hook.name == "forward" for hook in into):
         yield Edge("prerouting", "forward", "direct", "for another machine")
-        yield Edge("forward", "outside", "direct")
+        passes = any(hook.name == "postrouting" for hook in out)
+        yield Edge("forward", "outside", "direct", "after POSTROUTING" if passes else "")
 
 
 def _of_rows(hooks: Iterable[Hook]) -> Iterator[Edge]:

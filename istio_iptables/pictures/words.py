@@ -96,9 +96,16 @@ _FIELDS: Mapping[str, tuple[str, str]] = {
 _ORDER = tuple(template for template, _ in _FIELDS.values())
 
 
-def clauses(conditions: Iterable[Condition]) -> list[Clause]:
-    """Return conditions that all have to hold, in words, in the order in which a person says them."""
-    found = sorted(_flat(conditions), key=_place)
+def clauses(conditions: Iterable[Condition], family: Family | None = None) -> list[Clause]:
+    """Return conditions that all have to hold, in words, in the order in which a person says them.
+
+    `family` is that of addresses, if it is known from elsewhere: an address is a number here.
+    """
+    parts = list(_flat(conditions))
+    for part in parts:
+        if isinstance(part, OneOf) and part.field == "family" and len(part.words) == 1:
+            [family] = part.words  # type: ignore[assignment]  # families are its words
+    found = sorted((_clause(part, family) for part in parts), key=_place)
     by_address = any(clause.of_family for clause in found)
     by_owner = any(clause.noun in ("users", "groups") and not clause.negated for clause in found)
     return [
@@ -108,12 +115,12 @@ def clauses(conditions: Iterable[Condition]) -> list[Clause]:
     ]
 
 
-def _flat(conditions: Iterable[Condition]) -> Iterator[Clause]:
+def _flat(conditions: Iterable[Condition]) -> Iterator[Condition]:
     for condition in conditions:
         if isinstance(condition, AllOf):
             yield from _flat(condition.parts)
         else:
-            yield _clause(condition)
+            yield condition
 
 
 def _place(clause: Clause) -> int:
@@ -124,25 +131,27 @@ def _place(clause: Clause) -> int:
 _SOCKET = "sent by a socket"
 
 
-def _clause(condition: Condition) -> Clause:
+def _clause(condition: Condition, family: Family | None = None) -> Clause:
     if isinstance(condition, In) and condition.ranges == ((NO_ID, NO_ID),):
         return Clause(_SOCKET, negated=True)
     if isinstance(condition, Not):
-        inner = _clause(condition.part)
+        inner = _clause(condition.part, family)
         return inner.replace(negated=not inner.negated)
     if isinstance(condition, (AllOf, AnyOf)):
-        return _several(condition)
+        return _several(condition, family)
     if isinstance(condition, Unmodelled):
         return Clause(f"“{condition.why}”, which is not modelled")
     if isinstance(condition, Same):
         return Clause(f"{_label(condition.field)} the same as {_label(condition.other)}")
     field: str = getattr(condition, "field", "")
     template, noun = _FIELDS.get(field, (f"{_label(field)} {{}}", "values"))
-    return Clause(template, tuple(_values(condition)), noun, of_family=field in ("source", "destination"))
+    return Clause(
+        template, tuple(_values(condition, family)), noun, of_family=field in ("source", "destination")
+    )
 
 
-def _several(condition: AllOf | AnyOf) -> Clause:
-    parts = [_clause(part) for part in condition.parts]
+def _several(condition: AllOf | AnyOf, family: Family | None) -> Clause:
+    parts = [_clause(part, family) for part in condition.parts]
     if not parts:
         return Clause("anything" if isinstance(condition, AllOf) else "nothing")
     if isinstance(condition, AnyOf) and len({part.shape() for part in parts}) == 1 and not parts[0].negated:
@@ -155,7 +164,7 @@ def _label(field: str) -> str:
     return LABELS.get(field, field.replace("_", " "))
 
 
-def _values(condition: Condition) -> Iterator[str]:
+def _values(condition: Condition, family: Family | None) -> Iterator[str]:
     if isinstance(condition, Named):
         yield condition.pattern
     elif isinstance(condition, OneOf):
@@ -165,12 +174,12 @@ def _values(condition: Condition) -> Iterator[str]:
         yield f"{condition.value:#x}{masked}"
     elif isinstance(condition, In):
         for first, last in condition.ranges:
-            yield _range(condition.field, first, last)
+            yield _range(condition.field, first, last, family)
 
 
-def _range(field: str, first: int, last: int) -> str:
+def _range(field: str, first: int, last: int, of: Family | None) -> str:
     if field in ("source", "destination", "original_destination"):
-        return addresses(first, last)
+        return addresses(first, last, of)
     if field == "protocol" and first == last:
         return _PROTOCOLS.get(first, f"protocol {first}")
     if field in ("mark", "connection_mark"):
@@ -178,13 +187,15 @@ def _range(field: str, first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def addresses(first: int, last: int) -> str:
-    """Return a range of addresses: an address, a CIDR, or its two ends.
+def addresses(first: int, last: int, of: Family | None = None) -> str:
+    """Return a range of addresses of a family: an address, a CIDR, or its two ends.
+
+    If the family is not known, it is told by the size of the numbers: those below 1.0.0.0 are IPv6 then.
 
     >>> addresses(0x0A000000, 0x0AFFFFFF), addresses(6, 6)
     ('10.0.0.0/8', '::6')
     """
-    family: Family = "ipv4" if 0xFFFFFF < last <= FULL_MASK else "ipv6"
+    family: Family = of or ("ipv4" if 0xFFFFFF < last <= FULL_MASK else "ipv6")
     bits = 32 if family == "ipv4" else 128
     size = last - first + 1
     if size == 1:

@@ -6,7 +6,8 @@ cli/pod_handlers.py prints what is made here, and deploy/ contains it.
 from __future__ import annotations
 
 from ..rules.istio import PROGRAM
-from ..settings.declared import BY_NAME, SETTINGS, Given, shown
+from ..settings.declared import BY_NAME, SETTINGS
+from ..settings.texts import Given, shown
 from ..startup.record import Record
 from .annotations import BY_SETTING, INIT, PROXY_ID
 

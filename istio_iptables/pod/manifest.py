@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..settings import yaml_text
-from ..settings.declared import nearest, shown
 from ..settings.go_flags import flag_of
 from ..settings.positions import position
+from ..settings.texts import nearest, shown
 from ..startup.record import Record
 from .annotations import PROXY
 from .view import View

@@ -10,9 +10,10 @@ from __future__ import annotations
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
 from ..settings import go_flags, yaml_text
 from ..settings.commands import DEFAULT_COMMAND
-from ..settings.declared import BY_NAME, BY_VARIABLE, Given, shown
+from ..settings.declared import BY_NAME, BY_VARIABLE
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
+from ..settings.texts import Given, shown
 from ..startup.record import Record
 from .annotations import (
     ANNOTATIONS,
@@ -62,7 +63,7 @@ def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
     given: list[Given] = []
     for annotation in ANNOTATIONS:
         given += _from_annotation(pod, annotation, by_cni=by_cni)
-    if pod.annotations.get(STATUS_PORT) not in (None, status_port(pod)):
+    if pod.annotations.get(STATUS_PORT, "") not in ("", status_port(pod)):
         problem = f"{str(pod.annotations[STATUS_PORT])!r} is not a port: use a number from 0 (none) to 65535"
         mistakes.append(f"{origin_of(pod, STATUS_PORT)}: {problem}")
     given += _from_identity(pod, mistakes)
@@ -96,8 +97,11 @@ def written(pod: Pod, annotation: Annotation) -> str:
 
 
 def status_port(pod: Pod) -> str:
-    """Return the agent's port for health and metrics, "0" if there is none; the default for a bad value."""
-    text = pod.annotations.get(STATUS_PORT, SIDECAR_PORTS[0])
+    """Return the agent's port for health and metrics, "0" if there is none.
+
+    An empty annotation counts as absent, as an empty variable of a port does; a bad value means the default.
+    """
+    text = pod.annotations.get(STATUS_PORT) or SIDECAR_PORTS[0]
     is_port = text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= LARGEST_PORT
     return str(text) if is_port else SIDECAR_PORTS[0]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..settings.declared import shown
 from ..settings.positions import MERGE
-from ..settings.yaml_text import Unquoted
+from ..settings.texts import shown
+from ..settings.yaml_text import Unquoted, is_null
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class View:
         self.keys = keys
 
     def __bool__(self) -> bool:
-        """Tell whether there is a value; an empty YAML scalar is none."""
-        return self._value is not None and self._value != ""
+        """Tell whether there is a value; null, however YAML writes it, and an empty text are none."""
+        return not is_null(self._value) and self._value != ""
 
     def at(self, *keys: str) -> View:
         """Return the place below this one."""
@@ -107,6 +107,8 @@ class View:
     def _wrong(self, wanted: str) -> None:
         kinds: Mapping[type, str] = {dict: "a mapping", list: "a list", bool: "a boolean", str: "a string"}
         found = next((word for kind, word in kinds.items() if isinstance(self._value, kind)), "a number")
+        if isinstance(self._value, Unquoted):
+            found = self._value.read_as or found
         problem = f"{shown(self._path) or 'it'}: is {found} and should be {wanted}"
         self._places.setdefault(self._path, self.keys)
         if problem not in self._problems:

@@ -44,8 +44,8 @@ def _multiport(ports: Sequence[PortRange]) -> Match:
     return DestinationPorts(tuple(ports)) if len(ports) > 1 else DestinationPort(ports[0])
 
 
-def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
-    def merge(members: Sequence[_Address]) -> list[Match]:
+def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match | None]]:
+    def merge(members: Sequence[_Address]) -> list[Match | None]:
         import netaddr  # only --compact needs it
 
         cidrs = [member.cidr for member in members]
@@ -53,8 +53,8 @@ def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match]]:
         version: Literal[4, 6] = 4 if cidrs[0].version == 4 else 6
         given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in cidrs]
         merged = [Cidr(n.version, n.first, n.prefixlen) for n in netaddr.cidr_merge(given)]
-        # The kernel keeps no match of /0: rules with it would never be those that are in place.
-        return [] if any(cidr.is_everything for cidr in merged) else [kind(cidr) for cidr in merged]
+        # /0 needs no match, as in terms.to_cidr: the kernel has none, and the rule would always differ.
+        return [None if cidr.is_everything else kind(cidr) for cidr in merged]
 
     return merge
 

@@ -76,6 +76,8 @@ DROP = "ISTIO_DROP"
 #: A chain that only Istio's ambient mode makes, beside an ISTIO_OUTPUT, and how its nftables tables begin.
 AMBIENT_CHAIN = "ISTIO_PRERT"
 AMBIENT_TABLES = "istio-ambient-"
+#: The routing rule that ambient mode adds in a pod: mark, mask, priority and table.
+AMBIENT_LOOKUP = (0x111, 0xFFF, 32764, 100)
 CHAINS = frozenset({INBOUND, REDIRECT, IN_REDIRECT, OUTPUT, OUTPUT_DNS, TPROXY, DIVERT, DROP})
 
 #: The family of the native nftables tables, and their names by those of the iptables tables that they

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from .model import Listed, Match, Rule
 
-    #: Returns matches, one of which holds for a packet if and only if one of the given matches holds; none if
-    #: that is so for every packet.
-    Join: TypeAlias = Callable[[Sequence[Any]], Iterable[Match]]
+    #: Returns matches, one of which holds for a packet if and only if one of the given matches holds. None
+    #: holds for every packet.
+    Join: TypeAlias = Callable[[Sequence[Any]], Iterable[Match | None]]
 
 
 def join(rules: Iterable[Rule], joins: Mapping[type[Match], Join]) -> tuple[Rule, ...]:
@@ -47,13 +47,13 @@ def _joined(rules: Iterable[Rule], listed: Listed, join_matches: Join) -> Iterat
         reason = listed.reason if any(rule.reason != first.reason for rule in members) else first.reason
         comment = [Comment(reason)] if any(isinstance(match, Comment) for match in first.matches) else []
         varying = [[m for m in rule.matches if isinstance(m, listed.varies)] for rule in members]
-        joined = list(join_matches([match for [match] in varying])) if all(varying) else []
-        if not joined:  # one of the rules, or all together, are for every packet
+        if not all(varying):  # one of the rules is for every packet
             yield first.replace(matches=(*common, *comment), reason=reason)
             continue
         at = first.matches.index(varying[0][0])
-        for match in joined:
-            yield first.replace(matches=(*common[:at], match, *common[at:], *comment), reason=reason)
+        for match in join_matches([match for [match] in varying]):
+            joined = () if match is None else (match,)
+            yield first.replace(matches=(*common[:at], *joined, *common[at:], *comment), reason=reason)
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from ..rules.istio import PROGRAM
 from ..startup.record import Record
 from .commands import COMMAND_BY_NAME, COMMANDS, GROUPS
-from .declared import BY_NAME, BY_SHORT, SOURCE_BY_NAME, SOURCES, Given, nearest, shown
+from .declared import BY_NAME, BY_SHORT, SOURCE_BY_NAME, SOURCES
+from .texts import Given, nearest, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

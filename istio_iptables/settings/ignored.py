@@ -1,7 +1,7 @@
 """ignored: what other versions of Istio's tool have, or had, and what changes no rule here.
 
 Each row is accepted as a flag, as a variable and in a --config file, and gets one warning. Its value is not
-used, but that of a switch must be a boolean. declared.py makes the rows into settings.
+used; but a flag of a switch, and a file, must have a boolean. declared.py makes the rows into settings.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def user_and_group(text: str, names: Names) -> tuple[int, int] | None:
     gid = group(of_group, names) if colon else uid
     if uid in (None, NO_ID) or gid in (None, NO_ID):
         raise BadValue(f"{text!r} is not a user, or a user and a group: use 1337, 1337:1337, or names")
-    return uid, gid  # type: ignore[return-value]  # neither is None
+    return uid, gid
 
 
 def mark(text: str, _: Names) -> int:

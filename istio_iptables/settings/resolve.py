@@ -11,9 +11,10 @@ from ..rules.istio import PROXY_ID
 from ..startup.record import Record
 from .commands import COMMAND_BY_NAME
 from .config import NO_INTERCEPTION, Config, Everything
-from .declared import SETTINGS, Given
+from .declared import SETTINGS
 from .no_effect import NO_EFFECT
 from .parsers import BadValue, host_cidr
+from .texts import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,10 +86,11 @@ def from_environment(environ: Mapping[str, str]) -> list[Given]:
     """Return the settings that variables set, the strongest last.
 
     Pod specs have `value: ""` for a variable that is not set. So an empty one is set only if the setting is a
-    list, of which empty is a value.
+    list, of which empty is a value. A variable of what is ignored is ignored whatever its text: it may be
+    meant for another program.
     """
     return [
-        Given(setting, environ[variable], f"variable {variable}")
+        Given(setting, setting.default if setting.ignored else environ[variable], f"variable {variable}")
         for setting in SETTINGS
         for variable in (setting.variable, *reversed(setting.aliases))
         if variable in environ

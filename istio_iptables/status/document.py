@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from .report import CountedTable, Place, Status
     from .settings_of import ReadBack
 
@@ -78,7 +78,7 @@ def _table(table: CountedTable) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: Interference) -> dict[str, Any]:
     return {
         "where": finding.where,
         "chain": finding.chain,

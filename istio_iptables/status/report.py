@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from ..change.actions import Location
-    from ..change.neighbours import Finding
+    from ..change.neighbours import Interference
     from ..change.plan import Plan
     from ..rules.model import Family, Listed, Match, RoutingObject, Rule, Table, Target
     from ..rules.nftables.model import NativeTable
@@ -99,7 +99,7 @@ class Status(Record):
     leftovers: tuple[str, ...]
     unclaimed: tuple[str, ...]
     unreadable: tuple[str, ...]
-    before: tuple[Finding, ...] = ()
+    before: tuple[Interference, ...] = ()
     compared: Compared | None = None
     #: The plan that leads to the rules of the settings that were given, None if none were.
     plan: Plan | None = None

@@ -22,10 +22,11 @@ from ..rules.model import (
 )
 from ..rules.nftables.translate import translate
 from ..rules.ownership import is_tagged, owned
-from ..settings.declared import BY_NAME, Given
+from ..settings.declared import BY_NAME
 from ..settings.facts import Facts
 from ..settings.parsers import BadValue
 from ..settings.resolve import parse, resolve
+from ..settings.texts import Given
 from ..startup.record import Record
 from .distance import distance, native_distance
 from .from_native import as_iptables

@@ -260,6 +260,10 @@ class _FakeRouting:
     def read(self, *_: object) -> tuple[RoutingObject, ...]:
         return tuple(dict.fromkeys(self._kernel.routing))
 
+    def ambient_rules(self) -> tuple[str, ...]:
+        """Return nothing: the fake has no routing rules of Istio's ambient mode."""
+        return ()
+
     def own_addresses(self) -> None:
         return None
 

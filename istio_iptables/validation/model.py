@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 #: The families as text.
 FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
+#: Where the target REDIRECT sends a connection that is made here (nf_nat_redirect_ipv4 in
+#: net/netfilter/nf_nat_redirect.c).
+LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
 
 class Identity(Record):
@@ -120,7 +123,8 @@ class Observation(Record):
     The states:
 
     - `connected`: a listener accepted it, or received the query. `arrived` is its local port, None if the
-      listener is not in this network namespace; `listener_uid` is the user who owns the socket.
+      listener is not in this network namespace; `listener_uid` is the user who owns the socket, and
+      `arrived_at` its address, if the socket is another process's.
     - `reset`: it was accepted and reset before it could be seen where it arrived.
     - `unclear`: it was accepted, and a listener here has a connection that may be this one or another's. Or
       it was refused here, and the listener of another process has ended.
@@ -150,6 +154,7 @@ class Observation(Record):
     address_is_here: bool = True
     refused_here: bool = False
     asked: bool = False
+    arrived_at: str = ""
 
 
 class Result(Record):

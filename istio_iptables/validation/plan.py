@@ -70,6 +70,7 @@ class Situation(Record):
     `may_become`: the process can make connections as any other user. `addresses` are those of its interfaces,
     as CIDRs that keep their host bits. `route` finds the interface that leads to an address. `pick`, if
     given, chooses among equivalent addresses: connection tracking may still remember an earlier probe.
+    `servers` are the DNS servers of this process, where the settings name none since they capture all DNS.
     """
 
     identity: Identity
@@ -77,6 +78,7 @@ class Situation(Record):
     addresses: tuple[Cidr, ...]
     route: Route
     pick: Pick | None = None
+    servers: tuple[Cidr, ...] = ()
 
 
 class _Target(Record):
@@ -115,6 +117,7 @@ class _Planner:
         self._addresses = situation.addresses
         self._route = situation.route
         self._pick = situation.pick
+        self._servers = config.dns_servers or situation.servers
         self._port = port
         self._proxy = Identity(config.proxy_uids[0], config.proxy_gids[0])
 
@@ -235,7 +238,7 @@ class _Planner:
         found: list[Probe | Skipped] = []
         for protocol in _QUERIES:
             reason = "no route leads to a server"
-            for address in self._servers(family):
+            for address in self._dns_addresses(family):
                 target = self._dns_target(family, address, other, protocol)
                 if target is not None and target.trace.port == DNS_AGENT_PORT:
                     found += self._both_ways(family, target)
@@ -256,10 +259,12 @@ class _Planner:
         decided = self._tracer.trace(packet)
         return _Target(address, DNS_PORT, interface, identity, decided, DNS_AGENT_PORT, protocol, True)
 
-    def _servers(self, family: Family) -> Iterator[int]:
-        """Yield the addresses of servers; if all DNS is captured, also addresses that no host has."""
-        servers = self._config.dns_servers_of(family)
-        yield from (server.address for server in servers[:_ENOUGH])
+    def _dns_addresses(self, family: Family) -> Iterator[int]:
+        """Yield the addresses of servers; if all DNS is captured, also addresses that no host has.
+
+        A server comes first: another program may have a rule for it alone, as docker has for its own.
+        """
+        yield from [server.address for server in self._servers if server.family == family][:_ENOUGH]
         if self._config.capture_all_dns:
             yield from self._free_addresses((*_UNUSED[family], *self._on_link(family), *_ANYWHERE[family]))
 
@@ -307,7 +312,7 @@ class _Planner:
             and own.address >> (own.bits - own.prefix) == target.address >> (own.bits - own.prefix)
             for own in self._addresses
         )
-        is_server = target.dns and target.address in {s.address for s in self._config.dns_servers_of(family)}
+        is_server = target.dns and target.address in {s.address for s in self._servers if s.family == family}
         if self._pick is None or neighbours or is_server:
             return [_text(family, target.address)]
         first, last = self._around(family, target.address)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import FAMILIES, Probe, Result, endpoint
+from .model import FAMILIES, LOOPBACK, Probe, Result, endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ def _cause(probe: Probe, seen: Observation, compare: str) -> tuple[str, str]:
     if port == probe.watched:
         meaning = "rules send it to the proxy's port, but it does not get there: something drops it"
         return meaning, "check that lo is up, and look for a firewall that drops what comes in over it"
+    if seen.sent_to is not None and _is_of_another(probe, seen):
+        return f"a rule of another program sends it to {endpoint(*seen.sent_to)}", _LOOK
     if port is not None:
         meaning = f"rules send it to port {port}, but the settings say {probe.watched}"
         return meaning, compare if probe.dns else _SETTINGS
@@ -266,6 +268,9 @@ def _negative(probe: Probe, seen: Observation, listening: Listening, compare: st
     """Judge a connection that must not be redirected."""
     where = _where(probe, seen)
     port = _redirected(probe, seen)
+    if _is_of_another(probe, seen):
+        meaning = "a rule of another program sends it there: neither the proxy nor the agent gets it"
+        return "pass", where, meaning, ""
     if port is not None and port != probe.elsewhere:
         return "fail", where, *_missing(probe, port, compare)
     unseen = _unseen(probe, seen, listening)
@@ -285,6 +290,14 @@ def _negative(probe: Probe, seen: Observation, listening: Listening, compare: st
             _INTERFERING if compare == _INTERFERING else _LOOK,
         )
     return "pass", where, f"not sent to port {probe.watched}: {probe.why}", ""
+
+
+def _is_of_another(probe: Probe, seen: Observation) -> bool:
+    """Tell whether another program translated it: what proxy and agent get is sent to LOOPBACK."""
+    if _redirected(probe, seen) is None:
+        return False
+    address = seen.sent_to[0] if seen.sent_to else seen.arrived_at
+    return address not in ("", LOOPBACK[probe.family])
 
 
 def _is_query_to_another(probe: Probe, seen: Observation, listening: Listening) -> bool:

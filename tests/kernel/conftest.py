@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import netns, skipping
+from tests.support import netlink, netns, skipping
 from tests.support.netns import Namespace, Pod
 
 HERE = Path(__file__).parent
@@ -59,3 +59,17 @@ def new_pod() -> Iterator[Callable[..., Pod]]:
     """Make pods as wanted (see Pod); they go away with the test."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(Pod(**options))
+
+
+@pytest.fixture
+def space() -> Iterator[netlink.Namespace]:
+    """A namespace in which functions of the netlink client are called."""
+    with netlink.new_space() as made:
+        yield made
+
+
+@pytest.fixture
+def wired(space: netlink.Namespace) -> netlink.Namespace:
+    """The same with the interfaces d0 and d1 beside lo, which have no addresses of their own."""
+    netlink.wire(space)
+    return space

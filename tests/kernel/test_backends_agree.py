@@ -21,18 +21,11 @@ from istio_iptables.kernel.iptables_command import IptablesCommand
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from istio_iptables.rules.model import TABLES, Table
 from tests.support.agreeing import Location, Pod, Settings, properties
-from tests.support.oracle import declared_chains, expected, ipv6_is_on, normalise_save
+from tests.support.oracle import expected, ipv6_is_on
+from tests.support.saved import declared_chains, normalise_save
 from tests.support.strategies import environments, settings
 
-from ..support.scratch import (
-    BUILTIN_CHAINS,
-    CHAINS,
-    FAMILIES,
-    KERNEL,
-    Family,
-    Scratch,
-    is_owned,
-)
+from ..support.scratch import BUILTIN_CHAINS, CHAINS, FAMILIES, KERNEL, Family, Scratch, is_owned
 
 pytestmark = KERNEL
 

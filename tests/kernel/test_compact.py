@@ -16,7 +16,7 @@ from istio_iptables.kernel.iptables_command import IptablesCommand
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from tests.support.agreeing import Location, Pod, Settings, properties
 from tests.support.applying import BACKENDS, every_backend, rules_of
-from tests.support.oracle import normalise_save
+from tests.support.saved import normalise_save
 from tests.support.strategies import environments, listed, ports, settings
 
 from ..support.scratch import FAMILIES, KERNEL, Scratch, owned
@@ -104,12 +104,13 @@ def test_compact_or_not_is_a_difference_both_ways(backend: str) -> None:
 
 
 @every_backend
-def test_networks_that_are_everything_together_are_in_place_afterwards(backend: str) -> None:
+@pytest.mark.parametrize("flag", ["-x", "-i"])
+def test_networks_that_are_merged_into_everything_are_no_difference(backend: str, flag: str) -> None:
     options, _ = BACKENDS[backend]
-    arguments = [*options, "-x", "0.0.0.0/1,::/1,128.0.0.0/1,8000::/1", "--compact", "--dual-stack"]
     with Scratch(addresses=True) as scratch:
-        scratch.apply(*arguments)
-        assert "nothing to do" in scratch.apply(*arguments).stderr
+        everything = [flag, "0.0.0.0/1,128.0.0.0/1,::/1,8000::/1", "-k", "vm0", "--dual-stack", "--compact"]
+        scratch.apply(*options, *everything)
+        assert "nothing to do" in scratch.apply(*options, *everything).stderr
 
 
 @every_backend

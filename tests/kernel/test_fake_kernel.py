@@ -307,16 +307,24 @@ def test_the_fake_kernel_has_what_libiptc_has_after_real_plans(
     """A Machine and a fake one go from nothing to one rule set, to another, and back to nothing."""
     wanted = [build(configure(value, environment=Facts(ipv4=True, ipv6=True))) for value in values]
     with places[2].scratch.inside(), Machine() as real, FakeKernel() as fake:
-        for rules in (*wanted, Ruleset()):
-            prepared, in_memory = real.plan(rules), fake.plan(rules)
-            assert list(map(str, prepared.plan.actions)) == list(map(str, in_memory.plan.actions))
-            prepared.apply()
-            in_memory.apply()
-            live, lived = real.read(rules), fake.read(rules)
-            assert {(t.family, t.name): content(t) for t in live.tables["iptables-legacy"] if content(t)} == {
-                (t.family, t.name): content(t) for t in lived.tables["iptables-legacy"] if content(t)
-            }
-            assert set(live.routing) == set(lived.routing)
+        try:
+            for rules in (*wanted, Ruleset()):
+                same_plan(real, fake, rules)
+        finally:
+            real.plan(Ruleset()).apply()  # else what failed would be the beginning of the next example
+
+
+def same_plan(real: Machine, fake: FakeKernel, rules: Ruleset) -> None:
+    """Apply rules to both, by the same plan, and with the same result."""
+    prepared, in_memory = real.plan(rules), fake.plan(rules)
+    assert list(map(str, prepared.plan.actions)) == list(map(str, in_memory.plan.actions))
+    prepared.apply()
+    in_memory.apply()
+    live, lived = real.read(rules), fake.read(rules)
+    assert {(t.family, t.name): content(t) for t in live.tables["iptables-legacy"] if content(t)} == {
+        (t.family, t.name): content(t) for t in lived.tables["iptables-legacy"] if content(t)
+    }
+    assert set(live.routing) == set(lived.routing)
 
 
 def test_addresses_and_routes_that_are_there_already(places: list[Place]) -> None:

@@ -475,6 +475,8 @@ TRANSLATIONS = [
     ("DNAT --to-destination {host}:8080-8090", "far", (8080, 8085, 8090, 8079, 8091, 7)),
     ("DNAT --to-destination {plain}", "far", (8082,)),
     ("DNAT --to-destination {host}:8083 --persistent", "far", (7,)),
+    ("DNAT --to-destination {host}:8083-8086/90", "far", (90, 91, 93)),
+    ("DNAT --to-destination {host}:8083-8086/8083", "far", (8083, 8086)),
     ("DNAT --to-destination :8084", "own", (7,)),
     ("DNAT --to-destination :8084-8086", "own", (8085, 7)),
     ("NETMAP --to {block}", "other", (8085,)),

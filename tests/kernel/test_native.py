@@ -12,33 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.applying import ALL_SORTS, NOBODY, ip_commands, readable_by_nobody, traffic
-from tests.support.failing import OTHER, at_once, everything_stays, failed, hidden
+from tests.support.failing import OTHER, everything_stays, hidden
 from tests.support.foreign import FOREIGN, foreign_rules
-from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, native, network
-from tests.support.oracle import normalise_save
+from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, iptables, native, network
+from tests.support.saved import normalise_save
 
-from ..support.scratch import (
-    FAMILIES,
-    KERNEL,
-    PACKAGE_FOLDER,
-    SETPRIV,
-    VARIANTS,
-    Result,
-    Scratch,
-    owned,
-    wait_until,
-)
+from ..support.scratch import FAMILIES, KERNEL, PACKAGE_FOLDER, VARIANTS, Scratch, wait_until
 
 pytestmark = KERNEL
 
 TABLES = ("istio-proxy-raw", "istio-proxy-mangle", "istio-proxy-nat")
-
-
-def iptables(scratch: Scratch) -> list[str]:
-    """Return all owned rules in the tables of iptables."""
-    return [
-        line for variant in VARIANTS for family in FAMILIES for line in owned(scratch.save(variant, family))
-    ]
 
 
 def counted(tables: Mapping[str, list[str]]) -> list[str]:
@@ -209,85 +192,7 @@ def test_all_three_tables_come_in_one_transaction() -> None:
         assert scratch.generation() == generation + 1
 
 
-# --- what another program puts into owned tables -------------------------------------------------
-
-NAT = "inet istio-proxy-nat"
-BY_HAND: dict[str, str] = {
-    "a rule": f"insert rule {NAT} istio-output tcp dport 22 counter accept",
-    "a rule in a base chain": f"add rule {NAT} prerouting meta l4proto {{ tcp, udp }} counter return",
-    "a rule without a counter": f"add rule {NAT} istio-output return",
-    "a mark on a connection": f"add rule {NAT} istio-output ct mark set 0x1",
-    "a mark, then a match": f"add rule {NAT} istio-output meta mark set 0x7 tcp dport 80 counter",
-    "states": f"add rule {NAT} istio-output ct state {{ new, established }} counter return",
-    "not a protocol": f"add rule {NAT} istio-output meta l4proto != tcp counter return",
-    "a limit": f"add rule {NAT} istio-redirect limit rate 3/hour counter accept",
-    "a map": f"add rule {NAT} istio-output tcp dport vmap {{ 80 : accept, 81 : return }}",
-    "a comment": f'insert rule {NAT} istio-output counter return comment "mine"',
-    "a chain": f"add chain {NAT} mine; add rule {NAT} mine counter accept",
-    "an empty chain": f"add chain {NAT} mine",
-    "a base chain": f"add chain {NAT} late {{ type nat hook prerouting priority -90; policy accept; }}",
-    "a policy": f"add chain {NAT} output {{ policy drop; }}",
-    "a set": f"add set {NAT} mine {{ type ipv4_addr; elements = {{ 10.0.0.1 }}; }}",
-    "a set that is used": f"add set {NAT} mine {{ type ipv4_addr; timeout 1h; }}\n"
-    f"insert rule {NAT} istio-output ip daddr @mine counter return",
-    "a counter": f"add counter {NAT} mine",
-    "a quota": f"add quota {NAT} mine {{ over 5 mbytes; }}",
-    "a table": "add table inet istio-proxy-raw",
-    "less": f"flush chain {NAT} istio-output",
-    "a table asleep": f"add table {NAT} {{ flags dormant; }}",
-}
-
-
-#: Those that a tool of Istio's could have made, too. Everything else in the tables is foreign.
-DIFFERENCES = ("not a protocol", "a comment", "a table", "less")
-
-
-@pytest.mark.parametrize("case", DIFFERENCES)
-def test_changes_by_hand_are_a_difference_and_are_reconciled(case: str) -> None:
-    with Scratch(addresses=True) as scratch:
-        scratch.apply(*NATIVE, "--dual-stack")
-        wanted = native(scratch)
-        scratch.nft(script=BY_HAND[case])
-        changed = scratch.nft("list", "ruleset")
-        generation = scratch.generation()
-        shown = scratch.tool(*NATIVE, "--dual-stack")
-        assert shown.returncode == 3, shown.stderr
-        assert shown.stdout
-        assert (scratch.nft("list", "ruleset"), scratch.generation()) == (changed, generation)
-        scratch.apply(*NATIVE, "--dual-stack", "--reconcile")
-        assert native(scratch) == wanted
-
-
-@pytest.mark.parametrize("case", sorted(BY_HAND.keys() - set(DIFFERENCES)))
-def test_something_foreign_in_the_tables_is_refused(case: str) -> None:
-    """A table is not owned by its name alone: nothing is changed until the foreign part is gone."""
-    with Scratch(addresses=True) as scratch:
-        scratch.apply(*NATIVE, "--dual-stack")
-        scratch.nft(script=BY_HAND[case])
-        changed = scratch.nft("list", "ruleset")
-        generation = scratch.generation()
-        for arguments in ([], ["--reconcile"], ["cleanup"]):
-            refused = scratch.tool(*NATIVE, "--dual-stack", *arguments)
-            assert refused.returncode == 1, refused.stderr
-            assert "foreign" in refused.stderr
-        assert (scratch.nft("list", "ruleset"), scratch.generation()) == (changed, generation)
-
-
-def test_a_rule_that_moved_is_a_difference() -> None:
-    with Scratch(addresses=True) as scratch:
-        scratch.apply(*NATIVE)
-        chain = scratch.nft("-a", "list", "chain", *NAT.split(), "istio-inbound")
-        [handle] = re.findall(r"dport 15008 .*# handle (\d+)", chain)
-        scratch.nft("delete", "rule", *NAT.split(), "istio-inbound", "handle", handle)
-        scratch.nft("add", "rule", *NAT.split(), "istio-inbound", "tcp dport 15008 counter return")
-        done = scratch.tool(*NATIVE, "diff", "--json")
-        assert done.returncode == 3
-        (part,) = json.loads(done.stdout)["parts"]
-        moved = "istio-inbound: tcp dport 15008 counter return"
-        assert (part["removed"], part["added"]) == ([moved], [moved])
-
-
-# --- foreign rules --------------------------------------------------------------------------------
+# --- foreign rules ----------------------------------------------------------------------------
 
 
 def test_what_is_others_stays_byte_for_byte() -> None:
@@ -309,7 +214,8 @@ def test_what_is_others_stays_byte_for_byte() -> None:
         assert scratch.state(counters=True) == before
 
 
-# --- moving between locations --------------------------------------------------------------------
+# --- moving between locations -----------------------------------------------------------------
+
 
 MOVES = [
     (start, end) for start in LOCATIONS for end in LOCATIONS if start != end and "native" in (start, end)
@@ -366,144 +272,6 @@ def test_without_the_flag_native_rules_are_not_chosen_and_the_log_names_them() -
         warned = scratch.apply(*NATIVE, *LOCATIONS["legacy"])
         assert "--force-iptables-binary has no effect with --native-nftables" in warned.stderr
         assert "nothing to do" in warned.stderr
-
-
-# --- elsewhere --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", ["path", "name"])
-def test_another_network_namespace(way: str) -> None:
-    with Scratch() as caller, Scratch(addresses=True) as target:
-        name = {"path": target.path, "name": target.name}[way]
-        before = caller.state(counters=True)
-        arguments = [*NATIVE, "--network-namespace", name, "--dual-stack", "-m", "TPROXY"]
-        caller.apply(*arguments)
-        assert set(native(target)) == {"istio-proxy-mangle", "istio-proxy-nat"}
-        assert "::6/128" in target.ip("-6", "address", "show", "dev", "lo")
-        assert "nothing to do" in caller.apply(*arguments).stderr
-        caller.apply("--network-namespace", name, "cleanup")
-        assert native(target) == {}
-        assert "lookup 133" not in target.ip("rule", "show")
-        assert caller.state(counters=True) == before
-
-
-def test_ipv6_switched_off_in_the_namespace() -> None:
-    with Scratch() as scratch:
-        scratch.check("sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.lo.disable_ipv6=1")
-        for arguments in (["-m", "TPROXY"], ["--reconcile", "--redirect-dns", "--capture-all-dns"]):
-            scratch.apply(*NATIVE, *arguments)
-            assert "meta nfproto ipv4" in "".join(native(scratch)["istio-proxy-nat"])
-        scratch.apply("cleanup")
-        assert native(scratch) == {}
-
-
-def test_ipv6_switched_off_for_lo_is_named() -> None:
-    """The address of captured IPv6 traffic comes before all rules: nothing is begun."""
-    with Scratch() as scratch:
-        scratch.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
-        scratch.give("eth0", "10.1.0.1/24", "fd01::1/64")
-        scratch.check("sysctl", "-q", "net.ipv6.conf.lo.disable_ipv6=1")
-        with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, *ALL_SORTS), "net.ipv6.conf.lo.disable_ipv6", "::6/128")
-
-
-# --- what is missing --------------------------------------------------------------------------
-
-
-def test_missing_nft_is_named() -> None:
-    with Scratch(addresses=True) as scratch:
-        for arguments in ([], ["diff"]):
-            done = scratch.tool(*NATIVE, *arguments, prefix=hidden("/usr/sbin/nft"))
-            failed(done, "the command nft is not installed", "install the package nftables")
-        scratch.apply(*NATIVE)
-        with everything_stays(scratch):
-            for arguments in (["--reconcile", "-b", "80"], ["cleanup"], [*NATIVE, "--reconcile", "-b", "80"]):
-                failed(scratch.tool(*arguments, prefix=hidden("/usr/sbin/nft")), "nft is not installed")
-
-
-def test_missing_capabilities_are_named() -> None:
-    with Scratch(addresses=True) as scratch, everything_stays(scratch):
-        for arguments in ([], ["diff"]):
-            done = scratch.tool(*NATIVE, *arguments, prefix=[SETPRIV, "--bounding-set=-net_admin"])
-            failed(
-                done, "the capability NET_ADMIN is missing" if "NET_RAW" not in done.stderr else "NET_ADMIN"
-            )
-
-
-def test_net_admin_and_net_raw_are_enough() -> None:
-    prefix = [SETPRIV, "--bounding-set=-all,+net_admin,+net_raw"]
-    with Scratch(addresses=True) as scratch:
-        before = scratch.state(counters=True)
-        for arguments in (ALL_SORTS, ALL_SORTS, [*OTHER, "--reconcile"], ["diff", *OTHER], ["cleanup"]):
-            done = scratch.tool(*NATIVE, *arguments, prefix=prefix)
-            assert done.returncode == 0, done.stderr
-        assert scratch.state(counters=True) == before
-
-
-@pytest.mark.parametrize(
-    ("says", "cause", "remedy"),
-    [
-        ("Error: JSON support not compiled-in", "JSON support", "built with JSON support"),
-        ("Error: Could not process rule: Operation not supported", "not supported", "needs Linux 5.2"),
-    ],
-)
-def test_an_nft_or_kernel_that_cannot_do_it(tmp_path: Path, says: str, cause: str, remedy: str) -> None:
-    """Not to be had here for real: nft says what it says then."""
-    with Scratch(addresses=True) as scratch:
-        scratch.apply(*NATIVE)
-        path = in_place_of_nft(tmp_path / "bin", f"echo '{says}' >&2; exit 1")
-        with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, "--reconcile", "-b", "80", env={"PATH": path}), cause, remedy)
-
-
-def test_an_nft_that_prints_something_else(tmp_path: Path) -> None:
-    with Scratch(addresses=True) as scratch:
-        scratch.apply(*NATIVE)
-        for printed in ("", "{}", "table inet x {}", '{"nftables": [1]}', '{"nftables": []}'):
-            folder = tmp_path / f"bin{len(printed)}"
-            path = in_place_of_nft(folder, f"echo '{printed}'")
-            with everything_stays(scratch):
-                failed(
-                    scratch.tool(*NATIVE, env={"PATH": path}), "istio-proxy-nat", "built with JSON support"
-                )
-
-
-@pytest.mark.parametrize("name", ['a"b', "a\\"])
-def test_an_interface_that_nft_cannot_name_is_refused_before_anything_is_touched(name: str) -> None:
-    with Scratch(addresses=True) as scratch:
-        for before in ([], NATIVE):
-            if before:
-                scratch.apply(*before, "-m", "TPROXY")
-            with everything_stays(scratch):
-                done: Result = scratch.tool(*NATIVE, *ALL_SORTS, "-c", name, "--reconcile")
-                assert done.returncode == 2
-                (error,) = done.stderr.splitlines()
-                assert error.startswith(f"--istio-exclude-interfaces (-c): {name!r} cannot be written with")
-
-
-# --- several at once --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("many", [2, 4])
-def test_runs_at_once_end_as_one(many: int) -> None:
-    with Scratch(addresses=True) as scratch, Scratch(addresses=True) as fresh:
-        fresh.apply(*NATIVE, *ALL_SORTS)
-        assert at_once(scratch, *[[*NATIVE, *ALL_SORTS]] * many) == [0] * many
-        assert native(scratch) == native(fresh)
-        assert network(scratch) == network(fresh)
-
-
-def test_different_runs_at_once_end_as_one_of_them() -> None:
-    ends = []
-    for arguments in ([*NATIVE, *ALL_SORTS], LOCATIONS["nft"]):
-        with Scratch(addresses=True) as fresh:
-            fresh.apply(*arguments)
-            ends.append((native(fresh), sorted(iptables(fresh)), network(fresh)))
-    with Scratch(addresses=True) as scratch:
-        runs = [[*NATIVE, *ALL_SORTS, "--reconcile"], [*LOCATIONS["nft"], "--reconcile"]]
-        for _ in range(3):
-            assert at_once(scratch, *runs) == [0, 0]
-            assert (native(scratch), sorted(iptables(scratch)), network(scratch)) in ends
 
 
 # --- the tests themselves ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from tests.support import docker
 from tests.support.dnsmasq import dns_server
 from tests.support.netns import Namespace, Pod
 from tests.support.scenarios import BACKENDS, has_legacy_tables, resolve
+from tests.support.validating import restricted
 
 pytestmark = [
     pytest.mark.skipif(
@@ -258,3 +259,51 @@ def test_the_agent_can_ask_dockers_dns_server_with_a_zone_for_the_application_al
         assert ask(pod, docker.DNS_SERVER, AGENT) == FROM_DOCKER
         if SAME[theirs] != ours:
             assert ask(pod, docker.DNS_SERVER) == FROM_AGENT
+
+
+# --- validation of DNS with docker's server ---------------------------------------------------
+
+
+def validated(pod: Pod, ours: str, *arguments: str) -> tuple[int, dict[str, str], str]:
+    """Return the exit code of validate, the worst result of queries by who asked, and the whole report."""
+    done = pod.tool(*BACKENDS[ours][0], *arguments, "validate")
+    found: dict[str, str] = {}
+    for status, who in re.findall(r"(?m)^(\w+|NOT TRIED) +DNS, .{3} +IPv4 +(other|proxy)", done.out):
+        found[who] = "FAIL" if "FAIL" in (status, found.get(who)) else status
+    return done.code, found, done.out
+
+
+@each_backend
+@each_way
+@pytest.mark.parametrize("theirs", ["legacy", "iptables-nft"])
+def test_validate_sees_whether_dockers_dns_server_is_asked_first(
+    theirs: str, ours: str, way: tuple[str, ...]
+) -> None:
+    """Also where all DNS is captured; and that the agent's queries go to docker is no loop."""
+    bypassed = SAME[theirs] == ours
+    with pod_with_dockers_dns() as pod:
+        docker.redirect_dns(pod, theirs)
+        arguments = ("--redirect-dns", *way, "--dns-single-zone")
+        run(pod, ours, *arguments)
+        assert ask(pod, docker.DNS_SERVER, tcp=True) == (FROM_DOCKER if bypassed else FROM_AGENT)
+        assert ask(pod, docker.DNS_SERVER, AGENT) == FROM_DOCKER
+        code, found, report = validated(pod, ours, *arguments)
+        assert found == {"other": "FAIL" if bypassed else "PASS", "proxy": "PASS"}, report
+        assert code == (126 if bypassed else 0)
+        if bypassed:
+            said = f"a rule of another program sends it to {docker.DNS_SERVER}:{docker.DNS_PORT}"
+            assert report.count(said) == 2  # over UDP and TCP
+        assert "endless loop" not in report
+
+
+@each_way
+def test_validate_as_the_proxy_takes_dockers_dns_server_for_no_loop(way: tuple[str, ...]) -> None:
+    """Without NET_ADMIN the list of sockets tells at which address the connection arrived."""
+    with pod_with_dockers_dns() as pod:
+        docker.redirect_dns(pod, "iptables-nft")
+        arguments = ("--redirect-dns", *way, "--dns-single-zone")
+        run(pod, "native", *arguments)
+        done = restricted(pod, *arguments, "--native-nftables", "--run-validation", "--skip-rule-apply")
+        assert done.code == 0, done.out
+        assert f"{docker.DNS_PORT} (UID " in done.out
+        assert "FAIL" not in done.out

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
-from tests.support.oracle import by_chain, declared_chains, expected, normalise_save
+from tests.support.oracle import expected
+from tests.support.saved import by_chain, declared_chains, normalise_save
 from tests.support.strategies import environments, settings
 
 TOOLS = ("ip", "iptables-legacy", "iptables-nft")

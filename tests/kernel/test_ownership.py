@@ -172,6 +172,40 @@ def test_ambient_mode_in_one_table_of_one_family_is_enough(
     refused(scratch, [], "ambient")
 
 
+LOOKUP = "fwmark 0x111/0xfff pref 32764 lookup 100"
+
+
+def add_lookup(scratch: Scratch, family: Family, lookup: str) -> None:
+    scratch.ip("-4" if family == "ipv4" else "-6", "rule", "add", *lookup.split())
+
+
+@every_location
+@every_family
+def test_the_routing_rule_of_ambient_mode_is_enough(scratch: Scratch, family: Family, location: str) -> None:
+    """Without a table or chain of its own, too."""
+    add_lookup(scratch, family, LOOKUP)
+    refused(scratch, LOCATIONS[location], "ambient", f"{family} ip rule {LOOKUP}")
+    assert "ambient" in shown(scratch.tool(*LOCATIONS[location], "diff"))
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        LOOKUP.replace("0x111/", "0x112/"),
+        LOOKUP.replace("/0xfff", ""),
+        LOOKUP.replace("32764", "32763"),
+        LOOKUP.replace("100", "101"),
+    ],
+)
+def test_a_routing_rule_that_is_like_that_of_ambient_mode_is_foreign(scratch: Scratch, lookup: str) -> None:
+    add_lookup(scratch, "ipv4", lookup)
+    before = scratch.network()
+    scratch.apply()
+    assert scratch.tool("diff").returncode == 0
+    scratch.apply("cleanup")
+    assert scratch.network() == before
+
+
 # --- a chain of one of the names, with something foreign in it ------------------------------
 
 #: Table, chain, and a rule that neither this tool nor one of Istio's writes there.

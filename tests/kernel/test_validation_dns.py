@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ..support.netns import Outcome, Pod
-from .test_validation import limited, restricted
+from ..support.validating import limited, restricted
 
 BACKENDS = {
     "legacy": ["--force-iptables-binary", "legacy"],

@@ -4,7 +4,9 @@
 
 What should be there, said independently of the product:
 
-- oracle: the rules that the contract demands for settings, as iptables-save prints them
+- oracle, oracle_settings: the rules that the contract demands for settings, as iptables-save prints them
+- saved: what iptables-save prints, by table and chain
+- kernel_structures: an entry of a table, by the kernel's own declarations
 - interpreter: packets that may make a difference to rules, and what becomes of one at a hook
 - restore: what iptables-restore does with a script, and what iptables-save prints afterwards
 - golden, golden_cases: the files in tests/golden, and the configurations that they are for
@@ -15,8 +17,16 @@ What tests are made of:
 
 - strategies: Hypothesis strategies for settings, environments and what follows from them
 - nft_fixtures, nft_meaning: rules of nftables of every kind, what versions of nft print, and what they mean
+- configuring, texts, flags: command lines, variables and values, and what they become
+- rulesets: settings that make rules of all sorts, and their rules
+- tables, planning: live tables with owned and foreign rules, and what is wanted instead
+- nft_printed: matches and targets as text for nft, and as nft prints them
+- probes: planned probes and results of them, without a machine
 - manifests: manifests of pods and workloads: plain, odd and generated
+- pods, kubernetes: what a manifest means, and whether Kubernetes takes it
+- linting, lint_cases_of_pods, lint_cases_of_values: manifests of which pod lint has something to say
 - scenarios: settings of which the traffic is tested, and where each connection must arrive
+- traffic: the table of connections in tests/kernel/traffic.txt, and making them
 - pages: the commands and examples on the pages of the documentation
 
 Where tests run:
@@ -26,6 +36,9 @@ Where tests run:
 - sandbox: a file system and a systemd of its own for the commands of the documentation
 - applying: the iptables backends, settings that make rules of all sorts, and the rules in a namespace
 - native: the same for native nftables
+- legacy_entries: a table of legacy iptables, read from the kernel past every library
+- netlink: namespaces in which functions of the netlink client are called
+- validating: the validation in a pod, and the table that it prints
 - agreeing: settings and locations for the tests that compare backends
 - foreign: rules of another program, which keep their places and counters
 - failing: how a run is made to fail, and what has to be as before afterwards

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.support.oracle import normalise_save
+from tests.support.saved import normalise_save
 
 from ..support.scratch import (
     FAMILIES,
@@ -19,6 +19,7 @@ from ..support.scratch import (
     PACKAGE_FOLDER,
     SETPRIV,
     VARIANTS,
+    Family,
     Scratch,
     Variant,
 )
@@ -84,3 +85,11 @@ def readable_by_nobody() -> bool:
     command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli.help_app"]
     environment = {"PYTHONPATH": str(PACKAGE_FOLDER)}
     return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+
+def families_of(script: str) -> dict[Family, str]:
+    """Split what a dry run prints into the scripts of the two families."""
+    if not script.startswith("# ipv4:"):
+        return {"ipv4": script}
+    ipv4, ipv6 = script.split("# ipv6:")
+    return {"ipv4": ipv4, "ipv6": f"# ipv6:{ipv6}"}

@@ -16,9 +16,9 @@ import sys
 
 from istio_iptables.api import build, render
 from istio_iptables.cli.collect import collect
-from istio_iptables.settings.declared import Given
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve
+from istio_iptables.settings.texts import Given
 from tests.support import oracle
 from tests.support.golden_cases import DIRECTORY, GOLDEN, Golden
 from tests.support.restore import after_loading, by_family, ip_commands, without_comments

@@ -50,26 +50,32 @@ else:
 
 
 class _OneAddress(Nothing):
-    """A namespace all of whose interfaces have one address."""
+    """A namespace all of whose interfaces have one address, to which REDIRECT sends what comes in."""
 
     def redirect_addresses(self, packets: Packet | None) -> Iterable[tuple[Packet | None, int | None]]:
         return ((packets, 0x0A000001),)
 
 
-def outcome(tables: Iterable[program.Table], packet: Packet) -> Outcome:
-    """Return what becomes of a packet at prerouting if it has come in, else at output. Nothing may depend."""
-    algebra = One()
+def walked(tables: Iterable[program.Table], packet: Packet, algebra: One) -> Outcome:
+    """Return what becomes of a packet at prerouting if it has come in, else at output."""
     hook: HookName = "prerouting" if packet.received_on else "output"
     program = Program(tuple(tables))
     walk: Walk[Packet | None] = Walk(program, packet.family, algebra, _OneAddress())
     after = walk.hook(hook, packet)
+    if not walk.ended:
+        assert after is not None
+        return None, after
+    assert after is None
+    [ended] = walk.ended
+    return ended.how, ended.packets
+
+
+def outcome(tables: Iterable[program.Table], packet: Packet) -> Outcome:
+    """Return the same where nothing may depend on what is not known."""
+    algebra = One()
+    how, after = walked(tables, packet, algebra)
     assert not algebra.questions, f"it depends on {algebra.questions[0].about}"
-    if walk.ended:
-        assert after is None
-        [ended] = walk.ended
-        return ended.how, ended.packets.replace(mark_before=0)
-    assert after is not None
-    return None, after.replace(mark_before=0)  # which is noted wherever there is a chain of type route
+    return how, after.replace(mark_before=0)  # which is noted wherever there is a chain of type route
 
 
 def in_iptables(table: model.Table, packet: Packet) -> Outcome:

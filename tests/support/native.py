@@ -6,9 +6,7 @@ import re
 import stat
 from pathlib import Path
 
-from ..support.scratch import (
-    Scratch,
-)
+from ..support.scratch import FAMILIES, VARIANTS, Scratch, owned
 
 NATIVE = ["--native-nftables"]
 
@@ -48,3 +46,10 @@ def in_place_of_nft(folder: Path, script: str) -> str:
     program.write_text(f"#!/bin/bash\nNFT=/usr/sbin/nft\n{script}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def iptables(scratch: Scratch) -> list[str]:
+    """Return all owned rules in the tables of iptables."""
+    return [
+        line for variant in VARIANTS for family in FAMILIES for line in owned(scratch.save(variant, family))
+    ]

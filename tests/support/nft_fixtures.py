@@ -126,6 +126,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "tcp dport { 80, 443, 8000-8100 }",
         "tcp dport != 80",
         "tcp dport >= 1024",
+        "tcp dport <= 1023",
         "tcp dport 8000-8100",
         "udp sport 53",
         "sctp dport 80",

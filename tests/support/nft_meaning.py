@@ -1,4 +1,4 @@
-"""nft_meaning: rules of nft_fixtures.py as the interpreter has them, and what becomes of a packet."""
+"""nft_meaning: rules of nft_fixtures.py as the interpreter has them, and a packet that they may meet."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from typing import Any
 
 from istio_iptables.interpreter import nft_expressions
 from istio_iptables.interpreter.action import End, Pass
-from istio_iptables.interpreter.algebra import One
 from istio_iptables.interpreter.condition import AllOf, Condition, Unmodelled
 from istio_iptables.interpreter.known import NOTHING_KNOWN, Known
 from istio_iptables.interpreter.packet import Packet
-from istio_iptables.interpreter.program import Program, Rule, Table
-from istio_iptables.interpreter.walk import Walk
+from istio_iptables.interpreter.program import Rule, Table
 
 from .nft_fixtures import RULES, VERSIONS, dump, rule_in
 
@@ -73,13 +71,3 @@ def unmodelled_in(condition: Any) -> list[Unmodelled]:
         return [condition]
     parts = getattr(condition, "parts", None) or [getattr(condition, "part", None)]
     return [found for part in parts if part is not None for found in unmodelled_in(part)]
-
-
-def after(tables: tuple[Table, ...], packet: Packet, algebra: One) -> tuple[str | None, Packet]:
-    hook = "prerouting" if packet.received_on else "output"
-    walk: Walk[Packet | None] = Walk(Program(tables), packet.family, algebra, lambda _: 0x0A000009)
-    left = walk.hook(hook, packet)  # type: ignore[arg-type]  # one of two
-    if left is not None:
-        return None, left
-    [ended] = walk.ended
-    return ended.how, ended.packets

@@ -8,9 +8,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from istio_iptables import Config, Facts, configure
+from istio_iptables.formats import iptables_dump
+from istio_iptables.interpreter import iptables
+from istio_iptables.interpreter.known import Known
 from istio_iptables.pictures import subject
 from istio_iptables.pictures.model import Picture, Row
 from istio_iptables.pictures.subject import Subject
+from istio_iptables.trace.world import text_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 BOTH = Facts(True, True, ("10.96.0.10", "10.96.0.11", "fd00::a"))
@@ -44,6 +48,45 @@ CASES: dict[str, tuple[dict[str, Any], Facts, bool]] = {
     "nothing inbound": ({"inbound_ports": []}, IPV4, False),
     "hundreds of rules": ({"inbound_ports_excluded": list(range(1, 999, 3))}, IPV4, False),
 }
+
+
+#: Rules of other programs at hooks of their own, as iptables-save prints them.
+FOREIGN = """\
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+[5:300] -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+[7:420] -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+[0:0] -A DOCKER -i docker0 -j RETURN
+[0:0] -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+COMMIT
+*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:USER - [0:0]
+[9:900] -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+[2:120] -A INPUT -p tcp -m multiport --dports 22,80,443 -j ACCEPT
+[0:0] -A INPUT -m string --string "<evil>" --algo bm -j REJECT
+[1:60] -A INPUT -m limit --limit 5/min -j LOG --log-prefix "denied: "
+[0:0] -A FORWARD -j USER
+[0:0] -A USER -s 10.0.0.0/8 -j RETURN
+[0:0] -A USER -j ACCEPT
+COMMIT
+"""
+
+
+def among_others() -> tuple[Config, Subject]:
+    """Return the default rules among foreign ones, as they are read from a kernel, with their counters."""
+    config, shown = case("defaults")
+    known = Known(shown.world.network)
+    foreign = [
+        iptables.compiled(table.table("ipv4"), "iptables-legacy", text_of, known, table.policies)
+        for table in iptables_dump.read(FOREIGN).tables
+    ]
+    tables = (*foreign, *shown.world.program.tables)
+    world = shown.world.replace(program=shown.world.program.replace(tables=tables))
+    return config, subject.of_world(world, shown.proxy)
 
 
 def case(name: str) -> tuple[Config, Subject]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import re
 
+from istio_iptables.formats import iptables_restore
+from istio_iptables.rules.model import Table
 from tests.support import oracle
 
 #: Chain -> its rules, as iptables-save prints them behind `-A CHAIN`.
@@ -135,3 +137,7 @@ def without_comments(line: str) -> str:
     line = re.sub(r"-m comment --comment istio-iptables\b(?:: .*?(?= -j ))?", "\0", line)
     line = re.sub(r" -m comment --comment .*?(?= -j )", "", line)
     return line.replace("\0", oracle.COMMENT)
+
+
+def read_back(script: str, family: str) -> tuple[Table, ...]:
+    return iptables_restore.parse(script, "ipv4" if family == "ipv4" else "ipv6")

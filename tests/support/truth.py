@@ -89,6 +89,8 @@ def _talk(
     way = _true_way(compared)
     if way is None or not way.packet.tracked or _state(way.packet) != "ESTABLISHED reply":
         return
+    if way.packet.state == "UNTRACKED":  # conntrack has not seen that there was an answer
+        return
     connection = connection.replace(replied=True, mark=way.packet.connection_mark)
     later = packet.replace(connection=connection, flags=ACK if packet.protocol == TCP else 0)
     there = Numbers(numbers.tag + 0x20000, numbers.sequence + 1, back.sequence + 1)
@@ -119,6 +121,7 @@ def _answer(packet: Packet, connection: Connection, sent_by: str) -> Packet:
         flags=SYN | ACK,
         state="INVALID" if packet.protocol == TCP else "NEW",
         connection=connection,
+        packet_type=packet.packet_type,
     )
 
 

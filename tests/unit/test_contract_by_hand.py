@@ -22,6 +22,7 @@ from tests.support import oracle
 from tests.support.golden import given
 from tests.support.golden_cases import Golden
 from tests.support.restore import after_loading, by_family, ip_commands
+from tests.support.saved import by_chain
 
 DIRECTORY = Path(__file__).parents[1] / "by_hand"
 PARTS = {"(tag)": oracle.COMMENT, "(whole)": "--nfmask 0xffffffff --ctmask 0xffffffff"}
@@ -66,7 +67,7 @@ def read(name: str) -> Contract:
             continue
         family, table = title.split()
         assert (family, table) not in rules
-        rules[family, table] = oracle.by_chain(expand(line) for line in body)
+        rules[family, table] = by_chain(expand(line) for line in body)
     return Contract(configuration, facts.get("warning", []), rules, commands)
 
 
@@ -97,7 +98,7 @@ def test_oracle(name: str):
     configuration = contract.configuration
     ipv6 = is_ipv6_on(configuration)
     found = oracle.expected(chosen(configuration), ipv6=ipv6, dns_servers=configuration.servers)
-    assert {key: oracle.by_chain(lines) for key, lines in found.items()} == contract.rules
+    assert {key: by_chain(lines) for key, lines in found.items()} == contract.rules
     assert sorted(oracle.commands(chosen(configuration), ipv6=ipv6)) == contract.commands
 
 
@@ -108,7 +109,7 @@ def test_render(name: str):
     config, warnings = resolve(parse(given(contract.configuration), facts), facts)
     text = render(build(config))
     found = {
-        (family, table): oracle.by_chain(lines)
+        (family, table): by_chain(lines)
         for family, script in by_family(text).items()
         for table, lines in after_loading(script, family).items()
     }

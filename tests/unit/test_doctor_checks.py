@@ -11,7 +11,7 @@ from istio_iptables import Facts, build, configure, remedies
 from istio_iptables.change.actions import Live, UnreadableTable
 from istio_iptables.change.conflicts import Conflict
 from istio_iptables.change.foreign import Base, Neighbour, Step
-from istio_iptables.change.neighbours import Finding
+from istio_iptables.change.neighbours import Interference
 from istio_iptables.doctor import examination
 from istio_iptables.doctor.checks import files, kernel, names, network, programs, rights, rules
 from istio_iptables.doctor.checks.files import LockFile
@@ -104,7 +104,7 @@ def live(**tables: Any) -> Live:
 
 AMBIENT = Conflict("inet istio-ambient-prerouting")
 FOREIGN = Conflict("ipv4 nat (iptables-legacy)", "ISTIO_OUTPUT", Rule((), RETURN))
-BYPASS = Finding(
+BYPASS = Interference(
     "nftables table ip docker", "pre", "tcp dport 80 dnat to 1.2.3.4", "bypass", ("TCP to port 80",)
 )
 

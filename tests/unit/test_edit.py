@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from istio_iptables.api import build, configure
 from istio_iptables.rules.edit import (
     CreateChain,
     Delete,
@@ -22,181 +21,40 @@ from istio_iptables.rules.edit import (
     edit_between,
     with_counters,
 )
-from istio_iptables.rules.istio import CHAINS, TAG
+from istio_iptables.rules.istio import CHAINS
 from istio_iptables.rules.model import (
-    ACCEPT,
     BUILTIN_CHAINS,
     RETURN,
     Chain,
     Cidr,
-    Comment,
-    ConntrackState,
     Counters,
     Destination,
-    DestinationPort,
-    ForeignMatch,
-    ForeignTarget,
     GidOwner,
     InInterface,
     Jump,
-    PortRange,
-    Redirect,
     Rule,
     Table,
     Transport,
 )
 from istio_iptables.rules.ownership import is_owned, is_owned_rule, owned
-from istio_iptables.settings.facts import Facts
-from tests.support import strategies
-
-MANY = settings(max_examples=settings().max_examples * 3 // 2)
-
-# --- rules, as few as will do: so that they meet each other -----------------------------------
-
-TCP = Transport("tcp")
-
-
-def tagged(name: str, reason: str = "") -> Rule:
-    return Rule((InInterface(name), Comment(TAG)), RETURN, reason)
-
-
-def jump(chain: str, *matches: Transport | Destination, goto: bool = False) -> Rule:
-    return Rule(matches, Jump(chain, goto))
-
-
-def foreign(name: str) -> Rule:
-    return Rule((InInterface(name),), ACCEPT)
-
-
-TAGGED = [tagged("a"), tagged("b"), tagged("c"), Rule((Comment(f"{TAG}: so that"),), RETURN)]
-FOREIGN = [
-    foreign("a"),
-    foreign("b"),
-    Rule((TCP, DestinationPort(PortRange(22, 22))), ACCEPT),
-    Rule((Comment("ISTIO_OUTPUT"),), RETURN),
-    Rule((Comment(f"{TAG}-like"),), RETURN),
-    Rule((ForeignMatch(("-m", "set", "--match-set", "x", "dst")),), ForeignTarget(("-j", "LOG"))),
-    Rule((), ForeignTarget(())),
-    Rule((TCP,), Redirect(15001)),
-    jump("ISTIOLIKE"),
-]
-WITHIN = [
-    Rule((TCP,), Redirect(15001)),
-    Rule((TCP,), Redirect(15006)),
-    Rule((Destination(Cidr(4, 0x0A000000, 8)),), RETURN),
-    Rule((), RETURN),
-]
-OUR_NAMES = ("ISTIO_INBOUND", "ISTIO_OUTPUT", "ISTIO_REDIRECT", "ISTIO_DROP")
-
-
-def jumps(chains: Sequence[str]) -> list[Rule]:
-    return [jump(chain, *matches) for chain in chains for matches in ((), (TCP,))]
-
-
-@st.composite
-def counted(draw: st.DrawFn, rules: Sequence[Rule], max_size: int = 5) -> tuple[Rule, ...]:
-    """Some of the rules, in any order, with counters; the same one at times twice."""
-    if not rules:
-        return ()
-    chosen = draw(st.lists(st.sampled_from(rules), max_size=max_size))
-    numbers = st.sampled_from([0, 0, 1, 7, 2**40])
-    return tuple(rule.replace(counters=Counters(draw(numbers), draw(numbers))) for rule in chosen)
-
-
-@st.composite
-def live_tables(draw: st.DrawFn) -> Table:
-    """A table as it might be found: owned and foreign chains and rules, with jumps everywhere."""
-    names = draw(st.lists(st.sampled_from(OUR_NAMES), unique=True))
-    others = draw(st.lists(st.sampled_from(["ISTIOLIKE", "DOCKER"]), unique=True))
-    known = [rule for rule in FOREIGN if not isinstance(rule.target, Jump) or rule.target.chain in others]
-    chains = [
-        Chain(name, draw(counted([*known, *TAGGED, *jumps(names)], 8)))
-        for name in ("PREROUTING", "OUTPUT", "INPUT")
-    ]
-    chains += [Chain(name, draw(counted([*WITHIN, *TAGGED, *jumps(names)]))) for name in names]
-    to_owned = [*jumps(names), *(jump(name, goto=True) for name in names)]
-    chains += [Chain(name, draw(counted([*known, *to_owned]))) for name in others]
-    return Table("ipv4", "nat", tuple(chains))
-
-
-@st.composite
-def wanted_tables(draw: st.DrawFn) -> Table:
-    """A table as the policy might want it: every chain has rules, every jump a chain."""
-    names = draw(st.lists(st.sampled_from(OUR_NAMES), unique=True))
-    reasons = st.sampled_from(["", "because"])
-
-    def some(rules: Sequence[Rule], min_size: int, max_size: int = 4) -> tuple[Rule, ...]:
-        chosen = draw(st.lists(st.sampled_from(rules), min_size=min_size, max_size=max_size))
-        return tuple(rule.replace(reason=draw(reasons)) for rule in chosen)
-
-    builtin = [*TAGGED, *jumps(names)]
-    chains = [Chain("PREROUTING", some(builtin, 0), some(builtin, 0, 3)), Chain("OUTPUT", some(builtin, 0))]
-    chains += [Chain(name, some([*WITHIN, *TAGGED, *jumps(names)], 1)) for name in names]
-    return Table("ipv4", "nat", tuple(chain for chain in draw(st.permutations(chains)) if chain.in_order))
-
-
-@st.composite
-def policy_tables(draw: st.DrawFn) -> Table:
-    """A table as the policy does want it."""
-    wanted = build(configure(draw(strategies.settings()), environment=Facts(True, True, ("10.0.0.1",))))
-    return wanted.table("ipv4", "nat")
-
-
-@st.composite
-def live_policy_tables(draw: st.DrawFn) -> Table:
-    """What the policy wanted yesterday, with foreign rules in between."""
-    chains = []
-    for chain in draw(policy_tables()).chains:
-        rules = list(chain.in_order)
-        if not is_owned(chain):
-            for rule in draw(counted(FOREIGN[:8], 3)):
-                rules.insert(draw(st.integers(0, len(rules))), rule)
-        chains.append(Chain(chain.name, tuple(rules)))
-    return Table("ipv4", "nat", tuple(chains))
-
-
-def tables() -> st.SearchStrategy[tuple[Table, Table]]:
-    return st.tuples(live_tables(), wanted_tables()) | st.tuples(live_policy_tables(), policy_tables())
-
-
-EMPTY = Table("ipv4", "nat")
-
-#: -b '' -c a,b becomes -b '' -c a -k b.
-MOVED_TO_THE_HEAD = (
-    Table("ipv4", "nat", (Chain("PREROUTING", (tagged("a"), tagged("b"))),)),
-    Table("ipv4", "nat", (Chain("PREROUTING", (tagged("a"),), (tagged("b"),)),)),
+from tests.support.tables import (
+    EMPTY,
+    MOVED_TO_THE_HEAD,
+    A,
+    B,
+    F,
+    after,
+    exactly,
+    foreign_rules,
+    in_order,
+    jump,
+    live_tables,
+    table_of,
+    tables,
+    wanted_tables,
 )
 
-# --- ways to look at a table ------------------------------------------------------------------
-
-
-def exactly(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
-    """Every rule with its counters, which do not count in comparisons; no empty chains of the kernel."""
-    return {
-        chain.name: [(rule, rule.counters) for rule in chain.rules]
-        for chain in table.chains
-        if chain.rules or chain.name not in BUILTIN_CHAINS
-    }
-
-
-def foreign_rules(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
-    return {
-        chain.name: [
-            (rule, rule.counters)
-            for rule in chain.rules
-            if chain.name not in BUILTIN_CHAINS or not is_owned_rule(rule)
-        ]
-        for chain in table.chains
-        if not is_owned(chain)
-    }
-
-
-def in_order(table: Table) -> dict[str, tuple[Rule, ...]]:
-    return {chain.name: chain.in_order for chain in table.chains}
-
-
-def after(live: Table, wanted: Table, *, rewrite: bool = False) -> Table:
-    return apply_to(live, edit_between(live, wanted, rewrite=rewrite))
+MANY = settings(max_examples=settings().max_examples * 3 // 2)
 
 
 # --- properties -------------------------------------------------------------------------------
@@ -339,163 +197,6 @@ def test_writing_again(wanted: Table):
     assert in_order(apply_to(live, edit)) == in_order(live)
 
 
-# --- positions -----------------------------------------------------------------------------------
-
-A, B, C, N = tagged("a"), tagged("b"), tagged("c"), tagged("new")
-F, G, H = foreign("f"), foreign("g"), foreign("h")
-
-
-def names(rules: Sequence[Rule]) -> str:
-    letters = []
-    for rule in rules:
-        match = rule.matches[0]
-        assert isinstance(match, InInterface)
-        letters.append("N" if match.name == "new" else match.name.upper())
-    return "".join(letters)
-
-
-@pytest.mark.parametrize(
-    ("live", "head", "rules", "expected"),
-    [
-        # a clean chain: head at the top, the others at the end
-        ([], [A], [B], "AB"),
-        ([F, G], [A], [B], "AFGB"),
-        ([F, G], [A, B], [C, N], "ABFGCN"),
-        ([F], [], [A], "FA"),
-        ([F], [A], [], "AF"),
-        # next to a neighbour
-        ([F, A, G, B, H], [], [A, N, B], "FANGBH"),
-        ([F, A, G, B, H], [], [N, A, B], "FNAGBH"),
-        ([F, A, G, B, H], [], [A, B, N], "FAGBNH"),
-        ([F, A, G], [], [A, N], "FANG"),
-        ([F, A, G], [A, N], [], "FANG"),
-        ([F, A, G], [N, A], [], "FNAG"),
-        ([F, A, G, B], [A, N], [B], "FANGB"),
-        ([F, A, G, B, H], [A], [N, B], "FAGNBH"),
-        # head rules have head rules for neighbours, the others the others
-        ([F, B, G], [N], [B], "NFBG"),
-        ([F, A, G], [A], [N], "FAGN"),
-        # no owned rule stays: where the last one was
-        ([F, A, G], [], [N], "FNG"),
-        ([F, A, G, B, H], [], [N, C], "FGNCH"),
-        ([F, A], [], [N], "FN"),
-        ([F, A, G], [N], [], "NFG"),
-        # another order: as little as possible is moved
-        ([A, F, B, G, C], [], [B, C, A], "FBGCA"),
-        ([A, F, B], [], [B, A], "FBA"),
-        # what goes
-        ([F, A, G, B, H], [], [B], "FGBH"),
-        ([A, F, B], [], [], "F"),
-        # duplicates
-        ([A, F, A, G], [], [A], "AFG"),
-        ([F, A, G], [], [A, A], "FAAG"),
-        ([A, A], [], [A, A], "AA"),
-    ],
-)
-def test_places(live: list[Rule], head: list[Rule], rules: list[Rule], expected: str):
-    table = Table("ipv4", "nat", (Chain("PREROUTING", tuple(live)),))
-    wanted = Table("ipv4", "nat", (Chain("PREROUTING", tuple(rules), tuple(head)),))
-    assert names(after(table, wanted).chain("PREROUTING").rules) == expected
-
-
-# --- chains -----------------------------------------------------------------------------------
-
-
-def table_of(**chains: Sequence[Rule]) -> Table:
-    return Table("ipv4", "nat", tuple(Chain(name, tuple(rules)) for name, rules in chains.items()))
-
-
-def test_a_chain_is_replaced_as_a_whole_and_nothing_is_detached():
-    live = table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[A, B])
-    edit = edit_between(live, table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[B, C]))
-    assert edit.steps == (ReplaceRules("ISTIO_OUTPUT", (A, B), (B, C)),)
-    assert not edit.detaches
-    assert edit.rules_added() == 2
-
-
-def test_chains_are_made_before_they_are_jumped_to_and_removed_after():
-    live = table_of(OUTPUT=[jump("ISTIO_OUTPUT")], ISTIO_OUTPUT=[jump("ISTIO_REDIRECT")], ISTIO_REDIRECT=[A])
-    wanted = table_of(OUTPUT=[jump("ISTIO_INBOUND")], ISTIO_INBOUND=[B])
-    kinds = [type(step) for step in edit_between(live, wanted).steps]
-    assert kinds[0] is CreateChain
-    assert kinds[-2:] == [RemoveChain, RemoveChain]
-    assert edit_between(live, wanted).detaches
-    assert not edit_between(EMPTY, wanted).detaches
-
-
-@pytest.mark.parametrize("goto", [False, True])
-def test_a_chain_that_a_foreign_rule_jumps_to_stays_empty(goto: bool):
-    live = table_of(
-        OUTPUT=[jump("ISTIO_OUTPUT"), jump("DOCKER")],
-        ISTIO_OUTPUT=[A],
-        ISTIO_REDIRECT=[B],
-        DOCKER=[jump("ISTIO_OUTPUT", goto=goto)],
-    )
-    clean = after(live, EMPTY)
-    assert exactly(clean) == exactly(
-        table_of(OUTPUT=[jump("DOCKER")], ISTIO_OUTPUT=[], DOCKER=[jump("ISTIO_OUTPUT", goto=goto)])
-    )
-    assert edit_between(clean, EMPTY).steps == ()
-
-
-def test_a_rule_that_jumps_to_an_owned_chain_is_owned_in_a_built_in_chain_only():
-    foreign = jump("ISTIO_OUTPUT", Destination(Cidr(4, 0x0A000000, 8)))
-    live = table_of(OUTPUT=[foreign], DOCKER=[foreign], ISTIO_OUTPUT=[A])
-    assert in_order(owned(live)) == {"OUTPUT": (foreign,), "ISTIO_OUTPUT": (A,)}
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        (Rule((Comment(TAG),), RETURN), True),
-        (Rule((Comment(f"{TAG}: why"),), ACCEPT), True),
-        (Rule((Comment("words"), Comment(TAG)), RETURN), True),
-        (Rule((Comment(f"{TAG}-like"),), RETURN), False),
-        (Rule((Comment(f"{TAG}:why"),), RETURN), False),
-        (Rule((Comment(f"not {TAG}"),), RETURN), False),
-        (Rule((Comment("ISTIO_OUTPUT"),), RETURN), False),
-        (Rule((), RETURN), False),
-        (Rule((), Redirect(15001)), False),
-        (jump("ISTIO_DROP"), True),
-        (jump("ISTIO_DROP", goto=True), True),
-        (Rule((ForeignMatch(("-m", "set")),), Jump("ISTIO_OUTPUT")), True),
-        (jump("ISTIOLIKE"), False),
-        (jump("ISTIO_OUTPUT_2"), False),
-        (Rule((), ForeignTarget(("-j", "ISTIO_OUTPUT"))), False),
-    ],
-    ids=str,
-)
-def test_whose_a_rule_in_a_chain_of_the_kernel_is(rule: Rule, expected: bool):
-    assert is_owned_rule(rule) is expected
-    assert bool(in_order(owned(table_of(OUTPUT=[rule])))) is expected
-
-
-def test_the_order_of_matches_makes_no_other_rule_but_their_number_does():
-    assert Rule((TCP, GidOwner(1)), RETURN) == Rule((GidOwner(1), TCP), RETURN)
-    assert Rule((GidOwner(1), GidOwner(1)), RETURN) != Rule((GidOwner(1),), RETURN)
-    twice = [Rule((GidOwner(1), GidOwner(2), GidOwner(which)), RETURN) for which in (1, 2)]
-    assert twice[0] != twice[1]
-    assert twice[0] == twice[0].replace(matches=twice[0].matches[::-1])
-    assert len({*twice, twice[0].replace(reason="another", counters=Counters(1, 1))}) == 2
-
-
-def test_the_order_in_which_a_set_was_made_makes_no_other_rule():
-    states = ("INVALID", "NEW", "RELATED", "ESTABLISHED")
-    made = [ConntrackState(frozenset(order)) for order in itertools.permutations(states)]
-    assert all(Rule((TCP, TCP, state), RETURN) == Rule((TCP, TCP, made[0]), RETURN) for state in made)
-
-
-def test_foreign_rules_in_owned_chains_are_owned():
-    live = table_of(ISTIO_OUTPUT=[F])
-    assert exactly(after(live, EMPTY)) == {}
-
-
-def test_empty_owned_chains_are_no_difference_but_are_removed():
-    live = table_of(ISTIO_OUTPUT=[])
-    assert owned(live).is_empty
-    assert edit_between(live, EMPTY).steps == (RemoveChain("ISTIO_OUTPUT"),)
-
-
 # --- the fake kernel --------------------------------------------------------------------------
 
 
@@ -516,6 +217,7 @@ def test_what_a_kernel_would_refuse(steps: list[CreateChain], said: str):
 
 
 # --- long lists -------------------------------------------------------------------------------
+
 
 FEW = st.lists(st.sampled_from([Rule((GidOwner(n),), RETURN) for n in range(5)]), max_size=8)
 

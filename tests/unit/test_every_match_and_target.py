@@ -34,11 +34,9 @@ from istio_iptables.rules.nftables import model as nftables
 from istio_iptables.rules.nftables.translate import chain_name, translate
 from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.testing.refusals import edited
-from tests.support import interpreter
+from tests.support import interpreter, nft_printed
 from tests.support.golden import given
 from tests.support.golden_cases import GOLDEN
-
-from . import test_nft as written_for_nft
 
 Kind = type[Match] | type[Target]
 Reasons = Mapping[Kind, str]
@@ -140,20 +138,20 @@ def by_json(rule: Rule) -> None:
 
 
 def by_nft(rule: Rule) -> None:
-    """Written as nft has it, and what nft prints about it read: the samples are those of test_nft.py."""
+    """Written as nft has it, and what nft prints about it read: the samples are those of nft_printed."""
     [line] = nft.rule_lines(rule)
     assert line
     kinds = {type(part) for part in (*rule.matches, rule.target)} - {model.Comment}
     samples: dict[Kind, Rule] = {
         type(typed): rule
-        for typed, _, shown in written_for_nft.MATCHES
-        for rule in written_for_nft.read([shown, written_for_nft.COUNTER, {"return": None}])
+        for typed, _, shown in nft_printed.MATCHES
+        for rule in nft_printed.read([shown, nft_printed.COUNTER, {"return": None}])
         if typed in rule.matches
     }
     samples |= {
         type(typed): rule
-        for typed, _, shown in written_for_nft.TARGETS
-        for rule in written_for_nft.read([written_for_nft.COUNTER, *shown])
+        for typed, _, shown in nft_printed.TARGETS
+        for rule in nft_printed.read([nft_printed.COUNTER, *shown])
         if typed == rule.target
     }
     for kind in kinds - {model.ForeignMatch, model.ForeignTarget}:  # whatever has no sample is read as these
@@ -291,7 +289,6 @@ TRANSLATED = "rules.nftables.translate turns it into one of nftables' own, which
 NEVER_WRITTEN = "this tool never writes it, and a rule that was read is kept as the bytes in Rule.raw"
 NOT_IN_NAT_OUTPUT = "the policy puts it into no chain of nat that a packet of a local process meets"
 CAPTURES_NOTHING = "hands no packet to the proxy"
-
 _NATIVE: Reasons = dict.fromkeys(
     (nftables.NfProto, nftables.Addresses, nftables.Ports, nftables.Owners, nftables.FamilyTProxy),
     NATIVE_ONLY,

@@ -113,7 +113,11 @@ TARGETS: list[tuple[str, actions.Action]] = [
     ("NOTRACK", Untrack()),
     ("CT --zone 5", Zone(5)),
     ("CT --zone 5 --helper ftp", Zone(5)),
-    ("CT --zone-orig 5", Zone(5)),
+    ("CT --zone-orig 5", Zone(5, 0)),
+    ("CT --zone-reply 5", Zone(0, 5)),
+    ("CT --zone-orig 5 --zone-reply 5", Zone(5)),
+    ("CT --helper ftp", Zone(0)),
+    ("CT", Zone(0)),
 ]
 
 
@@ -140,9 +144,6 @@ def test_targets_do_what_the_manual_says(target: str, does: actions.Action):
         "SECMARK --selctx x",
         "IDLETIMER --timeout 5 --label x",
         "SET --add-set x src",
-        "CT --helper ftp",
-        "CT --zone-reply 5",
-        "CT",
     ],
 )
 def test_after_some_targets_the_packet_goes_on_as_it_is(target: str):
@@ -160,7 +161,19 @@ def test_a_new_source_keeps_its_words():
         "MASQUERADE --to-ports 1-6 --random-fully": Source("MASQUERADE --to-ports 1-6 --random-fully"),
         "SNAT --to-source 1.2.3.4": Source("SNAT --to-source 1.2.3.4", A),
         "SNAT --to-source 1.2.3.4:80": Source("SNAT --to-source 1.2.3.4:80", A, 80),
-        "SNAT --to-source :53": Source("SNAT --to-source :53", None, 53),
+        "SNAT --to-source :53": Source("SNAT --to-source :53", None, 53, kept=True),
+        "SNAT --to-source 1.2.3.4:1-6": Choose(
+            (
+                (number("source_port", 1, 6), Source("SNAT --to-source 1.2.3.4:1-6", A)),
+                (ALWAYS, Source("SNAT --to-source 1.2.3.4:1-6")),
+            )
+        ),
+        "MASQUERADE --to-ports 1-6": Choose(
+            (
+                (number("source_port", 1, 6), Source("MASQUERADE --to-ports 1-6", masquerade=True)),
+                (ALWAYS, Source("MASQUERADE --to-ports 1-6")),
+            )
+        ),
         "SNAT --to-source 1.2.3.4-1.2.3.5:1-6": Source("SNAT --to-source 1.2.3.4-1.2.3.5:1-6"),
     }.items():
         assert foreign_target(["-j", *target.split()]) == (found,)
@@ -178,7 +191,8 @@ def test_goto():
         "DNAT",
         "DNAT --to-destination 1.2.3.4-1.2.3.9",
         "DNAT --to-destination 1.2.3.4:80-90 --random",
-        "DNAT --to-destination 1.2.3.4:80-90/100",
+        "DNAT --to-destination 1.2.3.4:1-2000/3000",
+        "DNAT --to-destination 1.2.3.4:80-90/100 --random",
         "DNAT --to-destination 1.2.3.4 --to-destination 1.2.3.5",
         "DNAT --to-destination nonsense",
         "REDIRECT --to-ports 80-90 --random",
@@ -258,6 +272,18 @@ def test_a_port_in_the_range_is_kept_and_another_becomes_the_first():
         assert (found.destination, found.destination_port, found.redirected) == (0x7F000001, becomes, becomes)
         found = through("DNAT --to-destination 1.2.3.4:80-90", destination_port=port)
         assert (found.destination, found.destination_port) == (A, becomes)
+
+
+def test_ports_may_be_shifted_one_by_one():
+    target = "DNAT --to-destination 1.2.3.4:53-55/5300"
+    for port, becomes in ((5300, 53), (5302, 55)):
+        found = through(target, destination_port=port)
+        assert (found.destination, found.destination_port) == (A, becomes)
+    found = through("DNAT --to-destination 1.2.3.4:7000-9000/7000", destination_port=8000)
+    assert (found.destination, found.destination_port) == (A, 8000)
+    [choose] = foreign_target(["-j", *target.split()])
+    assert isinstance(choose, Choose)
+    assert choose.branches[-1] == (ALWAYS, Unknown(target))
 
 
 def test_redirect_without_a_port_keeps_it():

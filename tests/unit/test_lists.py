@@ -207,21 +207,16 @@ def test_networks_are_merged_within_their_family():
     assert found["ipv6"][1:] == [Cidr(6, 0xFD << 120, 8)]
 
 
-@pytest.mark.parametrize("setting", ["istio-service-cidr", "istio-service-exclude-cidr"])
-def test_networks_that_are_everything_together_are_no_match(setting: str):
-    """The kernel keeps no match of /0, so rules with one would always differ from those in place."""
-    values = {
-        setting: "0.0.0.0/1,8000::/1,128.0.0.0/1,::/1",
-        "dual-stack": "t",
-        "kube-virt-interfaces": "vm0",
-    }
-    ruleset = ruleset_for({**values, "compact": "true"})
-    assert not [m for _, _, r in ruleset.rules() for m in r.matches if m in EVERYTHING]
-    whole = ruleset_for({**values, setting: "0.0.0.0/0,::/0"})
-    assert [table.chains for table in ruleset.tables] == [table.chains for table in whole.tables]
-
-
-EVERYTHING = (Destination(Cidr(4, 0, 0)), Destination(Cidr(6, 0, 0)))
+@pytest.mark.parametrize("setting", ["istio-service-exclude-cidr", "istio-service-cidr"])
+@pytest.mark.parametrize("comments", ["true", "false"])
+def test_networks_that_are_all_there_is_need_no_match(setting: str, comments: str):
+    """As /0 that a user writes: the kernel has no match for it, so the rule would differ for ever."""
+    values = {setting: "0.0.0.0/1,128.0.0.0/2,192.0.0.0/2,::/1,8000::/1", "dual-stack": "t"}
+    values |= {"kube-virt-interfaces": "vm0", "compact": "true", "rule-comments": comments}
+    listed = [rule for _, _, rule in ruleset_for(values).rules() if rule.listed]
+    assert len(listed) == 4  # of either family, for the application and for vm0
+    assert not [match for rule in listed for match in rule.matches if isinstance(match, Destination)]
+    assert all((Comment(rule.reason) in rule.matches) == (comments == "true") for rule in listed)
 
 
 def test_the_default_is_a_rule_for_each_member():
@@ -242,8 +237,9 @@ def test_a_rule_for_a_list_says_so(comments: str):
 
 def test_native_rules_need_no_compact_lists():
     """Lists are sets there; the option is named as without effect, as others are."""
-    from istio_iptables.settings.declared import BY_NAME, Given
+    from istio_iptables.settings.declared import BY_NAME
     from istio_iptables.settings.resolve import parse, resolve
+    from istio_iptables.settings.texts import Given
 
     facts = Facts(ipv4=True, ipv6=False)
     given = [Given(BY_NAME[name], "true", f"--{name}") for name in ("compact", "native-nftables")]

@@ -12,7 +12,7 @@ import pytest
 from istio_iptables import Cidr, Facts, build, configure
 from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, Live
 from istio_iptables.change.foreign import of_iptables
-from istio_iptables.change.neighbours import findings
+from istio_iptables.change.neighbours import interferences
 from istio_iptables.formats import iptables_restore, nft_foreign, notices
 from istio_iptables.rules.model import Ruleset
 
@@ -76,7 +76,7 @@ def found(
 ) -> list[tuple[Any, ...]]:
     """Return effect, certainty and traffic of what is found. `saved` is what iptables-save prints."""
     live = Live({theirs: iptables_restore.parse(saved, "ipv4")})
-    result = findings(of_iptables(live, ours), ruleset(**settings), OWN, forwards=forwards)
+    result = interferences(of_iptables(live, ours), ruleset(**settings), OWN, forwards=forwards)
     return [(each.effect, each.certain, *each.traffic) for each in result]
 
 
@@ -174,7 +174,7 @@ def test_services_that_the_application_calls_are_named_and_forwarded_ones_are_no
         "PREROUTING -p tcp -j LOG",
     ],
 )
-def test_rules_about_other_traffic_are_no_findings(rule: str):
+def test_rules_about_other_traffic_are_no_interferences(rule: str):
     assert found(rules(rule)) == []
 
 
@@ -216,9 +216,9 @@ def test_mangle_counts_only_with_tproxy():
 def test_matches_that_are_not_understood_are_said():
     saved = rules("PREROUTING -p tcp -m set --match-set x dst -j DNAT --to-destination 10.0.0.1")
     live = Live({IPTABLES_LEGACY: iptables_restore.parse(saved, "ipv4")})
-    [finding] = findings(of_iptables(live, IPTABLES_LEGACY), ruleset(), OWN)
-    assert finding.vague
-    [text] = notices.neighbours([finding])
+    [each] = interferences(of_iptables(live, IPTABLES_LEGACY), ruleset(), OWN)
+    assert each.vague
+    [text] = notices.neighbours([each])
     assert "if its other matches hold" in text
     assert "-A PREROUTING -p tcp -m set --match-set x dst -j DNAT --to-destination 10.0.0.1" in text
 
@@ -262,7 +262,7 @@ DNAT = {"dnat": {"addr": "172.17.0.2", "port": 80}}
 
 
 def in_nft(printed: tuple[str, str], **settings: Any) -> list[tuple[Any, ...]]:
-    result = findings(nft_foreign.neighbours(*printed), ruleset(**settings), OWN)
+    result = interferences(nft_foreign.neighbours(*printed), ruleset(**settings), OWN)
     return [(each.rule, each.effect, each.certain, *each.traffic) for each in result]
 
 
@@ -292,9 +292,9 @@ def test_chains_of_a_verdict_map():
     printed = table(
         ("output", [{"vmap": {"key": key, "data": "@services"}}]), ("service", [DNAT]), extra=(named,)
     )
-    [finding] = findings(nft_foreign.neighbours(*printed), ruleset(), OWN)[:1]
-    assert finding.vague
-    assert finding.rule == "rule number 11"
+    [each] = interferences(nft_foreign.neighbours(*printed), ruleset(), OWN)[:1]
+    assert each.vague
+    assert each.rule == "rule number 11"
 
 
 def test_a_table_of_iptables_that_only_nft_can_read():
@@ -306,8 +306,8 @@ def test_a_table_of_iptables_that_only_nft_can_read():
         ("prerouting", [{"counter": None}, {"jump": {"target": "ISTIO_INBOUND"}}]),
         ("ISTIO_INBOUND", [TO_8080, {"redirect": {"port": 15006}}]),
     )
-    [finding] = findings(nft_foreign.neighbours(*printed), ruleset(), OWN)
-    assert (finding.rule, finding.vague) == ("rule number 10", True)
+    [each] = interferences(nft_foreign.neighbours(*printed), ruleset(), OWN)
+    assert (each.rule, each.vague) == ("rule number 10", True)
 
 
 def test_a_table_of_both_families_is_read_for_each():
@@ -327,21 +327,42 @@ def test_nft_that_prints_no_table():
 
 def test_the_warning_names_the_rule_what_it_takes_and_what_to_do():
     live = Live({IPTABLES_NFT: iptables_restore.parse(DOCKER, "ipv4")})
-    [text] = notices.neighbours(findings(of_iptables(live, IPTABLES_NFT), ruleset(), OWN))
+    [text] = notices.neighbours(interferences(of_iptables(live, IPTABLES_NFT), ruleset(), OWN))
     rule = "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"
     assert f"the foreign rule {rule} (ipv4 nat (iptables-nft)) comes before those of istio-iptables" in text
     assert "inbound TCP to port 8080" in text
     assert "--native-nftables" in text
-    [text] = notices.neighbours(findings(of_iptables(live, NFTABLES), ruleset(), OWN))
+    [text] = notices.neighbours(interferences(of_iptables(live, NFTABLES), ruleset(), OWN))
     assert "may come before" in text
     assert "does not tell which were" in text
     assert "cleanup" in text
 
 
-def test_many_findings_are_five_warnings_and_a_number():
+LATER = "if it does, run `istio-iptables cleanup` and apply again"
+NEVER = "whatever is made first: remove it, or have its program leave that traffic out"
+
+
+@pytest.mark.parametrize(("priority", "remedy"), [(-100, LATER), (-101, NEVER)])
+def test_the_remedy_for_a_chain_of_another_priority_is_definite(priority: int, remedy: str):
+    printed = table(("prerouting", [TO_8080, DNAT]), priority=priority)
+    [text] = notices.neighbours(interferences(nft_foreign.neighbours(*printed), ruleset(), OWN))
+    assert remedy in text
+    assert ("if it does" in text) == (remedy == LATER)
+
+
+@pytest.mark.parametrize("location", [IPTABLES_LEGACY, NFTABLES])
+def test_what_is_not_tracked_is_not_translated_wherever_our_rules_are(location: Location):
+    saved = rules("PREROUTING -p tcp -m tcp --dport 8080 -j CT --notrack", table="raw")
+    live = Live({IPTABLES_LEGACY: iptables_restore.parse(saved, "ipv4")})
+    [text] = notices.neighbours(interferences(of_iptables(live, location), ruleset(), OWN))
+    assert "comes before those of istio-iptables" in text
+    assert text.endswith(NEVER)
+
+
+def test_many_rules_are_five_warnings_and_a_number():
     saved = rules(*(f"PREROUTING -p tcp -m tcp --dport {n} -j ACCEPT" for n in range(8000, 8300)))
     live = Live({IPTABLES_LEGACY: iptables_restore.parse(saved, "ipv4")})
-    texts = list(notices.neighbours(findings(of_iptables(live, IPTABLES_LEGACY), ruleset(), OWN)))
+    texts = list(notices.neighbours(interferences(of_iptables(live, IPTABLES_LEGACY), ruleset(), OWN)))
     assert len(texts) == 6
     assert texts[-1].startswith("295 more foreign rules")
 
@@ -361,7 +382,7 @@ def test_every_warning_is_in_the_index_of_messages(saved: str, ours: Location, s
     entries = re.findall(r"`([^`\n]*foreign rule[^`\n]*)`", page)
     patterns = [".+".join(map(re.escape, words.split("…"))) for words in entries]
     live = Live({IPTABLES_LEGACY: iptables_restore.parse(saved, "ipv4")})
-    texts = list(notices.neighbours(findings(of_iptables(live, ours), ruleset(**settings), OWN)))
+    texts = list(notices.neighbours(interferences(of_iptables(live, ours), ruleset(**settings), OWN)))
     assert texts
     for text in texts:
         assert any(re.match(pattern, text.replace("`", "")) for pattern in patterns), text

@@ -116,6 +116,7 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     "tcp dport { 80, 443, 8000-8100 }": ([{}, {"destination_port": 8050}], [{"destination_port": 81}]),
     "tcp dport != 80": ([{"destination_port": 81}], [{}, {"destination_port": 81, "protocol": UDP}]),
     "tcp dport >= 1024": ([{"destination_port": 1024}, {"destination_port": 65535}], [{}]),
+    "tcp dport <= 1023": ([{}, {"destination_port": 1023}], [{"destination_port": 1024}]),
     "tcp dport 8000-8100": ([{"destination_port": 8100}], [{}]),
     "udp sport 53": ([{"protocol": UDP, "source_port": 53}], [{"source_port": 53}]),
     "sctp dport 80": ([{"protocol": SCTP}], [{}]),

@@ -16,12 +16,12 @@ from istio_iptables.interpreter.algebra import One, value_of
 from istio_iptables.interpreter.condition import Unmodelled
 from istio_iptables.interpreter.packet import UDP
 from tests.support import nft_fixtures
+from tests.support.interpreter import walked
 from tests.support.nft_fixtures import RULES, VERSIONS, dump, rule_in
 from tests.support.nft_meaning import (
     IPV6,
     PACKET,
     Changes,
-    after,
     condition_of,
     rules_for,
     tables_with,
@@ -108,24 +108,24 @@ OUTCOMES: list[tuple[str, str, Changes, str | Changes]] = [
     ),
     (NAT, "dnat ip6 to fd00::1", {}, {}),
     (NAT, "dnat ip6 to fd00::1", IPV6, {"destination": (0xFD << 120) + 1}),
-    (NAT, "redirect", {}, {"destination": 0x0A000009, "redirected": 80}),
+    (NAT, "redirect", {}, {"destination": 0x0A000001, "redirected": 80}),
     (
         NAT,
         "tcp dport 80 redirect to :8080",
         {},
-        {"destination": 0x0A000009, "destination_port": 8080, "redirected": 8080},
+        {"destination": 0x0A000001, "destination_port": 8080, "redirected": 8080},
     ),
     (
         NAT,
         "tcp dport 80 redirect to :8080-8090",
         {},
-        {"destination": 0x0A000009, "destination_port": 8080, "redirected": 8080},
+        {"destination": 0x0A000001, "destination_port": 8080, "redirected": 8080},
     ),
     (
         NAT,
         "tcp dport 80 redirect to :tcp dport map { 80 : 8080 }",
         {},
-        {"destination": 0x0A000009, "destination_port": 8080, "redirected": 8080},
+        {"destination": 0x0A000001, "destination_port": 8080, "redirected": 8080},
     ),
     (
         NAT,
@@ -155,8 +155,9 @@ DEPENDING = [
     (NAT, "tcp dport 80 dnat ip to 10.1.0.1-10.1.0.9"),
     (NAT, "meta nfproto ipv4 dnat ip to numgen random mod 2 map { 0 : 10.1.0.1, 1 : 10.1.0.2 }"),
 ]
+_SOCKET = ("uid", "gid", "groups")
 #: What nat and the walk note besides what the rule is about.
-_NOTES = ("translated", "destination_bound", "route_due", "mark_before", "tracked")
+_NOTES = ("translated", "destination_bound", "mark_before", "tracked", "zoned", *_SOCKET)
 
 
 @pytest.mark.parametrize(("where", "text", "changes", "expected"), OUTCOMES)
@@ -165,7 +166,7 @@ def test_a_rule_does_what_it_says(where: str, text: str, changes: Changes, expec
     for version in VERSIONS:
         if rule_in(version, where, text):
             algebra = One()
-            how, left = after(tables_with(where, text, version), packet, algebra)
+            how, left = walked(tables_with(where, text, version), packet, algebra)
             assert not algebra.questions
             if isinstance(expected, str):
                 assert how == expected
@@ -182,7 +183,7 @@ def test_what_cannot_be_told_is_asked(where: str, text: str) -> None:
     for version in VERSIONS:
         if rule_in(version, where, text):
             algebra = One()
-            after(tables_with(where, text, version), PACKET, algebra)
+            walked(tables_with(where, text, version), PACKET, algebra)
             [question] = algebra.questions
             assert getattr(question.about, "number", 0) == 1
 
@@ -193,7 +194,7 @@ def test_a_map_that_has_all_numbers_by_chance_has_no_way_past_it() -> None:
     found = []
     for answer in (0, 1):
         key = ("choice", "nftables table inet t", "filter", 1, 0)
-        found.append(after(tables, PACKET, One({key: answer}))[0])
+        found.append(walked(tables, PACKET, One({key: answer}))[0])
     assert found == ["dropped", None]
 
 
@@ -207,10 +208,12 @@ def test_every_rule_of_the_fixture_is_tested() -> None:
 #: Packets of which conntrack has or has not seen, and whether they have a condition.
 EARLY_CASES: list[tuple[str, Changes, bool]] = [
     ("ct state invalid accept", {}, True),
-    ("ct state invalid accept", {"state": "UNTRACKED"}, False),
+    ("ct state invalid accept", {"state": "UNTRACKED", "tracked": True}, False),
+    ("ct state invalid accept", {"zoned": True}, False),
     ("ct state untracked accept", {}, False),
-    ("ct state untracked accept", {"state": "UNTRACKED"}, True),
+    ("ct state untracked accept", {"state": "UNTRACKED", "tracked": True}, True),
     ("ct state new accept", {}, False),
+    ("ct state new accept", {"zoned": True}, True),
     ("ct state new accept", {"tracked": True}, True),  # it has come out of lo
     ("ct mark 0 accept", {}, False),
     ("ct mark 0 accept", {"tracked": True}, True),
@@ -308,10 +311,10 @@ def test_a_table_whose_flags_cannot_be_made_out_may_be_dormant() -> None:
     found = nft_expressions.compiled(objects)
     packet = PACKET.replace(received_on="", sent_to="eth0")
     algebra = One()
-    assert after(found, packet, algebra)[0] == "dropped"
+    assert walked(found, packet, algebra)[0] == "dropped"
     [question] = algebra.questions
     assert "dormant" in str(question.about)
-    assert after(found, packet, One({question.key: 1}))[0] is None
+    assert walked(found, packet, One({question.key: 1}))[0] is None
 
 
 @pytest.mark.parametrize(
@@ -384,9 +387,20 @@ def test_what_is_known_though_no_kernel_here_takes_it(statement: Any, expected: 
     objects = [table(), base("c"), rule(statement)]
     algebra = One()
     packet = PACKET.replace(received_on="", sent_to="eth0")
-    how, left = after(nft_expressions.compiled(objects), packet, algebra)
+    how, left = walked(nft_expressions.compiled(objects), packet, algebra)
     assert (how, algebra.questions) == (expected, [])
     assert left.mark == 0
+
+
+def test_a_mark_of_no_connection_ends_the_rule() -> None:
+    """There is none to read; to set none changes nothing, and the rule goes on (nft_ct.c)."""
+    ct, meta = {"ct": {"key": "mark"}}, {"meta": {"key": "mark"}}
+    invalid = PACKET.replace(state="INVALID")
+    for key, value, how in ((meta, ct, None), (ct, meta, "dropped"), (ct, {"|": [ct, 1]}, None)):
+        mangle = {"mangle": {"key": key, "value": value}}
+        found = nft_expressions.compiled([table(), base("c", "prerouting"), rule(mangle, {"drop": None})])
+        assert walked(found, PACKET, One())[0] == "dropped"
+        assert walked(found, invalid, One())[0] == how
 
 
 def test_an_element_may_have_a_limit() -> None:
@@ -407,26 +421,26 @@ def test_an_element_for_all_others() -> None:
     pairs = [["*", {"drop": None}], [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"accept": None}]]
     vmap = {"vmap": {"key": saddr, "data": {"set": pairs}}}
     found = nft_expressions.compiled([table(), base("c", "prerouting"), rule(vmap)])
-    assert after(found, PACKET, One())[0] is None
-    assert after(found, PACKET.replace(source=9), One())[0] == "dropped"
-    assert after(found, PACKET.replace(**IPV6), One())[0] is None, "it has no such address to look up"
+    assert walked(found, PACKET, One())[0] is None
+    assert walked(found, PACKET.replace(source=9), One())[0] == "dropped"
+    assert walked(found, PACKET.replace(**IPV6), One())[0] is None, "it has no such address to look up"
     everyone = {"match": {"op": "==", "left": saddr, "right": {"set": ["*"]}}}
     found = nft_expressions.compiled([table(), base("c", "prerouting"), rule(everyone, {"drop": None})])
-    assert after(found, PACKET.replace(source=9), One())[0] == "dropped"
+    assert walked(found, PACKET.replace(source=9), One())[0] == "dropped"
 
 
 def test_an_interface_may_have_the_name_of_what_is_no_set() -> None:
     match = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "@if5"}}
     found = nft_expressions.compiled([table(), base("c", "prerouting"), rule(match, {"drop": None})])
-    assert after(found, PACKET.replace(received_on="@if5"), One())[0] == "dropped"
+    assert walked(found, PACKET.replace(received_on="@if5"), One())[0] == "dropped"
 
 
 def test_a_name_that_ends_with_plus_is_that_name() -> None:
     """To iptables it is a wildcard, to nft it is not."""
     match = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "eth+"}}
     found = nft_expressions.compiled([table(), base("c", "prerouting"), rule(match, {"drop": None})])
-    assert after(found, PACKET.replace(received_on="eth0"), One())[0] is None
-    assert after(found, PACKET.replace(received_on="eth+"), One())[0] == "dropped"
+    assert walked(found, PACKET.replace(received_on="eth0"), One())[0] is None
+    assert walked(found, PACKET.replace(received_on="eth+"), One())[0] == "dropped"
 
 
 def test_old_versions_do_not_say_whether_a_rule_that_adds_to_a_set_has_a_limit() -> None:

@@ -15,10 +15,10 @@ from istio_iptables.rules.model import FAMILIES
 from istio_iptables.rules.nftables.forms import foreign_parts
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.rules.ownership import foreign_rules, is_ambient, owned
+from tests.support.rulesets import ruleset_for
 
 from ..support import strategies
 from ..support.istio_fixtures import ANYONES, NAMES, read
-from .test_formats import ruleset_for
 
 
 def table_with(name: str, *rules: str, chains: tuple[str, ...] = ()) -> str:

@@ -35,6 +35,7 @@ def files_of_git() -> list[str]:
 
 
 pytestmark = [
+    pytest.mark.slow,  # builds packages: left out of `make quick`
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone: it compares with git ls-files"),
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
     pytest.mark.xdist_group("package"),  # one build for all

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
+import runpy
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.support.pages import ROOT
-from tools import pictures
+
+TOOL = runpy.run_path(str(ROOT / "tools/pictures.py"))
+FOLDER = ROOT / "docs/pictures"
 
 
-@pytest.mark.parametrize("name", pictures.DRAWINGS)
+@pytest.mark.parametrize("name", TOOL["DRAWINGS"])
 def test_pictures_are_those_that_the_tool_makes(name: str):
-    there = (pictures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
-    assert there == pictures.drawn(name), "stale: make pictures"
+    there = (FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    assert there == TOOL["drawn"](name), "stale: make pictures"
     ElementTree.fromstring(there)
 
 
 def test_every_picture_is_shown_with_words_for_who_cannot_see_it():
-    files = {path.relative_to(ROOT / "docs").as_posix() for path in pictures.FOLDER.iterdir()}
-    assert files == {f"pictures/{name}.svg" for name in pictures.DRAWINGS}
+    files = {path.relative_to(ROOT / "docs").as_posix() for path in FOLDER.iterdir()}
+    assert files == {f"pictures/{name}.svg" for name in TOOL["DRAWINGS"]}
     text = (ROOT / "docs/packet-flow.md").read_text()
-    shown = dict(map(reversed, re.findall(r"!\[([^\]]*)\]\((pictures/[^)]+)\)", text)))
+    shown = {path: words for words, path in re.findall(r"!\[([^\]]*)\]\((pictures/[^)]+)\)", text)}
     assert set(shown) == files
     assert all(len(words.split()) >= 6 for words in shown.values())
 

@@ -21,7 +21,17 @@ from istio_iptables.pictures.measure import Font
 from istio_iptables.pictures.report import page
 from istio_iptables.pictures.subject import followed, of_config, way_of
 from istio_iptables.rules.model import Counters
-from tests.support.picturing import CASES, EVERYTHING, IPV4, SVG, case, plain, settings_of, svg_texts
+from tests.support.picturing import (
+    CASES,
+    EVERYTHING,
+    IPV4,
+    SVG,
+    among_others,
+    case,
+    plain,
+    settings_of,
+    svg_texts,
+)
 
 NASTY = "<b>\"&'#;%\\"
 
@@ -80,6 +90,31 @@ def test_nothing_overlaps_or_sticks_out(name):
                     assert_inside(row.box, row.effect)
                     for line in row.condition:
                         assert Font(12).width(line) <= COLUMN
+
+
+def test_lines_between_hooks_cross_no_other_hook():
+    placed = layout(among_others()[1].picture(), 50)
+    hooks = {hook.hook.id: hook.box for hook in placed.hooks}
+    nodes = {node.node.id: node.box for node in placed.nodes}
+    between = [line for line in placed.lines if line.edge.source in hooks]
+    assert len(between) == 7
+    for line in between:
+        others = {**hooks, **nodes}
+        for name in (line.edge.source, line.edge.target):
+            del others[name]
+        for (x, y), (next_x, next_y) in pairwise(line.points):
+            part = Box(min(x, next_x), min(y, next_y), abs(next_x - x), abs(next_y - y))
+            assert not [name for name, box in others.items() if overlap(part, box)], line.edge
+
+
+@pytest.mark.parametrize("write", [svg.text, dot.text, mermaid.text])
+def test_rules_of_others_are_written(write):
+    drawn = among_others()[1].picture()
+    text = write(drawn)
+    assert "DOCKER" in text
+    assert "<evil>" not in text or write is dot.text
+    if write is mermaid.text:
+        assert_is_mermaid(text)
 
 
 def overlap(one: Box, other: Box) -> bool:

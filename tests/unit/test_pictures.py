@@ -25,9 +25,10 @@ from istio_iptables.pictures.asked import asked
 from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
 from istio_iptables.pictures.words import clauses, effect, listed
+from istio_iptables.rules.model import Counters
 from istio_iptables.trace.steps import RuleStep
 from tests.support import strategies
-from tests.support.picturing import BOTH, CASES, IPV4, case, numbers, rows_of, settings_of
+from tests.support.picturing import BOTH, CASES, IPV4, among_others, case, numbers, rows_of, settings_of
 
 FEW = limits(max_examples=max(1, limits().max_examples // 4))
 
@@ -121,10 +122,11 @@ def assert_rows_say_what_their_rules_do(drawn: Picture, shown: subject.Subject) 
     for _, _, chain, row in drawn.rows():
         for title, number in numbers(row):
             rule = tables[title].rules(chain.name)[number - 1]
+            [family] = tables[title].families if len(tables[title].families) == 1 else [None]
             doing = [part for part in rule.statements if isinstance(part, action.Action)]
             conditions = [part for part in rule.statements if isinstance(part, Condition)]
             assert effect(doing).kind == row.kind
-            for mine, of_rule in zip(row.when, clauses(conditions), strict=True):
+            for mine, of_rule in zip(row.when, clauses(conditions, family), strict=True):
                 assert mine.shape() == of_rule.shape()
                 assert set(of_rule.values) <= set(mine.values)
 
@@ -258,6 +260,48 @@ def test_ports_that_rules_lead_to_are_somebodys():
 def test_routing_rules_of_tproxy_are_named():
     drawn = drawn_of(interception_mode="TPROXY")
     assert drawn.into[0].stages[-1].note.endswith("from all fwmark 0x539 lookup 133")
+
+
+# --- rules of others --------------------------------------------------------------------------
+
+
+def test_foreign_rules_are_in_their_hooks_and_what_a_policy_drops_is_said():
+    _, shown = among_others()
+    drawn = shown.picture()
+    assert [hook.name for hook in drawn.hooks] == ["output", "postrouting", "prerouting", "input", "forward"]
+    assert_every_rule_is_there_once(drawn, shown)
+    assert_edges_lead_somewhere(drawn)
+    ends = {(hook.name, chain.name): chain.otherwise for hook, _, chain in drawn.chains()}
+    assert ends["input", "INPUT"] == "dropped"
+    [back, accepted] = rows_in(drawn, "USER", "forward")
+    assert (back.kind, back.then) == ("drop", "dropped")  # by the policy, at the end of FORWARD
+    assert accepted.then == "leaves this table"
+    dnat = rows_in(drawn, "DOCKER", "prerouting")[1]
+    assert (dnat.kind, dnat.then) == ("translate", "to 172.17.0.2, port 80")
+    unknown = [row for row in rows_in(drawn, "INPUT", "input") if "not modelled" in row.condition()]
+    assert [row.kind for row in unknown] == ["drop", "pass"]
+    assert "<evil>" in unknown[0].condition()
+
+
+def test_tables_of_one_priority_are_side_by_side():
+    drawn = among_others()[1].picture()
+    titles = [stage.title for stage in drawn.into[0].stages]
+    assert titles == ["conntrack", "nat (iptables-legacy)", "nat (iptables)", "routing"]
+
+
+def test_counters_of_a_list_are_added():
+    row = rows_in(among_others()[1].picture(), "INPUT", "input")[0]
+    assert row.counters == Counters(9, 900)
+    assert not [row for row in rows_of(drawn_of()) if row.counters]
+
+
+def test_the_way_of_a_packet_that_depends_has_all_outcomes():
+    _, shown = among_others()
+    question = asked("in --from 198.51.100.1 --to 10.0.0.2:9", IPV4).question
+    found = subject.followed(shown, question)
+    way = subject.way_of(shown, shown.picture(), found, "")
+    assert found.verdict == "depends"
+    assert "It depends on" in way.conclusion
 
 
 # --- ways -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Plans: which actions in which order, what they change, and that a failure leaves everything as it was."""
+"""Plans: which actions, what they change, and that a failure leaves everything as it was."""
 
 from __future__ import annotations
 
@@ -9,165 +9,49 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from istio_iptables.api import build, configure
-from istio_iptables.change.actions import AddObject, EditNative, EditTable, RemoveObject
+from istio_iptables.change.actions import (
+    AddObject,
+    EditNative,
+    EditTable,
+    RemoveByHandle,
+    RemoveObject,
+    UnreadableTable,
+)
 from istio_iptables.change.execute import execute
-from istio_iptables.change.plan import Plan, make_plan
+from istio_iptables.change.plan import make_plan
 from istio_iptables.errors import KernelError
 from istio_iptables.formats.difference import differences
-from istio_iptables.rules.edit import RemoveChain, TableEdit
-from istio_iptables.rules.istio import NATIVE_TABLES
+from istio_iptables.rules.edit import RemoveChain
 from istio_iptables.rules.model import (
-    ACCEPT,
-    BUILTIN_CHAINS,
-    TABLES,
     Chain,
     Cidr,
-    Comment,
-    Counters,
-    DestinationPort,
-    ForeignMatch,
-    ForeignTarget,
-    InInterface,
-    Jump,
     LocalAddress,
     LocalDefaultRoute,
     MarkLookup,
-    PortRange,
-    Redirect,
-    Rule,
     Ruleset,
     Table,
-    Transport,
 )
-from istio_iptables.rules.nftables.model import FamilyTProxy, NativeChain, NativeTable
 from istio_iptables.rules.nftables.translate import translate
-from istio_iptables.rules.ownership import is_owned, is_owned_rule, owned
-from istio_iptables.settings.facts import Facts
-from istio_iptables.testing import FakeKernel
-from tests.support import strategies
-
-if TYPE_CHECKING:
-    from istio_iptables.change.actions import Action, Location
-
-LOCATIONS: tuple[Location, ...] = ("iptables-legacy", "iptables-nft")  # of iptables
-NATIVE = tuple(
-    NativeTable(name, (NativeChain("istio-output", None, (Rule((), ACCEPT, counters=Counters(1, 2)),)),))
-    for name in ("istio-proxy-nat", "istio-proxy-raw")
+from istio_iptables.rules.ownership import is_owned, owned
+from tests.support.planning import (
+    EVERYTHING,
+    FOREIGN,
+    LOCATIONS,
+    NATIVE,
+    NOTHING,
+    TPROXY,
+    Kernel,
+    kernels,
+    locations,
+    wanted_for,
+    wanted_rulesets,
 )
-NOTHING = Ruleset()
-
-
-# --- a kernel ---------------------------------------------------------------------------------
-
-
-class Kernel(FakeKernel):
-    """The fake kernel, entered; it also checks that an action says what it does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.__enter__()
-        self.error = KernelError("the kernel said no", "ask it again")
-
-    def do(self, action: Action) -> None:
-        super().do(action)
-        if isinstance(action, EditTable):
-            key = (action.location, action.edit.family, action.edit.table)
-            after = self.tables.get(key, Table(*key[1:]))
-            assert rules_of(action.after) == rules_of(after)
-            assert set(action.emptied) == without_rules(after, action.edit)
-
-    def state(self) -> object:
-        """All there is, counters included, in an order that does not matter."""
-        tables = {key: rules_of(table) for key, table in self.tables.items() if rules_of(table)}
-        native = {
-            (table.name, chain.name): [(rule, rule.counters) for rule in chain.rules]
-            for table in self.native
-            for chain in table.chains
-        }
-        return tables, set(self.routing), set(self.native), native
-
-
-def rules_of(table: Table) -> dict[str, list[tuple[Rule, Counters]]]:
-    return {
-        chain.name: [(rule, rule.counters) for rule in chain.rules]
-        for chain in table.chains
-        if chain.rules or chain.name not in BUILTIN_CHAINS
-    }
-
-
-def reached(table: Table, name: str) -> set[str]:
-    """The chains with rules that a packet may get to from one."""
-    rules = table.chain(name).rules
-    targets = [rule.target.chain for rule in rules if isinstance(rule.target, Jump)]
-    found = {name} if rules else set()
-    return found.union(*(reached(table, target) for target in targets))
-
-
-def without_rules(table: Table, edit: TableEdit) -> set[str]:
-    touched = {step.chain for step in edit.steps} & BUILTIN_CHAINS
-    return {name for name in touched if not table.chain(name).rules}
-
-
-def wanted_for(chosen: Mapping[str, str] | None = None) -> Ruleset:
-    facts = Facts(True, True, ("10.0.0.1", "fd00::1"))
-    return build(configure(chosen or {}, environment=facts))
-
-
-TPROXY = {"istio-inbound-interception-mode": "TPROXY"}
-EVERYTHING = {
-    **TPROXY,
-    "dual-stack": "true",
-    "redirect-dns": "true",
-    "istio-exclude-interfaces": "eth1",
-    "kube-virt-interfaces": "net1",
-    "drop-invalid": "true",
-}
-FOREIGN = (
-    Rule((Transport("tcp"), DestinationPort(PortRange(22, 22))), ACCEPT, counters=Counters(3, 180)),
-    Rule((ForeignMatch(("-m", "set", "--match-set", "x", "dst")),), ForeignTarget(("-j", "LOG"))),
-    Rule((Comment("ISTIO_OUTPUT"), InInterface("eth9")), ACCEPT),
-)
-
-
-@st.composite
-def kernels(draw: st.DrawFn) -> Kernel:
-    """A kernel with owned rules, foreign rules among them and, at times, native tables."""
-    kernel = Kernel()
-    if draw(st.integers(0, 3)):
-        kernel.put(wanted_for(draw(strategies.settings())), draw(locations()))
-    for key, table in list(kernel.tables.items()):
-        if draw(st.booleans()):
-            kernel.tables[key] = table.replace(chains=tuple(draw(disturbed(chain)) for chain in table.chains))
-    if draw(st.integers(0, 3)) == 0:
-        strange = Table("ipv4", "nat", (Chain("OUTPUT", FOREIGN), Chain("KUBE", FOREIGN[:1])))
-        kernel.tables.setdefault(("iptables-nft", "ipv4", "nat"), strange)
-    if draw(st.integers(0, 3)) == 0:
-        kernel.native = NATIVE
-    return kernel
-
-
-@st.composite
-def disturbed(draw: st.DrawFn, chain: Chain) -> Chain:
-    """A chain with foreign rules, or, if it is owned, with one rule less."""
-    rules = list(chain.rules)
-    if is_owned(chain):
-        del rules[: draw(st.integers(0, 1))]
-    else:
-        for rule in draw(st.lists(st.sampled_from(FOREIGN), max_size=2)):
-            rules.insert(draw(st.integers(0, len(rules))), rule)
-    return chain.replace(rules=tuple(rules))
-
-
-def wanted_rulesets() -> st.SearchStrategy[Ruleset]:
-    return strategies.settings().map(wanted_for) | st.just(NOTHING)
-
-
-def locations() -> st.SearchStrategy[Location]:
-    return st.sampled_from([*LOCATIONS, "nftables"])
-
 
 # --- what is done -----------------------------------------------------------------------------
+
+
+if TYPE_CHECKING:
+    from istio_iptables.change.actions import Action, Live, Location
 
 
 @given(kernels(), wanted_rulesets(), locations(), st.booleans())
@@ -248,205 +132,66 @@ def test_a_rollback_that_fails_is_reported_and_goes_on():
     )
     assert caught.value.remedy == "ask it again"
     assert isinstance(caught.value.__cause__, KernelError)
-    assert kernel.attempted[4:] == [action.inverse() for action in reversed(plan.actions[:3])]
+    assert kernel.attempted[4:] == [action.inverse() for action in reversed(plan.undoable[:3])]
     assert [AddObject(item) for item in kernel.routing] == [plan.actions[1]]
 
 
 @given(kernels(), wanted_rulesets(), locations())
 def test_inverses(kernel: Kernel, wanted: Ruleset, location: Location):
-    for action in make_plan(kernel.live(), wanted, location).actions:
+    for action in make_plan(kernel.live(), wanted, location).undoable:
         assert action.inverse().inverse() == action
         assert action.inverse() != action
         assert str(action).isprintable()
 
 
-# --- in which order ---------------------------------------------------------------------------
+def unreadable(kernel: Kernel) -> Live:
+    """What is live, with an owned rule in a table that iptables cannot read."""
+    table = UnreadableTable("ipv6", "nat", "delete rule ip6 nat OUTPUT handle 5\n")
+    return kernel.live().replace(unreadable=(table,))
 
 
-def summary(plan: Plan) -> list[str]:
-    """Every action in a word or three: `+` adds, `-` takes away."""
-    lines = []
-    for action in plan.actions:
-        if isinstance(action, EditTable):
-            sign = "-" if action.edit.detaches else "+"
-            lines.append(f"{sign}{action.location} {action.edit.family} {action.edit.table}")
-        elif isinstance(action, (AddObject, RemoveObject)):
-            sign = "+" if isinstance(action, AddObject) else "-"
-            lines.append(f"{sign}{action.item.family} {type(action.item).__name__}")
-        else:
-            lines.append(type(action).__name__)
-    return lines
+class Handles(Kernel):
+    """The same; the removal by handle, which the fake has no tables for, does nothing or fails."""
+
+    fails = False
+
+    def do(self, action: Action) -> None:
+        if not isinstance(action, RemoveByHandle):
+            return super().do(action)
+        self.attempted.append(action)
+        if self.fails:
+            raise self.error
 
 
-def test_the_order_of_the_first_time():
-    assert summary(make_plan(Kernel().live(), wanted_for(EVERYTHING), "iptables-legacy")) == [
-        "+ipv6 LocalAddress",
-        "+ipv4 LocalDefaultRoute",
-        "+ipv6 LocalDefaultRoute",
-        "+ipv4 MarkLookup",  # after the route that it leads to
-        "+ipv6 MarkLookup",
-        "+iptables-legacy ipv4 raw",
-        "+iptables-legacy ipv4 mangle",
-        "+iptables-legacy ipv4 nat",
-        "+iptables-legacy ipv6 raw",
-        "+iptables-legacy ipv6 mangle",
-        "+iptables-legacy ipv6 nat",
+def test_what_cannot_be_undone_is_done_last():
+    kernel = Handles()
+    kernel.put(wanted_for(TPROXY), "iptables-legacy")
+    plan = make_plan(unreadable(kernel), NOTHING, "iptables-legacy")
+    assert [isinstance(action, RemoveByHandle) for action in plan.actions] == [
+        *(False for _ in plan.undoable),
+        True,
     ]
+    assert len(plan.undoable) > 1
+    execute(plan, kernel)
+    assert kernel.attempted == list(plan.actions)
+    assert not hasattr(plan.final, "inverse")
 
 
-def test_the_order_of_cleaning_up():
-    kernel = Kernel()
-    kernel.put(wanted_for(EVERYTHING), "iptables-nft")
-    kernel.native = NATIVE[:1]
-    lines = summary(make_plan(kernel.live(), NOTHING, "iptables-legacy"))
-    assert lines[:5] == [
-        "-ipv6 MarkLookup",
-        "-ipv4 MarkLookup",
-        "-ipv6 LocalDefaultRoute",
-        "-ipv4 LocalDefaultRoute",
-        "-ipv6 LocalAddress",
-    ]
-    for family in ("ipv4", "ipv6"):
-        tables = [line.rpartition(" ")[2] for line in lines if line.startswith(f"-iptables-nft {family} ")]
-        assert tables == ["nat", "mangle", "raw"]
-    assert len(lines) == 12
-    assert lines[-1] == "EditNative"
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_if_what_cannot_be_undone_fails_all_else_is_undone(interrupted: bool):
+    kernel = Handles()
+    kernel.put(wanted_for(TPROXY), "iptables-legacy")
+    before = kernel.state()
+    plan = make_plan(unreadable(kernel), NOTHING, "iptables-legacy")
+    kernel.fails, steps = not interrupted, len(plan.undoable)
+    with pytest.raises(KernelError, match="interrupted" if interrupted else "the kernel said no"):
+        execute(plan, kernel, interrupted=lambda: interrupted and len(kernel.attempted) == steps)
+    assert kernel.state() == before
+    assert len(kernel.attempted) == 2 * steps + (not interrupted)
 
 
-def test_adding_comes_before_detaching():
-    kernel = Kernel()
-    kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
-    kernel.native = NATIVE[:1]
-    wanted = wanted_for({"dual-stack": "true", "redirect-dns": "true"})
-    lines = summary(make_plan(kernel.live(), wanted, "iptables-nft"))
-    assert lines[:4] == [
-        "+iptables-nft ipv4 raw",
-        "+iptables-nft ipv4 nat",
-        "+iptables-nft ipv6 raw",
-        "+iptables-nft ipv6 nat",
-    ]
-    for family in ("ipv4", "ipv6"):
-        tables = [
-            line.rpartition(" ")[2] for line in lines[4:10] if line.startswith(f"-iptables-legacy {family} ")
-        ]
-        assert tables == ["nat", "mangle", "raw"]
-    assert lines[10:] == [
-        "EditNative",
-        "-ipv6 MarkLookup",
-        "-ipv4 MarkLookup",
-        "-ipv6 LocalDefaultRoute",
-        "-ipv4 LocalDefaultRoute",
-    ]
-
-
-@given(kernels(), wanted_rulesets(), locations())
-def test_order(kernel: Kernel, wanted: Ruleset, location: Location):
-    live = kernel.live()
-    actions = make_plan(live, wanted, location).actions
-    added = [number for number, action in enumerate(actions) if isinstance(action, AddObject)]
-    removed = [number for number, action in enumerate(actions) if isinstance(action, RemoveObject)]
-    assert added == list(range(len(added))), "what rules rely on comes first"
-    first_removed = len(actions) - len(removed) if wanted.tables else 0
-    assert removed == list(range(first_removed, first_removed + len(removed)))
-    obsolete = {action.item for action in actions if isinstance(action, RemoveObject)}
-    assert obsolete == {item for item in live.routing if item not in wanted.routing}
-
-    edits = [action for action in actions if isinstance(action, EditTable)]
-    assert len({(a.location, a.edit.family, a.edit.table) for a in edits}) == len(edits), "one edit a table"
-    removals = [action.is_removal for action in edits]
-    assert removals == sorted(removals), "adding comes before taking away"
-    assert all(action.edit.detaches for action in edits if action.is_removal)
-    for family in ("ipv4", "ipv6"):
-        for where in LOCATIONS:
-            mine = [action for action in edits if (action.location, action.edit.family) == (where, family)]
-            added_to = [TABLES.index(action.edit.table) for action in mine if not action.is_removal]
-            assert added_to == sorted(added_to), "raw before nat"
-            taken_from = [action.edit.table for action in mine if action.is_removal]
-            assert "raw" not in taken_from[:-1], "raw after nat"
-
-
-DROP_INVALID = {"drop-invalid": "true"}
-
-
-MOVES_OF_INBOUND_TRAFFIC = pytest.mark.parametrize(
-    "direction",
-    [
-        (TPROXY, {}),
-        ({}, TPROXY),
-        ({**TPROXY, **DROP_INVALID}, {}),
-        (DROP_INVALID, TPROXY),
-        (TPROXY, DROP_INVALID),
-        ({"istio-exclude-interfaces": "eth1"}, TPROXY),
-        ({**TPROXY, "istio-exclude-interfaces": "eth1"}, {}),
-    ],
-    ids=str,
-)
-
-
-@MOVES_OF_INBOUND_TRAFFIC
-def test_inbound_traffic_that_changes_tables_is_captured_all_the_time(
-    direction: tuple[dict[str, str], dict[str, str]],
-):
-    kernel = Kernel()
-    kernel.put(wanted_for(direction[0]), "iptables-legacy")
-
-    def captures() -> bool:
-        return any(
-            {"ISTIO_TPROXY", "ISTIO_IN_REDIRECT"} & reached(table, "PREROUTING")
-            for table in kernel.tables.values()
-        )
-
-    for action in make_plan(kernel.live(), wanted_for(direction[1]), "iptables-legacy").actions:
-        assert captures()
-        kernel.do(action)
-    assert captures()
-
-
-@MOVES_OF_INBOUND_TRAFFIC
-def test_no_packet_between_two_hooks_of_native_tables_is_missed(
-    direction: tuple[dict[str, str], dict[str, str]],
-):
-    """It has met the old rules of the first tables on its way and meets the new rules of the others."""
-    kernel = Kernel()
-    kernel.put(wanted_for(direction[0]), "nftables")
-    before = {table.name: table for table in kernel.native}
-    plan = make_plan(kernel.live(), wanted_for(direction[1]), "nftables")
-    edits = [action for action in plan.actions if isinstance(action, EditNative)]
-    assert len(edits) == (2 if direction[1] is TPROXY else 1)  # else it is one transaction
-    for action in plan.actions:
-        kernel.do(action)
-        after = {table.name: table for table in kernel.native}
-        ways = list(NATIVE_TABLES.values())
-        for passed in range(len(ways) + 1):
-            met = [before.get(name) for name in ways[:passed]] + [after.get(name) for name in ways[passed:]]
-            assert any(captures_inbound(table) for table in met if table), (str(action), passed)
-        before = after
-
-
-def captures_inbound(table: NativeTable) -> bool:
-    """Tell whether a packet that comes in may get to the proxy by a native table."""
-    found, names = set(), ["prerouting"]
-    while names:
-        chain = table.chain(names.pop())
-        for rule in chain.rules if chain else ():
-            found.add(type(rule.target))
-            names += [rule.target.chain] if isinstance(rule.target, Jump) else []
-    return bool(found & {FamilyTProxy, Redirect})
-
-
-def test_no_table_is_without_rules_while_they_are_replaced():
-    kernel = Kernel()
-    kernel.put(wanted_for(EVERYTHING), "iptables-legacy")
-    wanted = wanted_for({**EVERYTHING, "istio-inbound-ports": "80", "envoy-port": "1"})
-    plan = make_plan(kernel.live(), wanted, "iptables-legacy")
-    assert len(plan.actions) == 4  # raw does not change
-    for action in plan.actions:
-        kernel.do(action)
-        for family in ("ipv4", "ipv6"):
-            for name in TABLES:
-                table = kernel.tables["iptables-legacy", family, name]
-                assert table.chain("ISTIO_INBOUND").rules
-                assert any(is_owned_rule(rule) for rule in table.chain("OUTPUT").rules)
+def test_what_cannot_be_undone_is_no_part_of_a_plan_that_makes_rules():
+    assert make_plan(unreadable(Kernel()), wanted_for(), "iptables-legacy").final is None
 
 
 # --- what it says -----------------------------------------------------------------------------
@@ -568,7 +313,7 @@ def test_actions_as_text(action: Action, text: str):
 
 def test_edits_as_text():
     wanted = wanted_for()
-    (action,) = make_plan(Kernel().live(), wanted, "iptables-nft").actions
+    (action,) = make_plan(Kernel().live(), wanted, "iptables-nft").undoable
     assert str(action) == f"ipv4 nat (iptables-nft): write {sum(1 for _ in wanted.rules())} rules"
     assert str(action.inverse()) == "ipv4 nat (iptables-nft): remove rules"
 
@@ -593,44 +338,3 @@ def test_marks_of_live_rules_tell_which_routes_are_owned():
     assert kernel.live().marks() == frozenset()
     kernel.put(wanted_for({**TPROXY, "istio-inbound-tproxy-mark": "7"}), "iptables-nft")
     assert kernel.live().marks() == {7}
-
-
-# --- capture that moves from one table to another -------------------------------------------------
-
-
-class Waiting(FakeKernel):
-    """A kernel that notes when it has to wait for packets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited_before: list[int] = []
-
-    def let_packets_pass(self) -> None:
-        self.waited_before.append(len(self.attempted))
-
-
-@pytest.mark.parametrize("direction", [({}, TPROXY), (TPROXY, {})], ids=["to TPROXY", "to REDIRECT"])
-@pytest.mark.parametrize("location", ["iptables-legacy", "iptables-nft", "nftables"])
-def test_packets_pass_before_the_table_that_captured_them_lets_go(location: Location, direction):
-    kernel = Waiting()
-    with kernel:
-        kernel.put(wanted_for(direction[0]), location)
-        plan = make_plan(kernel.live(), wanted_for(direction[1]), location)
-        before = len(kernel.attempted)
-        execute(plan, kernel)
-    edits = (EditTable, EditNative)
-    gains = [n for n, a in enumerate(plan.actions) if isinstance(a, edits) and a.gains_inbound]
-    releases = [n for n, a in enumerate(plan.actions) if isinstance(a, edits) and a.releases_inbound]
-    expected = [n for n in releases if n > min(gains)]
-    assert [n - before for n in kernel.waited_before] == expected
-    assert expected or location == "nftables"
-
-
-def test_a_change_within_a_table_waits_for_nothing():
-    kernel = Waiting()
-    with kernel:
-        kernel.put(wanted_for({}), "iptables-legacy")
-        execute(
-            make_plan(kernel.live(), wanted_for({"istio-inbound-ports": "80"}), "iptables-legacy"), kernel
-        )
-    assert kernel.waited_before == []

@@ -1,4 +1,4 @@
-"""Manifests: which pods are in a text, and which settings each of them means."""
+"""Manifests: which settings a pod means."""
 
 from __future__ import annotations
 
@@ -9,327 +9,23 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from istio_iptables import SettingsError, configure, pod_settings
 from istio_iptables.cli.collect import collect
-from istio_iptables.pod import Pod, pick, pods, read_settings
+from istio_iptables.pod import read_settings
 from istio_iptables.pod.annotations import ANNOTATIONS, NAMES, VARIABLES
-from istio_iptables.pod.container import container_settings, for_entry
-from istio_iptables.settings.config import Config
-from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.go_flags import read_arguments
-from istio_iptables.settings.positions import position
-from istio_iptables.settings.resolve import parse, resolve
-from istio_iptables.settings.yaml_text import Unquoted, Unreadable, read_documents
-from tests.support.manifests import (
-    FACTS,
-    TRAFFIC,
-    VALUES,
-    init,
-    manifest,
-    odd_pods,
-    proxy,
-    valid_pods,
-    workload,
-)
+from istio_iptables.settings.resolve import parse
+from tests.support.manifests import FACTS, TRAFFIC, VALUES, init, manifest, proxy
+from tests.support.pods import configured, meaning, mistakes_of, only
 
 SIDECAR = "pod web: the sidecar's own ports"
 MODE = "sidecar.istio.io/interceptionMode"
 ISTIO = "pod web: the proxy's user and group in Istio"
 
 
-def only(thing: Any) -> Pod:
-    return pick(pods(json.dumps(thing), "manifest"), "", "manifest")
-
-
-def meaning(thing: Any) -> dict[str, tuple[str, str]]:
-    """The settings of a pod: setting -> its value and where it was given."""
-    said = read_settings(only(thing))
-    assert said.mistakes == said.refusals == ()
-    return {item.setting.name: (item.text, item.origin) for item in said.given}
-
-
-def mistakes_of(thing: Any) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        pod_settings(json.dumps(thing))
-    return list(caught.value.mistakes)
-
-
-# --- documents --------------------------------------------------------------------------------
-
-
-def test_scalars_are_the_texts_that_were_written():
-    text = "a: 010\nb: 'x'\nc: 8000:8100\nd: yes\ne: |\n  t\nf:\n"
-    assert read_documents(text) == [{"a": "010", "b": "x", "c": "8000:8100", "d": "yes", "e": "t\n", "f": ""}]
-    assert read_documents('{"a": 8080, "b": 1.50, "c": true}') == [{"a": "8080", "b": "1.50", "c": True}]
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("8080", "a number"),
-        ("1e3", "a number"),
-        ("y", "a boolean"),
-        ("1.5", "a number"),
-        ("0x1F", "a number"),
-        ("true", "a boolean"),
-        ("False", "a boolean"),
-        ("no", "a boolean"),
-        ("80,443", ""),
-        ("1:30", ""),
-        ("10.0.0.0/8", ""),
-        ("", ""),
-        ("*", ""),
-    ],
-)
-def test_what_kubernetes_takes_a_text_without_quotes_for(text: str, kind: str):
-    assert Unquoted(text).read_as == kind
-
-
-def test_what_has_quotes_is_known():
-    document = read_documents("a: 1\nb: '1'\nc: \"1\"\nd: >\n  1\n")[0]
-    assert {key: isinstance(value, Unquoted) for key, value in document.items()} == {
-        "a": True,
-        "b": False,
-        "c": False,
-        "d": False,
-    }
-    document = read_documents('{"a": 1, "b": "1"}')[0]
-    assert isinstance(document["a"], Unquoted)
-    assert not isinstance(document["b"], Unquoted)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a: [", "{", "a: &x [*x]", "a: *b", "a\x00b", pytest.param("[" * 20_000, marks=pytest.mark.slow)],
-)
-def test_text_that_is_no_document(text: str):
-    with pytest.raises(Unreadable) as caught:
-        read_documents(text)
-    assert "\n" not in str(caught.value)
-
-
-WHERE = """\
-kind: Pod
-items: [one, two,
-  {a: 1}]
-common: &common
-  b: 1
-merged:
-  <<: *common
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "line", "column"),
-    [
-        (("kind",), 1, 1),
-        (("items", 1), 2, 14),
-        (("items", 2, "a"), 3, 4),
-        (("items", 2, "none"), 3, 3),
-        (("items", 9), 2, 1),
-        (("merged", "b"), 5, 3),
-    ],
-)
-def test_where_a_value_of_yaml_is(path: tuple[str | int, ...], line: int, column: int):
-    assert position(read_documents(WHERE)[0], path) == (line, column)
-    assert position(read_documents(f"x: 1\n---\n{WHERE}")[1], path) == (line + 2, column)
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_where_a_value_of_json_is(indent: int | None):
-    """Each value is found by its path, in the second of two documents."""
-    thing = {"a b": {"c": [1, [], {}, {"d": "x,]}"}]}, "e": [True, None, {"f": {"g": 1.5}}]}
-    text = '\n {"x": 1}\n' + json.dumps(thing, indent=indent)
-    lines = text.splitlines()
-    document = read_documents(text)[1]
-    for path, begins in (
-        ((), "{"),
-        (("a b",), '"a b"'),
-        (("a b", "c", 0), "1"),
-        (("a b", "c", 3, "d"), '"d": "x,]}"'),
-        (("e", 1), "null"),
-        (("e", 2, "f", "g"), '"g": 1.5'),
-        (("e", 2, "f", "none"), '"f"'),
-        (("e", 7), '"e"'),
-    ):
-        line, column = position(document, path) or (0, 0)
-        assert lines[line - 1][column - 1 :].startswith(begins), path
-
-
-# --- which pods there are ---------------------------------------------------------------------
-
-TEMPLATES = {
-    "Deployment": "apps/v1",
-    "StatefulSet": "apps/v1",
-    "DaemonSet": "apps/v1",
-    "ReplicaSet": "apps/v1",
-    "ReplicationController": "v1",
-    "Job": "batch/v1",
-    "Rollout": "argoproj.io/v1alpha1",
-}
-
-
-@pytest.mark.parametrize("kind", [*TEMPLATES, "CronJob", "PodTemplate"])
-def test_the_pod_templates_of_workloads(kind: str):
-    found = only(workload(kind, {f"{TRAFFIC}includeInboundPorts": "80"}, namespace="shop"))
-    assert (found.kind, found.name, found.namespace) == (kind, "web", "shop")
-    said = {item.setting.name: item for item in read_settings(found).given}
-    assert said["istio-inbound-ports"].text == "80"
-    assert said["istio-inbound-ports"].origin.startswith(f"{kind.lower()} web: annotation ")
-    assert [container.name for container in found.containers] == ["app"]
-
-
-def test_annotations_of_the_workload_itself_do_not_count():
-    thing = workload("Deployment", {})
-    thing["metadata"]["annotations"] = {f"{TRAFFIC}includeInboundPorts": "80"}
-    assert "istio-inbound-ports" not in {item.setting.name for item in read_settings(only(thing)).given}
-
-
-LISTS = [
-    {"kind": "List", "items": [manifest(name="a"), {"kind": "Service"}, workload("Job", {})]},
-    {"kind": "PodList", "items": [{k: v for k, v in manifest(name="a").items() if k != "kind"}]},
-    {
-        "kind": "List",
-        "items": [
-            {"kind": "List", "items": [manifest(name="a"), {"kind": "List", "items": [manifest(name="b")]}]},
-            {"kind": "PodList", "items": [{"metadata": {"name": "c"}}]},
-            manifest(name="d"),
-        ],
-    },
-]
-
-
-@pytest.mark.parametrize(
-    ("thing", "names"), [*zip(LISTS, [["a", "web"], ["a"], ["a", "b", "c", "d"]], strict=True)]
-)
-@pytest.mark.parametrize("form", ["json", "yaml"])
-def test_lists(thing: Any, names: list[str], form: str):
-    text = json.dumps(thing) if form == "json" else yaml.safe_dump(thing)
-    assert [pod.name for pod in pods(text, "manifest")] == names
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("between", ["\n", "", "\n\n  "])
-def test_several_texts_of_json(indent: int | None, between: str):
-    """What `jq` prints, and `kubectl get -o json` several times; it need not be a line each."""
-    things = [manifest({f"{TRAFFIC}includeInboundPorts": 8080}, name="a"), LISTS[0], manifest(name="b")]
-    text = between.join(json.dumps(thing, indent=indent) for thing in things)
-    found = pods(f"\n{text}\n", "manifest")
-    assert [pod.name for pod in found] == ["a", "a", "web", "b"]
-    assert isinstance(found[0].annotations[f"{TRAFFIC}includeInboundPorts"], Unquoted)
-    with pytest.raises(SettingsError, match="m is neither YAML nor JSON"):
-        pods(f"{text}\n{{", "m")
-
-
-def test_several_documents_and_other_objects():
-    things = [{"kind": "ConfigMap"}, manifest(name="a"), None, LISTS[0], workload("CronJob", {})]
-    found = pods(yaml.safe_dump_all(things), "manifest")
-    assert [(pod.kind, pod.name) for pod in found] == [
-        ("Pod", "a"),
-        ("Pod", "a"),
-        ("Job", "web"),
-        ("CronJob", "web"),
-    ]
-
-
-def test_a_pod_without_a_name_can_be_told():
-    assert only({"kind": "Pod", "metadata": {"generateName": "web-"}}).label == "pod web-"
-    assert only({"kind": "Pod"}).label == "pod number 1"
-
-
-def test_merge_keys_of_yaml():
-    text = f"""
-kind: List
-common: &common {{{TRAFFIC}includeInboundPorts: "80", {TRAFFIC}excludeInterfaces: net1}}
-items:
-- kind: Pod
-  metadata:
-    name: web
-    annotations:
-      <<: *common
-      {TRAFFIC}includeInboundPorts: "81"
-"""
-    assert pick(pods(text, "m"), "", "m").annotations == {
-        f"{TRAFFIC}includeInboundPorts": "81",
-        f"{TRAFFIC}excludeInterfaces": "net1",
-    }
-
-
-SEVERAL = [
-    manifest(name="api"),
-    workload("Deployment", {}),
-    {**workload("Deployment", {}), "metadata": {"name": "web", "namespace": "shop"}},
-    workload("CronJob", {}),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("api", 0),
-        ("pod/api", 0),
-        ("default/pod/api", 0),
-        ("default/deployment/web", 1),
-        ("shop/deployment/web", 2),
-        ("cronjob/web", 3),
-    ],
-)
-def test_picking_a_pod(name: str, number: int):
-    found = pods(yaml.safe_dump_all(SEVERAL), "manifest")
-    assert pick(found, name, "manifest") is found[number]
-
-
-@pytest.mark.parametrize(
-    ("things", "name", "mistake"),
-    [
-        (
-            SEVERAL,
-            "",
-            "m contains 4 pods, choose one with --pod-name: "
-            "api, default/deployment/web, shop/deployment/web, cronjob/web",
-        ),
-        (
-            SEVERAL,
-            "deployment/web",
-            "m contains 4 pods, --pod-name: 'deployment/web' is the name of several: "
-            "default/deployment/web, shop/deployment/web",
-        ),
-        (SEVERAL, "apu", "--pod-name: m contains no pod 'apu' (did you mean api?): it contains api, "),
-        ([manifest()], "zzzz", "--pod-name: m contains no pod 'zzzz': it contains web"),
-        ([{"kind": "Service"}], "", "m contains no pod, and no workload with a pod template"),
-        ([], "web", "m contains no pod, and no workload with a pod template"),
-        ([manifest(), manifest()], "", "m contains 2 pods, choose one with --pod-name: default/pod/web, "),
-        (
-            [manifest(name=f"p{i}") for i in range(30)],
-            "",
-            "m contains 30 pods, choose one with --pod-name: p0",
-        ),
-    ],
-)
-def test_no_pod_or_more_than_one(things: list[Any], name: str, mistake: str):
-    with pytest.raises(SettingsError) as caught:
-        pick(pods(yaml.safe_dump_all(things), "m"), name, "m")
-    assert len(caught.value.mistakes) == 1
-    assert caught.value.mistakes[0].startswith(mistake)
-    assert len(things) < 30 or caught.value.mistakes[0].endswith("p19 and 10 more")
-
-
-@pytest.mark.parametrize("text", ["just words", "- a\n- b\n", "a: 1\n", "kind: [Pod]\n", "[1, 2]"])
-def test_what_is_no_manifest(text: str):
-    with pytest.raises(SettingsError, match="m contains no Kubernetes object"):
-        pods(text, "m")
-
-
-def test_what_is_no_yaml():
-    with pytest.raises(SettingsError, match=r"^m is neither YAML nor JSON: ") as caught:
-        pods("metadata: {{ .Values.x }}\n  y: [\n", "m")
-    assert "\n" not in str(caught.value)
-
-
 # --- what an annotation means -----------------------------------------------------------------
+
 
 #: SPEC section 8: annotation -> flag and default.
 TABLE = {
@@ -512,6 +208,7 @@ def test_a_proxy_config_that_cannot_be_read(text: str, problem: str):
 
 # --- as Istio's CNI plugin reads it -----------------------------------------------------------
 
+
 OUT = "istio-local-outbound-ports-exclude"
 DNS_AND_CNI = {"env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}]}
 
@@ -559,6 +256,7 @@ def test_the_default_of_the_plugin_is_a_default(text: str):
 
 # --- the agent's port -------------------------------------------------------------------------
 
+
 STATUS = "status.sidecar.istio.io/port"
 
 
@@ -567,6 +265,8 @@ STATUS = "status.sidecar.istio.io/port"
     [
         ({STATUS: "15030"}, "15030,15021,15090"),
         ({STATUS: "0"}, "15021,15090"),
+        ({STATUS: ""}, "15020,15021,15090"),
+        ({STATUS: "", f"{TRAFFIC}excludeInboundPorts": "22"}, "22,15020,15021,15090"),
         ({STATUS: "15030", f"{TRAFFIC}excludeInboundPorts": "22,15030"}, "22,15030,15021,15090"),
         ({STATUS: "0", f"{TRAFFIC}excludeInboundPorts": "22"}, "22,15021,15090"),
         ({STATUS: "15020"}, "15020,15021,15090"),
@@ -576,7 +276,7 @@ def test_the_agents_port_replaces_15020(annotations: dict[str, str], ports: str)
     assert meaning(manifest(annotations))["istio-local-exclude-ports"][0] == ports
 
 
-@pytest.mark.parametrize("text", ["x", "", "65536", "-1", "1.5"])
+@pytest.mark.parametrize("text", ["x", " ", "65536", "-1", "1.5"])
 def test_an_agents_port_that_is_none(text: str):
     assert mistakes_of(manifest({STATUS: text})) == [
         f"pod web: annotation {STATUS}: {text!r} is not a port: use a number from 0 (none) to 65535"
@@ -639,151 +339,3 @@ def test_an_istio_init_goes_before_the_annotations():
 )
 def test_how_an_istio_init_may_be_called(more: dict[str, Any]):
     assert meaning(manifest(inits=[{"name": "istio-init", **more}]))["envoy-port"][0] == "1"
-
-
-# --- mistakes ---------------------------------------------------------------------------------
-
-
-def test_all_mistakes_are_reported_by_annotation_in_one_go():
-    thing = manifest(
-        {
-            f"{TRAFFIC}includeInboundPorts": "x,70000",
-            f"{TRAFFIC}excludeOutboundIPRanges": "*",
-            "sidecar.istio.io/interceptionMode": "tproxy",
-        },
-        [proxy(env=[{"name": "INVALID_DROP", "value": "yes"}], securityContext={"runAsUser": "root"})],
-        [init("-p", "0", "--nonsense", "--config=x")],
-    )
-    where = "pod web: annotation"
-    starts = [
-        "pod web: container istio-proxy: securityContext.runAsUser: 'root' is not a number",
-        "pod web: container istio-init: --nonsense: unknown flag",
-        "pod web: container istio-init: --config: 'x' is a file in the container",
-        f"{where} sidecar.istio.io/interceptionMode: 'tproxy' is not one of REDIRECT, TPROXY",
-        f"{where} {TRAFFIC}excludeOutboundIPRanges: '*' cannot be used here",
-        f"{where} {TRAFFIC}includeInboundPorts: 'x' is not a port",
-        f"{where} {TRAFFIC}includeInboundPorts: '70000' is not a port",
-        "pod web: container istio-proxy: variable INVALID_DROP: 'yes' is not a boolean",
-        "pod web: container istio-init: --envoy-port (-p): '0' is not a port",
-    ]
-    found = mistakes_of(thing)
-    assert len(found) == len(starts)
-    for mistake, start in zip(found, starts, strict=True):
-        assert mistake.startswith(start)
-
-
-PROXY, INIT = "container istio-proxy", "container istio-init"
-BARE = {"kind": "Pod", "metadata": {"name": "web"}}
-ELSEWHERE = [{"name": "INVALID_DROP", "valueFrom": {"x": 1}}]
-OTHER_PROGRAM = {"name": "istio-init", "command": ["sh", "-c", "x"]}
-
-
-@pytest.mark.parametrize(
-    ("thing", "mistake"),
-    [
-        (manifest(hostNetwork=True), "hostNetwork: "),
-        (manifest({MODE: "NONE"}), f"annotation {MODE}: 'NONE' captures nothing: no settings mean that"),
-        (manifest(inits=[init("cleanup")]), f"{INIT}: 'cleanup': a command that sets up no"),
-        (manifest(inits=[init("--help=\n")]), f"{INIT}: --help=\\n: sets up no rules"),
-        (manifest(inits=[OTHER_PROGRAM]), f"{INIT}: command: 'sh' is not istio-iptables"),
-        (manifest(containers=[proxy(env=ELSEWHERE)]), f"{PROXY}: variable INVALID_DROP: its value is not in"),
-        (manifest(inits=[init(env=ELSEWHERE)]), f"{INIT}: variable INVALID_DROP: its value is not in"),
-        ({**BARE, "metadata": {"name": "web", "annotations": ["a"]}}, "metadata.annotations: is a list and"),
-        ({**BARE, "spec": "x"}, "spec: is a string and should be a mapping"),
-        (manifest(containers={"name": "app"}), "spec.containers: is a mapping and should be a list"),  # type: ignore[arg-type]
-        (manifest(hostNetwork="perhaps"), "spec.hostNetwork: is a string and should be true or false"),
-    ],
-)
-def test_one_mistake(thing: Any, mistake: str):
-    found = mistakes_of(thing)
-    assert len(found) == 1
-    assert found[0].startswith(f"pod web: {mistake}")
-    assert found[0].isprintable()
-
-
-def test_values_that_are_not_in_the_manifest_and_are_no_settings_do_not_matter():
-    variables = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
-    assert meaning(manifest(containers=[proxy(env=variables)], inits=[init(env=variables)]))
-
-
-# --- as a source of settings ------------------------------------------------------------------
-
-
-def configured(*arguments: str, environ: Mapping[str, str] | None = None) -> Config:
-    given, mistakes = collect(read_arguments(arguments), environ or {})
-    return resolve(parse(given, FACTS, mistakes), FACTS)[0]
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> str:
-    file = tmp_path / "web.yaml"
-    file.write_text(yaml.safe_dump(manifest({f"{TRAFFIC}includeInboundPorts": "80"})))
-    return str(file)
-
-
-def test_a_pod_is_weaker_than_variables_files_and_flags(web: str, tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text("istio-inbound-ports: 81\n")
-    assert [str(port) for port in configured("--pod", web).inbound_ports] == ["80"]  # type: ignore[union-attr]
-    for arguments, environ, port in (
-        (["--config", str(file), "--pod", web], {}, "81"),
-        (["--pod", web, "--config", str(file)], {}, "81"),
-        (["--pod", web], {"ISTIO_INBOUND_PORTS": "82"}, "82"),
-        (["-b", "83", "--pod", web], {"ISTIO_INBOUND_PORTS": "82"}, "83"),
-    ):
-        assert [str(p) for p in configured(*arguments, environ=environ).inbound_ports] == [port]  # type: ignore[union-attr]
-
-
-def test_the_operand_of_a_command_is_a_pod_too(web: str):
-    assert (
-        configured("pod", "args", web) == configured("--pod", web) == configured("pod", "init-container", web)
-    )
-
-
-def test_which_pod_of_several(tmp_path: Path):
-    file = tmp_path / "all.yaml"
-    things = [manifest({f"{TRAFFIC}includeInboundPorts": str(i)}, name=f"p{i}") for i in (1, 2)]
-    file.write_text(yaml.safe_dump_all(things))
-    assert [str(p) for p in configured("--pod", str(file), "--pod-name=p2").inbound_ports] == ["2"]  # type: ignore[union-attr]
-    _, mistakes = collect(read_arguments(["--pod", str(file), "-b", "80"]), {})
-    assert mistakes == [f"--pod: {str(file)!r} contains 2 pods, choose one with --pod-name: p1, p2"]
-
-
-# --- properties -------------------------------------------------------------------------------
-
-
-@given(valid_pods())
-def test_the_arguments_of_a_pod_mean_what_the_pod_means(thing: dict[str, Any]):
-    text = json.dumps(thing)
-    wanted = configure(pod_settings(text), environment=FACTS)
-    found = container_settings(read_settings(only(thing)).given)
-    operation = parse(found.settings, FACTS).operation()
-    for arguments in (found.arguments(), for_entry(found, operation).arguments()):
-        invocation = read_arguments(arguments)
-        assert invocation.mistakes == ()
-        assert configured(*arguments, environ=found.variables()) == wanted
-
-
-@given(odd_pods(), st.booleans())
-def test_whatever_is_in_a_manifest_is_settings_or_mistakes(thing: Any, as_yaml: bool):
-    text = yaml.safe_dump(thing, allow_unicode=True) if as_yaml else json.dumps(thing)
-    mistakes: tuple[str, ...] = ()
-    try:
-        settings = pod_settings(text)
-    except SettingsError as error:
-        mistakes = error.mistakes
-    if mistakes:
-        assert all(mistake.isprintable() for mistake in mistakes)
-    else:
-        configure(settings, environment=FACTS)
-        assert set(settings) <= set(BY_NAME)
-
-
-@given(st.text() | st.text(alphabet="kind: Pod{}[]\n-&*!|>\"'#,"))
-def test_any_text_is_a_manifest_or_a_mistake(text: str):
-    mistakes: tuple[str, ...] = ("one",)
-    try:
-        pods(text, "m")
-    except SettingsError as error:
-        mistakes = error.mistakes
-    assert len(mistakes) == 1

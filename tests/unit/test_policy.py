@@ -31,6 +31,7 @@ from istio_iptables.settings.config import Config
 from istio_iptables.settings.facts import Facts
 from tests.support import oracle, strategies
 from tests.support.restore import after_loading, by_family, without_comments
+from tests.support.saved import by_chain
 
 Environment = tuple[bool, bool, list[str]]
 MANY = settings(max_examples=settings().max_examples * 2)
@@ -100,7 +101,7 @@ def test_the_typed_rules_are_those_of_the_oracle(chosen: dict[str, str], environ
     expected = rules_by_oracle(chosen, environment)
     assert {(table.family, table.name) for table in wanted.tables} == set(expected)
     for table in wanted.tables:
-        chains = oracle.by_chain(expected[table.family, table.name])
+        chains = by_chain(expected[table.family, table.name])
         declared = [f":{chain} -" for chain in {*chains, *CHAINS}]
         rules = [line for lines in chains.values() for line in lines]
         lines = [f"*{table.name}", *declared, *rules, "COMMIT"]

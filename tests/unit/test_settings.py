@@ -1,4 +1,4 @@
-"""Settings: where each one comes from, which source takes precedence, mistakes, and the resulting Config."""
+"""Settings: where each one comes from, which source takes precedence, and mistakes."""
 
 from __future__ import annotations
 
@@ -10,275 +10,26 @@ from typing import Any
 
 import pytest
 
-from istio_iptables.cli.collect import collect
-from istio_iptables.errors import SettingsError
-from istio_iptables.kernel import this_machine
-from istio_iptables.kernel.this_machine import ThisMachine
-from istio_iptables.rules.model import Cidr, PortRange
+from istio_iptables.rules.model import PortRange
 from istio_iptables.settings import parsers
-from istio_iptables.settings.commands import COMMANDS
-from istio_iptables.settings.config import ALL, Config, Everything
-from istio_iptables.settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
+from istio_iptables.settings.config import Everything
+from istio_iptables.settings.declared import BY_NAME, SETTINGS, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.go_flags import read_arguments
-from istio_iptables.settings.no_effect import NO_EFFECT, NoEffect
-from istio_iptables.settings.resolve import Parsed, from_environment, parse, parse_options, resolve
-
-FACTS = Facts(
-    users={"istio-proxy": 1337, "envoy": 101, "postgres": 70},
-    groups={"istio-proxy": 1338, "payments": 2000},
+from istio_iptables.settings.resolve import from_environment, parse_options
+from tests.support.configuring import (
+    ACCEPTED,
+    ALIASES,
+    FACTS,
+    configured,
+    mistakes_of,
+    named,
+    parsed,
+    warnings_of,
 )
 
-
-def parsed(*arguments: str, environ: Mapping[str, str] | None = None, facts: Facts = FACTS) -> Parsed:
-    given, mistakes = collect(read_arguments(arguments), environ or {})
-    return parse(given, facts, mistakes)
-
-
-def mistakes_of(*arguments: str, environ: Mapping[str, str] | None = None) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        parsed(*arguments, environ=environ)
-    assert caught.value.exit_code == 2
-    assert str(caught.value) == "\n".join(caught.value.mistakes)
-    return list(caught.value.mistakes)
-
-
-def configured(*arguments: str, environ: Mapping[str, str] | None = None, facts: Facts = FACTS) -> Config:
-    return resolve(parsed(*arguments, environ=environ, facts=facts), facts)[0]
-
-
-def warnings_of(*arguments: str, facts: Facts | ThisMachine, environ: Mapping[str, str] | None = None) -> str:
-    return "\n".join(resolve(parsed(*arguments, environ=environ), facts)[1])
-
-
-def named(setting: Setting) -> str:
-    return setting.name
-
-
-# --- the table --------------------------------------------------------------------------------
-
-#: SPEC section 2: flag or variable -> default as text.
-DEFAULTS = {
-    "envoy-port": "15001",
-    "inbound-capture-port": "15006",
-    "inbound-tunnel-port": "15008",
-    "proxy-uid": "",
-    "proxy-gid": "",
-    "istio-inbound-interception-mode": "REDIRECT",
-    "istio-inbound-ports": "*",
-    "istio-local-exclude-ports": "",
-    "istio-exclude-interfaces": "",
-    "istio-service-cidr": "*",
-    "istio-service-exclude-cidr": "",
-    "istio-outbound-ports": "",
-    "istio-local-outbound-ports-exclude": "",
-    "kube-virt-interfaces": "",
-    "istio-inbound-tproxy-mark": "1337",
-    "istio-inbound-tproxy-route-table": "133",
-    "dry-run": "false",
-    "skip-rule-apply": "false",
-    "run-validation": "false",
-    "iptables-probe-port": "15002",
-    "probe-timeout": "5s",
-    "redirect-dns": "false",
-    "capture-all-dns": "false",
-    "dns-single-zone": "false",
-    "drop-invalid": "false",
-    "dual-stack": "false",
-    "network-namespace": "",
-    "cni-mode": "false",
-    "reconcile": "false",
-    "cleanup-only": "false",
-    "force-apply": "false",
-    "native-nftables": "false",
-    "compact": "false",
-    "force-iptables-binary": "",
-    "log_output_level": "default:info",
-    "log_as_json": "false",
-    "log_target": "",
-    "log_caller": "",
-    "log_stacktrace_level": "",
-    "ISTIO_OUTBOUND_OWNER_GROUPS": "*",
-    "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "",
-    "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR": "127.0.0.1/32",
-    "DRY_RUN_FILE_PATH": "",
-    "ENVOY_USER": "istio-proxy",
-}
-ALIASES = {
-    "redirect-dns": "ISTIO_META_DNS_CAPTURE",
-    "drop-invalid": "INVALID_DROP",
-    "dual-stack": "ISTIO_DUAL_STACK",
-}
-#: What the specification does not name.
-OWN = {"rule-comments": "false"}
-#: SPEC section 2: accepted with a warning, and without a value those that are booleans in Istio's tool.
-ACCEPTED = {
-    **dict.fromkeys(["restore-format", "iptables-trace-logging", "host-nsenter-exec"], "false"),
-    **dict.fromkeys(["vklog", "iptables-version", "output-paths", "ISTIO_INBOUND_EXCLUDE_PORTS"], ""),
-    **dict.fromkeys(["log_rotate", *(f"log_rotate_max_{what}" for what in ("age", "backups", "size"))], ""),
-}
-
-
-def test_the_table_has_the_settings_of_the_specification_and_their_defaults():
-    assert {setting.name: setting.default for setting in SETTINGS} == {**DEFAULTS, **OWN, **ACCEPTED}
-    aliases = {setting.name: setting.aliases for setting in SETTINGS if setting.aliases}
-    assert aliases == {name: (alias,) for name, alias in ALIASES.items()}
-    assert {setting.name for setting in SETTINGS if not setting.has_flag} == {
-        name for name in (*DEFAULTS, *ACCEPTED) if name.isupper()
-    }
-    assert {setting.name for setting in SETTINGS if setting.ignored} == set(ACCEPTED)
-
-
-def test_names_are_unique():
-    names = [s.name for s in (*SETTINGS, *SOURCES)] + [s.short for s in SETTINGS if s.short]
-    assert len(names) == len(set(names))
-    variables = [v for s in SETTINGS for v in (s.variable, *s.aliases)]
-    assert len(variables) == len(set(variables))
-    fields = [s.field for s in SETTINGS if s.field]
-    assert len(fields) == len(set(fields))
-    for command in COMMANDS:
-        assert not {option.name for option in command.options} & set(names)
-
-
-@pytest.mark.parametrize("setting", SETTINGS, ids=named)
-def test_the_variable_is_the_flag_in_capitals(setting: Setting):
-    assert setting.variable == setting.name.upper().replace("-", "_")
-
-
-@pytest.mark.parametrize("setting", SETTINGS, ids=named)
-def test_every_setting_is_explained(setting: Setting):
-    assert setting.help.endswith(".")
-    assert setting.metavar.isupper()
-    assert "\n" not in setting.help
-
-
-def test_what_the_defaults_come_to():
-    assert configured() == Config(
-        outbound_port=15001,
-        inbound_port=15006,
-        tunnel_port=15008,
-        proxy_uids=(1337,),
-        proxy_gids=(1337,),
-        interception_mode="REDIRECT",
-        inbound_ports=ALL,
-        inbound_ports_excluded=(),
-        interfaces_excluded=(),
-        outbound_cidrs=ALL,
-        outbound_cidrs_name_loopback=False,
-        outbound_cidrs_excluded=(),
-        outbound_ports=(),
-        outbound_ports_excluded=(),
-        rerouted_interfaces=(),
-        tproxy_mark=1337,
-        tproxy_route_table=133,
-        redirect_dns=False,
-        capture_all_dns=False,
-        dns_servers=(),
-        dns_single_zone=False,
-        drop_invalid=False,
-        owner_groups=ALL,
-        owner_groups_excluded=(),
-        ipv4_loopback=Cidr(4, 0x7F000001, 32),
-        ipv6=False,
-        rule_comments=False,
-        compact=False,
-    )
-    operation = parsed().operation().as_dict()
-    assert operation.pop("probe_port") == 15002
-    assert operation.pop("probe_timeout") == 5.0
-    assert operation.pop("log_levels") == (("default", "info"),)
-    assert not any(operation.values())
-
-
-def test_what_every_flag_comes_to():
-    config = configured(
-        *("-p", "1", "-z", "2", "-e", "3", "-u", "4,envoy", "-g", "5,payments", "-m", "TPROXY"),
-        *(
-            "-b",
-            "80,90-99",
-            "-d",
-            "22",
-            "-c",
-            "eth1,net+",
-            "-i",
-            "10.1.2.3/8,::1",
-            "-x",
-            "10.0.0.1",
-            "-q",
-            "6",
-        ),
-        *("-o", "7:8", "-k", "net1", "-t", "0x10", "-r", "9", "--redirect-dns", "--capture-all-dns"),
-        *("--drop-invalid", "--dual-stack", "--rule-comments", "--compact", "--dns-single-zone"),
-        environ={
-            "ISTIO_OUTBOUND_OWNER_GROUPS": "payments,11",
-            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "12",
-            "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR": "127.3.2.1/16",
-        },
-        facts=FACTS.replace(ipv6=True),
-    )
-    assert config == Config(
-        outbound_port=1,
-        inbound_port=2,
-        tunnel_port=3,
-        proxy_uids=(4, 101),
-        proxy_gids=(5, 2000),
-        interception_mode="TPROXY",
-        inbound_ports=(PortRange(80, 80), PortRange(90, 99)),
-        inbound_ports_excluded=(PortRange(22, 22),),
-        interfaces_excluded=("eth1", "net+"),
-        outbound_cidrs=(Cidr(4, 0x0A000000, 8), Cidr(6, 1, 128)),
-        outbound_cidrs_name_loopback=True,
-        outbound_cidrs_excluded=(Cidr(4, 0x0A000001, 32),),
-        outbound_ports=(PortRange(6, 6),),
-        outbound_ports_excluded=(PortRange(7, 8),),
-        rerouted_interfaces=("net1",),
-        tproxy_mark=16,
-        tproxy_route_table=9,
-        redirect_dns=True,
-        capture_all_dns=True,
-        dns_servers=(),
-        dns_single_zone=True,
-        drop_invalid=True,
-        owner_groups=(2000, 11),
-        owner_groups_excluded=(12,),
-        ipv4_loopback=Cidr(4, 0x7F030000, 16),
-        ipv6=True,
-        rule_comments=True,
-        compact=True,
-    )
-    assert config.tproxy
-    assert config.captures_inbound
-    assert config.families == ("ipv4", "ipv6")
-
-
-def test_how_to_run():
-    operation = parsed(
-        *("-n", "--reconcile", "--cleanup-only", "--force-apply", "--skip-rule-apply", "--cni-mode"),
-        "--run-validation",
-        *("--iptables-probe-port", "1", "--probe-timeout", "1m30s", "--network-namespace", "pod"),
-        *("--force-iptables-binary", "nft", "--log_output_level", "debug,ads:none", "--log_as_json"),
-        environ={"DRY_RUN_FILE_PATH": "/tmp/script"},
-    ).operation()
-    assert operation.as_dict() == {
-        "dry_run": True,
-        "dry_run_file": "/tmp/script",
-        "reconcile": True,
-        "cleanup_only": True,
-        "force_apply": True,
-        "skip_rule_apply": True,
-        "run_validation": True,
-        "probe_port": 1,
-        "probe_timeout": 90.0,
-        "network_namespace": "pod",
-        "cni_mode": True,
-        "forced_variant": "nft",
-        "native_nftables": False,
-        "log_levels": (("default", "debug"), ("ads", "none")),
-        "log_as_json": True,
-    }
-
-
 # --- precedence -------------------------------------------------------------------------------
+
 
 #: Two values that no default is, by parser; none of them is an empty text.
 SAMPLES: dict[Any, tuple[str, str]] = {
@@ -300,6 +51,7 @@ SAMPLES: dict[Any, tuple[str, str]] = {
     parsers.log_levels: ("debug", "none"),
     parsers.anything: ("some", "other"),
 }
+
 BY_SETTING = {
     "istio-inbound-interception-mode": ("TPROXY", "REDIRECT"),
     "force-iptables-binary": ("legacy", "nft"),
@@ -411,6 +163,7 @@ def test_what_differs_from_the_defaults_is_known_with_its_source(tmp_path: Path)
 
 # --- booleans and empty texts -----------------------------------------------------------------
 
+
 SWITCHES = [s for s in SETTINGS if s.is_boolean and s.field]
 
 
@@ -431,10 +184,10 @@ def test_false(text: str):
 @pytest.mark.parametrize("text", ["yes", "no", "on", "off", "2", "tRUE", " true", "true ", "tru\u0435"])
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s.is_boolean], ids=named)
 def test_what_is_no_boolean_fails_and_is_never_ignored(setting: Setting, text: str):
-    for mistakes, origin in (
-        (mistakes_of(environ={setting.variable: text}), f"variable {setting.variable}"),
-        (mistakes_of(f"--{setting.name}={text}"), f"--{setting.name}"),
-    ):
+    found = {f"--{setting.name}": mistakes_of(f"--{setting.name}={text}")}
+    if not setting.ignored:
+        found[f"variable {setting.variable}"] = mistakes_of(environ={setting.variable: text})
+    for origin, mistakes in found.items():
         assert len(mistakes) == 1
         assert mistakes[0].startswith(f"{origin}: {text!r} is not a boolean")
 
@@ -494,6 +247,7 @@ def test_an_empty_flag_of_a_boolean_is_a_mistake():
 
 # --- accepted without effect ------------------------------------------------------------------
 
+
 NO_RULE = "ignored: it changes no rule (other versions of Istio's tool have it)"
 FLAGS = sorted(name for name in ACCEPTED if not name.isupper())
 
@@ -521,6 +275,13 @@ def test_what_other_versions_have_is_accepted_with_one_warning(name: str, tmp_pa
 def test_booleans_without_effect_take_no_value(name: str):
     assert parsed(f"--{name}", "-p", "1").values["outbound_port"] == 1
     assert mistakes_of(f"--{name}=yes")[0].startswith(f"--{name}: 'yes' is not a boolean")
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_no_text_in_a_variable_without_effect_stops_a_run(name: str):
+    variable = name.upper().replace("-", "_")
+    found = warnings_of(facts=Facts(ipv4=True), environ={variable: "maybe"})
+    assert found == f"variable {variable}: {NO_RULE}"
 
 
 def test_the_short_form_of_restore_format():
@@ -591,6 +352,7 @@ def test_empty_members_and_blanks_are_dropped():
 
 # --- mistakes ---------------------------------------------------------------------------------
 
+
 #: A bad value of every setting that has such, and the part of it that is bad.
 BAD = {
     "envoy-port": ("0", "'0'"),
@@ -629,10 +391,9 @@ def test_a_bad_value_names_its_source_and_the_bad_part(name: str, tmp_path: Path
     setting, (text, part) = BY_NAME[name], BAD[name]
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({name: text}))
-    cases = [
-        (mistakes_of(environ={setting.variable: text}), f"variable {setting.variable}: "),
-        (mistakes_of("--config", str(file)), f"{file}: {name}: "),
-    ]
+    cases = [(mistakes_of("--config", str(file)), f"{file}: {name}: ")]
+    if not setting.ignored:
+        cases.append((mistakes_of(environ={setting.variable: text}), f"variable {setting.variable}: "))
     if setting.has_flag:
         cases.append((mistakes_of(f"--{name}={text}"), f"--{name}: "))
     if setting.short:
@@ -647,7 +408,7 @@ def test_a_bad_value_names_its_source_and_the_bad_part(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_value_is_a_mistake_even_under_a_better_one(name: str):
     setting = BY_NAME[name]
-    if setting.has_flag:
+    if setting.has_flag and not setting.ignored:
         assert len(mistakes_of(f"--{name}={setting.default}", environ={setting.variable: BAD[name][0]})) == 1
 
 
@@ -698,389 +459,3 @@ def test_options_of_a_command():
         "--family: 'ipv5'",
         "--explain: 'yes'",
     ]
-
-
-# --- --config ---------------------------------------------------------------------------------
-
-YAML = """\
-# settings of the mesh
-envoy-port: 15002
-istio-inbound-ports: [80, "443", 8000:8100]
-istio-local-exclude-ports: 22:23
-istio-service-cidr:
-  - 10.0.0.0/8
-  - fd00::/8
-istio-service-exclude-cidr: 10.96.0.0/12,10.1.2.3
-istio-outbound-ports: 9000-9100
-istio-inbound-tproxy-mark: 0x1F
-proxy-uid: 010
-redirect-dns: true
-dual-stack: "false"
-kube-virt-interfaces: []
-log_output_level: default:debug
-probe-timeout: 1m
-ISTIO_OUTBOUND_OWNER_GROUPS: [payments, 12]
-"""
-JSON = """
-{"envoy-port": 15002, "istio-inbound-ports": [80, "443", "8000:8100"], "istio-local-exclude-ports": "22:23",
- "istio-service-cidr": ["10.0.0.0/8", "fd00::/8"], "istio-service-exclude-cidr": "10.96.0.0/12,10.1.2.3",
- "istio-outbound-ports": "9000-9100", "istio-inbound-tproxy-mark": "0x1F", "proxy-uid": "010",
- "redirect-dns": true, "dual-stack": "false", "kube-virt-interfaces": [], "log_output_level": "default:debug",
- "probe-timeout": "1m", "ISTIO_OUTBOUND_OWNER_GROUPS": ["payments", 12]}
-"""
-
-
-@pytest.mark.parametrize("text", [YAML, JSON], ids=["yaml", "json"])
-def test_config_file(text: str, tmp_path: Path):
-    file = tmp_path / "settings"
-    file.write_text(text)
-    found = parsed("--config", str(file)).values
-    expected = {
-        "outbound_port": 15002,
-        "inbound_ports": (PortRange(80, 80), PortRange(443, 443), PortRange(8000, 8100)),
-        "inbound_ports_excluded": (PortRange(22, 23),),
-        "outbound_cidrs_excluded": (Cidr(4, 0x0A600000, 12), Cidr(4, 0x0A010203, 32)),
-        "outbound_ports": (PortRange(9000, 9100),),
-        "tproxy_mark": 31,
-        "proxy_uids": (10,),
-        "redirect_dns": True,
-        "dual_stack": False,
-        "rerouted_interfaces": (),
-        "log_levels": (("default", "debug"),),
-        "probe_timeout": 60.0,
-        "owner_groups": (2000, 12),
-    }
-    assert {field: found[field] for field in expected} == expected
-    assert [str(network) for network in found["outbound_cidrs"]] == ["10.0.0.0/8", "fd00::/8"]
-
-
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}", " {}\n"])
-def test_an_empty_config_file_gives_nothing(text: str, tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text(text)
-    assert parsed("--config", str(file)) == parsed()
-
-
-@pytest.mark.parametrize("value", ["true", "True", "TRUE", "t", "1", '"true"'])
-def test_booleans_in_yaml(value: str, tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text(f"drop-invalid: {value}\n")
-    assert parsed("--config", str(file)).values["drop_invalid"] is True
-
-
-@pytest.mark.parametrize("value", ["yes", "on", '"yes"', "[]", "2"])
-def test_what_only_yaml_takes_for_a_boolean_fails(value: str, tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text(f"drop-invalid: {value}\n")
-    assert "is not a boolean" in mistakes_of("--config", str(file))[0]
-
-
-@pytest.mark.parametrize(
-    ("text", "mistakes"),
-    [
-        ("envoy-prot: 1", ["{}: envoy-prot: unknown setting (did you mean envoy-port?)"]),
-        ("zzzzzzzzzz: 1", ["{}: zzzzzzzzzz: unknown setting"]),
-        ("ENVOY_PORT: 1", ["{}: ENVOY_PORT: unknown setting"]),
-        ("config: other.yaml", ["{}: config: unknown setting"]),
-        ("- envoy-port", ["--config: '{}' is not a mapping of long flag names to values"]),
-        ("just words", ["--config: '{}' is not a mapping of long flag names to values"]),
-        ('["envoy-port"]', ["--config: '{}' is not a mapping of long flag names to values"]),
-        (
-            "envoy-port: {a: 1}",
-            ["{}: envoy-port: a value must be a string, a number, true, false or a list of these"],
-        ),
-        ('{"envoy-port": {"a": 1}}', ["{}: envoy-port: a value must be"]),
-        ('{"proxy-uid": NaN}', ["{}: proxy-uid: a value must be"]),
-        ("proxy-uid: [[1]]", ["{}: proxy-uid: a list cannot contain lists or mappings"]),
-        ("proxy-uid: &a [*a]", ["--config: '{}' is neither YAML nor JSON: "]),
-        ("a: [", ["--config: '{}' is neither YAML nor JSON: "]),
-        ('{"envoy-port": 1', ["--config: '{}' is neither YAML nor JSON: "]),
-        ("a: 1\n---\nb: 2\n", ["--config: '{}' is neither YAML nor JSON: "]),
-        ("? [a]\n: 1\n", ["--config: '{}' is neither YAML nor JSON: "]),
-        ("a: !!python/object/apply:os.system ['true']", ["{}: a: unknown setting"]),
-        ("a\x00b: 1", ["--config: '{}' is neither YAML nor JSON: "]),
-        ("foo: 1\nbar: 2", ["{}: foo: unknown", "{}: bar: unknown"]),
-    ],
-)
-def test_bad_config_files(text: str, mistakes: list[str], tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text(text)
-    found = mistakes_of("--config", str(file))
-    assert len(found) == len(mistakes)
-    for mistake, start in zip(found, mistakes, strict=True):
-        assert mistake.startswith(start.format(file))
-        assert "\n" not in mistake
-
-
-def test_config_files_that_cannot_be_read(tmp_path: Path):
-    latin = tmp_path / "latin"
-    latin.write_bytes(b"\xff\xfe\xff")
-    assert mistakes_of("--config", str(latin)) == [f"--config: {str(latin)!r} is not UTF-8 text"]
-    assert mistakes_of("--config", str(tmp_path))[0].startswith(
-        f"--config: {str(tmp_path)!r} cannot be read: "
-    )
-    missing = str(tmp_path / "missing")
-    assert mistakes_of(f"--config={missing}")[0].startswith(f"--config: {missing!r} cannot be read: ")
-    assert mistakes_of("--config=")[0].startswith("--config: '' cannot be read: ")
-
-
-def test_wrong_names_and_wrong_values_of_a_file_are_reported_in_one_go(tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text("envoy-prot: 1\nproxy-uid: 1\nenvoy-port: 0\n")
-    assert len(mistakes_of("--config", str(file))) == 2
-
-
-def test_a_mistake_about_a_key_is_one_line(tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text('"a\\nb": 1\n')
-    assert "\n" not in mistakes_of("--config", str(file))[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", ['{{"a": {}}}', "a: {}"], ids=["json", "yaml"])
-def test_a_deeply_nested_config_file_is_a_mistake(text: str, tmp_path: Path):
-    file = tmp_path / "settings.yaml"
-    file.write_text(text.format("[" * 20_000 + "]" * 20_000))
-    assert len(mistakes_of("--config", str(file))) == 1
-
-
-@pytest.mark.parametrize("kind", ["yaml", "json"])
-def test_twenty_thousand_networks_from_a_file(kind: str, tmp_path: Path):
-    networks = [f"10.{i >> 8 & 255}.{i & 255}.0/24" for i in range(20_000)]
-    texts = {
-        "yaml": "istio-service-exclude-cidr:\n" + "".join(f"  - {network}\n" for network in networks),
-        "json": json.dumps({"istio-service-exclude-cidr": networks}),
-    }
-    file = tmp_path / "settings"
-    file.write_text(texts[kind])
-    found = configured("--config", str(file)).outbound_cidrs_excluded
-    assert [str(network) for network in found] == networks
-
-
-# --- the proxy's users and groups -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environ", "uids", "gids"),
-    [
-        ([], {}, (1337,), (1337,)),
-        ([], {"ENVOY_USER": "envoy"}, (101,), (101,)),
-        ([], {"ENVOY_USER": "not-a-user"}, (1337,), (1337,)),
-        ([], {"ENVOY_USER": ""}, (1337,), (1337,)),
-        (["-u", "5"], {"ENVOY_USER": "envoy"}, (5,), (5,)),
-        (["-u", "5,6"], {}, (5, 6), (5, 6)),
-        (["-g", "7"], {}, (1337,), (7,)),
-        (["-g", "7"], {"ENVOY_USER": "envoy"}, (101,), (7,)),
-        (["-u", "0", "-g", "0"], {}, (0,), (0,)),
-        (["-u", ""], {}, (1337,), (1337,)),
-        (["-u", "5", "-g", ""], {}, (5,), (5,)),
-        (["-u", "envoy,postgres,1"], {}, (101, 70, 1), (101, 70, 1)),
-        (["-u", "istio-proxy", "-g", "istio-proxy,payments"], {}, (1337,), (1338, 2000)),
-        (["-u", "1,1"], {}, (1, 1), (1, 1)),
-    ],
-)
-def test_proxy_users_and_groups(
-    arguments: list[str], environ: dict[str, str], uids: tuple[int, ...], gids: tuple[int, ...]
-):
-    config = configured(*arguments, environ=environ)
-    assert (config.proxy_uids, config.proxy_gids) == (uids, gids)
-
-
-def test_the_user_istio_proxy_is_the_default_where_it_exists():
-    assert configured(facts=FACTS.replace(users={"istio-proxy": 4242})).proxy_uids == (4242,)
-    assert configured(facts=FACTS.replace(users={})).proxy_uids == (1337,)
-
-
-def test_names_are_resolved_by_the_machine():
-    machine = ThisMachine()
-    root = machine.user_id("root")
-    assert root in (0, None)  # None: a system without pwd
-    for name in ("no-such-user-here", "", "\0", "\udcff", "x" * 100_000):
-        assert machine.user_id(name) is None
-        assert machine.group_id(name) is None
-
-
-def test_owner_groups_at_most_64():
-    variable = "ISTIO_OUTBOUND_OWNER_GROUPS"
-    most = ",".join(map(str, range(64)))
-    assert configured(environ={variable: most}).owner_groups == tuple(range(64))
-    assert "65 groups are too many" in mistakes_of(environ={variable: f"{most},64"})[0]
-    assert "65 groups are too many" in mistakes_of(environ={f"{variable}_EXCLUDE": f"{most},64"})[0]
-    assert configured(environ={variable: ""}).owner_groups == ()
-
-
-# --- families ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ipv4", "ipv6", "dual_stack", "captured", "warning"),
-    [
-        (True, False, False, False, ""),
-        (True, False, True, False, ""),
-        (True, True, False, False, "--dual-stack"),
-        (True, True, True, True, ""),
-        (False, True, False, True, ""),
-        (False, True, True, True, ""),
-        (False, False, False, False, "no address"),
-        (False, False, True, False, "no address"),
-    ],
-)
-def test_ipv6_decision(ipv4: bool, ipv6: bool, dual_stack: bool, captured: bool, warning: str):
-    facts = Facts(ipv4, ipv6)
-    config, warnings = resolve(parsed(f"--dual-stack={dual_stack}"), facts)
-    assert config.ipv6 is captured
-    assert config.families == (("ipv4", "ipv6") if captured else ("ipv4",))
-    assert len(warnings) == bool(warning)
-    assert warning in "".join(warnings)
-
-
-@pytest.mark.parametrize(
-    ("family", "address", "local"),
-    [
-        ("ipv4", "127.0.0.1", True),
-        ("ipv4", "127.8.0.1", True),
-        ("ipv4", "169.254.1.1", True),
-        ("ipv4", "169.253.1.1", False),
-        ("ipv4", "10.0.0.1", False),
-        ("ipv4", "12.7.0.1", False),
-        ("ipv6", "::1", True),
-        ("ipv6", "::6", True),
-        ("ipv6", "::7", False),
-        ("ipv6", "fe80::1", True),
-        ("ipv6", "febf:ffff::1", True),
-        ("ipv6", "fec0::1", False),
-        ("ipv6", "fe7f::1", False),
-        ("ipv6", "fe8::1", False),
-        ("ipv6", "fd00::1", False),
-        ("ipv6", "2001:db8::fe80:1", False),
-        ("ipv6", "::ffff:127.0.0.1", False),
-    ],
-)
-def test_addresses_that_are_of_no_use(family: str, address: str, local: bool):
-    assert this_machine._is_local(family, address) is local
-
-
-# --- DNS servers ------------------------------------------------------------------------------
-
-
-class Pod(ThisMachine):
-    """A machine whose resolv.conf is a text."""
-
-    def __init__(self, directory: Path, text: str | None) -> None:
-        path = directory / "resolv.conf"
-        if text is not None:
-            path.write_bytes(text.encode("utf-8", "surrogateescape"))
-        super().__init__(str(path))
-
-    def usable_families(self) -> tuple[bool, bool]:
-        return True, False
-
-
-RESOLV_CONF = """\
-# generated by the kubelet
-; another way to comment
-search default.svc.cluster.local svc.cluster.local
-nameserver 10.96.0.10
-nameserver\tfe80::1%eth0
-nameserver  fd00:10:96::A   # the second
-
-#nameserver 1.1.1.1
-nameserver
- options ndots:5
-nameservers 2.2.2.2
-NAMESERVER 3.3.3.3
-options nameserver 4.4.4.4
-nameserver 10.96.0.10
-nameserver ::ffff:10.0.0.1"""
-
-
-def test_dns_servers_of_resolv_conf(tmp_path: Path):
-    pod = Pod(tmp_path, RESOLV_CONF)
-    config, warnings = resolve(parsed("--redirect-dns"), pod)
-    assert [str(server) for server in config.dns_servers] == [
-        "10.96.0.10/32",
-        "fe80::1/128",
-        "fd00:10:96::a/128",
-        "10.96.0.10/32",
-        "::ffff:10.0.0.1/128",
-    ]
-    assert warnings == ()
-    assert [str(server) for server in config.dns_servers_of("ipv4")] == ["10.96.0.10/32"] * 2
-    assert len(config.dns_servers_of("ipv6")) == 3
-
-
-@pytest.mark.parametrize("line", ["localhost", "10.0.0", "010.0.0.1", "10.0.0.0/8", "1.2.3.4:53", "\udcff"])
-def test_what_is_no_address_is_left_out_with_a_warning(line: str, tmp_path: Path):
-    pod = Pod(tmp_path, f"nameserver {line}\nnameserver 10.0.0.1\n")
-    config, warnings = resolve(parsed("--redirect-dns"), pod)
-    assert [str(server) for server in config.dns_servers] == ["10.0.0.1/32"]
-    assert len(warnings) == 1
-    assert warnings[0].isprintable()
-    assert warnings[0].startswith("/etc/resolv.conf: ")
-
-
-@pytest.mark.parametrize("text", [None, "", "search local\n", "# nameserver 10.0.0.1\n"])
-def test_no_dns_servers(text: str | None, tmp_path: Path):
-    pod = Pod(tmp_path, text)
-    config, warnings = resolve(parsed("--redirect-dns"), pod)
-    assert config.dns_servers == ()
-    assert not config.captures_dns("ipv4")
-    assert len(warnings) == 1
-    assert "--redirect-dns captures nothing" in warnings[0]
-    assert "--capture-all-dns" in warnings[0]
-
-
-def test_all_dns_needs_no_servers(tmp_path: Path):
-    pod = Pod(tmp_path, None)
-    config, warnings = resolve(parsed("--redirect-dns", "--capture-all-dns"), pod)
-    assert config.captures_dns("ipv4")
-    assert config.captures_dns("ipv6")
-    assert warnings == ()
-
-
-def test_dns_of_a_family_without_servers_is_not_captured():
-    config = configured("--redirect-dns", "--dual-stack", facts=Facts(True, True, ("10.0.0.1",)))
-    assert config.captures_dns("ipv4")
-    assert not config.captures_dns("ipv6")
-
-
-def test_without_dns_redirection_servers_are_not_looked_at():
-    assert warnings_of(facts=Facts(servers=("nonsense",))) == ""
-    assert configured(facts=Facts(servers=("10.0.0.1",))).dns_servers == ()
-
-
-# --- warnings ---------------------------------------------------------------------------------
-
-
-#: Arguments and variables for each row of the table, and the other setting that its warning names.
-WITHOUT_EFFECT: list[tuple[list[str], dict[str, str], str]] = [
-    (["-d", "22", "-b", "80"], {}, "--istio-inbound-ports lists"),
-    (["-d", "22", "-b", ""], {}, "--istio-inbound-ports is empty"),
-    (["-m", "TPROXY", "-k", "vm0"], {}, "TPROXY"),
-    (["--native-nftables", "--force-iptables-binary", "nft"], {}, "--native-nftables"),
-    (["--native-nftables", "--compact"], {}, "--native-nftables"),
-    (["--capture-all-dns"], {}, "--redirect-dns"),
-    (["--dns-single-zone"], {}, "--redirect-dns"),
-    (
-        [],
-        {"ISTIO_OUTBOUND_OWNER_GROUPS": "1", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "2"},
-        "ISTIO_OUTBOUND_OWNER_GROUPS lists",
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("row", "case"), list(zip(NO_EFFECT, WITHOUT_EFFECT, strict=True)), ids=[row.setting for row in NO_EFFECT]
-)
-def test_settings_without_effect_are_warned_about(row: NoEffect, case: tuple[list[str], dict[str, str], str]):
-    arguments, variables, cause = case
-    warning = warnings_of(*arguments, facts=FACTS, environ=variables)
-    assert warning == row.warning
-    assert warning.startswith(f"{BY_NAME[row.setting].flag} has no effect")
-    assert cause in warning
-
-
-def test_usual_settings_are_not_warned_about():
-    assert warnings_of(facts=FACTS) == ""
-    variables = {"ISTIO_OUTBOUND_OWNER_GROUPS": "*", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "2"}
-    assert warnings_of("-m", "TPROXY", "-b", "80", facts=FACTS, environ=variables) == ""

@@ -65,6 +65,8 @@ def test_a_dry_run(extra: str):
             "istio_iptables.cli.help_app",
             "istio_iptables.doctor",
             "istio_iptables.formats.difference",
+            "istio_iptables.interpreter",
+            "istio_iptables.pictures",
             "istio_iptables.pod",
             "istio_iptables.remedies",
             "istio_iptables.settings.yaml_text",
@@ -104,6 +106,7 @@ for _, _, rule in plan.wanted.rules():
     assert expensive(modules) == set()
     assert not any("prob" in module or "validation" in module for module in modules)
     assert not {"istio_iptables.cli.help_app", "istio_iptables.doctor", "istio_iptables.remedies"} & modules
+    assert not any("interpreter" in module or "pictures" in module for module in modules)
     assert not any(
         module.startswith(("istio_iptables.status", "istio_iptables.cli.status")) for module in modules
     )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from istio_iptables import Facts, Ruleset, build, configure
 from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, Live, UnreadableTable
-from istio_iptables.change.neighbours import Finding
+from istio_iptables.change.neighbours import Interference
 from istio_iptables.cli import status_handler, streams
 from istio_iptables.cli.context import Context as RealContext
 from istio_iptables.errors import KernelError
@@ -285,7 +285,7 @@ def test_something_foreign_in_a_chain_of_ours_is_named():
 
 def test_ambient_mode_owns_everything():
     ambient = Table(IPV4, "nat", (Chain("ISTIO_PRERT"), Chain("ISTIO_OUTPUT", (Rule((), RETURN),))))
-    for live in (Live({IPTABLES_NFT: (ambient,)}), Live({}, ambient_tables=("inet istio-ambient-nat",))):
+    for live in (Live({IPTABLES_NFT: (ambient,)}), Live({}, ambient=("inet istio-ambient-nat",))):
         found = report(live)
         assert (found.state, found.places) == ("ambient", ())
         assert "ambient mode" in text(found)
@@ -344,7 +344,7 @@ def test_a_table_that_iptables_cannot_read_has_no_counters():
 
 
 def test_foreign_rules_that_come_first_are_named():
-    finding = Finding("ip nat", "DOCKER", "dnat to 10.0.0.1", "bypass", ("inbound TCP to port 80",))
+    finding = Interference("ip nat", "DOCKER", "dnat to 10.0.0.1", "bypass", ("inbound TCP to port 80",))
     found = report(in_place(rules_for()).live()).replace(before=(finding,))
     assert "foreign: the foreign rule dnat to 10.0.0.1 (ip nat, chain DOCKER) comes before" in text(found)
     (shown,) = document(found)["before"]
@@ -579,7 +579,7 @@ def keys(value: Any) -> set[str]:
 def test_the_page_has_every_key_and_every_code():
     page = (ROOT / "docs" / "status.md").read_text()
     machine = in_place(rules_for(inbound_ports="80"))
-    finding = Finding("ip nat", "DOCKER", "dnat", "bypass", ("x",))
+    finding = Interference("ip nat", "DOCKER", "dnat", "bypass", ("x",))
     found = document(report(edited(machine, "OUTPUT")).replace(before=(finding,)))
     for place in found["places"]:
         place["settings"] = place["variables"] = {}  # names of settings

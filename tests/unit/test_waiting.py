@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.waiting import StillRunning
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +48,7 @@ def test_a_command_that_is_quick_says_one_line(tmp_path):
     assert (tmp_path / "log").read_text() == "something\n"
 
 
+@pytest.mark.slow  # its command waits for a second
 def test_a_command_that_takes_long_says_so_again(tmp_path):
     """It ends when the second line has been written: it waits for nothing else."""
     log, seen = tmp_path / "log", tmp_path / "seen"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...change.actions import Live, Location
     from ...change.conflicts import Conflict
     from ...change.foreign import Neighbour
-    from ...change.neighbours import Finding
+    from ...change.neighbours import Interference
     from ...errors import KernelError
 
 
@@ -97,7 +97,7 @@ def unreadable_table(live: Live, location: Location | None, *, problem: KernelEr
     return doubtful(error.cause, error.remedy, instead)
 
 
-def foreign_rules(found: Sequence[Finding]) -> Answer:
+def foreign_rules(found: Sequence[Interference]) -> Answer:
     """Check for foreign rules that keep traffic from the proxy."""
     if not found:
         return fine("none keeps traffic from the proxy")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...change.actions import Live, Location
     from ...change.conflicts import Conflict
     from ...change.foreign import Neighbour
-    from ...change.neighbours import Finding
+    from ...change.neighbours import Interference
     from ...kernel.choose import Choice
     from ...rules.model import Family, Ruleset
     from ...settings.resolve import Operation
@@ -41,7 +41,7 @@ class InPlace(Record):
     others: Mapping[Location, tuple[str, ...]]
     conflicts: tuple[Conflict, ...] = ()
     foreign: tuple[Neighbour, ...] = ()
-    neighbours: tuple[Finding, ...] = ()
+    neighbours: tuple[Interference, ...] = ()
     choice: Choice | None = None
     difference: Difference | None = None
     unplanned: KernelError | None = None

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...settings.declared import Given
     from ...settings.parsers import Names
+    from ...settings.texts import Given
     from ..manifest import Pod
 
 __all__ = ["KINDS", "Finding", "lint"]

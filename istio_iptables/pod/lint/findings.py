@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...settings.declared import shown
+from ...settings.texts import shown
 from ...startup.record import Record
 
 TYPE_CHECKING = False

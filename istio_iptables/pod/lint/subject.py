@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...settings.config import NO_INTERCEPTION
-from ...settings.declared import BY_NAME, SETTINGS, shown
+from ...settings.declared import BY_NAME, SETTINGS
 from ...settings.no_effect import NO_EFFECT
 from ...settings.parsers import BadValue, members
+from ...settings.texts import shown
 from ..annotations import BY_SETTING, NAMES
 from ..reading import CNI_DEFAULT, OWN_PORTS, always_in, read_settings
 from .findings import KINDS, Finding
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeAlias
 
-    from ...settings.declared import Given
     from ...settings.parsers import Names
+    from ...settings.texts import Given
     from ..manifest import Pod
 
     #: Checks one aspect of a pod and yields findings.

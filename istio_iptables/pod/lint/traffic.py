@@ -11,7 +11,7 @@ from ...rules import istio
 from ...settings.config import NO_INTERCEPTION, Everything
 from ...settings.declared import DNS_CAPTURE, DUAL_STACK
 from ...settings.parsers import TRUE, cidrs, host_cidr, members
-from ..annotations import ANNOTATIONS, BY_SETTING, INIT, MODE, PROXY
+from ..annotations import ANNOTATIONS, BY_SETTING, INIT, MODE, PROXY, STATUS_PORT
 from ..reading import proxy_variable, status_port
 from .intervals import Interval, Intervals, interval
 
@@ -70,6 +70,9 @@ def refused_by_istio(subject: Subject) -> Iterator[Finding]:
                 problem = f"{member!r} has no prefix length, which Istio's injector rejects"
                 length = "/128" if ":" in member else "/32"
                 yield subject.about(name, "istio", problem, f"write {member}{length}")
+    if subject.pod.annotations.get(STATUS_PORT) == "":
+        problem = "is empty, which counts as absent here, and which Istio's injector rejects"
+        yield subject.finding("istio", f"annotation {STATUS_PORT}", problem, "leave it out")
 
 
 def interface_names(subject: Subject) -> Iterator[Finding]:

@@ -10,8 +10,8 @@ import struct
 import time
 
 from ...rules.model import ADDRESS_FAMILIES
-from ..model import Listening, Probe
-from .origin import KINDS, LOOPBACK
+from ..model import LOOPBACK, Listening, Probe
+from .origin import KINDS
 from .sockets import can_accept, listening
 
 TYPE_CHECKING = False

@@ -6,10 +6,10 @@ import time
 
 from ...kernel.netlink import routing
 from ...kernel.proc import refusals_sent
-from ..model import Observation
+from ..model import LOOPBACK, Observation
 from .conntrack import look_up
 from .dial import SHORTAGES, Dialling
-from .origin import LOOPBACK, ZONES, choose
+from .origin import ZONES, choose
 from .sockets import answering, has_orphan
 
 TYPE_CHECKING = False
@@ -77,7 +77,8 @@ def _arrival(
     if isinstance(accepted, tuple):
         return seen.replace(arrived=accepted[0], original=accepted[1])
     if found:
-        return seen.replace(arrived=found[0].local[1], listener_uid=found[0].uid)
+        address, port = found[0].local
+        return seen.replace(arrived=port, arrived_at=address, listener_uid=found[0].uid)
     if seen.sent_to == (LOOPBACK[probe.family], probe.watched):
         return seen.replace(arrived=probe.watched)
     if not seen.asked and (accepted or seen.address_is_here or has_orphan(probe.watched)):

@@ -15,6 +15,7 @@ import socket
 
 from ...rules.model import ADDRESS_FAMILIES
 from ...startup.record import Record
+from ..model import LOOPBACK
 from .conntrack import look_up
 
 TYPE_CHECKING = False
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from ..model import Probe
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-#: Where the kernel redirects local connections.
-LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 #: The zones of connection tracking that queries are in: none, and those of the rules in raw.
 ZONES = {"tcp": (0,), "udp": (0, 1, 2)}
 #: How many ports the kernel is asked for until connection tracking knows nothing of one.

@@ -13,6 +13,7 @@ import time
 from ...errors import KernelError
 from ...kernel.netlink import routing
 from ...kernel.proc import missing_capabilities
+from ...kernel.this_machine import ThisMachine
 from ...settings.parsers import host_cidr
 from ..model import Identity, Observation, Probe, Skipped
 from ..plan import Situation
@@ -50,6 +51,7 @@ def situation() -> Situation:
         ),
         _route,
         random.randrange,
+        tuple(filter(None, map(host_cidr, ThisMachine().dns_servers()))),
     )
 
 
