@@ -106,8 +106,12 @@ class _Lighting:
     def _end(self, path: Path, first: str) -> None:
         """Add where the packet arrives."""
         code = path.verdict.code
-        if code in ("redirected", "tproxied", "loops") and self._port:
-            self._light(self._port, order=True)
+        to = path.verdict.to
+        port = (
+            f"p{to}" if f"p{to}" in self._names else self._port
+        )  # nat may redirect what TPROXY has handed over
+        if code in ("redirected", "tproxied", "loops") and port:
+            self._light(port, order=True)
         if code not in ("direct", "translated"):
             return
         delivered = path.end.startswith("delivered")
