@@ -71,9 +71,14 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
 
 
 def _ignore_ctrl_c() -> None:
-    """Ignore Ctrl-C: what is done is done, and it could only end what the interpreter does last."""
+    """Ignore Ctrl-C: what is done is done, and it could only end what the interpreter does last.
+
+    It is blocked first: Python complains about one that comes while its handler is taken away.
+    """
     while signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         try:
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:  # it came before the call
             continue
