@@ -15,6 +15,8 @@ from tests.support.imports import expensive
 from tests.support.picturing import svg_texts
 from tests.unit.test_startup import MAIN, imported
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("style", ["svg", "mermaid", "dot"])
 def test_render_draws(style):

@@ -33,6 +33,8 @@ from tests.support.picturing import (
     svg_texts,
 )
 
+pytestmark = pytest.mark.slow
+
 NASTY = "<b>\"&'#;%\\"
 
 

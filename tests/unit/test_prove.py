@@ -21,6 +21,8 @@ from istio_iptables.trace.world import network_of, of_settings, proxy_of
 from tests.support import strategies
 from tests.support.rulesets import BOTH
 
+pytestmark = pytest.mark.slow
+
 OWN = (Cidr(4, 0x0A000002, 32), Cidr(6, (0xFD << 120) | 2, 128))
 NETWORK = network_of(OWN, Question("out"))
 
