@@ -48,7 +48,7 @@ def follow_packet(context: Context) -> int:
     proxy = proxy_of(config)
     asked = complete(question, world.network, proxy)
     if options["watch"]:
-        return watch(context, asked, question, world)
+        return watch(context, asked, question, world, rules.handles if rules else {})
     if options["follow"]:
         followed = follow(world, asked, proxy, _choices(context))
         _print(

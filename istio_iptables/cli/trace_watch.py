@@ -10,7 +10,8 @@ from .log import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import TypeAlias
 
     from ..interpreter.surroundings import World
     from ..kernel.netlink.packet_trace import TraceEvent
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
     from ..trace.watch import Seen
     from .context import Context
 
+    #: See Rules in trace/dumps.py.
+    Handles: TypeAlias = Mapping[tuple[str, str, str], Mapping[int, int]]
+
 #: The events of one packet follow each other within this time, in seconds.
 _QUIET = 0.2
 
 
-def watch(context: Context, asked: Asked, question: Question, world: World) -> int:
+def watch(context: Context, asked: Asked, question: Question, world: World, handles: Handles) -> int:
     """Show packets until there were enough, or Ctrl-C."""
     from ..kernel.tracing import TABLE, Tracing
 
     outbound = question.direction == "out"
     described = conditions(asked.packet, outbound=outbound, given=_given(question))
-    names = Names(world.program)
+    names = Names(world.program, handles)
     left = context.options["count"] or None
     with Tracing("output" if outbound else "prerouting", described) as tracing:
         if tracing.unseen:

@@ -50,6 +50,8 @@ class Rules(Record):
     network: Network | None
     read: tuple[str, ...]
     unread: tuple[str, ...]
+    #: The numbers of nftables' rules in their chains by their handles, for each family, table and chain.
+    handles: Mapping[tuple[str, str, str], Mapping[int, int]] = {}
 
 
 def read(sources: Iterable[Source], network: Network | None = None) -> Rules:
@@ -123,7 +125,17 @@ class _Reading:
         network = ip_dump.joined(self._network) if self._network else network
         known = Known(network, self._sets or None)
         tables = [*self._of_iptables(known), *self._of_nftables(known)]
-        return Rules(Program(tuple(tables)), network, tuple(self._read), tuple(self._unread))
+        program = Program(tuple(tables))
+        return Rules(program, network, tuple(self._read), tuple(self._unread), self._handles())
+
+    def _handles(self) -> dict[tuple[str, str, str], dict[int, int]]:
+        found: dict[tuple[str, str, str], dict[int, int]] = {}
+        rules = (each["rule"] for _, dump in self._native for each in dump.objects if "rule" in each)
+        for rule in rules:
+            numbers = found.setdefault((rule["family"], rule["table"], rule["chain"]), {})
+            if "handle" in rule:
+                numbers[rule["handle"]] = len(numbers) + 1
+        return found
 
     def _of_iptables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._dumps:
