@@ -1,4 +1,4 @@
-"""trace of what is in the kernel: --live, and dumps, in every backend; --watch, which leaves nothing behind."""
+"""trace of the rules in the kernel and of dumps, in every backend; --watch, which leaves nothing behind."""
 
 from __future__ import annotations
 
