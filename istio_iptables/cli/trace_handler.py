@@ -10,7 +10,7 @@ from ..settings.resolve import resolve
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import Question, complete, mistakes_in
+from ..trace.packet import complete, mistakes_in, question_of
 from ..trace.reasons import explained
 from ..trace.world import network_of, of_settings, proxy_of
 from . import streams
@@ -25,24 +25,15 @@ if TYPE_CHECKING:
     from ..settings.config import Config
     from ..settings.environment import Environment
     from ..trace.dumps import Rules
+    from ..trace.packet import Question
     from .context import Context
 
 
 def follow_packet(context: Context) -> int:
     """trace: print the way of a packet. Exit code 3 if the verdict is not the expected one."""
     options = context.options
-    question = Question(
-        context.invocation.operands[0],  # type: ignore[arg-type]  # checked with the command line
-        options["to"],
-        options["from"],
-        options["uid"],
-        options["gid"],
-        options["udp"],
-        options["iface"],
-        options["mark"],
-        options["ctstate"],
-        options["zone"],
-    )
+    direction = context.invocation.operands[0]
+    question = question_of(direction, options)  # type: ignore[arg-type]  # checked with the command line
     _check(question, context)
     config, world, rules = _world(context, question)
     proxy = proxy_of(config)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..interpreter.packet import endpoint_text
 from ..rules.istio import DNS_PORT, PASSTHROUGH_IPV4, PASSTHROUGH_IPV6
 from ..rules.model import FAMILIES, IPV4, IPV6, NO_ID, Cidr
 from ..settings.config import Everything
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
-from ..trace.packet import Question
+from ..trace.packet import Question, words
 from .subject import EXAMPLE_OWN, followed, interface_of, outcome
 
 TYPE_CHECKING = False
@@ -40,9 +39,7 @@ class Example(Record):
 
     def command(self, settings: str = "") -> str:
         """Return the command that follows it; `settings` are arguments."""
-        return " ".join(
-            part for part in ("istio-iptables", settings, "trace", arguments(self.question)) if part
-        )
+        return " ".join(part for part in ("istio-iptables", settings, "trace", *words(self.question)) if part)
 
 
 def examples(config: Config, network: Network) -> tuple[Example, ...]:
@@ -228,26 +225,3 @@ def _free(candidates: Iterable[int], *taken: Iterable[PortRange]) -> int:
     ranges = [ports for each in taken for ports in each]
     found = [port for port in candidates if not any(ports.first <= port <= ports.last for ports in ranges)]
     return (found or list(candidates))[0]
-
-
-def arguments(question: Question) -> str:
-    """Return a packet as the options of `trace`."""
-    words: list[str] = [question.direction]
-    if question.uid is not None:
-        words.append(f"--uid {question.uid}")
-    if question.gid not in (None, question.uid):
-        words.append(f"--gid {question.gid}")
-    for name, endpoint in (("from", question.source), ("to", question.to)):
-        if endpoint.address or endpoint.port:
-            words.append(f"--{name} {_endpoint(endpoint)}")
-    words += ["--udp"] if question.udp else []
-    words += [f"--iface {question.interface}"] if question.interface else []
-    words += [f"--mark {question.mark:#x}"] if question.mark else []
-    words += [f"--ctstate {question.state}"] if question.state != "NEW" else []
-    return " ".join(words)
-
-
-def _endpoint(endpoint: Endpoint) -> str:
-    if endpoint.address is None:
-        return f":{endpoint.port}"
-    return endpoint_text(endpoint.address.family, endpoint.address.address, endpoint.port)

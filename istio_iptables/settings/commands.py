@@ -117,12 +117,20 @@ _TRACE = (
     ),
     _switch("udp", "It is UDP, not TCP."),
     option(
+        "protocol",
+        "Its protocol, by default TCP: a name such as icmp, or its number. --to needs a port only if it has "
+        "ports.",
+        _packet("protocol"),
+        metavar="PROTOCOL",
+    ),
+    option(
         "iface",
         "The interface: out, that its socket is bound to; in, that it comes in by.",
         _packet("interface"),
         metavar="NAME",
     ),
     option("mark", "Its mark.", _packet("mark"), default="0", metavar="MARK"),
+    option("connmark", "The mark of its connection.", _packet("mark"), default="0", metavar="MARK"),
     option(
         "ctstate",
         "Its conntrack state.",
