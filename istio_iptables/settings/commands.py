@@ -190,6 +190,35 @@ _TRACE = (
 )
 
 
+#: What `prove` judges, and by what.
+_PROVE = (
+    _switch("live", "Judge the rules in the kernel, of all tables and backends, not those of the settings."),
+    option(
+        "file",
+        "Judge the rules of dumps, as for trace; `-` is standard input. May be given several times.",
+        parsers.anything,
+        metavar="FILE",
+        repeats=True,
+    ),
+    option(
+        "same-as",
+        "Tell whether other rules do the same with every packet: `live`, a dump, or a file of settings as "
+        "for --config. Several dumps may be given.",
+        parsers.anything,
+        metavar="FILE",
+        repeats=True,
+    ),
+    _switch("dead", "Find the rules that no packet reaches, and which earlier rules take theirs."),
+    option(
+        "own",
+        "The pod's own addresses: a list. By default addresses for documentation, with --live those of the "
+        "namespace.",
+        _packet("own_addresses"),
+        metavar="ADDRESSES",
+    ),
+    _switch("json", "Print what was found as JSON."),
+)
+
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
 #: What it can draw.
@@ -299,6 +328,14 @@ COMMANDS: tuple[Command, ...] = (
         ),
         only_prints=True,
         without_capture=True,
+    ),
+    Command(
+        "prove",
+        "Prove that rules do what the settings promise, with every packet there can be: exit code 0 if all "
+        "of it is proved, 3 if not.",
+        "prove_handler.prove",
+        _PROVE,
+        only_prints=True,
     ),
     Command(
         "report",

@@ -1,0 +1,147 @@
+"""text: what proving has found, for people: a short table first, the packets below, and a conclusion."""
+
+from __future__ import annotations
+
+import shlex
+
+from ..rules.istio import PROGRAM
+from ..trace.text import packet_text, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .dead import Dead
+    from .found import Comparison, DeadRules, Judged, Judgement, Refutation, Shown
+    from .subject import Subject
+    from .traced import Traced
+
+
+def command(subject: Subject, traced: Traced) -> str:
+    """Return the command line of `trace` for a packet in the rules of a subject."""
+    return shlex.join([PROGRAM, *subject.settings, "trace", *traced.arguments, *subject.arguments])
+
+
+# --- properties -----------------------------------------------------------------------------
+
+
+def judgement(found: Judgement) -> str:
+    """Return the properties, the packets that refute them, and a conclusion."""
+    lines = [f"rules      {found.subject.title}", ""]
+    width = max((len(each.name) for each in found.properties), default=0)
+    for each in found.properties:
+        for at, sentence in enumerate(each.says):
+            status, name = (each.status, each.name) if at == 0 else ("", "")
+            lines.append(f"{status:<8}  {name:<{width}}  {sentence}")
+    for each in found.properties:
+        for refutation in each.refutations:
+            lines += ["", *_refutation(found.subject, each, refutation)]
+    text = "".join(f"{line}\n" for line in (*lines, "", conclusion(found)))
+    return read(found.subject.read, found.subject.unread) + text
+
+
+def _refutation(subject: Subject, of: Judged, found: Refutation) -> Iterator[str]:
+    yield f"{'DEPENDS' if found.depends_on else 'REFUTED'}    {of.name}"
+    yield f"packet     {packet_text(found.packet)}"
+    yield f"promised   {found.wanted}"
+    yield f"found      {found.found}"
+    if found.at:
+        whose = ", which is not of istio-iptables" if found.foreign else ""
+        yield f"because of {found.at}{whose}"
+    yield from (f"depends on {each}" for each in found.depends_on)
+    yield f"to see it  {_to_see(subject, found.traced)}"
+
+
+def _to_see(subject: Subject, traced: Traced | None) -> str:
+    return command(subject, traced) if traced else "the options of trace cannot describe this packet"
+
+
+def conclusion(found: Judgement) -> str:
+    """Return one line that says whether everything is proved."""
+    names = {
+        status: [each.name for each in found.properties if each.status == status]
+        for status in ("PROVED", "REFUTED", "DEPENDS")
+    }
+    proved, total = len(names["PROVED"]), len(found.properties)
+    if proved == total:
+        return f"All {total} properties are proved, for every packet."
+    parts = [f"{proved} of {total} properties are proved"]
+    if names["REFUTED"]:
+        parts.append(f"refuted: {', '.join(names['REFUTED'])}")
+    if names["DEPENDS"]:
+        on = "what could not be read" if found.subject.unread else "what is not modelled"
+        parts.append(f"dependent on {on}: {', '.join(names['DEPENDS'])}")
+    return f"{'; '.join(parts)}."
+
+
+# --- two rule sets --------------------------------------------------------------------------
+
+
+def comparison(found: Comparison) -> str:
+    """Return the packets that two rule sets treat differently, and a conclusion."""
+    lines = [f"one        {found.one.title}", f"other      {found.other.title}", ""]
+    for each in found.packets:
+        lines += [*packet_lines(found, each), ""]
+    text = "".join(f"{line}\n" for line in (*lines, same_or_not(found)))
+    unread = (*found.one.unread, *found.other.unread)
+    return read((*found.one.read, *found.other.read), unread) + text
+
+
+def packet_lines(found: Comparison, shown: Shown) -> Iterator[str]:
+    """Yield the lines about a packet that two rule sets treat differently."""
+    yield f"packet     {packet_text(shown.packet)}"
+    yield from (f"depends on {each}" for each in shown.depends_on)
+    verdicts = (shown.one, shown.other)
+    for at, (name, subject) in enumerate((("one", found.one), ("other", found.other))):
+        yield f"{name:<11}{verdicts[at]}"
+        if shown.traced and subject.can_be_traced:
+            yield f"{'':11}{command(subject, shown.traced[at])}"
+    if not shown.traced:
+        yield f"{'':11}the options of trace cannot describe this packet"
+
+
+def same_or_not(found: Comparison) -> str:
+    """Return one line that says whether two rule sets are the same for every packet."""
+    if found.is_same:
+        return "The rules are the same for every packet."
+    sure = [each for each in found.packets if not each.depends_on]
+    if not sure:
+        return "Whether the rules are the same for every packet depends on what is not modelled."
+    count = "one packet shows" if len(sure) == 1 else f"{len(sure)} packets show"
+    return f"The rules are not the same: {count} every pair of verdicts."
+
+
+# --- rules that no packet reaches -----------------------------------------------------------
+
+
+def dead_rules(found: DeadRules) -> str:
+    """Return the rules that no packet reaches, what takes their packets, and a conclusion."""
+    lines: list[str] = [f"rules      {found.subject.title}", ""]
+    for each in found.rules:
+        lines += [*_dead(each), ""]
+    count = len(found.rules)
+    if not count:
+        lines.append(f"Every one of {found.count} rules is reached by some packet.")
+    else:
+        lines.append(f"{count} of {found.count} rules {'is' if count == 1 else 'are'} reached by no packet.")
+    text = "".join(f"{line}\n" for line in lines)
+    return read(found.subject.read, found.subject.unread) + text
+
+
+_WHY = {
+    "does not fit": "no packet that comes to its chain has what it wants",
+    "not led to": "no packet comes to its chain",
+}
+
+
+def _dead(found: Dead) -> Iterator[str]:
+    yield f"no packet  {found.place}"
+    if found.why == "taken":
+        yield from _takers(found.takers)
+    else:
+        yield f"since      {_WHY[found.why]}"
+
+
+def _takers(takers: Sequence[object]) -> Iterator[str]:
+    for at, place in enumerate(takers):
+        yield f"{'taken by' if at == 0 else '':<11}{place}"
