@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .condition import Condition, In, numbers
-from .program import Program, Rule
+from .program import Program, Rule, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,15 +27,21 @@ class Run(Record):
 
 
 def merged(program: Program) -> Program:
-    """Return the program; a rule that stands for several has the number and the text of the first."""
-    return Program(
-        tuple(
-            table.replace(
-                chains={name: tuple(run.rule for run in runs(rules)) for name, rules in table.chains.items()}
-            )
-            for table in program.tables
-        )
-    )
+    """Return the program; a rule that stands for several has the number and the text of the first.
+
+    It is made once for each program.
+    """
+    made: dict[str, Program] = program.__dict__
+    if "_merged" not in made:
+        found = Program(tuple(_merged(table) for table in program.tables))
+        found.__dict__["_merged"] = found
+        made["_merged"] = found
+    return made["_merged"]
+
+
+def _merged(table: Table) -> Table:
+    chains = {name: tuple(run.rule for run in runs(rules)) for name, rules in table.chains.items()}
+    return table.replace(chains=chains)
 
 
 def runs(rules: Sequence[Rule]) -> Iterator[Run]:

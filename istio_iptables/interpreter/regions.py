@@ -123,6 +123,8 @@ class Region:
 
 def common(one: Any, other: Any) -> Any:
     """Return the values that are in both sets."""
+    if one is other:
+        return one
     if isinstance(one, tuple):
         return valuesets.common(one, other)
     return one & other if _are_words(one, other) else valuesets.cubes_common(one, other)
@@ -190,14 +192,20 @@ def _name(item: tuple[str, Values]) -> str:
 
 
 def _both(one: Box, other: Box) -> Box | None:
-    made = dict(one)
-    for field, values in other:
-        if field in made:
-            values = common(made[field], values)
-            if not values:
+    """Return what is in both boxes. Long sets come last: mostly a short one tells that there is nothing."""
+    made = {**dict(one), **dict(other)}
+    if len(made) < len(one) + len(other):
+        ours = dict(one)
+        shared = [(field, values) for field, values in other if field in ours]
+        for field, values in sorted(shared, key=_length) if len(shared) > 1 else shared:
+            made[field] = common(ours[field], values)
+            if not made[field]:
                 return None
-        made[field] = values
     return tuple(sorted(made.items(), key=_name))
+
+
+def _length(item: tuple[str, Values]) -> int:
+    return len(item[1])
 
 
 def _together(space: Space, boxes: Iterable[Box]) -> tuple[Box, ...]:

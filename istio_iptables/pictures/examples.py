@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..interpreter.packet import UDP
 from ..rules.istio import DNS_PORT, PASSTHROUGH_IPV4, PASSTHROUGH_IPV6
 from ..rules.model import FAMILIES, IPV4, IPV6, NO_ID, Cidr
 from ..settings.config import Everything
@@ -92,7 +93,7 @@ class _Making:
             yield f"a process of an excluded group ({group}) calls a service", of_group
         yield "the application calls itself by the pod's address", self._out(self._own(), self._app_port())
         yield "the application calls localhost", self._out(self._local(), self._app_port())
-        yield "the application asks a DNS server", self._out(self._server(), DNS_PORT).replace(udp=True)
+        yield "the application asks a DNS server", self._out(self._server(), DNS_PORT).replace(protocol=UDP)
 
     def _out(self, to: Cidr, port: int) -> Question:
         return Question("out", Endpoint(to, port), uid=self._uid, gid=self._gid)
@@ -112,7 +113,7 @@ class _Making:
             to_application = to_application.replace(source=Endpoint(source))
         yield "Envoy hands a connection to the application", to_application
         if self._config.captures_dns(self._family):
-            yield "the agent asks a DNS server", self._sent(self._server(), DNS_PORT).replace(udp=True)
+            yield "the agent asks a DNS server", self._sent(self._server(), DNS_PORT).replace(protocol=UDP)
 
     def _sent(self, to: Cidr, port: int) -> Question:
         return Question("out", Endpoint(to, port), uid=self._proxy["uid"], gid=self._proxy["gid"])

@@ -11,7 +11,7 @@ from ..rules.lists import union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ..interpreter.many import Changed, Many
@@ -29,13 +29,10 @@ def dead_members(
     `came` are the packets that come to the run, for each kind of packets, and `passed` those that go on after
     it. A member is reached by what comes and no earlier one takes, and by what passes all of them.
     """
-    assert run.differ is not None
-    field: str = run.rule.statements[run.differ].field  # type: ignore[union-attr]  # an In: see merged.py
-    coming, passing = _values(run, field, came, passed)
+    coming, passing = _values(run, _differing(run.rule, run).field, came, passed)
     taken = _Taken()
     for member in run.members:
-        condition = member.statements[run.differ]
-        assert isinstance(condition, In)
+        condition = _differing(member, run)
         wanted = common(condition.ranges, coming)
         if not common(condition.ranges, passing) and not minus(wanted, taken.within(wanted)):
             yield member, taken.by(wanted)
@@ -46,32 +43,32 @@ def members_for(run: Run, taken: Region) -> tuple[Rule, ...]:
     """Return the members of a run that match some of the packets that it takes."""
     if run.differ is None:
         return run.members
-    condition = run.rule.statements[run.differ]
+    condition = _differing(run.rule, run)
+    boxes: list[Mapping[str, Any]] = [dict(box) for box in taken.boxes]
+    values = union(each for box in boxes for each in box.get(condition.field, condition.ranges))
+    return tuple(member for member in run.members if common(_differing(member, run).ranges, values))
+
+
+def _differing(rule: Rule, run: Run) -> In:
+    """Return the condition in which the members of a run differ."""
+    condition = rule.statements[run.differ or 0]
     assert isinstance(condition, In)
-    values = union(each for box in taken.boxes for each in dict(box).get(condition.field, condition.ranges))
-    return tuple(
-        member
-        for member in run.members
-        if common(member.statements[run.differ].ranges, values)  # type: ignore[union-attr]
-    )
+    return condition
 
 
 def _values(
     run: Run, field: str, came: Sequence[tuple[Many, Any]], passed: Sequence[Any]
 ) -> tuple[Ranges, Ranges]:
     """Return the values of a field that coming packets have, and those of matching ones that pass."""
-    others = tuple(
-        each
-        for at, each in enumerate(run.rule.statements)
-        if at != run.differ and isinstance(each, Condition)
-    )
+    statements = [each for at, each in enumerate(run.rule.statements) if at != run.differ]
+    others = tuple(each for each in statements if isinstance(each, Condition))
     coming: list[tuple[int, int]] = []
     passing: list[tuple[int, int]] = []
     for (algebra, packets), on in zip(came, passed, strict=True):
         fitting, _ = algebra.split(packets, AllOf(others), NO_QUESTION)
         for changed, region in fitting.items():
             coming += _of(changed, region, field)
-        hit, _ = algebra.split(fitting, run.rule.statements[run.differ or 0], NO_QUESTION)
+        hit, _ = algebra.split(fitting, _differing(run.rule, run), NO_QUESTION)
         for changed, region in hit.items():
             for other in on.values():
                 passing += _of(changed, region & other, field)
@@ -82,10 +79,11 @@ def _of(changed: Changed, region: Region, field: str) -> Iterator[tuple[int, int
     """Yield the values of a field: what packets set out with, or what the walk has made of it."""
     value = changed.fields.get(field)
     for box in region.boxes:
+        of_box: Mapping[str, Any] = dict(box)
         if isinstance(value, int):
             yield (value, value)
         else:
-            yield from dict(box).get(field, region.space.everything(field))
+            yield from of_box.get(field, region.space.everything(field))
 
 
 class _Taken:

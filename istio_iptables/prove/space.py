@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..interpreter import action as actions
 from ..interpreter.condition import AllOf, AnyOf, Condition, Named, Not, OneOf
+from ..interpreter.merged import merged
 from ..interpreter.packet import ACK, SYN, TCP, Packet
 from ..interpreter.regions import Region, Space
 from ..interpreter.routing import LOOPBACK
@@ -113,7 +114,7 @@ def _names(world: World) -> Iterator[str]:
 
 def names_of(program: Program) -> Iterator[str]:
     """Yield a name for each set of interfaces that rules tell from others."""
-    for table in program.tables:
+    for table in merged(program).tables:
         for chain in table.chains.values():
             for each in chain:
                 for statement in each.statements:
