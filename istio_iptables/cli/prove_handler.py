@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from ..errors import FOUND, SettingsError
+from ..errors import FOUND, KernelError, SettingsError
 from ..prove import document, text
 from ..prove.found import DeadRules, comparison, judgement
 from ..prove.space import every_kind
+from ..startup.record import Record
 from ..trace.world import proxy_of
 from . import streams
-from .subjects import Subjects
+from .log import log
+from .subjects import Subjects, arguments_of, in_kernel, of_plan, subjects_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..kernel.prepared import Prepared
     from ..prove.found import Comparison, Judgement
     from ..prove.subject import Subject
     from ..settings.config import Config
@@ -60,10 +63,56 @@ def _print(context: Context, found: dict[str, Any], shown: str) -> None:
     streams.write(shown)
 
 
+# --- what other commands prove --------------------------------------------------------------
+
+
+def require_proved(config: Config, prepared: Prepared) -> None:
+    """Raise KernelError if the rules that a plan leads to do not do what settings promise.
+
+    The report is on standard output then. What depends on something that is not modelled is a warning.
+    """
+    [present] = subjects_of((in_kernel(),))
+    judged = _judged(of_plan(present, prepared.plan), config)
+    if judged.refuted:
+        streams.write(text.judgement(judged))
+        raise KernelError(
+            f"--prove: {text.conclusion(judged).rstrip('.')}: nothing was changed",
+            "the report on standard output has packets, and the rules that are the cause: change these or the "
+            "settings, or leave --prove out",
+        )
+    if judged.is_proved:
+        log.info(f"--prove: {text.conclusion(judged)}")
+        return
+    log.warn(f"--prove: {text.conclusion(judged)}")
+    for refutation in judged.refutations:
+        log.warn(f"--prove: it depends on {', '.join(refutation.depends_on)}")
+    for unread in judged.subject.unread:
+        log.warn(f"--prove: not read: {unread}")
+
+
+class Verdicts(Record):
+    """Which packets a difference makes a difference for, as text and for programs."""
+
+    text: str
+    document: dict[str, Any]
+
+
+def changed_verdicts(context: Context, config: Config, prepared: Prepared) -> Verdicts:
+    """Return the packets that get other verdicts by a plan, one for each pair of verdicts."""
+    from ..prove.same import differing
+
+    [present] = subjects_of((in_kernel(arguments_of(context.invocation)),))
+    planned = of_plan(present, prepared.plan)
+    proxy = proxy_of(config)
+    kinds = every_kind((present.world, planned.world))
+    found = comparison(present, planned, differing(present.world, planned.world, kinds, proxy), proxy)
+    return Verdicts(text.changed(found), document.comparison(found))
+
+
 def _judged(subject: Subject, config: Config) -> Judgement:
     from ..prove.ways import judged
 
-    return judgement(subject, judged(config, subject.world), proxy_of(config))
+    return judgement(subject, judged(config, subject.world), config)
 
 
 def _compared(subjects: Subjects) -> Comparison:

@@ -179,20 +179,8 @@ class Subjects:
         native = parsed.operation().native_nftables
         return of_settings(config, native, ("--config", file), f"of the settings in {called(file)}")
 
-    # --- the network ------------------------------------------------------------------------
-
     def _subjects(self, sources: Sequence[Source]) -> list[Subject]:
-        known = next((each for each in sources if each.network), None)
-        own: tuple[Cidr, ...] = ()
-        if known is None or known.network is None:
-            own = self._own or self._examples(sources)
-            names = [name for each in sources for name in names_of(each.program)]
-            namespace = World(Program(), assumed(own, names))
-        elif known.is_live and known.rules:
-            namespace = here.world(known.rules, known.network)
-        else:
-            namespace = World(Program(), known.network)
-        return [_subject(each, namespace, own) for each in sources]
+        return subjects_of(sources, self._own or self._examples(sources))
 
     def _examples(self, sources: Sequence[Source]) -> tuple[Cidr, ...]:
         """Return addresses for documentation: the rules that settings mean depend on the families here."""
@@ -200,6 +188,20 @@ class Subjects:
             return examples(FAMILIES)
         there = self._context.facts.usable_families()
         return examples([family for family, is_there in zip(FAMILIES, there, strict=True) if is_there])
+
+
+def subjects_of(sources: Sequence[Source], own: tuple[Cidr, ...] = ()) -> list[Subject]:
+    """Return subjects in one network; with addresses `own` unless one of them tells of its network."""
+    known = next((each for each in sources if each.network), None)
+    if known is None or known.network is None:
+        names = [name for each in sources for name in names_of(each.program)]
+        namespace = World(Program(), assumed(own, names))
+        return [_subject(each, namespace, own) for each in sources]
+    if known.is_live and known.rules:
+        namespace = here.world(known.rules, known.network)
+    else:
+        namespace = World(Program(), known.network)
+    return [_subject(each, namespace, ()) for each in sources]
 
 
 def _subject(source: Source, namespace: World, own: tuple[Cidr, ...]) -> Subject:

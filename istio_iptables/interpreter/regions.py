@@ -116,10 +116,6 @@ class Region:
             left = kept
         return Region(self.space, _together(self.space, left.boxes))
 
-    def one(self) -> dict[str, Any]:
-        """Return the constraints of one box by field, that with the fewest: for an example."""
-        return dict(sorted(self.boxes, key=_size)[0])
-
 
 def common(one: Any, other: Any) -> Any:
     """Return the values that are in both sets."""
@@ -181,10 +177,6 @@ def _with(box: Mapping[str, Values], field: str, values: Values, everything: Val
     if values == everything:
         del made[field]
     return tuple(sorted(made.items(), key=_name))
-
-
-def _size(box: Box) -> int:
-    return len(box)
 
 
 def _name(item: tuple[str, Values]) -> str:

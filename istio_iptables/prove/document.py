@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..trace.document import packet
 from .text import command
+from .traced import is_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,14 +22,9 @@ def judgement(found: Judgement) -> dict[str, Any]:
         **_of_subject(found.subject),
         "proved": found.is_proved,
         "properties": [
-            {
-                "name": each.name,
-                "says": list(each.says),
-                "status": each.status,
-                "refutations": [_refutation(found.subject, one) for one in each.refutations],
-            }
-            for each in found.properties
+            {"name": each.name, "says": list(each.says), "status": each.status} for each in found.properties
         ],
+        "refutations": [_refutation(found.subject, each) for each in found.refutations],
     }
 
 
@@ -59,15 +55,18 @@ def _of_subject(subject: Subject) -> dict[str, Any]:
 
 
 def _refutation(subject: Subject, found: Refutation) -> dict[str, Any]:
+    traced = found.traced
+    causes = traced.causes if traced else ()
     return {
+        "refutes": list(found.refutes),
         "direction": found.direction,
         "packet": packet(found.packet),
         "promised": _verdict(found.wanted),
         "found": _verdict(found.found),
-        "because_of": found.at or None,
-        "foreign": found.foreign,
         "depends_on": list(found.depends_on),
-        "trace": command(subject, found.traced) if found.traced else None,
+        "because_of": [{**step.as_dict(), "foreign": is_foreign(step)} for step in causes],
+        "ends": list(traced.ends) if traced else [],
+        "trace": command(subject, traced) if traced and subject.can_be_traced else None,
     }
 
 

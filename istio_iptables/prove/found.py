@@ -6,6 +6,7 @@ The tracer follows a packet before it is shown: a packet of which it says someth
 from __future__ import annotations
 
 from ..startup.record import Record
+from ..trace.world import proxy_of
 from .traced import traced
 
 TYPE_CHECKING = False
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.packet import Packet
     from ..interpreter.verdict import Proxy, Verdict
+    from ..settings.config import Config
     from ..trace.packet import Direction
     from .dead import Dead
     from .proof import Counterexample, Property, Status
@@ -25,34 +27,33 @@ if TYPE_CHECKING:
 class Refutation(Record):
     """A packet, the verdict that was promised, the one that the rules give, and what `trace` says.
 
-    `traced` is None if the options of `trace` cannot describe the packet. `at` is the rule that does it, in
-    words, `foreign` whether that is a rule of another program. `depends_on` names what is not modelled.
+    `refutes` are the names of the properties that it refutes; with `depends_on`, which names what is not
+    modelled, it may. `traced` is None if the options of `trace` cannot describe the packet.
     """
 
     direction: Direction
     packet: Packet
     wanted: Verdict
     found: Verdict
+    refutes: tuple[str, ...]
     depends_on: tuple[str, ...] = ()
-    at: str = ""
-    foreign: bool = False
     traced: Traced | None = None
 
 
 class Judged(Record):
-    """A named property: what it says, whether it holds, and the packets that refute it."""
+    """A named property: what it says, and whether it holds."""
 
     name: str
     says: tuple[str, ...]
     status: Status
-    refutations: tuple[Refutation, ...] = ()
 
 
 class Judgement(Record):
-    """All properties of the rules of a subject."""
+    """All properties of the rules of a subject, and the packets that refute some."""
 
     subject: Subject
     properties: tuple[Judged, ...]
+    refutations: tuple[Refutation, ...] = ()
 
     @property
     def is_proved(self) -> bool:
@@ -97,33 +98,39 @@ class DeadRules(Record):
     rules: tuple[Dead, ...]
 
 
-def judgement(subject: Subject, properties: Iterable[Property], proxy: Proxy) -> Judgement:
-    """Return what was found about properties, with what `trace` says of each packet."""
-    return Judgement(subject, tuple(_judged(subject, each, proxy) for each in properties))
+def judgement(subject: Subject, properties: Sequence[Property], config: Config) -> Judgement:
+    """Return what was found about properties, with what `trace` says of each packet, once."""
+    refuting: dict[tuple[object, ...], tuple[Counterexample, list[str]]] = {}
+    for each in properties:
+        for found in each.counterexamples:
+            key = (found.packets.direction, found.packet, found.wanted, found.found, found.depends_on)
+            refuting.setdefault(key, (found, []))[1].append(each.name)
+    if refuting:
+        subject = subject.explained(config)
+    proxy = proxy_of(config)
+    refutations = tuple(_refutation(subject, *each, proxy) for each in refuting.values())
+    return Judgement(subject, tuple(_judged(subject, each, refutations) for each in properties), refutations)
 
 
-def _judged(subject: Subject, found: Property, proxy: Proxy) -> Judged:
-    refutations = tuple(_refutation(subject, each, proxy) for each in found.counterexamples)
-    status: Status = found.status
-    if status == "REFUTED" and all(each.depends_on for each in refutations):
-        status = "DEPENDS"
-    if status == "PROVED" and subject.unread:
-        status = "DEPENDS"
-    return Judged(found.name, found.says, status, refutations)
+def _judged(subject: Subject, found: Property, refutations: Sequence[Refutation]) -> Judged:
+    status: Status = "DEPENDS" if subject.unread else "PROVED"
+    against = [each for each in refutations if found.name in each.refutes]
+    if against:
+        status = "DEPENDS" if all(each.depends_on for each in against) else "REFUTED"
+    return Judged(found.name, found.says, status)
 
 
-def _refutation(subject: Subject, found: Counterexample, proxy: Proxy) -> Refutation:
+def _refutation(subject: Subject, found: Counterexample, names: Sequence[str], proxy: Proxy) -> Refutation:
     direction = found.packets.direction
-    made = Refutation(direction, found.packet, found.wanted, found.found, found.depends_on, found.at)
+    refutes = tuple(dict.fromkeys(names))
+    made = Refutation(direction, found.packet, found.wanted, found.found, refutes, found.depends_on)
     answers = traced((subject,), found.packet, direction, proxy)
     if not answers:
         return made
     [answer] = answers
     if answer.verdict != found.found and not found.depends_on:
-        return made.replace(depends_on=(_disagreement(answer.verdict),), traced=answer)
-    rule = answer.decided
-    at = f"rule {rule.number} of {rule.chain} in {rule.table}: {rule.text}" if rule else found.at
-    return made.replace(at=at, foreign=bool(rule and not rule.reason), traced=answer)
+        made = made.replace(depends_on=(_disagreement(answer.verdict),))
+    return made.replace(traced=answer)
 
 
 def _disagreement(verdict: Verdict) -> str:

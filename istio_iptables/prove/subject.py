@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from ..trace.packet import Question
+from ..trace.reasons import explained
 from ..trace.world import network_of, with_interface, with_objects
 
 TYPE_CHECKING = False
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ..interpreter.routing import Network
     from ..interpreter.surroundings import World
     from ..rules.model import Cidr, RoutingObject
+    from ..settings.config import Config
 
 
 #: An interface that nothing names, where the first one is named.
@@ -52,6 +54,15 @@ class Subject(Record):
     own: tuple[Cidr, ...] = ()
     objects: tuple[RoutingObject, ...] = ()
     can_be_traced: bool = True
+
+    def explained(self, config: Config) -> Subject:
+        """Return it with the reasons of rules that were read: those of the equal ones of settings."""
+        if all(
+            rule.reason for table in self.world.program.tables for r in table.chains.values() for rule in r
+        ):
+            return self
+        program = explained(self.world.program, config, self.world.network)
+        return self.replace(world=self.world.replace(program=program))
 
     def at(self, question: Question) -> World:
         """Return the namespace as `trace` has it for a packet, which may tell of an interface."""

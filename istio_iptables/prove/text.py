@@ -6,13 +6,14 @@ import shlex
 
 from ..rules.istio import PROGRAM
 from ..trace.text import packet_text, read
+from .traced import is_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .dead import Dead
-    from .found import Comparison, DeadRules, Judged, Judgement, Refutation, Shown
+    from .found import Comparison, DeadRules, Judgement, Refutation, Shown
     from .subject import Subject
     from .traced import Traced
 
@@ -33,27 +34,31 @@ def judgement(found: Judgement) -> str:
         for at, sentence in enumerate(each.says):
             status, name = (each.status, each.name) if at == 0 else ("", "")
             lines.append(f"{status:<8}  {name:<{width}}  {sentence}")
-    for each in found.properties:
-        for refutation in each.refutations:
-            lines += ["", *_refutation(found.subject, each, refutation)]
+    for refutation in found.refutations:
+        lines += ["", *_refutation(found.subject, refutation)]
     text = "".join(f"{line}\n" for line in (*lines, "", conclusion(found)))
     return read(found.subject.read, found.subject.unread) + text
 
 
-def _refutation(subject: Subject, of: Judged, found: Refutation) -> Iterator[str]:
-    yield f"{'DEPENDS' if found.depends_on else 'REFUTED'}    {of.name}"
+def _refutation(subject: Subject, found: Refutation) -> Iterator[str]:
+    yield f"{'DEPENDS' if found.depends_on else 'REFUTED'}    {', '.join(found.refutes)}"
     yield f"packet     {packet_text(found.packet)}"
     yield f"promised   {found.wanted}"
     yield f"found      {found.found}"
-    if found.at:
-        whose = ", which is not of istio-iptables" if found.foreign else ""
-        yield f"because of {found.at}{whose}"
     yield from (f"depends on {each}" for each in found.depends_on)
-    yield f"to see it  {_to_see(subject, found.traced)}"
+    if not found.traced:
+        yield f"to see it  {CANNOT_BE_TRACED}"
+        return
+    for step in found.traced.causes:
+        whose = " (a rule of another program)" if is_foreign(step) else ""
+        yield f"because of rule {step.number} of {step.chain} in {step.table}{whose}: {step.text}"
+        yield f"           -> {step.effect}"
+    yield from (f"end        {end}" for end in found.traced.ends if end.startswith(("dropped", "rejected")))
+    if subject.can_be_traced:
+        yield f"to see it  {command(subject, found.traced)}"
 
 
-def _to_see(subject: Subject, traced: Traced | None) -> str:
-    return command(subject, traced) if traced else "the options of trace cannot describe this packet"
+CANNOT_BE_TRACED = "the options of trace cannot describe this packet"
 
 
 def conclusion(found: Judgement) -> str:
@@ -87,17 +92,28 @@ def comparison(found: Comparison) -> str:
     return read((*found.one.read, *found.other.read), unread) + text
 
 
+def changed(found: Comparison) -> str:
+    """Return the packets that a plan makes a difference for, or that it makes none."""
+    if found.is_same:
+        return "The rules differ, no packet does: every packet gets the same verdict before and after.\n"
+    lines = ["Packets that get another verdict:", ""]
+    for each in found.packets:
+        lines += [*packet_lines(found, each), ""]
+    return "".join(f"{line}\n" for line in lines[:-1])
+
+
 def packet_lines(found: Comparison, shown: Shown) -> Iterator[str]:
     """Yield the lines about a packet that two rule sets treat differently."""
     yield f"packet     {packet_text(shown.packet)}"
     yield from (f"depends on {each}" for each in shown.depends_on)
     verdicts = (shown.one, shown.other)
-    for at, (name, subject) in enumerate((("one", found.one), ("other", found.other))):
+    names = ("one", "other") if found.other.can_be_traced else ("now", "then")
+    for at, (name, subject) in enumerate(zip(names, (found.one, found.other), strict=True)):
         yield f"{name:<11}{verdicts[at]}"
         if shown.traced and subject.can_be_traced:
             yield f"{'':11}{command(subject, shown.traced[at])}"
     if not shown.traced:
-        yield f"{'':11}the options of trace cannot describe this packet"
+        yield f"{'':11}{CANNOT_BE_TRACED}"
 
 
 def same_or_not(found: Comparison) -> str:
@@ -119,11 +135,11 @@ def dead_rules(found: DeadRules) -> str:
     lines: list[str] = [f"rules      {found.subject.title}", ""]
     for each in found.rules:
         lines += [*_dead(each), ""]
-    count = len(found.rules)
-    if not count:
+    dead = len(found.rules)
+    if not dead:
         lines.append(f"Every one of {found.count} rules is reached by some packet.")
     else:
-        lines.append(f"{count} of {found.count} rules {'is' if count == 1 else 'are'} reached by no packet.")
+        lines.append(f"{dead} of {found.count} rules {'is' if dead == 1 else 'are'} reached by no packet.")
     text = "".join(f"{line}\n" for line in lines)
     return read(found.subject.read, found.subject.unread) + text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..interpreter.packet import has_ports
+from ..rules.istio import CHAINS, NATIVE_TABLES, TAG
 from ..rules.model import IPV4, Cidr
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
@@ -13,7 +14,7 @@ from ..trace.steps import RuleStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ..interpreter.packet import Packet
     from ..interpreter.verdict import Proxy, Verdict
@@ -24,17 +25,27 @@ if TYPE_CHECKING:
 
 
 class Traced(Record):
-    """What `trace` says of a packet: its arguments, the verdict, and the rules that did something."""
+    """What `trace` says of a packet: its arguments, the verdict, how its ways end, and what rules did.
+
+    `rules` are those that did more than to lead to another chain.
+    """
 
     arguments: tuple[str, ...]
     verdict: Verdict
+    ends: tuple[str, ...]
     rules: tuple[RuleStep, ...]
 
     @property
-    def decided(self) -> RuleStep | None:
-        """The rule that decided: the last one that did more than to lead to another chain."""
-        others = [step for step in self.rules if not step.effect.startswith(("goes to ", "goes on in "))]
-        return others[-1] if others else None
+    def causes(self) -> tuple[RuleStep, ...]:
+        """The rules that made the verdict: those of other programs, and the last of all."""
+        last = len(self.rules) - 1
+        return tuple(step for at, step in enumerate(self.rules) if at == last or is_foreign(step))
+
+
+def is_foreign(step: RuleStep) -> bool:
+    """Tell whether a rule is one of another program: it has no name of Istio's, and no reason of ours."""
+    ours = step.chain in CHAINS or any(f" {name}" in step.table for name in NATIVE_TABLES.values())
+    return not (ours or step.reason or TAG in step.text)
 
 
 def question_of_packet(packet: Packet, direction: Direction) -> Question:
@@ -76,12 +87,14 @@ def traced(
     if any(question_of_packet(each.packet, direction) != exact for each in asked):
         return ()
     found = [answer(subject.at(question), each, proxy) for subject, each in zip(subjects, asked, strict=True)]
-    return tuple(Traced(words(question), each.verdict, tuple(_rules(each))) for each in found)
+    return tuple(_traced(question, each) for each in found)
 
 
-def _rules(found: Answer) -> Iterator[RuleStep]:
-    for path in found.paths:
-        yield from (step for step in path.steps if isinstance(step, RuleStep))
+def _traced(question: Question, found: Answer) -> Traced:
+    ends = tuple(dict.fromkeys(path.end for path in found.paths))
+    steps = [step for path in found.paths for step in path.steps if isinstance(step, RuleStep)]
+    rules = [step for step in steps if not step.effect.startswith(("goes to ", "goes on in "))]
+    return Traced(words(question), found.verdict, ends, tuple(rules))
 
 
 def _shortened(exact: Question, subjects: Sequence[Subject], proxy: Proxy) -> Question:

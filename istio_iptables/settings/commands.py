@@ -233,7 +233,13 @@ COMMANDS: tuple[Command, ...] = (
         "diff",
         "Show how the rules in place differ from the wanted ones: exit code 0 if they are equal, 3 if not.",
         "diff",
-        (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+        (
+            option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),
+            _switch(
+                "verdicts",
+                "Tell whether the difference changes what becomes of any packet, and show such packets.",
+            ),
+        ),
     ),
     Command(
         "status",
