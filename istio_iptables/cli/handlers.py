@@ -125,7 +125,7 @@ _NO_CAPTURE_AS_JSON = {
     "diff": '{"differs": false, "parts": []}',
     "validate": '{"succeeded": true, "probes": [], "notes": []}',
     "doctor": '{"failed": false, "checks": []}',
-    "prove": '{"proved": true, "properties": []}',
+    "prove": '{"proved": true, "properties": [], "refutations": []}',
     "pod args": '{"args": null, "env": {}, "origins": []}',
     "pod init-container": "null",
 }

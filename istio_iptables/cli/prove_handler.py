@@ -51,6 +51,8 @@ def _check(context: Context) -> None:
         mistakes.append("--dead: rules that no packet reaches are found in one rule set: leave --same-as out")
     if options["own"] and (options["live"] or "live" in options["same-as"]):
         mistakes.append("--own: the addresses are those of this network namespace: leave it out")
+    if "live" in options["same-as"] and (options["live"] or len(options["same-as"]) > 1):
+        mistakes.append("--same-as: live: the rules in the kernel are compared with others, alone")
     if mistakes:
         raise SettingsError(mistakes)
 
@@ -77,8 +79,8 @@ def require_proved(config: Config, prepared: Prepared) -> None:
         streams.write(text.judgement(judged))
         raise KernelError(
             f"--prove: {text.conclusion(judged).rstrip('.')}: nothing was changed",
-            "the report on standard output has packets, and the rules that are the cause: change these or the "
-            "settings, or leave --prove out",
+            "the report on standard output names packets, and the rules that are the cause: change these or "
+            "the settings, or leave --prove out",
         )
     if judged.is_proved:
         log.info(f"--prove: {text.conclusion(judged)}")

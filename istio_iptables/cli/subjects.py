@@ -157,8 +157,6 @@ class Subjects:
     def _other(self, files: Sequence[str]) -> Source:
         """Return the rules of --same-as: those in the kernel, of dumps, or of a file of settings."""
         if "live" in files:
-            if self._asked.is_live or len(files) > 1:
-                raise SettingsError(["--same-as: live: the rules in the kernel are compared with others"])
             return in_kernel(arguments_of(self._context.invocation))
         texts = texts_of(files, "--same-as")
         if not any(is_settings(text) for _, text in texts):

@@ -36,7 +36,8 @@ def dead_members(
         wanted = common(condition.ranges, coming)
         if not common(condition.ranges, passing) and not minus(wanted, taken.within(wanted)):
             yield member, taken.by(wanted)
-        taken.add(condition.ranges, member)
+        else:
+            taken.add(condition.ranges, member)
 
 
 def members_for(run: Run, taken: Region) -> tuple[Rule, ...]:

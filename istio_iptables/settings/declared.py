@@ -366,8 +366,8 @@ SETTINGS: tuple[Setting, ...] = (
     _switch("skip-rule-apply", "Do not touch any rules.", field="skip_rule_apply"),
     _switch(
         "prove",
-        "Before rules are written, prove that they do what the settings promise, with every packet, beside the "
-        "rules of other programs, too; refuse what is refuted.",
+        "Before rules are written, prove that they do what the settings promise, for all packets and beside "
+        "rules of other programs; refuse what is refuted.",
         field="prove",
     ),
     _switch(
