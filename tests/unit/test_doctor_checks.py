@@ -548,10 +548,19 @@ CASES: list[tuple[str, Answer, str, str]] = [
     (
         "resolv-conf",
         names.resolv_conf(
-            ResolvConf(problem="Permission denied"), redirect_dns=True, capture_all=False, bad=()
+            ResolvConf(problem=KernelError("/etc/resolv.conf cannot be read", "put a file there")),
+            redirect_dns=True,
+            capture_all=False,
+            bad=(),
         ),
+        FAIL,
+        "cannot be read",
+    ),
+    (
+        "resolv-conf",
+        names.resolv_conf(ResolvConf(missing=True), redirect_dns=True, capture_all=False, bad=()),
         WARN,
-        "cannot be read: Permission denied",
+        "is missing",
     ),
     (
         "resolv-conf",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from istio_iptables.errors import KernelError
 from istio_iptables.kernel import this_machine
 from istio_iptables.kernel.this_machine import ThisMachine
 from istio_iptables.settings.declared import BY_NAME
@@ -241,3 +243,27 @@ def test_usual_settings_are_not_warned_about():
     assert warnings_of(facts=FACTS) == ""
     variables = {"ISTIO_OUTBOUND_OWNER_GROUPS": "*", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "2"}
     assert warnings_of("-m", "TPROXY", "-b", "80", facts=FACTS, environ=variables) == ""
+
+
+def cannot_be_read(pod: Pod, why: str) -> None:
+    for flags in (["--redirect-dns"], ["--redirect-dns", "--dual-stack"]):
+        with pytest.raises(KernelError, match=f"resolv.conf cannot be read: {why}"):
+            resolve(parsed(*flags), pod)
+    for flags in ([], ["--redirect-dns", "--capture-all-dns"]):
+        resolve(parsed(*flags), pod)  # nothing asks for the servers
+
+
+def test_a_resolv_conf_that_is_no_file(tmp_path: Path):
+    pod = Pod(tmp_path, None)
+    os.mkfifo(tmp_path / "resolv.conf")
+    cannot_be_read(pod, "it is a FIFO")
+    (tmp_path / "resolv.conf").unlink()
+    (tmp_path / "resolv.conf").symlink_to("/dev/zero")
+    cannot_be_read(pod, "it is a device")
+    (tmp_path / "resolv.conf").unlink()
+    (tmp_path / "resolv.conf").mkdir()
+    cannot_be_read(pod, "it is a directory")
+
+
+def test_a_resolv_conf_without_end(tmp_path: Path):
+    cannot_be_read(Pod(tmp_path, "nameserver 10.0.0.1\n" * 100_000), "it is larger than 1024 KiB")
