@@ -6,8 +6,8 @@ import sys
 
 from ..errors import KernelError
 from ..interpreter.journey import World
-from ..rules.model import IPV4
 from . import dumps
+from .world import with_sysctls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def rules() -> Rules:
 
 
 def world(found: Rules, network: Network) -> World:
-    """Return the namespace with what the kernel's variables say about forwarding and loopback addresses."""
+    """Return the namespace with what the kernel's variables say about packets."""
     from ..kernel.sysctls import read_sysctls
 
-    said = read_sysctls()
-    return World(found.program, network, said.forwards.get(IPV4, True), bool(said.route_localnet))
+    return with_sysctls(World(found.program, network), read_sysctls())
