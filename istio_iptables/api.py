@@ -18,7 +18,7 @@ from .rules.model import FAMILIES, Cidr, PortRange, Ruleset
 from .settings.commands import PICTURES, STYLES
 from .settings.config import Config, Everything
 from .settings.declared import BY_NAME
-from .settings.resolve import Operation, parse, resolve
+from .settings.resolve import HOW_TO_RUN, parse, resolve
 from .settings.texts import Given, as_text, nearest
 
 TYPE_CHECKING = False
@@ -119,10 +119,6 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
         except ValueError as error:
             mistakes.append(f"{name}: {error}")
     return given, mistakes
-
-
-#: Settings of the command that a Config does not depend on; Machine, and what a program does, are for these.
-HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
 
 
 def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:

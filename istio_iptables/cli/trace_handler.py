@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from ..errors import FOUND, SettingsError
+from ..errors import FOUND, DumpError, SettingsError
 from ..interpreter.surroundings import World
-from ..rules.model import IPV4, IPV6
+from ..rules.model import IPV4, IPV6, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import Question, complete, mistakes_in
-from ..trace.reasons import explained
+from ..trace.packet import Question, complete, mistakes_in, mistakes_in_endpoint
 from ..trace.world import network_of, of_settings, proxy_of
 from . import streams
 from .collect import text_of_file
+from .live import understood
 from .log import log
 from .trace_watch import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..interpreter.routing import Network
     from ..interpreter.verdict import Verdict
     from ..settings.config import Config
@@ -68,15 +70,40 @@ def _check(question: Question, context: Context) -> None:
         mistakes.append(f"{more[0]!r}: unexpected argument after the command trace")
     if options["file"] and (options["live"] or options["watch"]):
         mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
-    endpoint = options["endpoint"]
-    if (endpoint.address or endpoint.port) and not (endpoint.address and endpoint.port):
-        mistakes.append("--endpoint: needs an address and a port, such as --endpoint 10.0.0.2:8080")
+    if options["watch"] and options["iface"]:
+        from ..formats.nft import interface_name
+
+        try:
+            interface_name(options["iface"])
+        except SettingsError as error:
+            mistakes += [
+                f"--iface: --watch describes packets to nft: {mistake}" for mistake in error.mistakes
+            ]
+    mistakes += mistakes_in_endpoint(options["endpoint"])
     if mistakes:
         raise SettingsError(mistakes)
-    given = {"endpoint": bool(endpoint.address), "proxy-runs-as": options["proxy-runs-as"] is not None}
-    for name in given:
-        if given[name] and not options["follow"]:
-            log.warn(f"--{name} has no effect without --follow")
+    for warning in _without_effect(context):
+        log.warn(warning)
+
+
+#: Options that have an effect with another one only, and those that have none with --watch.
+_ONLY_WITH = {"endpoint": "follow", "proxy-runs-as": "follow", "count": "watch"}
+_NOT_WITH_WATCH = ("follow", "endpoint", "proxy-runs-as", "expect", "ctstate", "zone")
+
+
+def _without_effect(context: Context) -> list[str]:
+    """Return warnings about options that were given and do nothing here."""
+    options = context.options
+    warnings = []
+    given = [option.setting.name for option in context.invocation.options]
+    for name in dict.fromkeys(name for name in given if options[name] is not False):
+        if options["watch"] and name in _NOT_WITH_WATCH:
+            warnings.append(f"--{name} has no effect with --watch, which shows what packets really do")
+        elif name in _ONLY_WITH and not options[_ONLY_WITH[name]]:
+            warnings.append(f"--{name} has no effect without --{_ONLY_WITH[name]}")
+    if options["watch"] and options["uid"] == NO_ID:
+        warnings.append("--uid none has no effect with --watch: packets of all users are shown")
+    return warnings
 
 
 class _Pod:
@@ -110,33 +137,42 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     given = network_of(options["own"], question)
     files = (*options["file"], *context.invocation.operands[1:])
     if files:
-        config, _ = resolve(context.parsed, context.facts)  # nothing here has to do with this machine
-        rules = dumps.read([dumps.Source(_name(file), text_of_file(file, "--file")) for file in files])
-        return config, _explained(World(rules.program, rules.network or given), config), rules
+        rules = _rules_of(files)
+        network = rules.network or given
+        # Nothing here has to do with this machine.
+        found = understood(context, rules, network, lambda: resolve(context.parsed, context.facts)[0])
+        return found.config, World(found.rules.program, network), found.rules
     network = given if options["own"] else here.network() or given
-    config = context.config(_Pod(context.facts, network) if options["own"] else None)
+    pod = _Pod(context.facts, network) if options["own"] else None
     if options["live"] or options["watch"]:
-        rules = here.rules()
-        return config, _explained(here.world(rules, network), config), rules
+        found = understood(context, here.rules(network), network, lambda: context.config(pod))
+        return found.config, here.world(found.rules, network), found.rules
+    config = context.config(pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None
+
+
+def _rules_of(files: Iterable[str]) -> Rules:
+    """Return the rules of dumps."""
+    sources = [dumps.Source(_name(file), text_of_file(file, "--file")) for file in files]
+    try:
+        return dumps.read(sources)
+    except DumpError as error:
+        raise SettingsError(f"--file: {line}" for line in str(error).splitlines()) from error
 
 
 def _name(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def _explained(world: World, config: Config) -> World:
-    """Give rules that were read the reasons that equal ones of the settings have."""
-    return world.replace(program=explained(world.program, config, world.network))
-
-
 def _with(rules: Rules | None, found: dict[str, object]) -> dict[str, object]:
-    return {"read": list(rules.read), "unread": list(rules.unread), **found} if rules else found
+    if not rules:
+        return found
+    return {"read": list(rules.read), "unread": list(rules.unread), "assumed": list(rules.assumed), **found}
 
 
 def _print(found: str | dict[str, object], rules: Rules | None) -> None:
     if isinstance(found, str):
-        streams.write(text.read(rules.read, rules.unread) + found if rules else found)
+        streams.write(text.read(rules) + found if rules else found)
         return
     import json
 
