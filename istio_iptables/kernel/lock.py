@@ -80,7 +80,7 @@ class Locks:
         except OSError as error:
             from ..remedies import lock_not_opened
 
-            raise lock_not_opened(path, error.strerror) from error
+            raise lock_not_opened(path, error.strerror or str(error)) from error
         self._held.append(descriptor)
         # The commands that write inherit it: if this process is killed, they hold the lock until they are
         # done.
