@@ -301,9 +301,13 @@ def test_a_config_is_immutable():
     assert hash(config) == hash(config.replace())
     with pytest.raises(TypeError, match="got an unexpected keyword argument 'nonsense'"):
         config.replace(nonsense=1)
-    with pytest.raises(TypeError, match=r"missing [0-9]+ required .*argument"):
+    with pytest.raises(
+        TypeError, match=r"^Config\.__init__\(\) missing [0-9]+ required positional arguments"
+    ):
         Config()  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"takes .*3"):
+    with pytest.raises(
+        TypeError, match=r"^Table\.__init__\(\) takes from 3 to 4 positional arguments but 5 were given"
+    ):
         Table("ipv4", "nat", (), ())  # type: ignore[call-arg]
 
 
