@@ -104,7 +104,7 @@ dist: $(VENV) ## build the sdist and the wheel into dist/, and a list of what is
 	@ls dist build
 
 # Run it with the oldest Python: what that needs, the newer ones can install too. ARGS=--upgrade for newer versions.
-# The files name no package index: thanks to the hashes it does not matter which one the packages come from.
+# The files name no package index: the hashes make the packages of any index safe.
 lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.toml
 	$(PIP_COMPILE) --all-build-deps --only-build-deps --output-file requirements/build.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --output-file requirements/runtime.txt

@@ -91,7 +91,7 @@ class TraceSockets:
         self._legacy.close()
 
     def bind_log(self) -> None:
-        """Take the packets that are logged to group 0. Raises NetlinkError if somebody has it already."""
+        """Take the packets that are logged to group 0. Raises NetlinkError if another process has it."""
         for kind, value in ((_NFULA_CFG_CMD, _CMD_BIND), (_NFULA_CFG_MODE, _LOGGED)):
             payload = struct.pack(">BBH", 0, 0, 0) + pack_attribute(kind, value)
             length = _HEADER.size + len(payload)
