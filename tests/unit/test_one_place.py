@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Set
+from functools import cache
 
 import pytest
 
-import istio_iptables
 from istio_iptables.change import actions
 from istio_iptables.interpreter import nft_rules
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from istio_iptables.rules import istio
-
-PACKAGE = Path(istio_iptables.__file__).parent
+from tests.support.sources import modules
 
 #: Istio's ports, marks and IDs. Not 133, which is a type of ICMPv6 too, and no port below 1024.
 NUMBERS = {
@@ -39,27 +37,27 @@ PLACES = [
 ]
 
 
-def constants(path: Path) -> Iterator[object]:
-    """All numbers and texts of a module but its docstrings."""
-    tree = ast.parse(path.read_text())
+@cache
+def constants() -> Mapping[str, Set[object]]:
+    """All numbers and texts of each module but its docstrings."""
+    return {name: frozenset(_constants(module)) for name, module in modules().items()}
+
+
+def _constants(module: ast.Module) -> Iterator[object]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    texts = {
+    docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in ast.walk(module)
         if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and id(node) not in texts:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Constant) and id(node) not in docstrings and type(node.value) in (int, str):
             yield node.value
 
 
 @pytest.mark.parametrize(("place", "facts", "allowed"), PLACES)
 def test_a_fact_is_in_one_module(place: str, facts: set[object], allowed: set[str]) -> None:
-    found = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
-        if any(type(value) in (int, str) and value in facts for value in constants(path))
-    }
+    found = {name for name, values in constants().items() if not values.isdisjoint(facts)}
     assert found - allowed == {place}
 
 
