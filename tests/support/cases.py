@@ -9,46 +9,48 @@ from typing import Any
 
 import pytest
 
-#: What a case that fails raises: pytest.raises and pytest.fail do not raise an Exception.
-_FAILURES = (Exception, pytest.fail.Exception)
+#: What a case that fails raises. What pytest.raises and pytest.fail raise is no Exception.
+_FAILURES = (Exception, pytest.fail.Exception, BaseExceptionGroup)
+_LONGEST_NAME = 200
+
+#: The names of the cases, or what makes a name of a value.
+Ids = Sequence[str] | Callable[[Any], object]
 
 
-def each(names: str | Sequence[str], rows: Iterable[Any]) -> Callable[[Callable[..., None]], Any]:
-    """Go through all rows in one test, as pytest.mark.parametrize does in a test for each.
+def all_cases(
+    names: str | Sequence[str], rows: Iterable[Any], ids: Ids = repr
+) -> Callable[[Callable[..., None]], Any]:
+    """Try all rows in one test, where pytest.mark.parametrize makes a test of each.
 
-    Every row is tried, and the error has a note for each that failed, with its values. Fixtures are shared by
-    all rows, so a test that writes files or sets variables takes parametrize.
+    The error names every case that failed. Fixtures are shared by all rows, so a test that changes what the
+    next row sees (monkeypatch, capsys) takes parametrize.
     """
     fields = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
     cases = [_values(row, len(fields)) for row in rows]
-    assert cases, "no cases"
+    assert cases, "a table without cases"
 
     def decorated(test: Callable[..., None]) -> Any:
-        signature = inspect.signature(test)
-
         @functools.wraps(test)
         def through_all(**fixtures: Any) -> None:
             failures: list[BaseException] = []
-            for case in cases:
-                named = dict(zip(fields, case, strict=True))
+            for number, case in enumerate(cases):
                 try:
-                    test(**named, **fixtures)
+                    test(**dict(zip(fields, case, strict=True)), **fixtures)
                 except _FAILURES as failure:
-                    failure.add_note(f"in the case {', '.join(f'{n}={v!r}' for n, v in named.items())}")
+                    name = ", ".join(str(ids(value)) for value in case) if callable(ids) else ids[number]
+                    failure.add_note(f"in the case: {name[:_LONGEST_NAME]}")
                     failures.append(failure)
             if failures:
                 raise BaseExceptionGroup(f"{len(failures)} of {len(cases)} cases failed", failures)
 
-        left = [one for one in signature.parameters.values() if one.name not in fields]
-        through_all.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]  # what is a fixture
-        del through_all.__wrapped__  # pytest would look for fixtures there
+        signature = inspect.signature(test)
+        fixtures = [one for one in signature.parameters.values() if one.name not in fields]
+        through_all.__signature__ = signature.replace(parameters=fixtures)  # type: ignore[attr-defined]  # for pytest
+        del through_all.__wrapped__
         return through_all
 
     return decorated
 
 
 def _values(row: Any, count: int) -> Sequence[Any]:
-    if hasattr(row, "marks"):  # pytest.param
-        assert not row.marks
-        row = row.values if count > 1 else row.values[0]
     return [row] if count == 1 else [*row]

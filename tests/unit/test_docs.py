@@ -9,6 +9,7 @@ import pytest
 
 from istio_iptables.settings.declared import SETTINGS
 from tests.support import pages
+from tests.support.cases import all_cases
 from tests.support.messages import messages
 from tests.support.pages import NEEDS, PAGES, ROOT, BadPage, Command, Listen, matches, parse, read
 
@@ -81,7 +82,7 @@ def test_sections_and_scenes_and_listeners():
     assert [(s.section, s.scene) for s in steps] == [(0, "ipv4"), (0, "ipv4"), (1, "ipv4"), (2, "ipv6")]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         "    Some text\n    istio-iptables diff\n",  # a command that would not be run
@@ -181,7 +182,7 @@ def test_what_is_text_though_it_looks_like_commands_is_marked():
     assert commands("<!-- text -->\n\n    Some text\n    istio-iptables diff\n") == []
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("shown", "printed", "equal"),
     [
         ("2020-01-01T00:00:00.000001Z info a", "2026-11-24T23:15:46.735625Z\tinfo\ta\n", True),
@@ -204,7 +205,7 @@ def test_output_is_compared_without_what_varies(shown, printed, equal):
 # --- what the pages say -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PAGES)
+@all_cases("name", PAGES)
 def test_nothing_is_left_out_without_a_reason_that_holds(name):
     left_out = [command for command in read(name).commands if command.needs]
     for command in left_out:
@@ -227,7 +228,7 @@ def test_every_page_is_in_the_index():
         assert path.name == "README.md" or f"({path.name})" in index, path.name
 
 
-@pytest.mark.parametrize("name", PAGES)
+@all_cases("name", PAGES)
 def test_links_lead_somewhere(name):
     text = re.sub(r"`[^`\n]*`", "", (ROOT / name).read_text())
     for target in re.findall(r"\]\(([^)]+)\)", text):

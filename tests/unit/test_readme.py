@@ -6,10 +6,9 @@ import shlex
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import istio_iptables
 from istio_iptables.settings.go_flags import read_arguments
+from tests.support.cases import all_cases
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -32,7 +31,7 @@ def test_there_are_commands_to_check():
     assert len(COMMANDS) >= 8
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@all_cases("command", COMMANDS)
 def test_every_command_in_the_readme_is_understood(command):
     assert read_arguments(shlex.split(command)[1:]).mistakes == ()
 

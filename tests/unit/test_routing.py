@@ -24,6 +24,7 @@ from istio_iptables.interpreter.surroundings import World
 from istio_iptables.prove.example import example, questions
 from istio_iptables.prove.space import packets
 from istio_iptables.rules.model import FULL_MASK, NO_ID
+from tests.support.cases import all_cases
 
 from ..support.many_routes import FIXTURES, PRINTED
 
@@ -99,7 +100,7 @@ def way(where: Network, what: Packet) -> str:
 # --- rules ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("rules", "marks"),
     [
         ("5: from all fwmark 0x1 lookup 7", {0: "eth0", 1: "eth1"}),
@@ -445,7 +446,7 @@ def test_the_source_depends_on_rules() -> None:
     assert source(network("5: from 192.0.2.0/24 lookup 7"), "8.8.8.8") == "10.88.0.2"
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("addresses", "destination", "expected"),
     [
         (["fd88::2/64"], "2001:db8::1", "fd88::2"),
