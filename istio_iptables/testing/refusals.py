@@ -1,7 +1,7 @@
 """refusals: edits of tables in memory, and what iptables or the kernel refuses of them.
 
-Each refusal has its source: iptables is what iptables(8) refuses before the kernel sees it, and a file name
-is that of the kernel's module. A kind of match or target that is not in the table of checks is refused, too.
+Each refusal has its source: `iptables` if iptables(8) refuses it before the kernel sees it, else the kernel's
+source file. A kind of match or target that is not in the table of checks is refused, too.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ order of hooks and priorities.
 
 from __future__ import annotations
 
+from ..change.actions import IPTABLES_LEGACY
 from ..interpreter import action as actions
 from ..interpreter.condition import Condition
 from ..interpreter.packet import TCP, UDP, Packet
@@ -46,7 +47,7 @@ class Names:
         self._tables: dict[TableKey, Table] = {}
         for table in program.tables:
             for family in _kernel_families(table):
-                self._tables[table.location == "iptables-legacy", family, table.name] = table
+                self._tables[table.location == IPTABLES_LEGACY, family, table.name] = table
         self._handles = handles or {}
 
     def table(self, event: TraceEvent) -> Table | None:

@@ -37,6 +37,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.nftables.model import NativeTable
 from istio_iptables.settings.resolve import IPV6_NOT_CAPTURED, NO_ADDRESS, NO_DNS_SERVER
+from tests.support.cases import all_cases
 
 LEGACY: Any = "iptables-legacy"
 NFT: Any = "iptables-nft"
@@ -635,7 +636,7 @@ CASES: list[tuple[str, Answer, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("name", "answer", "status", "words"),
     CASES,
     ids=[f"{case[0]}-{case[2]}-{n}" for n, case in enumerate(CASES)],
@@ -659,7 +660,7 @@ def test_every_check_has_its_cases() -> None:
 OWNER = Feature("match owner", "xt_owner", "NETFILTER_XT_MATCH_OWNER", ("matches", "owner"))
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("evidence", "presence"),
     [
         (Evidence("6.1"), "unknown"),

@@ -33,6 +33,7 @@ from istio_iptables.rules.model import Counters
 from istio_iptables.trace.reasons import explained
 from istio_iptables.trace.steps import RuleStep
 from tests.support import strategies
+from tests.support.cases import all_cases
 from tests.support.picturing import BOTH, CASES, IPV4, among_others, case, numbers, rows_of, settings_of
 
 FEW = limits(max_examples=max(1, limits().max_examples // 4))
@@ -49,7 +50,7 @@ def in_words(*conditions) -> str:
 # --- words ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("conditions", "said"),
     [
         ([In("protocol", ((6, 6),))], "TCP"),
@@ -77,7 +78,7 @@ def test_conditions_in_words(conditions, said):
     assert in_words(*conditions) == said
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("doing", "kind", "said", "leads_to"),
     [
         ([action.Redirect(15001)], "redirect", "to port 15001", ("port 15001",)),
@@ -154,7 +155,7 @@ def assert_rows_say_what_their_rules_do(drawn: Picture, shown: subject.Subject) 
                 assert set(of_rule.values) <= set(mine.values)
 
 
-@pytest.mark.parametrize("name", CASES)
+@all_cases("name", CASES)
 def test_every_rule_of_a_chain_is_in_one_row(name):
     _, shown = case(name)
     assert_every_rule_is_there_once(shown.picture(), shown)
@@ -439,7 +440,7 @@ def test_what_is_redirected_comes_in_by_lo_too():
     assert way.order[-1] == "p15053"
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("packet", "reason"),
     [
         ("out --udp --to 203.0.113.1:53", ""),  # no rule decides
@@ -448,7 +449,7 @@ def test_what_is_redirected_comes_in_by_lo_too():
         ("in --to :9", "all other inbound TCP is captured"),
     ],
 )
-@pytest.mark.parametrize("name", ["defaults", "native"])
+@all_cases("name", ["defaults", "native"])
 def test_the_conclusion_names_the_rule_that_decided(name, packet, reason):
     _, shown = case(name)
     found = subject.followed(shown, asked(packet, IPV4).question, further=False)

@@ -14,6 +14,7 @@ from istio_iptables.interpreter.condition import Masked
 from istio_iptables.interpreter.route_table import RouteTable
 from istio_iptables.interpreter.routing import Route, RoutingRule
 from istio_iptables.rules.model import FULL_MASK, NO_ID
+from tests.support.cases import all_cases
 
 from ..support.routed import ADDR, MAIN, network, packet, routed, way
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 # --- rules ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("rules", "marks"),
     [
         ("5: from all fwmark 0x1 lookup 7", {0: "eth0", 1: "eth1"}),

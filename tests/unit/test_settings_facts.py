@@ -14,12 +14,13 @@ from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.no_effect import NO_EFFECT, NoEffect
 from istio_iptables.settings.resolve import resolve
+from tests.support.cases import all_cases
 from tests.support.configuring import FACTS, configured, mistakes_of, parsed, warnings_of
 
 # --- the proxy's users and groups -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "environ", "uids", "gids"),
     [
         ([], {}, (1337,), (1337,)),
@@ -71,7 +72,7 @@ def test_owner_groups_at_most_64():
 # --- families ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("ipv4", "ipv6", "dual_stack", "captured", "warning"),
     [
         (True, False, False, False, ""),
@@ -93,7 +94,7 @@ def test_ipv6_decision(ipv4: bool, ipv6: bool, dual_stack: bool, captured: bool,
     assert warning in "".join(warnings)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("family", "address", "local"),
     [
         ("ipv4", "127.0.0.1", True),
@@ -228,7 +229,7 @@ WITHOUT_EFFECT: list[tuple[list[str], dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("row", "case"), list(zip(NO_EFFECT, WITHOUT_EFFECT, strict=True)), ids=[row.setting for row in NO_EFFECT]
 )
 def test_settings_without_effect_are_warned_about(row: NoEffect, case: tuple[list[str], dict[str, str], str]):
