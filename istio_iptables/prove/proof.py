@@ -59,6 +59,7 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
     said: dict[str, dict[str, None]] = {}
     against: dict[str, list[Counterexample]] = {}
     for packets in kinds:
+        own = next((each.address for each in world.network.own(packets.space.family)), None)
         found = outcomes(world, packets, proxy)
         left = _minus(packets.possible, outcomes(bare, packets, proxy))
         for clause in promised(packets):
@@ -66,7 +67,7 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
             if not region:
                 continue
             said.setdefault(clause.name, {})[clause.says] = None
-            against.setdefault(clause.name, []).extend(_against(region, clause, found, packets))
+            against.setdefault(clause.name, []).extend(_against(region, clause, found, packets, own))
     return tuple(property_of(name, said[name], against[name]) for name in said)
 
 
@@ -91,7 +92,7 @@ def _minus(region: Region, bare: Sequence[Outcome]) -> Region:
 
 
 def _against(
-    region: Region, clause: Clause, found: Sequence[Outcome], packets: Packets
+    region: Region, clause: Clause, found: Sequence[Outcome], packets: Packets, own: int | None
 ) -> Iterator[Counterexample]:
     """Yield a packet for each verdict that some packets of a clause have instead of the promised one."""
     seen: set[tuple[Verdict, bool]] = set()
@@ -107,7 +108,7 @@ def _against(
         if (outcome.verdict, bool(about)) in seen:
             continue
         seen.add((outcome.verdict, bool(about)))
-        packet = example(wrong, packets)
+        packet = example(wrong, packets, own)
         yield Counterexample(packets, packet, clause.verdict, outcome.verdict, outcome.note, about)
 
 
