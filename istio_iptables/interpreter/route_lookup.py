@@ -48,7 +48,7 @@ _GROUPS = (
     (number("destination", 0xFFFFFFFF), "broadcast"),
 )
 #: IPv6 destinations that mean something on one link alone (rt6_need_strict): ::1, link-local, multicast.
-_OF_THE_LINK = numbers(
+OF_THE_LINK = numbers(
     "destination", [(1, 1), (0xFE80 << 112, (0xFEC0 << 112) - 1), (0xFF << 120, (1 << 128) - 1)]
 )
 _NEVER_A_RULE = Unmodelled("no other routing rule has ever been in this network namespace")
@@ -87,7 +87,7 @@ class RouteLookup(Generic[S]):
             yield from found.routes(self._network.table(MAIN_TABLE, IPV4))
             packets = algebra.join(algebra.join(packets, part), found.left)
         else:
-            part, packets = algebra.split(packets, _OF_THE_LINK, NO_QUESTION)
+            part, packets = algebra.split(packets, OF_THE_LINK, NO_QUESTION)
             yield from self._by_rules(part, by_link=True)
         yield from self._by_rules(packets)
 

@@ -50,7 +50,7 @@ class Property(Record):
 
 
 def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promises) -> tuple[Property, ...]:
-    """Return every property that is promised for some kinds of packets, in the order of their clauses.
+    """Return every property that is promised for some packets, in the order of their clauses.
 
     Packets that the kernel refuses without any rule are left out: no rule can do anything for them.
     """
@@ -59,15 +59,21 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
     said: dict[str, dict[str, None]] = {}
     against: dict[str, list[Counterexample]] = {}
     for packets in kinds:
+        own = next((each.address for each in world.network.own(packets.space.family)), None)
         found = outcomes(world, packets, proxy)
         left = _minus(packets.possible, outcomes(bare, packets, proxy))
         for clause in promised(packets):
             region, left = divided(left, clause)
+            if not region:
+                continue
             said.setdefault(clause.name, {})[clause.says] = None
-            against.setdefault(clause.name, []).extend(_against(region, clause, found, packets))
-    return tuple(
-        Property(name, tuple(said[name]), _status(against[name]), tuple(against[name])) for name in said
-    )
+            against.setdefault(clause.name, []).extend(_against(region, clause, found, packets, own))
+    return tuple(property_of(name, said[name], against[name]) for name in said)
+
+
+def property_of(name: str, says: Iterable[str], against: Sequence[Counterexample]) -> Property:
+    """Return a property, of which the status follows from the packets for which it does not hold."""
+    return Property(name, tuple(says), _status(against), tuple(against))
 
 
 def divided(region: Region, clause: Clause) -> tuple[Region, Region]:
@@ -86,12 +92,10 @@ def _minus(region: Region, bare: Sequence[Outcome]) -> Region:
 
 
 def _against(
-    region: Region, clause: Clause, found: Sequence[Outcome], packets: Packets
+    region: Region, clause: Clause, found: Sequence[Outcome], packets: Packets, own: int | None
 ) -> Iterator[Counterexample]:
     """Yield a packet for each verdict that some packets of a clause have instead of the promised one."""
     seen: set[tuple[Verdict, bool]] = set()
-    if not region:
-        return
     for outcome in found:
         if outcome.verdict == clause.verdict:
             continue
@@ -104,7 +108,7 @@ def _against(
         if (outcome.verdict, bool(about)) in seen:
             continue
         seen.add((outcome.verdict, bool(about)))
-        packet = example(wrong, packets)
+        packet = example(wrong, packets, own)
         yield Counterexample(packets, packet, clause.verdict, outcome.verdict, outcome.note, about)
 
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from ..interpreter.condition import Condition
     from ..interpreter.program import Table
-    from ..interpreter.routing import Network
+    from ..interpreter.routing import Network, RoutingRule
     from ..kernel.sysctls import Sysctls
-    from ..rules.model import RoutingObject, Rule, Ruleset
+    from ..rules.model import Family, RoutingObject, Rule, Ruleset
     from ..settings.config import Config
     from .packet import Question
 
@@ -109,7 +109,7 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
                     Route(own.family, "local", "local", own.address, own.address, "lo", own.address)
                 )
         elif isinstance(item, model.MarkLookup):
-            rule = mark_rule(item.family, item.mark, str(item.table))
+            rule = mark_rule(item.family, item.mark, str(item.table), _next_priority(rules, item.family))
             if not any(
                 (r.family, r.condition, r.table) == (rule.family, rule.condition, rule.table) for r in rules
             ):
@@ -120,6 +120,12 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
                 routes.append(route)
     rules.sort(key=lambda rule: rule.priority)
     return network.replace(addresses=tuple(addresses), rules=tuple(rules), routes=tuple(routes))
+
+
+def _next_priority(rules: Iterable[RoutingRule], family: Family) -> int:
+    """Return the number that the kernel gives a new rule: before the second one (fib_default_rule_pref)."""
+    numbers = sorted(rule.priority for rule in rules if rule.family == family)
+    return max(numbers[1] - 1, 0) if len(numbers) > 1 else 0
 
 
 def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
