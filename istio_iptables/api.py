@@ -18,7 +18,7 @@ from .rules.model import FAMILIES, Cidr, PortRange, Ruleset
 from .settings.commands import PICTURES, STYLES
 from .settings.config import Config, Everything
 from .settings.declared import BY_NAME
-from .settings.resolve import Operation, parse, resolve
+from .settings.resolve import HOW_TO_RUN, parse, resolve
 from .settings.texts import Given, as_text, nearest
 
 TYPE_CHECKING = False
@@ -121,10 +121,6 @@ def _given(by_flag: Mapping[str, object], by_keyword: Mapping[str, object]) -> t
     return given, mistakes
 
 
-#: Settings of the command that a Config does not depend on; Machine, and what a program does, are for these.
-HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
-
-
 def _nearest_keyword(name: str, fields: Mapping[str, Setting]) -> str:
     """Return a hint; a flag's name with underscores counts as its keyword's."""
     for setting in fields.values():
@@ -178,10 +174,10 @@ def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
 
 
 def lint_pods(manifest: str) -> list[Finding]:
-    """Return what in the manifest of pods does not do what it says, as `istio-iptables pod lint` has it.
+    """Return the settings of a manifest that do not do what they say, as `istio-iptables pod lint` does.
 
-    `manifest` is as for `pod_settings`; all pods in it are looked at. `str()` of a Finding is a line, its
-    fields are the parts of it. Raises SettingsError if the text is no manifest.
+    `manifest` is as for `pod_settings`; every pod in it is checked. `str()` of a Finding is one line, its
+    fields are the parts of that line. Raises SettingsError if the text is not a manifest.
 
     >>> from istio_iptables import lint_pods
     >>> found = lint_pods('''
@@ -214,10 +210,10 @@ def render(
 ) -> str:
     """Return a rule set as text.
 
-    `restore`: scripts for iptables-restore --noflush (IPv4) and ip6tables-restore --noflush (IPv6),
-    which stand one after the other if both families have rules. `nft`: a script for nft -f with the
-    native nftables rules for both. Then come ip(8) commands as comments. `commands`: a shell script. With
-    `explain` these three have each rule's reason above it, as a comment. `json`, for programs, always has it.
+    `restore`: a script for iptables-restore --noflush (IPv4), then one for ip6tables-restore --noflush (IPv6)
+    if both families have rules. `nft`: a script for nft -f with the native nftables rules for both. Both
+    styles end with ip(8) commands as comments. `commands`: a shell script. With `explain` these three have
+    each rule's reason above it, as a comment. `json`, for programs, always has it.
     """
     require_type(ruleset, Ruleset, "render() takes a Ruleset (see build)")
     if style not in STYLES:
@@ -310,10 +306,10 @@ def validate(
 ) -> tuple[Result, ...]:
     """Prove with real connections that redirection works as a Config wants it, in this network namespace.
 
-    As root with the capabilities SETUID and SETGID everything is proven; as the proxy's user what it may. No
-    rules are touched. `port` is what is connected to, `seconds` how long all of it may take at most.
-    `in_place` says that the rules are known to be those that the Config means: then what is wrong is
-    something else's doing. `succeeded` tells whether the results prove it. Raises KernelError.
+    Root with the capabilities SETUID and SETGID tests everything, the proxy's user only what it may. No rules
+    are changed. `port` is the port that the probes connect to, `seconds` the longest time for all of them.
+    With `in_place` the rules are known to be those of the Config, and a result that is wrong is put down to
+    another cause. `succeeded` tells whether the results prove redirection. Raises KernelError.
     """
     require_type(config, Config, "validate() takes a Config (see configure)")
     from .validation.live.probes import probe_all, situation

@@ -6,7 +6,7 @@ from ..errors import KernelError
 from ..kernel.this_machine import ThisMachine
 from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND
 from ..settings.parsers import BadValue
-from ..settings.resolve import parse, parse_options, resolve, service_links
+from ..settings.resolve import HOW_TO_RUN, parse, parse_options, resolve, service_links
 from .collect import answer, collect
 from .log import log
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from ..settings.go_flags import Invocation
     from ..settings.resolve import Operation
     from ..settings.texts import Given
+
+
+#: Fields of settings that are about the run, or, as ENVOY_USER, only a default.
+_NOT_ABOUT_RULES = HOW_TO_RUN | {"", "proxy_user"}
+#: Sources of settings that are about rules, whatever is in them.
+_SOURCES = ("config", "pod")
 
 
 class Context:
@@ -48,6 +54,12 @@ class Context:
     def facts(self) -> ThisMachine:
         """The machine that the settings are for; it knows the names of users and groups."""
         return self._facts
+
+    @property
+    def describes_rules(self) -> bool:
+        """True if settings say which rules there are to be, and not only how to run."""
+        given = any(item.setting.field not in _NOT_ABOUT_RULES for item in self.given)
+        return given or any(source.setting.name in _SOURCES for source in self.invocation.sources)
 
     def enter_namespace(self) -> None:
         """Enter the network namespace of the settings. A dry run without the privilege stays where it is."""

@@ -416,8 +416,11 @@ def _print_script(context: Context, text: str) -> int:
     path = context.operation.dry_run_file
     if path:
         try:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+            from ..kernel.files import open_file
+
+            file = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            with open(file, "w", encoding="utf-8") as opened:
+                opened.write(text)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             why = error.strerror if isinstance(error, OSError) else error
             from ..remedies import dry_run_file_not_written

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from ..errors import KernelError, SettingsError
 from ..pictures import subject
 from ..pictures.draw import drawn, own_of
 from ..settings.commands import PICTURES
+from ..settings.declared import BY_NAME
+from ..status.written import command_line
 from . import streams
 from .log import log
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from ..pictures.subject import Subject
     from ..rules.model import Cidr, Family
     from ..settings.config import Config
+    from ..status.settings_of import ReadBack
     from .context import Context
 
 
@@ -34,8 +38,7 @@ def draw(context: Context, families: Sequence[Family]) -> int:
     if options["explain"]:
         log.warn("--explain has no effect with a picture, which has the reason for each rule anyway")
     own = own_of(options["trace"], context.facts)  # what is wrong there is said before anything else
-    config = context.config()
-    shown = _subject(context, config, own)
+    shown, config, _ = _subject(context, own)
     shown = shown.replace(families=tuple(f for f in shown.families if f in families))
     streams.write(drawn(shown, style, options["trace"], context.facts, config))
     return 0
@@ -49,10 +52,14 @@ def write_report(context: Context) -> int:
         raise SettingsError(["--html: needs a file to write, or `-` for standard output"])
     from ..pictures.report import page
 
-    config = context.config()
-    shown = _subject(context, config, options["own"])
+    shown, config, read_back = _subject(context, options["own"])
     settings = [(each.setting.flag, each.text, each.origin) for each in context.parsed.changed]
-    text = page(shown, config, settings, _arguments(context))
+    arguments = _arguments(context)
+    if read_back:
+        names = read_back.settings.items()
+        settings = [(BY_NAME[name].flag, text, "read back from the rules") for name, text in names]
+        arguments = _shortened(" ".join(map(shlex.quote, read_back.arguments)))
+    text = page(shown, config, settings, arguments)
     if path == "-":
         streams.write(text)
     else:
@@ -61,21 +68,36 @@ def write_report(context: Context) -> int:
     return 0
 
 
-def _subject(context: Context, config: Config, own: Sequence[Cidr]) -> Subject:
+def _subject(context: Context, own: Sequence[Cidr]) -> tuple[Subject, Config, ReadBack | None]:
+    """Return what is to be shown, with its settings; those of live rules are read back if none were given.
+
+    `own` are the pod's own addresses, if they were given.
+    """
     if context.options["live"]:
-        return _in_the_kernel(config)
+        return _in_the_kernel(context, own)
     native = context.operation.native_nftables
-    return subject.of_config(config, native=native, own=own, settings=_arguments(context))
+    config = context.config()
+    return subject.of_config(config, native=native, own=own, settings=_arguments(context)), config, None
 
 
-def _in_the_kernel(config: Config) -> Subject:
+def _in_the_kernel(context: Context, own: Sequence[Cidr]) -> tuple[Subject, Config, ReadBack | None]:
     """Return what is in the kernel: the one place where pictures get it."""
     from ..trace import here
     from ..trace.packet import Question
     from ..trace.world import network_of, proxy_of
+    from .live import understood
 
-    network = here.network() or network_of((), Question("out"))
-    return subject.of_world(here.world(here.rules(), network), proxy_of(config), config)
+    given = network_of(tuple(own), Question("out"))
+    network = given if own else here.network() or given
+    found = understood(context, here.rules(network), network, context.config)
+    for note in found.rules.unread:
+        log.warn(f"not read: {note}")
+    facts = [("rules", "those in the kernel")]
+    if found.read_back:
+        facts.append(("settings", _shortened(command_line(found.read_back))))
+    world = here.world(found.rules, network)
+    shown = subject.of_world(world, proxy_of(found.config), facts, found.rules.unread)
+    return shown, found.config, found.read_back
 
 
 #: As many characters of arguments are shown: a list may have twenty thousand members.
@@ -84,14 +106,15 @@ _MOST_ARGUMENTS = 300
 
 def _arguments(context: Context) -> str:
     """Return the settings that differ from their defaults as arguments, shortened if they are long."""
-    import shlex
-
     words = []
     for given in context.parsed.changed:
         setting = given.setting
         name = f"--{setting.name}" if setting.has_flag else setting.variable
         words.append(shlex.quote(f"{name}={given.text}"))
-    text = " ".join(words)
+    return _shortened(" ".join(words))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _MOST_ARGUMENTS else f"{text[:_MOST_ARGUMENTS]} …"
 
 

@@ -88,7 +88,7 @@ def require_proved(config: Config, prepared: Prepared) -> None:
     log.warn(f"--prove: {text.conclusion(judged)}")
     for refutation in judged.refutations:
         log.warn(f"--prove: it depends on {', '.join(refutation.depends_on)}")
-    for unread in judged.subject.unread:
+    for unread in judged.subject.rules.unread if judged.subject.rules else ():
         log.warn(f"--prove: not read: {unread}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..api import HOW_TO_RUN, build, prepare
+from ..api import build, prepare
 from ..errors import FOUND
 from ..rules.model import Ruleset
 from ..status.report import Memory, report
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from ..kernel.prepared import Prepared
     from ..status.report import Compared, Status
     from .context import Context
-
-#: Settings that ask for no comparison: they are not about rules, or, as ENVOY_USER, are only a default.
-_NO_QUESTION = HOW_TO_RUN | {"", "proxy_user"}
-#: Sources that ask for a comparison, whatever is in them.
-_SOURCES = ("config", "pod")
 
 
 def status(context: Context) -> int:
@@ -53,8 +48,7 @@ def _wanted(context: Context) -> Ruleset | None:
 
     A pod that captures nothing is to have no rules.
     """
-    given = any(item.setting.field not in _NO_QUESTION for item in context.given)
-    if not given and not any(source.setting.name in _SOURCES for source in context.invocation.sources):
+    if not context.describes_rules:
         context.log_settings()
         return None
     if context.parsed.no_capture:

@@ -75,7 +75,7 @@ def _look_again(look: Callable[[], Status]) -> Status:
 
 
 def _wait(seconds: float) -> None:
-    """Wait; raise BrokenPipeError as soon as nobody reads standard output any more.
+    """Wait; raise BrokenPipeError as soon as the reader of standard output is gone.
 
     A write would find that out, but while nothing changes nothing is written.
     """

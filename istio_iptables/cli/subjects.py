@@ -9,54 +9,39 @@ from __future__ import annotations
 from ..errors import DumpError, SettingsError
 from ..interpreter.known import NOTHING_KNOWN
 from ..interpreter.program import Program
+from ..interpreter.routing import Network
 from ..interpreter.surroundings import World
 from ..policy import build
 from ..prove.after import after
 from ..prove.space import names_of
 from ..prove.subject import Subject, assumed
-from ..rules.model import FAMILIES, Cidr
+from ..rules.model import FAMILIES
 from ..settings.declared import SOURCE_BY_NAME
 from ..settings.go_flags import Invocation
-from ..settings.resolve import Operation, parse, resolve
+from ..settings.resolve import HOW_TO_RUN, parse, resolve
 from ..settings.texts import Given
 from ..startup.record import Record
 from ..trace import dumps, here
-from ..trace.packet import SOME_OWN
 from ..trace.world import of_ruleset, with_objects
 from .collect import collect, is_settings, text_of_file
+from .live import PodOf, examples, own_of, understood
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..change.plan import Plan
-    from ..interpreter.routing import Network
-    from ..rules.model import RoutingObject
+    from ..rules.model import Cidr, RoutingObject
     from ..settings.config import Config
-    from ..settings.environment import Environment
     from ..trace.dumps import Rules
     from .context import Context
 
 
-class PodOf:
-    """An Environment: a pod whose addresses are given, all else is as on this machine."""
-
-    def __init__(self, machine: Environment, own: Iterable[Cidr]) -> None:
-        families = {cidr.family for cidr in own}
-        self._families = "ipv4" in families, "ipv6" in families
-        self.dns_servers = machine.dns_servers
-        self.user_id = machine.user_id
-        self.group_id = machine.group_id
-
-    def usable_families(self) -> tuple[bool, bool]:
-        """Return whether the pod has addresses of IPv4 and of IPv6."""
-        return self._families
-
-
 class Source(Record):
-    """Rules of which the network is not known yet; `network` is that which they were read with, if any.
+    """Rules that may not tell which network they are in; see Subject for what the fields are.
 
-    `objects` are the routing rules and routes that belong to the rules and are not in that network.
+    `network` is that which they were read with, if any. `objects` are the routing rules and routes that
+    belong to the rules and are not in that network.
     """
 
     title: str
@@ -67,6 +52,7 @@ class Source(Record):
     rules: Rules | None = None
     network: Network | None = None
     is_live: bool = False
+    is_whole: bool = True
 
 
 # --- sources --------------------------------------------------------------------------------
@@ -82,28 +68,33 @@ def of_settings(config: Config, native: bool, settings: tuple[str, ...] = (), ti
 
 def in_kernel(settings: tuple[str, ...] = ()) -> Source:
     """Return the rules in the kernel, of all tables and backends. Raises KernelError."""
-    rules = here.rules()
-    title, network = "in the kernel", here.network()
-    return Source(title, rules.program, settings, ("--live",), rules=rules, network=network, is_live=True)
+    network = here.network() or Network()
+    rules = here.rules(network)
+    return Source(
+        "in the kernel",
+        rules.program,
+        settings,
+        ("--live",),
+        rules=rules,
+        network=network,
+        is_live=True,
+        is_whole=not rules.unread,
+    )
 
 
-def of_dumps(texts: Sequence[tuple[str, str]], settings: tuple[str, ...] = ()) -> Source:
-    """Return the rules of dumps, pairs of a file's name and its text. Raises DumpError."""
-    try:
-        rules = dumps.read([dumps.Source(called(file), text) for file, text in texts])
-    except SettingsError as error:
-        raise DumpError(str(error)) from error
-    nothing = [
-        f"{called(file)}: neither a dump of rules or routes nor settings: use iptables-save, ip6tables-save, "
-        "nft -j list ruleset or ip -j, or a mapping of long flag names to values"
-        for file, text in texts
-        if text.strip() and not any(line.startswith(f"{called(file)}: ") for line in rules.read)
-    ]
-    if nothing:
-        raise DumpError("\n".join(nothing))
-    title = f"of {', '.join(called(file) for file, _ in texts)}"
-    arguments = tuple(word for file, _ in texts for word in ("--file", file))
-    return Source(title, rules.program, settings, arguments, rules=rules, network=rules.network)
+def of_dumps(files: Sequence[str], option: str, settings: tuple[str, ...] = ()) -> Source:
+    """Return the rules of dumps. Raises DumpError if one cannot be read."""
+    rules = dumps.read([dumps.Source(called(file), text) for file, text in texts_of(files, option)])
+    arguments = tuple(word for file in files for word in ("--file", file))
+    return Source(
+        f"of {', '.join(map(called, files))}",
+        rules.program,
+        settings,
+        arguments,
+        rules=rules,
+        network=rules.network,
+        is_whole=not rules.unread,
+    )
 
 
 def called(file: str) -> str:
@@ -127,7 +118,8 @@ class Subjects:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._own: tuple[Cidr, ...] = context.options.get("own", ())
+        self._own: tuple[Cidr, ...] = context.options["own"]
+        self._words = arguments_of(context.invocation)
         self.config, self._asked = self._read()
 
     @property
@@ -143,26 +135,34 @@ class Subjects:
 
     def _read(self) -> tuple[Config, Source]:
         context, options = self._context, self._context.options
-        settings = arguments_of(context.invocation)
-        if files := options.get("file"):
-            source = of_dumps(texts_of(files, "--file"), settings)
-            own = self._own or _own_of(source.network) or examples(FAMILIES)
-            config, _ = resolve(context.parsed, PodOf(context.facts, own))
-            return config, source.replace(objects=() if source.network else build(config).routing)
+        if files := options["file"]:
+            source = of_dumps(files, "--file", self._words)
+            pod = PodOf(context.facts, self._own or own_of(source.network) or examples(FAMILIES))
+            return self._understood(source, lambda: resolve(context.parsed, pod)[0])
+        if options["live"]:
+            return self._understood(in_kernel(self._words), context.config)
         config = context.config(PodOf(context.facts, self._own) if self._own else None)
-        if options.get("live"):
-            return config, in_kernel(settings)
-        return config, of_settings(config, context.operation.native_nftables, settings)
+        return config, of_settings(config, context.operation.native_nftables, self._words)
+
+    def _understood(self, source: Source, given: Callable[[], Config]) -> tuple[Config, Source]:
+        """Return the settings that rules are judged by, and the rules with their reasons (see live.py)."""
+        assert source.rules
+        found = understood(self._context, source.rules, source.network or Network(), given)
+        source = source.replace(program=found.rules.program, rules=found.rules)
+        return found.config, self._with_objects(source, found.config)
+
+    @staticmethod
+    def _with_objects(source: Source, config: Config) -> Source:
+        """Return a source; dumps without routes are taken to have those that the settings mean."""
+        return source if source.network else source.replace(objects=build(config).routing)
 
     def _other(self, files: Sequence[str]) -> Source:
         """Return the rules of --same-as: those in the kernel, of dumps, or of a file of settings."""
         if "live" in files:
-            return in_kernel(arguments_of(self._context.invocation))
-        texts = texts_of(files, "--same-as")
-        if not any(is_settings(text) for _, text in texts):
-            source = of_dumps(texts, arguments_of(self._context.invocation))
-            return source.replace(objects=() if source.network else build(self.config).routing)
-        if len(texts) > 1:
+            return in_kernel(self._words)
+        if not any(is_settings(text) for _, text in texts_of(files, "--same-as")):
+            return self._with_objects(of_dumps(files, "--same-as", self._words), self.config)
+        if len(files) > 1:
             raise SettingsError(["--same-as: a file of settings is compared alone: give one file"])
         return self._of_settings_file(files[0])
 
@@ -205,14 +205,19 @@ def subjects_of(sources: Sequence[Source], own: tuple[Cidr, ...] = ()) -> list[S
 def _subject(source: Source, namespace: World, own: tuple[Cidr, ...]) -> Subject:
     network = source.network or with_objects(namespace.network, source.objects)
     world = namespace.replace(program=source.program, network=network)
-    if source.network:
-        own = ()
     arguments = source.arguments
     if own:
         arguments = (*arguments, "--own", ",".join(str(cidr).partition("/")[0] for cidr in own))
-    rules = source.rules
-    read, unread = (rules.read, rules.unread) if rules else ((), ())
-    return Subject(source.title, world, source.settings, arguments, read, unread, own, source.objects)
+    return Subject(
+        source.title,
+        world,
+        source.settings,
+        arguments,
+        source.rules,
+        source.is_whole,
+        own,
+        source.objects,
+    )
 
 
 def of_plan(subject: Subject, plan: Plan) -> Subject:
@@ -221,31 +226,11 @@ def of_plan(subject: Subject, plan: Plan) -> Subject:
     return subject.replace(title="in the kernel after apply", world=world, can_be_traced=False)
 
 
-def _own_of(network: Network | None) -> tuple[Cidr, ...]:
-    if network is None:
-        return ()
-    return tuple(
-        Cidr(4 if family == "ipv4" else 6, each.address, each.prefix)
-        for family in FAMILIES
-        for each in network.own(family)
-    )
-
-
-def examples(families: Sequence[str]) -> tuple[Cidr, ...]:
-    """Return addresses for documentation as those of a pod that has some families, IPv4 if none."""
-    made = {"ipv4": Cidr(4, SOME_OWN["ipv4"], 32), "ipv6": Cidr(6, SOME_OWN["ipv6"], 128)}
-    return tuple(made[family] for family in families or ("ipv4",))
-
-
 def arguments_of(invocation: Invocation) -> tuple[str, ...]:
-    """Return the arguments of a command line that say what the rules are, and not how to run."""
-    how_to_run = frozenset(Operation._fields) - {"native_nftables", "network_namespace"}
+    """Return the arguments of a command line that say what the rules are, and where; not how to run."""
+    left_out = (HOW_TO_RUN | {""}) - {"native_nftables", "network_namespace"}
     given = [
         *(source for source in invocation.sources if source.setting.name != "yes"),
-        *(
-            each
-            for each in invocation.settings
-            if each.setting.field and each.setting.field not in how_to_run
-        ),
+        *(each for each in invocation.settings if each.setting.field not in left_out),
     ]
     return tuple(f"--{each.setting.name}={each.text}" for each in given)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from ..errors import FOUND, SettingsError
+from ..errors import FOUND, DumpError, SettingsError
 from ..interpreter.surroundings import World
-from ..rules.model import IPV4, IPV6
+from ..policy import build
+from ..rules.model import FAMILIES, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import complete, mistakes_in, question_of
-from ..trace.reasons import explained
-from ..trace.world import network_of, of_settings, proxy_of
+from ..trace.packet import complete, mistakes_in, mistakes_in_endpoint, question_of
+from ..trace.world import network_of, of_settings, proxy_of, with_objects
 from . import streams
 from .collect import text_of_file
+from .live import PodOf, examples, own_of, understood
 from .log import log
 from .trace_watch import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..interpreter.routing import Network
+    from collections.abc import Iterable
+
     from ..interpreter.verdict import Verdict
     from ..settings.config import Config
-    from ..settings.environment import Environment
     from ..trace.dumps import Rules
     from ..trace.packet import Question
     from .context import Context
@@ -59,28 +60,40 @@ def _check(question: Question, context: Context) -> None:
         mistakes.append(f"{more[0]!r}: unexpected argument after the command trace")
     if options["file"] and (options["live"] or options["watch"]):
         mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
-    endpoint = options["endpoint"]
-    if (endpoint.address or endpoint.port) and not (endpoint.address and endpoint.port):
-        mistakes.append("--endpoint: needs an address and a port, such as --endpoint 10.0.0.2:8080")
+    if options["watch"] and options["iface"]:
+        from ..formats.nft import interface_name
+
+        try:
+            interface_name(options["iface"])
+        except SettingsError as error:
+            mistakes += [
+                f"--iface: --watch describes packets to nft: {mistake}" for mistake in error.mistakes
+            ]
+    mistakes += mistakes_in_endpoint(options["endpoint"])
     if mistakes:
         raise SettingsError(mistakes)
-    given = {"endpoint": bool(endpoint.address), "proxy-runs-as": options["proxy-runs-as"] is not None}
-    for name in given:
-        if given[name] and not options["follow"]:
-            log.warn(f"--{name} has no effect without --follow")
+    for warning in _without_effect(context):
+        log.warn(warning)
 
 
-class _Pod:
-    """An Environment: a pod whose addresses are given, all else is as on this machine."""
+#: Options that have an effect with another one only, and those that have none with --watch.
+_ONLY_WITH = {"endpoint": "follow", "proxy-runs-as": "follow", "count": "watch"}
+_NOT_WITH_WATCH = ("follow", "endpoint", "proxy-runs-as", "expect", "ctstate", "zone")
 
-    def __init__(self, machine: Environment, network: Network) -> None:
-        self._families = bool(network.own(IPV4)), bool(network.own(IPV6))
-        self.dns_servers = machine.dns_servers
-        self.user_id = machine.user_id
-        self.group_id = machine.group_id
 
-    def usable_families(self) -> tuple[bool, bool]:
-        return self._families
+def _without_effect(context: Context) -> list[str]:
+    """Return warnings about options that were given and do nothing here."""
+    options = context.options
+    warnings = []
+    given = [option.setting.name for option in context.invocation.options]
+    for name in dict.fromkeys(name for name in given if options[name] is not False):
+        if options["watch"] and name in _NOT_WITH_WATCH:
+            warnings.append(f"--{name} has no effect with --watch, which shows what packets really do")
+        elif name in _ONLY_WITH and not options[_ONLY_WITH[name]]:
+            warnings.append(f"--{name} has no effect without --{_ONLY_WITH[name]}")
+    if options["watch"] and options["uid"] == NO_ID:
+        warnings.append("--uid none has no effect with --watch: packets of all users are shown")
+    return warnings
 
 
 def _choices(context: Context) -> Choices:
@@ -101,33 +114,45 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     given = network_of(options["own"], question)
     files = (*options["file"], *context.invocation.operands[1:])
     if files:
-        config, _ = resolve(context.parsed, context.facts)  # nothing here has to do with this machine
-        rules = dumps.read([dumps.Source(_name(file), text_of_file(file, "--file")) for file in files])
-        return config, _explained(World(rules.program, rules.network or given), config), rules
+        rules = _rules_of(files)
+        network = rules.network or given
+        # Nothing here has to do with this machine.
+        pod = PodOf(context.facts, options["own"] or own_of(rules.network) or examples(FAMILIES))
+        found = understood(context, rules, network, lambda: resolve(context.parsed, pod)[0])
+        if not rules.network:  # as it must be for the rules to work
+            network = with_objects(network, build(found.config).routing)
+        return found.config, World(found.rules.program, network), found.rules
     network = given if options["own"] else here.network() or given
-    config = context.config(_Pod(context.facts, network) if options["own"] else None)
+    of_pod = PodOf(context.facts, options["own"]) if options["own"] else None
     if options["live"] or options["watch"]:
-        rules = here.rules()
-        return config, _explained(here.world(rules, network), config), rules
+        found = understood(context, here.rules(network), network, lambda: context.config(of_pod))
+        return found.config, here.world(found.rules, network), found.rules
+    config = context.config(of_pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None
+
+
+def _rules_of(files: Iterable[str]) -> Rules:
+    """Return the rules of dumps."""
+    sources = [dumps.Source(_name(file), text_of_file(file, "--file")) for file in files]
+    try:
+        return dumps.read(sources)
+    except DumpError as error:
+        raise SettingsError(f"--file: {line}" for line in str(error).splitlines()) from error
 
 
 def _name(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def _explained(world: World, config: Config) -> World:
-    """Give rules that were read the reasons that equal ones of the settings have."""
-    return world.replace(program=explained(world.program, config, world.network))
-
-
 def _with(rules: Rules | None, found: dict[str, object]) -> dict[str, object]:
-    return {"read": list(rules.read), "unread": list(rules.unread), **found} if rules else found
+    if not rules:
+        return found
+    return {"read": list(rules.read), "unread": list(rules.unread), "assumed": list(rules.assumed), **found}
 
 
 def _print(found: str | dict[str, object], rules: Rules | None) -> None:
     if isinstance(found, str):
-        streams.write(text.read(rules.read, rules.unread) + found if rules else found)
+        streams.write(text.read(rules) + found if rules else found)
         return
     import json
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from ..rules.model import NO_ID
 from ..trace import document, text
-from ..trace.watch import Names, conditions, seen
+from ..trace.packet import leaves_by
+from ..trace.watch import Gathering, Names, conditions
 from . import streams
 from .log import log
 
@@ -14,7 +17,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from ..interpreter.surroundings import World
-    from ..kernel.netlink.packet_trace import TraceEvent
     from ..kernel.tracing import Tracing
     from ..trace.packet import Asked, Question
     from ..trace.watch import Seen
@@ -23,41 +25,46 @@ if TYPE_CHECKING:
     #: See Rules in trace/dumps.py.
     Handles: TypeAlias = Mapping[tuple[str, str, str], Mapping[int, int]]
 
-#: The events of one packet follow each other within this time, in seconds.
+#: The events of one packet come within this time after each other, in seconds.
 _QUIET = 0.2
 
 
 def watch(context: Context, asked: Asked, question: Question, world: World, handles: Handles) -> int:
     """Show packets until there were enough, or Ctrl-C."""
-    from ..kernel.tracing import TABLE, Tracing
+    from ..kernel.tracing import Tracing
 
     outbound = question.direction == "out"
-    described = conditions(asked.packet, outbound=outbound, given=_given(question))
-    names = Names(world.program, handles)
+    packet = asked.packet
+    if outbound:
+        packet = packet.replace(sent_to=leaves_by(world.network, packet))
+    described = conditions(packet, outbound=outbound, given=_given(question))
     left = context.options["count"] or None
     with Tracing("output" if outbound else "prerouting", described) as tracing:
         if tracing.unseen:
             log.warn(tracing.unseen)
         log.info(f"watching packets: {described}")
         try:
-            for events in _bursts(tracing):
-                for packet in seen(events, names, TABLE):
-                    _show(packet, as_json=context.options["json"])
-                    left = None if left is None else left - 1
-                    if left == 0:
-                        return 0
+            for found in _packets(tracing, Gathering(Names(world.program, handles), tracing.table)):
+                _show(found, as_json=context.options["json"])
+                left = None if left is None else left - 1
+                if left == 0:
+                    return 0
         except KeyboardInterrupt:
             return 0
     return 0
 
 
-def _bursts(tracing: Tracing) -> Iterator[list[TraceEvent]]:
-    """Yield the events that come close after each other."""
+def _packets(tracing: Tracing, gathering: Gathering) -> Iterator[Seen]:
+    """Yield packets, each when all of its events have come."""
+    lost = 0
     while True:
-        first = next(tracing.events(), None)
-        if first is None:
-            return
-        yield [first, *tracing.events(_QUIET)]
+        events = tracing.read(_QUIET if gathering else None)
+        now = time.monotonic()
+        gathering.take(events, now)
+        if tracing.lost > lost:
+            lost = tracing.lost
+            log.warn("packets came faster than they were read: some, or some of their steps, are missing")
+        yield from gathering.complete(now - _QUIET)
 
 
 def _given(question: Question) -> frozenset[str]:

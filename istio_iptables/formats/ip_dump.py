@@ -6,6 +6,8 @@ the other. Whatever is not read is told.
 
 from __future__ import annotations
 
+import re
+
 from ..interpreter.completed import completed
 from ..interpreter.ip_names import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, table_name
 from ..interpreter.routing import Network
@@ -89,6 +91,10 @@ def _each_once(items: Iterable[object]) -> tuple:  # type: ignore[type-arg]
     return tuple(dict.fromkeys(items))
 
 
+#: How a document of `ip -json` begins. (The counters of iptables-save begin with `[`, too.)
+BEGINS = re.compile(r"\[\s*[{\]]")
+
+
 def _pieces(text: str) -> Iterator[tuple[int, object]]:
     """Yield the lines of a text, and its JSON documents, each with the number of the line it begins in."""
     import json
@@ -101,7 +107,7 @@ def _pieces(text: str) -> Iterator[tuple[int, object]]:
         start = position
         while start < end and text[start].isspace():
             start += 1
-        if text.startswith("[", start):
+        if BEGINS.match(text, start):
             try:
                 found, after = decoder.raw_decode(text, start)
             except ValueError:

@@ -91,10 +91,16 @@ class Commit(Line):
 
 
 class Unread(Line):
-    """A line that was not read, and why."""
+    """A line that was not read, and why.
+
+    `outside`: it is in no table, so that another program may have printed it.
+    `by_nft`: it says that nft can print what iptables cannot.
+    """
 
     text: str
     why: str
+    outside: bool = False
+    by_nft: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -260,7 +266,7 @@ class _Reader:
         if text.startswith("*"):
             return self._begins(number, text)
         if self._begin is None:
-            return Unread(number, text, _why_outside(text))
+            return Unread(number, text, _why_outside(text), outside=True)
         if text.rstrip() == "COMMIT":
             return self._ends(number)
         if self._begin.table not in TABLE_NAMES:
@@ -277,7 +283,8 @@ class _Reader:
             self._check_complete()
             self._origin = made_by
         if _INCOMPATIBLE.match(text):
-            return Unread(number, text, "iptables cannot show this table: read it with `nft -j list ruleset`")
+            why = "iptables cannot show this table: read it with `nft -j list ruleset`"
+            return Unread(number, text, why, by_nft=True)
         return Remark(number, text)
 
     def _check_complete(self) -> None:
@@ -365,11 +372,18 @@ def _has_open_quote(options: str) -> bool:
 
 
 def _why_outside(text: str) -> str:
+    return why_other(text) or "outside of a table"
+
+
+def why_other(text: str) -> str:
+    """Return which other command has printed a line about rules, and which one to use; empty: not known."""
     if text.startswith(("-P ", "-N ", "-A ")):
         return "outside of a table; `iptables -S` prints no tables: use iptables-save"
     if text.startswith(("Chain ", "target ")):
         return "outside of a table; `iptables -L` prints no tables: use iptables-save"
-    return "outside of a table"
+    if text.startswith("table ") and text.rstrip().endswith("{"):
+        return "of `nft list ruleset`, which is not read: use `nft -j list ruleset`"
+    return ""
 
 
 def _with_families(found: Iterable[_Found]) -> Iterator[DumpedTable]:

@@ -255,13 +255,19 @@ def _owners(match: nftables.Owners) -> _Parts:
 
 def _interface(key: str) -> Callable[[model.InInterface | model.OutInterface], _Parts]:
     def parts(match: model.InInterface | model.OutInterface) -> _Parts:
-        return [key, *_operator(match.negated), _interface_name(match.name)]
+        return [key, *_operator(match.negated), interface_name(match.name)]
 
     return parts
 
 
-def _interface_name(name: str) -> str:
-    """Quote a name. A wildcard is `*` here; nft has no way to escape a quote or a backslash."""
+def interface_name(name: str) -> str:
+    """Return the name of an interface as nft(8) takes it, in quotes; a trailing `+` is a wildcard.
+
+    Raises SettingsError for a name with a quote or a backslash, which nft has no way to escape.
+
+    >>> interface_name("eth0"), interface_name("veth+"), interface_name("odd*")
+    ('"eth0"', '"veth*"', '"odd\\\\*"')
+    """
     if '"' in name or "\\" in name:
         raise SettingsError(
             [f"interface {name!r}: nft cannot write a name with a double quote or a backslash; iptables can"]

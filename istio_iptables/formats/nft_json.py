@@ -19,7 +19,7 @@ from . import NFT_FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from ..rules.model import Family, Match, Protocol, Target
@@ -35,13 +35,17 @@ class _Unknown(Exception):
 def parse(text: str) -> NativeTable:
     """Return the one table in what nft printed. Raises ValueError if that is not JSON of a table."""
     try:
-        return _parse(text)
+        return table_of(json.loads(text)["nftables"])
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"not the JSON of a table: {error!r}") from error
 
 
-def _parse(text: str) -> NativeTable:
-    objects = [(kind, value) for item in json.loads(text)["nftables"] for kind, value in item.items()]
+def table_of(found: Iterable[Object]) -> NativeTable:
+    """Return the one table among the objects that nft printed: each is a mapping of its kind to what it is.
+
+    Raises ValueError, LookupError, TypeError or AttributeError if these are not the objects of one table.
+    """
+    objects = [(kind, value) for item in found for kind, value in item.items()]
     tables = [value for kind, value in objects if kind == "table"]
     if len(tables) != 1:
         raise ValueError(f"{len(tables)} tables where one was asked for")

@@ -14,5 +14,5 @@
 - routing: the addresses, routing rules and routes of a namespace (route); completed assumes what is missing
 - ip_rule, ip_names: what rules of ip-rule(8) mean, and what numbers of routing are called
 - route_lookup, route_table, source_address: the kernel's choice of a route and of a source address;
-  destinations: for all destinations at once
+  destinations: for all destinations at once; origins: which sources are taken (reverse path filtering)
 """

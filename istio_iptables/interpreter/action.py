@@ -68,10 +68,12 @@ class Zone(Action):
     """The conntrack zone of the packet's connection, unless that is decided already (xt_CT.c).
 
     `reply` is the zone in which answers are looked for, if it is another one (nf_conntrack_zones.h).
+    `tracks_again`: that of nftables also takes a packet that conntrack was to leave alone (nft_ct.c).
     """
 
     zone: int
     reply: int | None = None
+    tracks_again: bool = False
 
 
 class Untrack(Action):

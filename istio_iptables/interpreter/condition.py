@@ -111,6 +111,16 @@ def numbers(field: str, ranges: Iterable[tuple[int, int]]) -> In:
     return In(field, union(ranges))
 
 
+def named(field: str, names: Iterable[str]) -> Condition:
+    """Return the condition that a field is an interface with one of some names, none of which is a pattern.
+
+    >>> named("received_on", ()) == NEVER
+    True
+    """
+    found = frozenset(names)
+    return OneOf(field, found) if found else NEVER
+
+
 #: A process has the socket that the packet comes from.
 HAS_SOCKET = Not(number("uid", NO_ID))
 
@@ -146,6 +156,7 @@ LABELS: Mapping[str, str] = {
     "zone": "conntrack zone",
     "packet_type": "packet type",
     "fragment": "fragment",
+    "echo_number": "number of the echo",
     "tracked": "conntrack entry",
     "translated": "translated destination",
     "source_translated": "translated source",

@@ -1,17 +1,33 @@
 """conntrack: what matches on the connection of a packet mean (net/netfilter/xt_conntrack.c, xt_connmark.c).
 
 A packet has an entry in the connection tracking table, or none: INVALID if nothing is known about it, or
-UNTRACKED if a rule wants that. Before conntrack has seen a packet (table raw), it has none either.
+UNTRACKED if a rule wants that. Before conntrack has seen a packet (table raw), it has none either, but for a
+template: an entry without addresses, in which the zone is that a rule has given it (xt_CT.c, nft_ct.c).
 """
 
 from __future__ import annotations
 
-from .condition import AllOf, AnyOf, Masked, Not, OneOf, negated, number
+from .condition import (
+    ALWAYS,
+    NEVER,
+    AllOf,
+    AnyOf,
+    Masked,
+    Not,
+    OneOf,
+    Unmodelled,
+    label,
+    negated,
+    number,
+    numbers,
+)
+from .packet import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ..rules.model import Family
     from .condition import Condition
 
 STATES = frozenset({"INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT"})
@@ -21,12 +37,46 @@ _STATE = "conntrack state"
 
 _SEEN = number("tracked", 1)
 _FIRST = number("first", 1)
+#: A packet that conntrack has not seen, and that has got a zone.
+TEMPLATE = AllOf((Not(_SEEN), number("zoned", 1)), "template")
+HAS_PORTS = numbers("protocol", [(each, each) for each in (TCP, UDP, SCTP, DCCP, UDPLITE)])
+#: In the place of ports, conntrack has the type, code and number of an echo (nf_conntrack_proto_icmp.c). What
+#: that is, is not known of any packet.
+_ECHO = numbers("protocol", [(ICMP, ICMP), (ICMPV6, ICMPV6)])
 
 
 def has_entry(*, before: bool = False) -> Condition:
     """Return the condition that a packet has an entry; `before`: conntrack may not have seen it yet."""
     known = Not(OneOf("state", WITHOUT_ENTRY))
     return AllOf((_SEEN, known), _STATE) if before else known
+
+
+def of_entry(part: Condition, family: Family | None, why: str) -> Condition:
+    """Return the condition that an entry, found by conntrack or a template, is as `part` says.
+
+    It is about a packet that conntrack may not have seen.
+    """
+    from .algebra import value_of
+
+    value = value_of(part, _template(family)) if family else None
+    of_template = {True: ALWAYS, False: NEVER, None: Unmodelled(why)}[value]
+    both = (AllOf((has_entry(before=True), part)), AllOf((TEMPLATE, of_template)))
+    return AnyOf(both, label(part))
+
+
+def _template(family: Family) -> Packet:
+    """Return a packet of which everything is as in a template (nf_ct_tmpl_alloc)."""
+    nothing = dict.fromkeys((*_REPLY_FIELDS.values(), *_ORIGINAL_FIELDS), 0)
+    unknown = {"status": None, "confirmed": None}
+    return Packet(family, 0, 0, 0, **nothing, **unknown)  # type: ignore[arg-type]  # not known
+
+
+_ORIGINAL_FIELDS = ("original_source", "original_source_port", "original_destination", "original_port")
+
+
+def ports(of_ports: Condition) -> Condition:
+    """Return the condition on a port of a connection; that of an echo of ICMP is another number."""
+    return AnyOf((AllOf((Not(_ECHO), of_ports)), AllOf((_ECHO, number("echo_number", 0)))), label(of_ports))
 
 
 def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
@@ -47,19 +97,21 @@ def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
     if "INVALID" in wanted:
         found.append(AllOf((Not(_SEEN), number("zoned", 0))))
     if "NEW" in wanted:
-        found.append(AllOf((Not(_SEEN), number("zoned", 1))))
+        found.append(TEMPLATE)
     return AnyOf(tuple(found), _STATE)
 
 
 def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condition:
     """Return what `connmark` means: a packet without an entry never matches.
 
-    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match.
+    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. That of a
+    template is 0, too.
     """
     found = negated(Masked("connection_mark", value, mask), negate)
     if (value == 0) == negate:
         return found
-    return AllOf((has_entry(before=before), found), "connection mark")
+    entry = has_entry(before=before)
+    return AllOf((AnyOf((entry, TEMPLATE)) if before else entry, found), "connection mark")
 
 
 def reply_source(make: Callable[[str], Condition], field: str) -> Condition:

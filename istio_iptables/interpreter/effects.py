@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..rules.model import IPV4
 from . import action as actions
 from .algebra import NO_QUESTION
-from .condition import AllOf, Masked, number, numbers
+from .condition import AllOf, Masked, OneOf, number, numbers
 from .conntrack import has_entry
 from .packet import TCP, UDP
 
@@ -33,6 +33,7 @@ else:
 #: Conntrack has not seen the packet, and no rule has said what it is to do with it (`_nfct` is 0).
 _UNDECIDED = AllOf((number("tracked", 0), number("zoned", 0)))
 _HAS_ENTRY = has_entry(before=True)
+_UNTRACKED = OneOf("state", frozenset({"UNTRACKED"}))
 _TRANSPORTS = numbers("protocol", [(TCP, TCP), (UDP, UDP)])
 
 
@@ -63,7 +64,10 @@ class Effects(Generic[S]):
             packets, without = algebra.split(packets, _HAS_ENTRY, NO_QUESTION)
         return algebra.join(algebra.assign(packets, action), without), algebra.empty, algebra.empty
 
-    def _zone(self, _walk: Walk[S], action: actions.Zone, packets: S, _: Place) -> tuple[S, S, S]:
+    def _zone(self, walk: Walk[S], action: actions.Zone, packets: S, place: Place) -> tuple[S, S, S]:
+        if action.tracks_again:
+            again, packets = self._algebra.split(packets, _UNTRACKED, NO_QUESTION)
+            walk.end(again, "not known", place, "conntrack sees a packet that a rule before kept from it")
         reply = action.zone if action.reply is None else action.reply
         return self._decided(packets, zone=action.zone, reply_zone=reply, zoned=True)
 

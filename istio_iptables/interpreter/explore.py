@@ -52,17 +52,19 @@ class Fork(Record):
 
 
 class Explored(Record):
-    """What may happen to a packet: a Way if there is one verdict, else a Fork. `cut`: there are more ways."""
+    """What may happen to a packet: a Way if all end alike, else a Fork. `cut`: there are more ways."""
 
     found: Way | Fork
     cut: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict; `depends` if the ways have different ones, or not all were followed."""
-        if self.cut or isinstance(self.found, Fork):
-            return DEPENDS
-        return self.found.verdict
+        """The verdict; `depends` if the ways have different ones, or not all were followed.
+
+        Ways that differ in anything else, such as a mark, are told apart by `found`.
+        """
+        first, *others = (way.verdict for way in self.ways)
+        return DEPENDS if self.cut or any(each != first for each in others) else first
 
     @property
     def ways(self) -> tuple[Way, ...]:

@@ -206,17 +206,21 @@ def _reply(make: Callable[..., Condition], field: str, value: Callable[[str], Ma
     return lambda option, scope: make(lambda name: value(name)(option, scope), field)
 
 
+def _connection_ports(maker: Maker) -> Maker:
+    return lambda option, scope: conntrack.ports(maker(option, scope))
+
+
 _CONNTRACK: Mapping[str, Maker] = {
     "--ctstate": _states,
     "--ctproto": _protocol,
     "--ctorigsrc": _block("original_source"),
     "--ctorigdst": _block("original_destination"),
-    "--ctorigsrcport": _ports("original_source_port"),
-    "--ctorigdstport": _ports("original_port"),
+    "--ctorigsrcport": _connection_ports(_ports("original_source_port")),
+    "--ctorigdstport": _connection_ports(_ports("original_port")),
     "--ctreplsrc": _reply(conntrack.reply_source, "destination", _block),
     "--ctrepldst": _reply(conntrack.reply_destination, "source", _block),
-    "--ctreplsrcport": _reply(conntrack.reply_source, "destination_port", _ports),
-    "--ctrepldstport": _reply(conntrack.reply_destination, "source_port", _ports),
+    "--ctreplsrcport": _connection_ports(_reply(conntrack.reply_source, "destination_port", _ports)),
+    "--ctrepldstport": _connection_ports(_reply(conntrack.reply_destination, "source_port", _ports)),
     "--ctstatus": _status,
     "--ctdir": _words("direction", frozenset({"ORIGINAL", "REPLY"})),
 }
@@ -230,6 +234,12 @@ def _conntrack_meaning(given: Sequence[Option], scope: Scope) -> list[Condition]
     parts = [_condition(each, scope, _CONNTRACK) for each in given]
     entry = conntrack.has_entry(before=scope.before_conntrack)
     wanted = [each for each in given if each.name == "--ctstate"]
+    if scope.before_conntrack:
+        entry = AnyOf((entry, conntrack.TEMPLATE))
+        parts = [
+            part if option in wanted else conntrack.of_entry(part, scope.family, option.words)
+            for option, part in zip(given, parts, strict=True)
+        ]
     if not wanted:
         return [entry, *parts] if parts else []
     if not any(_admits_none(each) for each in wanted):

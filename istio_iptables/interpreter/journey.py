@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from ..rules.model import IPV4, NO_ID
 from .algebra import NO_QUESTION, Question
-from .condition import AnyOf, Named, Not, OneOf, label, number, numbers
+from .condition import AnyOf, Named, Not, OneOf, label, named, number, numbers
+from .origins import NO_CHECK, refused
 from .routing import LOCAL_KINDS, LOOPBACK
 from .surroundings import LEAVES_BY_LO, NOT_KNOWN, Host
 from .surroundings import World as World
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family
     from .algebra import Algebra
+    from .origins import SourceCheck
     from .routing import Routed
     from .walk import Ended, How
 
@@ -41,7 +43,13 @@ _NO_SOURCE = {
     "ipv4": numbers("source", ((0, 0x00FFFFFF), (0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF))),
     "ipv6": numbers("source", ((0xFFFF00000000, 0xFFFFFFFFFFFF), (0xFF << 120, (1 << 128) - 1))),
 }
+_LOOPBACK_ADDRESS = AnyOf((number("destination", *_LOOPBACK_NETWORK), number("source", *_LOOPBACK_NETWORK)))
 _MARTIAN = "a loopback address from another interface than lo (martian)"
+_ASKED_FORWARDS = Question(("forwards",), "whether this machine forwards, which could not be read")
+_DOES_NOT_FORWARD = {
+    "ipv4": "this machine does not forward (net.ipv4.ip_forward, net.ipv4.conf.INTERFACE.forwarding)",
+    "ipv6": "this machine does not forward (net.ipv6.conf.all.forwarding)",
+}
 
 
 class Journey(Generic[S]):
@@ -136,41 +144,59 @@ class Journey(Generic[S]):
             if routed.error:
                 self._no_route(part, routed)
             elif routed.is_local:
-                self._deliver(self._with_possible_origins(part))
-            elif not self._world.forwards:
-                note = "this machine does not forward (net.ipv4.ip_forward)"
-                self._walk.end(part, "dropped", note=note)
+                self._deliver(self._with_possible_origins(part, routed))
             else:
-                part = self._with_possible_origins(part)
+                part, kept = algebra.split(part, self._world.forwards, _ASKED_FORWARDS)
+                self._walk.end(kept, "dropped", note=_DOES_NOT_FORWARD[self._family])
+                part = self._with_possible_origins(part, routed)
                 self._forward(algebra.update(part, sent_to=routed.interface))
 
     def _no_route(self, packets: S, routed: Routed) -> None:
         """The sender is told (ip_error, ip6_pkt_drop), with IPv4 only by a machine that forwards."""
-        silent = routed.kind == "blackhole" or (self._family == IPV4 and not self._world.forwards)
-        how: How = "dropped" if silent else "rejected"
-        self._walk.end(packets, "not known" if routed.kind == "unknown" else how, note=_note(routed))
+        how: How = "dropped" if routed.kind == "blackhole" else "rejected"
+        if routed.kind == "unknown":
+            how = "not known"
+        elif self._family == IPV4:
+            packets, silent = self._algebra.split(packets, self._world.forwards, _ASKED_FORWARDS)
+            self._walk.end(silent, "dropped", note=_note(routed))
+        self._walk.end(packets, how, note=_note(routed))
 
     def _without_martians(self, packets: S) -> S:
         """Return the packets whose addresses may come in by an interface (ip_route_input_slow)."""
         algebra = self._algebra
         refused, packets = algebra.split(packets, _NO_SOURCE["ipv4"], NO_QUESTION)
         self._walk.end(refused, "dropped", note="no packet may come from that address")
-        if not self._world.localnet:
-            loopback = AnyOf(
-                (number("destination", *_LOOPBACK_NETWORK), number("source", *_LOOPBACK_NETWORK))
-            )
-            refused, packets = algebra.split(packets, loopback, NO_QUESTION)
-            self._walk.end(refused, "dropped", note=_MARTIAN)
-        return packets
+        free, packets = algebra.split(packets, named("received_on", self._world.localnet), NO_QUESTION)
+        refused, packets = algebra.split(packets, _LOOPBACK_ADDRESS, NO_QUESTION)
+        self._walk.end(refused, "dropped", note=_MARTIAN)
+        return algebra.join(free, packets)
 
-    def _with_possible_origins(self, packets: S) -> S:
-        """IPv4 takes nothing from an interface that has a source of this machine (fib_validate_source)."""
+    def _with_possible_origins(self, packets: S, routed: Routed) -> S:
+        """Return the packets whose source IPv4 takes from their interface (fib_validate_source)."""
         if self._family != IPV4:
             return packets
-        own = self._world.network.own_sources(self._family)
-        asked = Question(("source",), label(own))
-        refused, packets = self._algebra.split(packets, own, asked)
-        self._walk.end(refused, "dropped", note="its source is an address of this machine (martian)")
+        algebra = self._algebra
+        passed = algebra.empty
+        for name, check in self._world.sources.items():
+            part, packets = algebra.split(packets, named("received_on", (name,)), NO_QUESTION)
+            passed = algebra.join(passed, self._checked(part, check, name, routed))
+        return algebra.join(passed, self._checked(packets, NO_CHECK, "", routed))
+
+    def _checked(self, packets: S, check: SourceCheck, interface: str, routed: Routed) -> S:
+        """Return the packets from an interface whose source is taken."""
+        if self._algebra.is_empty(packets):
+            return packets
+        found = refused(self._world.network, check, interface, routed)
+        for condition, note in (
+            (found.martian, "its source is an address of this machine (martian)"),
+            (
+                found.filtered,
+                f"no way back to its source by {interface} (net.ipv4.conf.{interface}.rp_filter)",
+            ),
+        ):
+            asked = Question(("source", note), label(condition))
+            ended, packets = self._algebra.split(packets, condition, asked)
+            self._walk.end(ended, "dropped", note=note)
         return packets
 
     def _deliver(self, packets: S) -> None:

@@ -153,24 +153,25 @@ def _divide(region: Region, changed: Changed, condition: Condition, asked: Quest
         return miss, hit
     if isinstance(condition, (AllOf, AnyOf)):
         all_of = isinstance(condition, AllOf)
-        left, decided = region, nothing
+        left, decided = region, [nothing]
         for part in condition.parts:
             if not left:
                 break
             hit, miss = _divide(left, changed, part, asked)
             left, more = (hit, miss) if all_of else (miss, hit)
-            decided = decided | more
-        return (left, decided) if all_of else (decided, left)
+            decided.append(more)
+        those = Region.together(decided)
+        return (left, those) if all_of else (those, left)
     found = _LEAVES[type(condition)](condition, changed, region.space)
     if found is None:
         return region.divide(f"? {asked.key or asked.about}: {condition!r}", ((1, 1),))
     if isinstance(found, bool):
         return (region, nothing) if found else (nothing, region)
-    hit, miss = region, nothing
+    hit, misses = region, [nothing]
     for field, values in found:
         hit, more = hit.divide(field, values)
-        miss = miss | more
-    return hit, miss
+        misses.append(more)
+    return hit, Region.together(misses)
 
 
 #: A leaf's value for packets that the walk has changed in some way: known, not known (None), or what

@@ -11,6 +11,7 @@ from ..startup.record import Record
 from . import conntrack
 from . import nft_values as values
 from .condition import (
+    ALWAYS,
     HAS_SOCKET,
     NEVER,
     AllOf,
@@ -21,7 +22,6 @@ from .condition import (
     OneOf,
     Unmodelled,
     number,
-    numbers,
 )
 from .known import NOTHING_KNOWN
 from .nft_fib import fib
@@ -58,7 +58,10 @@ class NativeScope(Record):
 
     @property
     def entry(self) -> Condition:
-        """The condition that there is a conntrack entry, without which an expression of ct ends the rule."""
+        """The condition that there is a conntrack entry, without which an expression of ct ends the rule.
+
+        A template is none (nft_ct_get_eval).
+        """
         return conntrack.has_entry(before=self.early)
 
 
@@ -119,7 +122,6 @@ def _of_protocol(protocol: int) -> Condition:
 
 
 _PORTS_OF = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "dccp": DCCP, "udplite": UDPLITE}
-_HAS_PORTS = numbers("protocol", [(protocol, protocol) for protocol in _PORTS_OF.values()])
 _PORTS = {"sport": "source_port", "dport": "destination_port"}
 _ADDRESSES = {"saddr": "source", "daddr": "destination"}
 _IP: Mapping[str, Family] = {"ip": IPV4, "ip6": IPV6}
@@ -161,7 +163,9 @@ def _header(protocol: str, field: str, scope: NativeScope, why: str) -> Operand:
         return _ip_header(_IP[protocol], field, of_family(_IP[protocol], scope), why)
     if protocol == "th" and field in _PORTS:
         # Of another protocol these are other bytes of its header.
-        needs: tuple[Condition, ...] = (AnyOf((_HAS_PORTS, Unmodelled(f"{why} of another protocol"))),)
+        needs: tuple[Condition, ...] = (
+            AnyOf((conntrack.HAS_PORTS, Unmodelled(f"{why} of another protocol"))),
+        )
         return Number(needs, bits=16, field=_PORTS[field])
     if protocol in _PORTS_OF:
         needs = (_of_protocol(_PORTS_OF[protocol]),)
@@ -280,13 +284,32 @@ def _ct(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Operand:
     if key == "state":
         words = {name.upper(): bit for name, bit in values.STATES.items()}
         return _State(field="state", words=words, names=values.STATES, early=scope.early)
-    if key in _OF_BOTH:
-        return _meta(_OF_BOTH[key], why).replace(needs=(scope.entry,))
-    if direction:
-        return _tuple(key, direction, scope, why)
-    make = _CT.get(key)
     needs = (scope.entry,)
+    if key in _OF_BOTH:
+        return _meta(_OF_BOTH[key], why).replace(needs=needs)
+    if key == "zone":
+        return _Zone(needs, bits=16, field=_ZONES[direction])
+    if direction:
+        return _tuple(key, direction, needs, scope, why)
+    make = _CT.get(key)
     return make(why).replace(needs=needs) if make else Opaque(needs, why=why)
+
+
+_ZONES = {"": "", "original": "zone", "reply": "reply_zone"}
+
+
+class _Zone(Number):
+    """The zone for a direction; without one, `field` is empty: that of either, if they differ (nft_ct.c)."""
+
+    def within(self, ranges: Ranges) -> Condition:
+        """Return the condition that it is in some ranges."""
+        if self.field:
+            return super().within(ranges)
+        original, reply = (
+            Number.within(self.replace(field=field), ranges) for field in ("zone", "reply_zone")
+        )
+        none = number("zone", 0)
+        return AnyOf((AllOf((Not(none), original)), AllOf((none, reply))), "conntrack zone")
 
 
 #: What both directions of a connection have in common with each packet.
@@ -333,7 +356,6 @@ _CT: Mapping[str, Callable[[str], Operand]] = {
     "mark": lambda _: Number(field="connection_mark"),
     "status": _status,
     "direction": lambda _: Word(bits=8, field="direction", words=values.DIRECTIONS, names=values.DIRECTIONS),
-    "zone": lambda _: Number(bits=16, field="zone"),
 }
 
 _ORIGINAL = {
@@ -350,18 +372,18 @@ _REPLY = {
 }
 
 
-def _tuple(key: str, direction: str, scope: NativeScope, why: str) -> Operand:
+def _tuple(key: str, direction: str, needs: tuple[Condition, ...], scope: NativeScope, why: str) -> Operand:
     """Return an address or port of a connection as one of its directions has it."""
     of, _, part = key.rpartition(" ")
     if part not in _ORIGINAL:
-        return Opaque((scope.entry,), why=why)
+        return Opaque(needs, why=why)
     field = (_ORIGINAL if direction == "original" else _REPLY)[part]
     kind = Number if direction == "original" else _Reply
     if part in ("saddr", "daddr"):
         family = _IP[of] if of in _IP else next(iter(scope.families))
         found = _address(family, field, of_family(family, scope))
-        return kind((scope.entry, *found.needs), found.bits, address_of=family, field=field)
-    return kind((scope.entry,), 16, field=field)
+        return kind((*needs, *found.needs), found.bits, address_of=family, field=field)
+    return kind((*needs, conntrack.ports(ALWAYS)), 16, field=field)
 
 
 class _Reply(Number):

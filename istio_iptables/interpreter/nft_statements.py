@@ -187,9 +187,10 @@ def _mangle(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
 
 
 def _zone(number_: int, direction: str) -> Action:
-    if not direction:
-        return actions.Zone(number_)
-    return actions.Zone(number_, 0) if direction == "original" else actions.Zone(0, number_)
+    zones: tuple[int, int | None] = (
+        (0, number_) if direction == "reply" else (number_, 0 if direction else None)
+    )
+    return actions.Zone(*zones, tracks_again=True)
 
 
 #: Keys of meta and ct that can be set and that change nothing for the packet's way.

@@ -27,8 +27,8 @@ class Packet(Record):
     The original addresses and ports are those of the first packet of its connection, before nat changed them,
     those of replies (of a later packet) what answers have; `packet_type` is what the link layer says of it:
     unicast, broadcast, multicast or otherhost; `fragment` says that it is a further part of a packet, without
-    a header of its own. What is not known of these, and of the socket, is None; a condition on it cannot be
-    told.
+    a header of its own; `echo_number` is that of an echo of ICMP. What is not known of these, and of the
+    socket, is None; a condition on it cannot be told.
 
     `bound` is the interface that its socket is bound to (SO_BINDTODEVICE in socket(7)), empty if to none.
 
@@ -77,6 +77,7 @@ class Packet(Record):
     reply_port: int | None = None
     packet_type: str | None = None
     fragment: bool = False
+    echo_number: int | None = None
     redirected: int = 0
     tproxied: int = 0
     translated: bool = False

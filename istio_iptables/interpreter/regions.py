@@ -6,13 +6,16 @@ condition on one field without getting more boxes, and puts together boxes that 
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import islice
+
 from ..startup.record import Record
 from . import valuesets
 from .valuesets import EVERY_MARK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any, TypeAlias
 
     from ..rules.model import Family
@@ -64,6 +67,15 @@ class Region:
         """Return no packet."""
         return cls(space, ())
 
+    @classmethod
+    def together(cls, parts: Sequence[Region]) -> Region:
+        """Return the packets of one or more sets that have none in common, or not known to."""
+        found = [part for part in parts if part.boxes]
+        if len(found) < 2:
+            return found[0] if found else parts[0]
+        space = found[0].space
+        return cls(space, _together(space, [box for part in found for box in part.boxes]))
+
     def __bool__(self) -> bool:
         return bool(self.boxes)
 
@@ -89,11 +101,7 @@ class Region:
 
     def __or__(self, other: Region) -> Region:
         """Return the packets of two sets that have none in common, or not known to."""
-        if not self.boxes:
-            return other
-        if not other.boxes:
-            return self
-        return Region(self.space, _together(self.space, (*self.boxes, *other.boxes)))
+        return Region.together((self, other))
 
     def __and__(self, other: Region) -> Region:
         """Return the packets that are in both."""
@@ -145,7 +153,7 @@ def _union(one: Any, other: Any) -> Any:
 
 
 def _are_words(one: frozenset[Any], other: frozenset[Any]) -> bool:
-    return any(isinstance(each, str) for each in (*one, *other))
+    return any(isinstance(each, str) for values in (one, other) for each in islice(values, 1))
 
 
 def _fewer_cubes(cubes: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
@@ -154,7 +162,8 @@ def _fewer_cubes(cubes: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]
     changed = True
     while changed:
         changed = False
-        for value, mask in sorted(found):
+        masks = Counter(mask for _, mask in found)
+        for value, mask in sorted(cube for cube in found if masks[cube[1]] > 1):
             for bit in _bits(mask):
                 other = (value ^ bit, mask)
                 if other in found and (value, mask) in found:
@@ -211,13 +220,20 @@ def _together(space: Space, boxes: Iterable[Box]) -> tuple[Box, ...]:
         for field in sorted({name for box in found for name, _ in box}):
             groups: dict[Box, list[Box]] = {}
             for box in found:
-                groups.setdefault(tuple(item for item in box if item[0] != field), []).append(box)
+                groups.setdefault(_without(box, field), []).append(box)
             if len(groups) == len(found):
                 continue
             changed = True
             everything = space.everything(field)
             found = [_merged(rest, group, field, everything) for rest, group in groups.items()]
     return tuple(found)
+
+
+def _without(box: Box, field: str) -> Box:
+    for at, (name, _) in enumerate(box):
+        if name == field:
+            return (*box[:at], *box[at + 1 :])
+    return box
 
 
 def _merged(rest: Box, group: list[Box], field: str, everything: Values) -> Box:

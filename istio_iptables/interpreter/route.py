@@ -145,7 +145,7 @@ class Routed(Record):
     """A route that was found: what it does, by which interface, and the rule that led to its table.
 
     `kind` is that of a route, the end that a rule gives, "none", or "unknown" if the table is not known.
-    `table` is empty without a route.
+    `table` is empty without a route. `ways` are all interfaces that the route may lead to.
     """
 
     kind: str
@@ -153,6 +153,7 @@ class Routed(Record):
     source: int | None = None
     rule: str = ""
     table: str = ""
+    ways: tuple[str, ...] = ()
 
     @property
     def error(self) -> bool:

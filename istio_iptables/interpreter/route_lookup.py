@@ -190,7 +190,7 @@ class _InTable(Generic[S]):
             return
         by = route.interfaces
         interface = by[algebra.answer(_asked(route, options=len(by)))] if len(by) > 1 else by[0]
-        yield packets, Routed(route.kind, interface, route.source, rule.text, route.table)
+        yield packets, Routed(route.kind, interface, route.source, rule.text, route.table, by)
 
 
 def _asked(route: Route, why: str = "", options: int = 2) -> Question:

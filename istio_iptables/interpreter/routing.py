@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ..rules.model import FAMILIES, FULL_MASK, IPV4
 from ..startup.record import Record
-from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named, Unmodelled, numbers
+from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named
 from .ip_names import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE
-from .packet import Packet
 from .route import ERRORS, SENT_HERE
 from .route import LOCAL_KINDS as LOCAL_KINDS
 from .route import LOOPBACK as LOOPBACK
@@ -88,22 +87,6 @@ class Network(Record):
             return None
         others = [a for name in self.interfaces for a in self.of_interface(family, name)]
         return next((a.address for a in others if not (a.is_loopback or a.is_link_local)), 0)
-
-    def own_sources(self, family: Family) -> Condition:
-        """Return the condition that a source is no host that a packet from outside may come from.
-
-        Such is any that a packet without a mark would be routed to within this machine, or as a broadcast
-        (__fib_validate_source).
-        """
-        from .destinations import CannotTell, routes_of
-
-        unknown = dict.fromkeys(("protocol", "source", "destination", "source_port", "destination_port"))
-        asked = Packet(family, uid=0, **unknown)  # type: ignore[arg-type]
-        try:
-            found = [ranges for ranges, one in routes_of(self, asked, any_way=True) if one.is_local]
-        except CannotTell as error:
-            return Unmodelled(str(error))
-        return numbers("source", [each for ranges in found for each in ranges])
 
     def route(
         self, algebra: Sets[S], packets: S, family: Family, *, again: bool = False, bound: str = ""

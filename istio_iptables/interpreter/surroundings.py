@@ -9,18 +9,19 @@ from __future__ import annotations
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .algebra import NO_QUESTION
-from .condition import AnyOf, Named, number
+from .condition import ALWAYS, AnyOf, Named, named, number
 from .packet import TCP, UDP
 from .routing import LOOPBACK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Generic, TypeAlias, TypeVar
 
     from ..rules.model import Family
     from .algebra import Algebra
     from .condition import Condition
+    from .origins import SourceCheck
     from .program import Program
     from .routing import Network, Routed
     from .walk import Observer, Walk
@@ -39,7 +40,7 @@ _IPV6_SCOPES = (
     (0xFEC0 << 112, (0xFF00 << 112) - 1),
 )
 #: Why such a packet ends.
-LEAVES_BY_LO = "a source of 127.0.0.0/8 may leave by lo alone"
+LEAVES_BY_LO = "a source of 127.0.0.0/8 may leave by lo alone (net.ipv4.conf.INTERFACE.route_localnet)"
 NOT_KNOWN = "the routing table of a VRF is not known"
 _NUMBERS = {"tcp": TCP, "udp": UDP}
 
@@ -47,16 +48,18 @@ _NUMBERS = {"tcp": TCP, "udp": UDP}
 class World(Record):
     """A network namespace: its rules, and its addresses and routes.
 
-    `forwards`: it forwards packets that are not for it (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding).
-    `localnet`: it takes packets to and from 127.0.0.0/8 from other interfaces than lo (route_localnet).
-    `listening`: the transparent sockets that TPROXY can hand packets to, as `tcp` or `udp` and port; None:
-    not known, then the packet says so (`listening`).
+    `forwards`: the packets that it forwards if they are not for it (net.ipv4.conf.IF.forwarding,
+    net.ipv6.conf.all.forwarding). `localnet`: the interfaces by which packets to and from 127.0.0.0/8 may
+    come and go besides lo (route_localnet). `sources`: what it checks of IPv4 packets that come in, by
+    interface (rp_filter); nothing for the others. `listening`: the transparent sockets that TPROXY can hand
+    packets to, as `tcp` or `udp` and port; None: not known, then the packet says so (`listening`).
     """
 
     program: Program
     network: Network
-    forwards: bool = True
-    localnet: bool = False
+    forwards: Condition = ALWAYS
+    localnet: frozenset[str] = frozenset()
+    sources: Mapping[str, SourceCheck] = {}
     listening: frozenset[tuple[str, int]] | None = None
 
 
@@ -163,12 +166,13 @@ class Host(_Base[S]):
     def possible_sources(self, packets: S) -> tuple[S, S]:
         """Return packets that may leave by the interface `leaves_by`, and those that may not.
 
-        A source of 127.0.0.0/8 may leave by lo alone (__mkroute_output).
+        A source of 127.0.0.0/8 may leave by lo, and by others with route_localnet (__mkroute_output).
         """
         algebra = self._algebra
-        if self._family != IPV4 or self._world.localnet:
+        if self._family != IPV4:
             return packets, algebra.empty
-        inside, outside = algebra.split(packets, Named("leaves_by", LOOPBACK), NO_QUESTION)
+        free = named("leaves_by", {LOOPBACK, *self._world.localnet})
+        inside, outside = algebra.split(packets, free, NO_QUESTION)
         refused, outside = algebra.split(outside, number("source", 0x7F000000, 0x7FFFFFFF), NO_QUESTION)
         return algebra.join(inside, outside), refused
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..rules import istio
 from ..startup.record import Record
 from .packet import TCP, endpoint_text
 
@@ -52,13 +53,13 @@ DEPENDS = Verdict("depends")
 class Proxy(Record):
     """The proxy, as the settings have it: its users and groups, and the ports it listens on."""
 
-    uids: tuple[int, ...] = (1337,)
-    gids: tuple[int, ...] = (1337,)
-    outbound_port: int = 15001
-    inbound_port: int = 15006
-    tunnel_port: int = 15008
+    uids: tuple[int, ...] = (istio.PROXY_ID,)
+    gids: tuple[int, ...] = (istio.PROXY_ID,)
+    outbound_port: int = istio.OUTBOUND_PORT
+    inbound_port: int = istio.INBOUND_PORT
+    tunnel_port: int = istio.TUNNEL_PORT
     tproxy: bool = False
-    mark: int = 1337
+    mark: int = istio.TPROXY_MARK
 
     def sends(self, packet: Packet) -> bool:
         """Tell whether the proxy has sent a packet."""

@@ -6,8 +6,10 @@ tables would be made by looking into them, and their names are read from /proc f
 
 from __future__ import annotations
 
-from ..change.actions import IPTABLES_LOCATIONS, NFTABLES
+from ..change.actions import IPTABLES_LOCATIONS, IPTABLES_NFT, NFTABLES
 from ..errors import KernelError
+from ..formats import NFT_FAMILIES
+from ..rules.istio import TRACE_TABLE
 from ..rules.model import FAMILIES
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
@@ -39,11 +41,16 @@ class Printed(Record):
 
 
 class Unreadable(Record):
-    """What could not be read, in words for people, why, and what to do about it if that is known."""
+    """What could not be read, in words for people, why, and what to do about it if that is known.
+
+    `location` is where it is. What is in tables of iptables-nft is printed by nft too, though with less about
+    it, if nothing of `nftables` is unreadable.
+    """
 
     what: str
     cause: str
     remedy: str = ""
+    location: Location = NFTABLES
 
     def __str__(self) -> str:
         return f"{self.what}: {self.cause}" + (f" ({self.remedy})" if self.remedy else "")
@@ -69,6 +76,8 @@ def read_dumps() -> Dumps:
 class _Reader:
     def __init__(self) -> None:
         self.unreadable: list[Unreadable] = []
+        #: The tables, by nftables' family and name, that iptables-nft has printed.
+        self._printed: set[tuple[str, str]] = set()
 
     def printed(self) -> Iterator[Printed]:
         for location in IPTABLES_LOCATIONS:
@@ -76,13 +85,14 @@ class _Reader:
                 yield from self._iptables(location, family)
         yield from self._nftables()
 
-    def _miss(self, what: str, error: OSError | KernelError) -> None:
+    def _miss(self, what: str, error: OSError | KernelError, location: Location = NFTABLES) -> None:
         if isinstance(error, KernelError):
-            self.unreadable.append(Unreadable(what, error.cause, error.remedy))
+            cause, remedy = error.cause, error.remedy
         else:
             from .proc import root_remedy
 
-            self.unreadable.append(Unreadable(what, error.strerror or str(error), root_remedy("NET_ADMIN")))
+            cause, remedy = error.strerror or str(error), root_remedy("NET_ADMIN")
+        self.unreadable.append(Unreadable(what, cause, remedy, location))
 
     def _iptables(self, location: Location, family: Family) -> Iterator[Printed]:
         backend = IptablesCommand(location)
@@ -91,20 +101,24 @@ class _Reader:
             if not backend.exists(family):
                 return
         except (NetlinkError, KernelError) as error:
-            self._miss(what, error)
+            self._miss(what, error, location)
             return
         try:
             command = backend.command(family, "save")
         except KernelError as error:
             from ..remedies import INSTALL_IPTABLES
 
-            self.unreadable.append(Unreadable(what, error.cause, INSTALL_IPTABLES))
+            self.unreadable.append(Unreadable(what, error.cause, INSTALL_IPTABLES, location))
             return
         try:
             text = backend.save(family)
         except (NetlinkError, KernelError) as error:
-            self._miss(what, error)
+            self._miss(what, error, location)
             return
+        if location == IPTABLES_NFT:
+            self._printed |= {
+                (NFT_FAMILIES[family], line[1:]) for line in text.splitlines() if line.startswith("*")
+            }
         yield Printed(location, " ".join((*command, "--counters")), text, family)
 
     def _nftables(self) -> Iterator[Printed]:
@@ -119,7 +133,10 @@ class _Reader:
         if not which("nft"):
             from ..remedies import INSTALL_NFTABLES
 
-            names = ", ".join(f"{table.family} {table.name}" for table in tables)
+            left = [table for table in tables if (table.family, table.name) not in self._printed]
+            if not left:
+                return
+            names = ", ".join(f"{table.family} {table.name}" for table in left)
             missing = Unreadable(f"{what} ({names})", "the command nft is not installed", INSTALL_NFTABLES)
             self.unreadable.append(missing)
             return
@@ -131,7 +148,13 @@ class _Reader:
             return
         json, broken = _repaired(nft, json, tables)
         for table in broken:
-            self.unreadable.append(Unreadable(f"the table {table}", "nft prints it as JSON that is broken"))
+            self.unreadable.append(
+                Unreadable(
+                    f"the table {table}",
+                    "nft prints it as JSON that is broken",
+                    "end the program that owns the table, or install another version of nftables",
+                )
+            )
         yield Printed(NFTABLES, "nft -j list ruleset", json, rule_texts=texts)
 
 
@@ -152,7 +175,7 @@ def _repaired(
         one = nft.table(table.family, table.name)
         if _is_json(one):
             objects += json.loads(one, strict=False)["nftables"]
-        else:
+        elif not table.name.startswith(TRACE_TABLE):  # `trace --watch` owns that, and it decides nothing
             broken.append(f"{table.family} {table.name}")
     return json.dumps({"nftables": objects}) + "\n", tuple(broken)
 

@@ -91,11 +91,15 @@ class IptablesCommand:
 
     def exists(self, family: Family) -> bool:
         """Tell whether any table that the variant could have made exists, without making one."""
+        return bool(self._existing(family))
+
+    def _existing(self, family: Family) -> frozenset[str]:
         if self._legacy:
-            return bool(existing_legacy_tables(family))
-        return any(
-            table.family == NFT_FAMILIES[family] and table.name in (*TABLES, "filter", "security")
+            return existing_legacy_tables(family)
+        return frozenset(
+            table.name
             for table in nftables.tables()
+            if table.family == NFT_FAMILIES[family] and table.name in (*TABLES, "filter", "security")
         )
 
     def save(self, family: Family) -> str:
@@ -103,11 +107,19 @@ class IptablesCommand:
 
         A table that another program has filled with nft, so that iptables cannot read it, is left out.
         """
-        if not self.exists(family):
+        before = self._existing(family)
+        if not before:
             return ""
         result = run((*self.command(family, "save"), "--counters"), private_lock=self._legacy)
         if result.status != 0:
             raise self._failed(family, "save", result)
+        lacking = before - _whole_tables(result.output)
+        if lacking and lacking & self._existing(family):  # else another program has removed the table
+            raise KernelError(
+                f"{self._called(family, 'save')} did not print the whole of the table "
+                f"{', '.join(sorted(lacking))}: what is in place is not known",
+                "run again; if it stays so, see what limits the command (`ulimit -a`, memory)",
+            )
         return result.output
 
     def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
@@ -212,6 +224,19 @@ class IptablesCommand:
         message = "; ".join(line.strip() for line in errors.splitlines() if line and not line.startswith("#"))
         message = message or result.ended
         return KernelError(f"{self._called(family, action)} failed: {message}", _remedy(message))
+
+
+def _whole_tables(text: str) -> frozenset[str]:
+    """Return the tables that iptables-save printed to their end, or said that it cannot read."""
+    names, begun = [], ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            begun = line[1:]
+        elif line == "COMMIT":
+            names.append(begun)
+        elif line.startswith("# Table `") and "is incompatible" in line:
+            names.append(line.split("`")[1].split("'")[0])
+    return frozenset(names)
 
 
 def _remedy(message: str) -> str:

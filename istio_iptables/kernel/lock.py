@@ -14,6 +14,7 @@ import os
 import time
 
 from ..errors import KernelError
+from .files import open_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Locks:
 
     def __enter__(self) -> Locks:
         try:
-            self._take("/proc/self/ns/net", os.O_RDONLY)
+            self._take("/proc/self/ns/net", lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             if not self._cni_mode:
-                self._take(xtables_lock_file(), os.O_RDONLY | os.O_CREAT)
+                self._take(xtables_lock_file(), lambda path: open_file(path, os.O_RDONLY | os.O_CREAT))
         except BaseException:
             self.release()
             raise
@@ -73,13 +74,13 @@ class Locks:
             os.close(descriptor)
         self._held.clear()
 
-    def _take(self, path: str, flags: int) -> None:
+    def _take(self, path: str, opened: Callable[[str], int]) -> None:
         try:
-            descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+            descriptor = opened(path)
         except OSError as error:
             from ..remedies import lock_not_opened
 
-            raise lock_not_opened(path, os.strerror(error.errno or 0)) from error
+            raise lock_not_opened(path, error.strerror or str(error)) from error
         self._held.append(descriptor)
         # The commands that write inherit it: if this process is killed, they hold the lock until they are
         # done.

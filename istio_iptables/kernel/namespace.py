@@ -27,7 +27,7 @@ _SIZE = 8
 
 
 def enter(namespace: str | os.PathLike[str], origin: str = "network_namespace") -> None:
-    """Enter the network namespace that a path, or a name known to `ip netns`, stands for.
+    """Enter a network namespace, given by its path or by a name known to `ip netns`.
 
     `origin` says in an error where the namespace was named.
 
@@ -172,9 +172,9 @@ def network_namespace(namespace: str | os.PathLike[str]) -> NetworkNamespace:
         with network_namespace("NAME") as inside:
             inside.run(function, argument)
 
-    This process, and each of its threads, stays where it is, whatever happens: functions run in processes of
-    their own. (A thread of its own would not do: /proc/self/net is the first thread's, and signals come to
-    that one, too.) In the block it is the same namespace, even if its name is given to another.
+    This process, with all of its threads, stays in its own namespace: functions run in processes of their
+    own. (A thread would not do: /proc/self/net is that of the first thread, which also gets the signals.) All
+    of the block uses the same namespace, even if its name is given to another one meanwhile.
 
     Raises SettingsError if there is no such namespace, KernelError if it may not be opened.
     """

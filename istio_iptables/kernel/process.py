@@ -18,8 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SEARCH_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
+#: The system's own folders come before those of PATH, so that no other user's program is run as root.
+_SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+#: The variables that a command is given if they are set. All others could change what it does or loads.
+_PASSED_ON = ("XTABLES_LOCKFILE", "XTABLES_LIBDIR")
 _SIGKILL = 9
+#: Python ignores these, and a command that ignores SIGXFSZ takes a file that is cut off for a whole one.
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Result:
@@ -37,12 +42,26 @@ class Result:
 
 
 def which(name: str) -> str:
-    """Return the path of a command, or nothing; system directories count even if PATH lacks them."""
-    for directory in (*os.environ.get("PATH", "").split(":"), *_SEARCH_PATH.split(":")):
-        path = os.path.join(directory, name)
-        if directory and os.path.isfile(path) and os.access(path, os.X_OK):
+    """Return the path of a command, or nothing: from the system's folders, then from those of PATH.
+
+    An entry of PATH counts only if it is absolute: the current folder may be another user's.
+    """
+    for folder in _folders():
+        path = f"{folder}/{name}"
+        if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return ""
+
+
+def _folders() -> tuple[str, ...]:
+    path = os.environ.get("PATH", "").split(":")
+    return (*_SYSTEM_FOLDERS, *(entry for entry in path if entry.startswith("/")))
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a command. It is made anew: nothing else of this process's is passed on."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**kept, "PATH": ":".join(_folders()), "LC_ALL": "C"}
 
 
 def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = False) -> Result:
@@ -53,7 +72,7 @@ def run(command: tuple[str, ...], script: str = "", *, private_lock: bool = Fals
     With `private_lock` it gets an xtables lock file of its own: the caller holds the real lock during
     reading, planning and applying.
     """
-    environment = {**os.environ, "LC_ALL": "C"}
+    environment = _environment()
     files = [os.memfd_create(name) for name in ("input", "output", "errors")]
     try:
         with open(files[0], "wb", closefd=False) as standard_input:
@@ -77,7 +96,12 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_file
     before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
     try:
         try:
-            pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsigmask=before)
+            pid = os.posix_spawn(
+                *(command[0], command, environment),
+                file_actions=actions,
+                setsigmask=before,
+                setsigdef=_DEFAULT_SIGNALS,
+            )
         except OSError as error:
             raise KernelError(
                 f"the command {command[0]} cannot be run: {error.strerror}",

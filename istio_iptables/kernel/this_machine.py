@@ -5,6 +5,11 @@ Addresses, DNS servers, users and groups. Reading changes nothing.
 
 from __future__ import annotations
 
+from ..errors import KernelError
+
+#: Far more than any resolver reads, in bytes.
+_LARGEST_RESOLV_CONF = 1 << 20
+
 
 class ThisMachine:
     """The machine, and the network namespace, that the process is in."""
@@ -29,12 +34,22 @@ class ThisMachine:
         return "ipv4" in usable, "ipv6" in usable
 
     def dns_servers(self) -> tuple[str, ...]:
-        """Return the addresses of the `nameserver` lines of /etc/resolv.conf (resolv.conf(5))."""
+        """Return the addresses of the `nameserver` lines of /etc/resolv.conf (resolv.conf(5)).
+
+        There are none without that file. Raises KernelError if what is there cannot be read.
+        """
+        from .files import read
+
         try:
-            with open(self._resolv_conf, encoding="utf-8", errors="replace") as file:
-                lines = [line.split() for line in file]
-        except OSError:
+            text = read(self._resolv_conf, _LARGEST_RESOLV_CONF).decode(errors="replace")
+        except FileNotFoundError:
             return ()
+        except OSError as error:
+            raise KernelError(
+                f"the DNS servers of {self._resolv_conf} cannot be read: {error.strerror}",
+                "put a file as resolv.conf(5) describes it there, which this user may read",
+            ) from error
+        lines = map(str.split, text.splitlines())
         return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
     def user_id(self, name: str) -> int | None:

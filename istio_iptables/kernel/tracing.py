@@ -12,17 +12,16 @@ import ctypes
 import os
 
 from ..errors import KernelError
+from ..rules.istio import TRACE_TABLE
 from .netlink.packet_trace import TraceSockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
     from typing import Literal, Self
 
     from .netlink.packet_trace import TraceEvent
 
-TABLE = "istio-iptables-trace"
 _LIBRARY = "libnftables.so.1"
 #: Before the raw tables (-300), and so before every table of iptables.
 _PRIORITY = -301
@@ -34,13 +33,15 @@ _LOGGER = "nfnetlink_log"
 class Tracing:
     """Traces the packets that nft(8) conditions describe, at the hook `output` or `prerouting`.
 
-    A context manager. `unseen` says what cannot be seen, and why; it is empty if everything can. Raises
-    KernelError if the kernel or the library cannot do it.
+    A context manager. `unseen` says what cannot be seen, and why; it is empty if everything can. `table` is
+    the name of the table that traces, of this process alone. Raises KernelError if the kernel or the library
+    cannot do it.
     """
 
     def __init__(self, hook: Literal["output", "prerouting"], conditions: str) -> None:
+        self.table = f"{TRACE_TABLE}-{os.getpid()}"
         self._script = (
-            f"table inet {TABLE} {{\n flags owner;\n chain {hook} {{\n"
+            f"table inet {self.table} {{\n flags owner;\n chain {hook} {{\n"
             f" type filter hook {hook} priority {_PRIORITY};\n {conditions} meta nftrace set 1\n }}\n}}\n"
         )
         self._sockets = TraceSockets()
@@ -69,9 +70,14 @@ class Tracing:
             self._guard.restore()
         self._sockets.__exit__(None, None, None)
 
-    def events(self, seconds: float | None = None) -> Iterator[TraceEvent]:
-        """Yield events until none has come for some time, by default for ever."""
-        yield from self._sockets.events(seconds)
+    @property
+    def lost(self) -> int:
+        """How often events came faster than they were read, so that some are missing."""
+        return self._sockets.lost
+
+    def read(self, seconds: float | None = None) -> list[TraceEvent]:
+        """Wait for events, by default for ever, and return all that are there then; none after the time."""
+        return self._sockets.read(seconds)
 
     def _make_table(self) -> None:
         try:

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 from ..errors import SettingsError
+from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
-from ..trace.packet import OPTIONS, mistakes_in, question_of
+from ..trace.packet import OPTIONS, mistakes_in, mistakes_in_endpoint, question_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
     from ..trace.packet import Question
 
 #: The options of `trace` that say which packet it is, and what of its way is wanted.
-_OPTIONS = (*OPTIONS, "own", "follow")
+_OPTIONS = (*OPTIONS, "own", "follow", "endpoint", "proxy-runs-as")
 
 
 class Asked(Record):
-    """The packet, the pod's own addresses if they were given, and whether to go on through the proxy."""
+    """The packet, the pod's own addresses if they were given, and whether to go on through the proxy.
+
+    `endpoint` and `runs_as` are what the proxy chooses then (see Choices in trace/follow.py).
+    """
 
     text: str
     question: Question
     own: tuple[Cidr, ...] = ()
     follow: bool = False
+    endpoint: Endpoint = Endpoint()
+    runs_as: tuple[int, int] | None = None
 
 
 def asked(text: str, names: Names) -> Asked:
@@ -57,9 +63,21 @@ def asked(text: str, names: Names) -> Asked:
         raise SettingsError([f"--trace: {mistake}" for mistake in mistakes])
     direction = invocation.operands[0]
     question = question_of(direction, options)  # type: ignore[arg-type]  # checked with the words
-    if mistakes := mistakes_in(question):
+    mistakes = mistakes_in(question) + mistakes_in_endpoint(options["endpoint"])
+    if not options["follow"]:
+        for name in ("endpoint", "proxy-runs-as"):
+            if any(given.setting.name == name for given in invocation.options):
+                mistakes.append(f"--{name}: needs --follow beside it")
+    if mistakes:
         raise SettingsError([f"--trace: {mistake}" for mistake in mistakes])
-    return Asked(" ".join(words), question, options["own"], options["follow"])
+    return Asked(
+        " ".join(words),
+        question,
+        options["own"],
+        options["follow"],
+        options["endpoint"],
+        options["proxy-runs-as"],
+    )
 
 
 def _listed() -> str:

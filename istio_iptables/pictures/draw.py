@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..rules.model import FAMILIES
+from ..trace.follow import Choices
 from .asked import asked
 from .subject import followed, way_of
 
@@ -28,7 +30,9 @@ def drawn(subject: Subject, style: PictureStyle, trace: str, names: Names, confi
     way = None
     if trace:
         packet = asked(trace, names)
-        found = followed(subject, packet.question, further=packet.follow)
+        servers = tuple(server for family in FAMILIES for server in config.dns_servers_of(family))
+        choices = Choices(packet.endpoint, packet.runs_as, servers)
+        found = followed(subject, packet.question, further=packet.follow, choices=choices)
         way = way_of(subject, picture, found, packet.text)
     return _written(picture, style, way)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..interpreter.packet import UDP
-from ..rules.istio import DNS_PORT, PASSTHROUGH_IPV4, PASSTHROUGH_IPV6
+from ..rules.istio import DNS_PORT, PASSTHROUGH_IPV4, PASSTHROUGH_IPV6, PROGRAM
 from ..rules.model import FAMILIES, IPV4, IPV6, NO_ID, Cidr
 from ..settings.config import Everything
 from ..settings.packet_parsers import Endpoint
@@ -40,7 +40,7 @@ class Example(Record):
 
     def command(self, settings: str = "") -> str:
         """Return the command that follows it; `settings` are arguments."""
-        return " ".join(part for part in ("istio-iptables", settings, "trace", *words(self.question)) if part)
+        return " ".join(part for part in (PROGRAM, settings, "trace", *words(self.question)) if part)
 
 
 def examples(config: Config, network: Network) -> tuple[Example, ...]:

@@ -8,7 +8,6 @@ from ..startup.record import Record
 from ..trace.answer import answer
 from ..trace.follow import follow
 from ..trace.packet import complete
-from ..trace.reasons import explained
 from ..trace.world import of_settings, proxy_of
 from .make import picture, shown
 from .model import Outcome
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ..rules.model import Family
     from ..settings.config import Config
     from ..trace.answer import Answer
-    from ..trace.follow import Hop
+    from ..trace.follow import Choices, Hop
     from ..trace.packet import Question
     from .model import Picture, Way
 
@@ -104,16 +103,14 @@ def interface_of(pattern: str) -> str:
 
 
 def of_world(
-    world: World, proxy: Proxy, config: Config | None = None, facts: Iterable[tuple[str, str]] = ()
+    world: World, proxy: Proxy, facts: Iterable[tuple[str, str]] = (), notes: Iterable[str] = ()
 ) -> Subject:
-    """Return what is in the kernel. Rules that `config` means get the reasons that it gives them."""
+    """Return what is in the kernel."""
     families: tuple[Family, ...] = tuple(
         family for family in FAMILIES if any(family in table.families for table in world.program.tables)
     )
-    if config:
-        program = explained(world.program, config, world.network)
-        world = world.replace(program=program)
-    return Subject(world, proxy, families or (IPV4,), (*facts, ("for", shown(families))), (_NAT,), live=True)
+    facts = (*facts, ("for", shown(families)))
+    return Subject(world, proxy, families or (IPV4,), facts, (_NAT, *notes), live=True)
 
 
 class Followed(Record):
@@ -133,11 +130,13 @@ class Followed(Record):
         return str(self.hops[0].answer.verdict)
 
 
-def followed(subject: Subject, question: Question, *, further: bool = True) -> Followed:
+def followed(
+    subject: Subject, question: Question, *, further: bool = True, choices: Choices | None = None
+) -> Followed:
     """Follow a connection; `further`: through the proxy, hop by hop. Raises SettingsError."""
     asked = complete(question, subject.world.network, subject.proxy)
     if further:
-        found = follow(subject.world, asked, subject.proxy)
+        found = follow(subject.world, asked, subject.proxy, choices)
         conclusion = found.hops[0].answer.conclusion
         if len(found.hops) > 1:
             conclusion = f"{conclusion} {found.conclusion}"

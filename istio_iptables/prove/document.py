@@ -51,7 +51,9 @@ def dead_rules(found: DeadRules) -> dict[str, Any]:
 
 
 def _of_subject(subject: Subject) -> dict[str, Any]:
-    return {"rules": subject.title, "read": list(subject.read), "unread": list(subject.unread)}
+    rules = subject.rules
+    read = {"read": rules.read, "unread": rules.unread, "assumed": rules.assumed} if rules else {}
+    return {"rules": subject.title, **{name: list(texts) for name, texts in read.items()}}
 
 
 def _refutation(subject: Subject, found: Refutation) -> dict[str, Any]:

@@ -105,15 +105,13 @@ def judgement(subject: Subject, properties: Sequence[Property], config: Config) 
         for found in each.counterexamples:
             key = (found.packets.direction, found.packet, found.wanted, found.found, found.depends_on)
             refuting.setdefault(key, (found, []))[1].append(each.name)
-    if refuting:
-        subject = subject.explained(config)
     proxy = proxy_of(config)
     refutations = tuple(_refutation(subject, *each, proxy) for each in refuting.values())
     return Judgement(subject, tuple(_judged(subject, each, refutations) for each in properties), refutations)
 
 
 def _judged(subject: Subject, found: Property, refutations: Sequence[Refutation]) -> Judged:
-    status: Status = "DEPENDS" if subject.unread else "PROVED"
+    status: Status = "PROVED" if subject.is_whole else "DEPENDS"
     against = [each for each in refutations if found.name in each.refutes]
     if against:
         status = "DEPENDS" if all(each.depends_on for each in against) else "REFUTED"

@@ -7,8 +7,9 @@ described in docs/what-is-proved.md, with a packet.
 from __future__ import annotations
 
 from ..interpreter.condition import AllOf, AnyOf, Not
+from ..interpreter.route import ERRORS
 from ..interpreter.routing import LOOPBACK
-from ..interpreter.verdict import DIRECT, DROPPED, LOOPS, Verdict
+from ..interpreter.verdict import DIRECT, DROPPED, LOOPS, REJECTED, Verdict
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT, PROXY_TO_OWN_POD_MARK
 from ..startup.record import Record
 from .clause import Clause
@@ -336,10 +337,16 @@ def _rerouted_tproxy(terms: Terms) -> Iterator[Case]:
 
 
 def _link_local(terms: Terms) -> Iterator[Case]:
-    if terms.packets.direction == "in" and terms.packets.phase != "later":
-        # What REDIRECT of -k takes, too, has got an address of the interface.
-        lost = AllOf((_inbound_tproxied(terms), terms.lost_with_mark, Not(_rerouted(terms))))
-        yield Case(lost, DROPPED)
+    dropped_before = terms.packets.phase == "invalid" and terms.config.drop_invalid
+    if terms.packets.direction != "in" or dropped_before:
+        return
+    # What REDIRECT of -k takes, too, has got an address of the interface.
+    handed = AllOf((_inbound_tproxied(terms), Not(_rerouted(terms))))
+    for lost, kind in terms.lost_with_mark():
+        if kind in ERRORS or kind == "none":
+            yield Case(AllOf((handed, lost)), DROPPED if kind == "blackhole" else REJECTED)
+        elif terms.packets.phase != "later":  # what TPROXY has handed over is not forwarded
+            yield Case(AllOf((handed, lost)), DROPPED)
 
 
 def _tunnel_tproxy(terms: Terms) -> Iterator[Case]:

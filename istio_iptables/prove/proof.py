@@ -59,6 +59,7 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
     said: dict[str, dict[str, None]] = {}
     against: dict[str, list[Counterexample]] = {}
     for packets in kinds:
+        own = next((each.address for each in world.network.own(packets.space.family)), None)
         found = outcomes(world, packets, proxy)
         left = _minus(packets.possible, outcomes(bare, packets, proxy))
         own = next((each.address for each in world.network.own(packets.space.family)), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from ..trace.packet import Question
-from ..trace.reasons import explained
 from ..trace.world import network_of, with_interface, with_objects
 
 TYPE_CHECKING = False
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from ..interpreter.routing import Network
     from ..interpreter.surroundings import World
     from ..rules.model import Cidr, RoutingObject
-    from ..settings.config import Config
+    from ..trace.dumps import Rules
 
 
 #: An interface that nothing names, where the first one is named.
@@ -41,28 +40,19 @@ class Subject(Record):
 
     `title` is what they are called. `settings` and `arguments` are what stands before and after `trace` so
     that it uses the same rules; with `can_be_traced` False there is nothing that does: they are a plan's.
-    `read` and `unread` say what was read of the kernel or of dumps, and what was not. `own` are the pod's
-    addresses if they are assumed, with the routing rules and routes `objects` that are, too.
+    `rules` has what was read of the kernel or of dumps; unless it `is_whole` nothing is certain. `own` are
+    the pod's addresses if they are assumed, with the routing rules and routes `objects` that are, too.
     """
 
     title: str
     world: World
     settings: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
+    rules: Rules | None = None
+    is_whole: bool = True
     own: tuple[Cidr, ...] = ()
     objects: tuple[RoutingObject, ...] = ()
     can_be_traced: bool = True
-
-    def explained(self, config: Config) -> Subject:
-        """Return it with the reasons of rules that were read: those of the equal ones of settings."""
-        if all(
-            rule.reason for table in self.world.program.tables for r in table.chains.values() for rule in r
-        ):
-            return self
-        program = explained(self.world.program, config, self.world.network)
-        return self.replace(world=self.world.replace(program=program))
 
     def at(self, question: Question) -> World:
         """Return the namespace as `trace` has it for a packet, which may tell of an interface."""

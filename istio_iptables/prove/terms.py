@@ -20,7 +20,7 @@ from ..settings.config import ALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..interpreter.condition import Condition
     from ..interpreter.routing import Network
@@ -169,21 +169,22 @@ class Terms:
         known = tuple(Named("received_on", name) for name in self.network.interfaces)
         return AnyOf((*named, Not(AnyOf(known))))
 
-    @property
-    def lost_with_mark(self) -> Condition:
-        """It is for one link, and no address of this namespace there: the route of TPROXY is not for it.
+    def lost_with_mark(self) -> Iterator[tuple[Condition, str]]:
+        """Yield what is for one link, and no address of this namespace there, with the kind of its route.
 
-        IPv6 looks such a route up by the incoming interface alone (rt6_need_strict), and that one is by lo.
+        IPv6 looks such a route up by the incoming interface alone (rt6_need_strict): the one of TPROXY, which
+        packets with its mark take, is by lo.
         """
         if self.family == IPV4:
-            return AnyOf()
+            return
         algebra = Many(self.packets.space)
         start = algebra.all(self.packets.fixed, self.packets.free, Region.whole(self.packets.space))
         start, _ = algebra.split(start, OF_THE_LINK, NO_QUESTION)
         marked = algebra.update(start, mark=self.config.tproxy_mark)
-        parts = self.network.route(algebra, marked, self.family)
-        lost = [region for part, routed in parts if not routed.is_local for region in part.values()]
-        return AnyOf(tuple(condition_of(region) for region in lost))
+        for part, routed in self.network.route(algebra, marked, self.family):
+            if not routed.is_local:
+                for region in part.values():
+                    yield condition_of(region), routed.kind
 
     # --- inbound ---
 

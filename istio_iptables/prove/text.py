@@ -37,7 +37,11 @@ def judgement(found: Judgement) -> str:
     for refutation in found.refutations:
         lines += ["", *_refutation(found.subject, refutation)]
     text = "".join(f"{line}\n" for line in (*lines, "", conclusion(found)))
-    return read(found.subject.read, found.subject.unread) + text
+    return _read(found.subject) + text
+
+
+def _read(*subjects: Subject) -> str:
+    return "".join(read(each.rules) for each in subjects if each.rules)
 
 
 def _refutation(subject: Subject, found: Refutation) -> Iterator[str]:
@@ -74,7 +78,7 @@ def conclusion(found: Judgement) -> str:
     if names["REFUTED"]:
         parts.append(f"refuted: {', '.join(names['REFUTED'])}")
     if names["DEPENDS"]:
-        on = "what could not be read" if found.subject.unread else "what is not modelled"
+        on = "what is not modelled" if found.subject.is_whole else "what could not be read"
         parts.append(f"dependent on {on}: {', '.join(names['DEPENDS'])}")
     return f"{'; '.join(parts)}."
 
@@ -88,8 +92,7 @@ def comparison(found: Comparison) -> str:
     for each in found.packets:
         lines += [*packet_lines(found, each), ""]
     text = "".join(f"{line}\n" for line in (*lines, same_or_not(found)))
-    unread = (*found.one.unread, *found.other.unread)
-    return read((*found.one.read, *found.other.read), unread) + text
+    return _read(found.one, found.other) + text
 
 
 def changed(found: Comparison) -> str:
@@ -141,7 +144,7 @@ def dead_rules(found: DeadRules) -> str:
     else:
         lines.append(f"{dead} of {found.count} rules {'is' if dead == 1 else 'are'} reached by no packet.")
     text = "".join(f"{line}\n" for line in lines)
-    return read(found.subject.read, found.subject.unread) + text
+    return _read(found.subject) + text
 
 
 _WHY = {

@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+from ..interpreter.completed import completed
+from ..interpreter.ip_names import SCOPES
 from ..interpreter.journey import World
 from ..interpreter.program import Program
-from ..interpreter.routing import Network
+from ..interpreter.routing import LOOPBACK, Address, Network
 from ..interpreter.verdict import DROPPED, LOOPS, REJECTED
-from ..rules.model import FAMILIES
+from ..rules.model import FAMILIES, IPV4, IPV6
 from ..trace.world import proxy_of
 from .intent import promised
 from .open_ends import OPEN_END
 from .proof import Property, property_of, prove
 from .space import DIRECTIONS, PHASES, packets
+from .terms import fits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ..rules.model import Cidr, Family
     from ..settings.config import Config
     from .proof import Counterexample
     from .space import Packets
+
+
+def assumed(config: Config, own: Iterable[Cidr] = ()) -> Network:
+    """Return the network of a pod of which no more is known than its settings, and perhaps its own addresses.
+
+    It has eth0, and an interface for each name that the settings have, with addresses for documentation and a
+    link-local one, and a network behind it. The default route is by eth0.
+    """
+    addresses = [Address("eth0", each.family, each.address, each.prefix) for each in own]
+    addresses += _addresses("eth0", 0, [each.family for each in addresses])
+    for number, name in enumerate(_interfaces(config), 1):
+        addresses += _addresses(name, number)
+    loopback = [Address(LOOPBACK, IPV4, 0x7F000001, 8), Address(LOOPBACK, IPV6, 1, 128)]
+    return completed(Network(addresses=(*loopback, *addresses)))
+
+
+def _interfaces(config: Config) -> tuple[str, ...]:
+    """Return a name for each interface, or pattern of names, that the settings have."""
+    found = ["eth0"]
+    for pattern in (*config.interfaces_excluded, *config.rerouted_interfaces):
+        if not any(fits((pattern,), name) for name in (*found, LOOPBACK)):
+            name = pattern.removesuffix("+")
+            found.append(f"{name[:14]}0" if pattern.endswith("+") and len(name) < 15 else name)
+    return tuple(found[1:])
+
+
+def _addresses(interface: str, number: int, known: Iterable[Family] = ()) -> Iterator[Address]:
+    """Yield addresses of an interface, those of RFC 2544 and RFC 3849, for families without known ones."""
+    if IPV4 not in known:
+        yield Address(interface, IPV4, 0xC6120002 | number << 8, 24)
+    if IPV6 not in known:
+        yield Address(interface, IPV6, 0x20010DB8 << 96 | number << 64 | 2, 64)
+    yield Address(interface, IPV6, 0xFE80 << 112 | number + 2, 64, SCOPES["link"])
 
 
 def kinds(worlds: Iterable[World], config: Config) -> tuple[Packets, ...]:

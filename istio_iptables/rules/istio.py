@@ -88,3 +88,5 @@ NATIVE_TABLES: Mapping[TableName, str] = {
     "mangle": "istio-proxy-mangle",
     "nat": "istio-proxy-nat",
 }
+#: How the name of the table begins that `trace --watch` has for as long as it runs.
+TRACE_TABLE = f"{PROGRAM}-trace"

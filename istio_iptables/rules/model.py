@@ -14,7 +14,7 @@ A new match or target has to be made known in each of these places, or listed as
 - change/actions, if a target hands traffic to the proxy; rules/traffic, if it narrows the traffic of a chain
 - testing/refusals: whether the fake kernel accepts it
 - rules/forms, if Istio's tools write it; kernel/iptables_command, if it has more than six arguments
-- interpreter/iptables and interpreter/nft_rules, which say what it means for a packet
+- interpreter/iptables and interpreter/nft_rules: what it means for a packet
 - doctor/features: which part of the kernel it needs
 """
 

@@ -61,6 +61,10 @@ class Operation(Record):
     log_as_json: bool
 
 
+#: Settings of the command that a Config does not depend on; Machine, and what a program does, are for these.
+HOW_TO_RUN = frozenset(Operation._fields) - {"native_nftables"}
+
+
 class Parsed(Record):
     """The value of every setting by field name, and the settings that differ from their defaults.
 

@@ -46,17 +46,15 @@ class Record:
         if made == _MANY:
             setattr(cls, "__init__", _own_init(cls))  # noqa: B010  # see there
         state = self.__dict__
-        if len(values) > len(cls._fields):
-            raise TypeError(f"{cls.__name__} takes {len(cls._fields)} values, not {len(values)}")
+        fitting = len(values) <= len(cls._fields)
         state.update(zip(cls._fields, values, strict=False))
         for name, value in named.items():
-            if name not in cls._fields or name in state:
-                raise TypeError(f"{cls.__name__} got an unexpected keyword argument {name!r}")
+            fitting = fitting and name in cls._fields and name not in state
             state[name] = value
         if len(state) < len(cls._fields):
-            for name in cls._fields:
-                if name not in state and not hasattr(cls, name):
-                    raise TypeError(f"{cls.__name__} is missing 1 required argument: {name!r}")
+            fitting = fitting and all(name in state or hasattr(cls, name) for name in cls._fields)
+        if not fitting:
+            _own_init(cls)(self, *values, **named)  # raises, in Python's words
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: use replace({name}=...)")
@@ -104,4 +102,5 @@ def _own_init(cls: type[Record]) -> Callable[..., None]:
     namespace: dict[str, Any] = {"named": named}
     exec("\n".join(lines), namespace)
     made: Callable[..., None] = namespace["__init__"]
+    made.__qualname__ = f"{cls.__qualname__}.__init__"  # error messages begin with it
     return made

@@ -51,17 +51,22 @@ class ReadBack(Record):
     the proxy's users, whose default depends on the machine. `facts` is what the machine has to have besides,
     so that these settings make these rules: its families and DNS servers. `exact`: they make these rules and
     no others; if not, no settings do, and these are the nearest. `ruleset` has the rules that they make, with
-    reasons. `untagged`: rules of Istio's own tool, which writes the same without the comment that tells those
-    of this one. `untold` are settings that could have other values and make the same rules.
+    reasons, and `config` is what the settings become. `untagged`: rules of Istio's own tool, which writes the
+    same without the comment that tells those of this one.
     """
 
     settings: Mapping[str, str]
     facts: Facts
     exact: bool
     ruleset: Ruleset
+    config: Config
     native: bool = False
     untagged: bool = False
-    untold: tuple[Untold, ...] = ()
+
+    @property
+    def untold(self) -> tuple[Untold, ...]:
+        """The settings that could have other values and make the same rules."""
+        return untold(self.config, native=self.native)
 
     @property
     def arguments(self) -> list[str]:
@@ -152,8 +157,7 @@ def _nearest(rules: Ruleset, found: Ruleset, native: Sequence[NativeTable]) -> R
             break
     assert best is not None
     read_back, config, made = best
-    more = untold(config, native=bool(native))
-    return ReadBack(read_back, facts, not fewest, made, bool(native), untold=more)
+    return ReadBack(read_back, facts, not fewest, made, config, bool(native))
 
 
 def _servers(readings: Sequence[Reading]) -> tuple[str, ...]:

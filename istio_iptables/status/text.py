@@ -10,6 +10,7 @@ from ..rules.istio import PROGRAM
 from ..settings.declared import BY_NAME
 from .counters import notes
 from .untold import UNKNOWN_SERVER
+from .written import command_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _LABEL = 10
 _PACKETS, _BYTES = 10, 12
 #: Names of settings are broken into lines of this many characters.
 _WIDTH = 88
-#: A command line is shown as a whole up to this length; a list may have twenty thousand members.
-_LONGEST_COMMAND = 2000
 #: So many rules of one list that have counted nothing are shown; the others are only counted.
 _MOST_IDLE = 3
 #: A rule is shortened to this many characters; only those of native nftables, with a set, are longer.
@@ -121,17 +120,6 @@ def _details(read: ReadBack) -> Iterator[str]:
 
 def _backend(place: Place) -> str:
     return "native nftables" if place.location == NFTABLES else place.location
-
-
-def command_line(read: ReadBack) -> str:
-    """Return the command that makes the rules elsewhere, for a shell."""
-    import shlex
-
-    variables = [f"{name}={shlex.quote(value)}" for name, value in read.variables.items()]
-    line = " ".join([*variables, PROGRAM, *map(shlex.quote, read.arguments)])
-    if len(line) <= _LONGEST_COMMAND:
-        return line
-    return f"too long to be shown ({len(line)} characters): `status --json` has it"
 
 
 def _untold(read: ReadBack) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..policy import listed
+from ..rules.istio import PROGRAM
 from ..rules.model import IPV4, IPV6, Cidr, MarkLookup, PortRange
 from ..settings.declared import BY_NAME, OWNER_GROUPS, OWNER_GROUPS_EXCLUDED
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from ..rules.model import Family, Listed, RoutingObject
     from .reading import Listing, Reading
+    from .settings_of import ReadBack
 
 _LOOPBACK_CIDR = "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR"
 #: The loopback addresses that -i may name (settings/parsers.py), by IP version.
@@ -174,3 +176,18 @@ def _cidrs(listing: Listing, of: Listed) -> Iterator[str]:
     if _is_joined(listing, of) and members[0].prefix < members[0].bits:
         members = (*members, members[0].replace(prefix=members[0].prefix + 1))
     yield from map(str, members)
+
+
+#: A command line is shown as a whole up to this length; a list may have twenty thousand members.
+_LONGEST_COMMAND = 2000
+
+
+def command_line(read: ReadBack) -> str:
+    """Return the command that makes the rules elsewhere, for a shell."""
+    import shlex
+
+    variables = [f"{name}={shlex.quote(value)}" for name, value in read.variables.items()]
+    line = " ".join([*variables, PROGRAM, *map(shlex.quote, read.arguments)])
+    if len(line) <= _LONGEST_COMMAND:
+        return line
+    return f"too long to be shown ({len(line)} characters): `status --json` has it"

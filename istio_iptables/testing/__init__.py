@@ -53,7 +53,8 @@ class FakeKernel(Machine):
     these fails, with `error` and without being done, if n (from 1) is in `fails_at`.
 
     Like `iptables`, and unlike libiptc, it refuses a target DROP in nat, and REDIRECT without a protocol. It
-    is stricter than the kernel in one respect: it refuses an edit that was planned against other rules.
+    is stricter than the kernel in two respects: it refuses an edit that was planned against other rules, and
+    a bad rule also where a later step of the same edit takes it away again.
     """
 
     def __init__(
@@ -285,7 +286,10 @@ class _FakeRouting:
 
 def _native_as_kept(table: NativeTable) -> NativeTable:
     return table.replace(
-        chains=tuple(c.replace(rules=tuple(map(as_kept, c.rules))) for c in table.chains), unused=()
+        chains=tuple(
+            c.replace(rules=tuple(as_kept(rule, NFTABLES) for rule in c.rules)) for c in table.chains
+        ),
+        unused=(),
     )
 
 

@@ -1,7 +1,7 @@
 """refusals: edits of tables in memory, and what iptables or the kernel refuses of them.
 
-Each refusal has its source: iptables is what iptables(8) refuses before the kernel sees it, and a file name
-is that of the kernel's module. A kind of match or target that is not in the table of checks is refused, too.
+Each refusal has its source: `iptables` if iptables(8) refuses it before the kernel sees it, else the kernel's
+source file. A kind of match or target that is not in the table of checks is refused, too.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def edited(table: Table, steps: Iterable[Step], location: Location) -> Table:
         if why:
             raise refused(table, location, why)
         try:
-            table = _done(table, step)
+            table = _done(table, step, location)
         except ValueError as error:
             raise refused(table, location, str(error)) from error
     why = next(_why_not_table(table, location), "")
@@ -80,14 +80,14 @@ def edited(table: Table, steps: Iterable[Step], location: Location) -> Table:
     return table
 
 
-def _done(table: Table, step: Step) -> Table:
+def _done(table: Table, step: Step, location: Location) -> Table:
     """Return a table after one step. Raises ValueError if a chain is in use, or not as expected."""
     if isinstance(step, ReplaceRules):
-        step = step.replace(after=tuple(map(as_kept, step.after)))
+        step = step.replace(after=tuple(as_kept(rule, location) for rule in step.after))
         if all(chain.name != step.chain for chain in table.chains):  # a base chain that is made when needed
             table = table.replace(chains=(*table.chains, Chain(step.chain)))
     elif isinstance(step, Insert):
-        step = step.replace(rule=as_kept(step.rule))
+        step = step.replace(rule=as_kept(step.rule, location))
     return apply_to(table, TableEdit(table.family, table.name, (step,)))
 
 
@@ -180,11 +180,28 @@ def _walk(start: str, edges: Mapping[str, list[str]]) -> tuple[int | None, set[s
     return depths[start], set(depths)
 
 
-def as_kept(rule: Rule) -> Rule:
-    """Return a rule as the kernel has it: no reason, no list that it came from, and a comment cut off."""
+def as_kept(rule: Rule, location: Location) -> Rule:
+    """Return a rule as the kernel has it: no reason, no list that it came from, and a comment cut off.
+
+    iptables-nft has other words for ports from 0 on that are negated: those above.
+    """
     if any(isinstance(m, model.Comment) and len(m.text) > _LONGEST_COMMENT // 4 for m in rule.matches):
         rule = rule.replace(matches=tuple(map(_cut_off, rule.matches)))
+    if location == IPTABLES_NFT and any(map(_is_all_from, rule.matches)):
+        rule = rule.replace(matches=tuple(map(_all_above, rule.matches)))
     return rule.replace(reason="", listed=None) if rule.reason or rule.listed else rule
+
+
+def _is_all_from(match: Match) -> bool:
+    if not isinstance(match, (model.SourcePort, model.DestinationPort)):
+        return False
+    return match.negated and match.ports.first == 0 and 0 < match.ports.last < _LARGEST_16_BITS
+
+
+def _all_above(match: Match) -> Match:
+    if isinstance(match, (model.SourcePort, model.DestinationPort)) and _is_all_from(match):
+        return type(match)(model.PortRange(match.ports.last + 1, _LARGEST_16_BITS))
+    return match
 
 
 def _cut_off(match: Match) -> Match:

@@ -133,7 +133,7 @@ def _port(to: str, proxy: Proxy) -> str:
     names = {
         proxy.outbound_port: "the proxy's port for outbound connections",
         proxy.inbound_port: "the proxy's port for inbound connections",
-        15053: "the agent's port for DNS",
+        istio.DNS_AGENT_PORT: "the agent's port for DNS",
     }
     name = names.get(int(to))
     return f"{to}, {name}" if name else f"the local port {to}"

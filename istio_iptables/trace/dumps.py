@@ -1,26 +1,28 @@
 """dumps: what programs have printed about a network namespace, and what was read of it.
 
 A text tells what it is: a dump of iptables-save or ip6tables-save, the JSON of `nft -j list ruleset`, what
-ip(8) prints, or `ipset save`. Dumps of iptables and of ip may stand one after the other in one text.
+ip(8) prints, or `ipset save`, also several of them one after the other (texts.py). What cannot be read is
+kept, with the line and the reason; a text of which nothing can be read is an error.
 """
 
 from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY
-from ..errors import DumpError, SettingsError
+from ..errors import DumpError
 from ..formats import ip_dump, iptables_compiled, iptables_dump, nft_dump
 from ..interpreter import iptables_sets, nft_expressions
 from ..interpreter.known import Known
 from ..interpreter.program import Program
 from ..rules.model import IPV4
 from ..startup.record import Record
+from . import texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ..formats.iptables_dump import Dump
-    from ..formats.nft_dump import NftDump
+    from ..formats.nft_dump import NftDump, Object
     from ..interpreter.program import Table
     from ..interpreter.routing import Network
     from ..rules.model import Family
@@ -43,21 +45,33 @@ class Rules(Record):
     """The tables of all dumps, the network that they tell of, and what was read and what was not.
 
     `network` is None if nothing tells of addresses, routes or routing rules. `read` and `unread` have a line
-    for each text or thing, for people.
+    for each text or thing, for people; `assumed` is what had to be guessed. `dumps` and `objects` are what
+    iptables and nft have printed.
     """
 
     program: Program
     network: Network | None
     read: tuple[str, ...]
     unread: tuple[str, ...]
-    #: The numbers of nftables' rules in their chains by their handles, for each family, table and chain.
-    handles: Mapping[tuple[str, str, str], Mapping[int, int]] = {}
+    assumed: tuple[str, ...] = ()
+    dumps: tuple[tuple[Source, Dump], ...] = ()
+    objects: tuple[Object, ...] = ()
+
+    @property
+    def handles(self) -> Mapping[tuple[str, str, str], Mapping[int, int]]:
+        """The numbers of nftables' rules in their chains by handles, for each family, table and chain."""
+        found: dict[tuple[str, str, str], dict[int, int]] = {}
+        for rule in (each["rule"] for each in self.objects if "rule" in each):
+            numbers = found.setdefault((rule["family"], rule["table"], rule["chain"]), {})
+            if "handle" in rule:
+                numbers[rule["handle"]] = len(numbers) + 1
+        return found
 
 
 def read(sources: Iterable[Source], network: Network | None = None) -> Rules:
     """Read dumps. `network` is the namespace's, if it is known from elsewhere.
 
-    Raises SettingsError with a line for each text that cannot be read.
+    Raises DumpError with a line for each text that cannot be read, or of which nothing can be read.
     """
     reading = _Reading()
     mistakes = []
@@ -67,7 +81,7 @@ def read(sources: Iterable[Source], network: Network | None = None) -> Rules:
         except (DumpError, ValueError) as error:
             mistakes.append(f"{source.name}: {error}")
     if mistakes:
-        raise SettingsError(mistakes)
+        raise DumpError("\n".join(mistakes))
     return reading.rules(network)
 
 
@@ -81,61 +95,89 @@ class _Reading:
         self._sets: dict[str, tuple[str, ...]] = {}
         self._read: list[str] = []
         self._unread: list[str] = []
+        #: What iptables cannot show but nft can: not read only if there is no dump of nft.
+        self._left_to_nft: list[str] = []
 
     def take(self, source: Source) -> None:
-        text = source.text
-        if text.lstrip().startswith("{"):
-            self._take_nft(source, nft_dump.parse(text))
-        elif iptables_dump.is_dump(text):
-            self._take_iptables(source, iptables_dump.read(text))
-        elif _is_of_ipset(text):
-            found = iptables_sets.read(text)
-            self._sets.update(found)
-            self._read.append(f"{source.name}: ipset: {_count(len(found), 'set')}")
-        else:
-            self._take_ip(source.name, text)
+        """Read a text. Raises DumpError or ValueError if that cannot be done, or nothing is in it."""
+        if not source.text.strip():
+            raise DumpError(f"nothing is in it: {_WANTED}")
+        said: list[str] = []  #: what was read of it
+        unread: list[_Unread] = []
+        for part in texts.parts(source.text):
+            said += _READERS[part.program](self, source.replace(text=part.text), unread)
+        if not said:
+            raise DumpError(f"none of it can be read: {_summary(unread)}: {_WANTED}")
+        if unread:
+            said.append(f"{_count(len(unread), 'line')} not read")
+        self._read.append(f"{source.name}: {'; '.join(said)}")
+        for each in sorted(unread, key=lambda each: each.line):
+            (self._left_to_nft if each.by_nft else self._unread).append(f"{source.name} {each}")
 
-    def _take_iptables(self, source: Source, dump: Dump) -> None:
-        self._dumps.append((source, dump))
-        rules = sum(len(table.rules) for table in dump.tables)
-        said = f"{_count(len(dump.tables), 'table')}, {_count(rules, 'rule')}"
-        self._read.append(f"{source.name}: iptables: {said}")
-        self._unread += [f"{source.name}: {warning}" for warning in dump.warnings]
-        if dump.unread:  # what stands between the tables may be what ip prints
-            self._take_ip(source.name, "\n".join(str(line) for line in dump.unread))
+    def _take_iptables(self, source: Source, unread: list[_Unread]) -> list[str]:
+        dump = iptables_dump.read(source.text)
+        self._unread += [f"{source.name} line {each.number}: {each}" for each in dump.warnings]
+        elsewhere = [""] * len(dump.lines)  # what stands between the tables may be what ip prints
+        for line in dump.unread:
+            if line.outside:
+                elsewhere[line.number - 1] = line.text
+            else:
+                unread.append(_Unread(line.number, line.why, line.text, line.by_nft))
+        said = []
+        if dump.tables:
+            self._dumps.append((source, dump))
+            rules = sum(len(table.rules) for table in dump.tables)
+            said.append(f"iptables: {_count(len(dump.tables), 'table')}, {_count(rules, 'rule')}")
+        if any(elsewhere):
+            said += self._take_ip(source.replace(text="\n".join(elsewhere)), unread)
+        return said
 
-    def _take_nft(self, source: Source, dump: NftDump) -> None:
+    def _take_nft(self, source: Source, unread: list[_Unread]) -> list[str]:
+        dump = nft_dump.parse(source.text)
         self._native.append((source, dump))
         said = ", ".join(_count(number, kind) for kind, number in dump.counts.items()) or "nothing"
-        self._read.append(f"{source.name}: nftables: {said}")
-        self._unread += [f"{source.name}: {_count(number, kind)}" for kind, number in dump.unknown.items()]
+        for kind, number in dump.unknown.items():
+            self._unread.append(f"{source.name}: nftables: {_count(number, kind)}: not known")
+        return [f"nftables: {said}"]
 
-    def _take_ip(self, name: str, text: str) -> None:
-        dump = ip_dump.read(text, name=name)
+    def _take_ipset(self, source: Source, unread: list[_Unread]) -> list[str]:
+        found = iptables_sets.read(source.text)
+        self._sets.update(found)
+        created = set()
+        for number, line in enumerate(source.text.splitlines(), 1):
+            kind, name = (*line.split()[:2], "", "")[:2]
+            if kind == "create":
+                created.add(name)
+                if name not in found:
+                    unread.append(_Unread(number, "what is in such a set cannot be told", line))
+            elif kind and name not in created:
+                unread.append(_Unread(number, f"no line before it creates the set {name}", line))
+        members = sum(map(len, found.values()))
+        return [f"ipset: {_count(len(found), 'set')}, {_count(members, 'member')}"] if found else []
+
+    def _take_ip(self, source: Source, unread: list[_Unread]) -> list[str]:
+        dump = ip_dump.read(source.text, name=source.name)
+        for line in dump.unread:
+            why = iptables_dump.why_other(line.text) or line.why
+            unread.append(_Unread(line.line, why, line.text))
         counts = {kind: number for kind, number in dump.counts.items() if number and kind != "unread"}
-        self._unread += [str(each) for each in dump.unread]
-        if counts:
-            self._network.append(dump)
-            said = ", ".join(_count(number, kind.removesuffix("s")) for kind, number in counts.items())
-            self._read.append(f"{name}: ip: {said}")
-        elif not dump.unread:
-            self._unread.append(f"{name}: the text is empty")
+        if not counts and dump.unread:
+            return []
+        self._network.append(dump)
+        said = ", ".join(_count(number, kind.removesuffix("s")) for kind, number in counts.items())
+        return [f"ip: {said or 'nothing'}"]
 
     def rules(self, network: Network | None) -> Rules:
         network = ip_dump.joined(self._network) if self._network else network
         known = Known(network, self._sets or None)
         tables = [*self._of_iptables(known), *self._of_nftables(known)]
         program = Program(tuple(tables))
-        return Rules(program, network, tuple(self._read), tuple(self._unread), self._handles())
-
-    def _handles(self) -> dict[tuple[str, str, str], dict[int, int]]:
-        found: dict[tuple[str, str, str], dict[int, int]] = {}
-        rules = (each["rule"] for _, dump in self._native for each in dump.objects if "rule" in each)
-        for rule in rules:
-            numbers = found.setdefault((rule["family"], rule["table"], rule["chain"]), {})
-            if "handle" in rule:
-                numbers[rule["handle"]] = len(numbers) + 1
-        return found
+        unread = (*self._unread, *(() if self._native else self._left_to_nft))
+        assumed = network.assumed if network and self._network else ()
+        if network and not self._network:
+            unread += network.unread
+        objects = tuple(each for _, dump in self._native for each in dump.objects)
+        return Rules(program, network, tuple(self._read), unread, assumed, tuple(self._dumps), objects)
 
     def _of_iptables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._dumps:
@@ -148,7 +190,8 @@ class _Reading:
     def _of_nftables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._native:
             unread = nft_expressions.unread(dump.objects)
-            self._unread += [f"{source.name}: {_count(number, kind)}" for kind, number in unread.items()]
+            for what, rules in unread.items():
+                self._unread.append(f"{source.name}: {what}: not modelled, {_count(rules, 'rule')}")
             yield from nft_expressions.compiled(
                 dump.objects,
                 known,
@@ -168,9 +211,45 @@ class _Reading:
         return dumped & nft_expressions.iptables_tables(dump.objects)
 
 
-def _is_of_ipset(text: str) -> bool:
-    first = text.split(maxsplit=3)[:3]
-    return len(first) == 3 and first[0] == "create" and ":" in first[2]
+class _Unread(Record):
+    """A line that was not read. `by_nft`: nft can print what iptables could not."""
+
+    line: int
+    why: str
+    text: str
+    by_nft: bool = False
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.why}: {_shown(self.text)}"
+
+
+_READERS = {
+    "iptables": _Reading._take_iptables,
+    "nft": _Reading._take_nft,
+    "ipset": _Reading._take_ipset,
+    "ip": _Reading._take_ip,
+}
+_WANTED = (
+    "what iptables-save, ip6tables-save, `nft -j list ruleset`, `ipset save`, `ip rule`, `ip route` and "
+    "`ip addr` print can be read"
+)
+#: As many characters of a line are shown.
+_LONGEST = 120
+
+
+def _shown(text: str) -> str:
+    """Return a line for a terminal: shortened, and without characters that a terminal obeys."""
+    text = text.strip()
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _summary(unread: Sequence[_Unread]) -> str:
+    """Return the first line that was not read, and how many more there are."""
+    if not unread:
+        return "no table is in it"
+    first = min(unread, key=lambda each: each.line)
+    return f"{first} (and {_count(len(unread) - 1, 'more line')})" if len(unread) > 1 else str(first)
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 
+from ..change.actions import IPTABLES_NFT, NFTABLES
 from ..errors import KernelError
 from ..interpreter.journey import World
-from ..rules.model import IPV4
 from . import dumps
+from .world import with_sysctls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..interpreter.routing import Network
+    from ..kernel.dumps import Unreadable
     from .dumps import Rules
 
 
@@ -24,25 +28,41 @@ def network() -> Network | None:
     return read_network()
 
 
-def rules() -> Rules:
-    """Return all tables that the kernel has here, of all backends.
+def rules(network: Network) -> Rules:
+    """Return all tables that the kernel has here, of all backends; `network` is what `network` has returned.
 
-    Raises KernelError if none can be read, for example for want of privilege.
+    Raises KernelError if any of them cannot be read: what is missing could decide, so an answer from the rest
+    could be wrong.
     """
     from ..kernel.dumps import read_dumps
 
     found = read_dumps()
-    if found.unreadable and not found.printed:
-        first = found.unreadable[0]
-        raise KernelError(f"{first.what}: {first.cause}", first.remedy)
+    by_nft = any(each.location == NFTABLES for each in found.printed)
+    told_by_nft = tuple(e for e in found.unreadable if by_nft and e.location == IPTABLES_NFT)
+    missing = tuple(each for each in found.unreadable if each not in told_by_nft)
+    if missing:
+        raise _unreadable(missing)
     sources = [dumps.Source(each.command, each.text, each.family, each.rule_texts) for each in found.printed]
-    read = dumps.read(sources, network())
-    return read.replace(unread=(*read.unread, *map(str, found.unreadable)))
+    read = dumps.read(sources, network)
+    unread = (f"{each}: read with nft, which tells less of them" for each in told_by_nft)
+    return read.replace(unread=(*read.unread, *unread))
+
+
+def _unreadable(missing: Sequence[Unreadable]) -> KernelError:
+    """Return the error for what could not be read; what has the same cause is named together."""
+    causes: dict[str, list[str]] = {}
+    for each in missing:
+        causes.setdefault(each.cause, []).append(each.what)
+    what = "; ".join(f"{', '.join(names)}: {cause}" for cause, names in causes.items())
+    remedies = dict.fromkeys(each.remedy for each in missing if each.remedy)
+    return KernelError(
+        f"the rules in place cannot all be read, and an answer from the rest could be wrong: {what}",
+        "; ".join(remedies) or "make that readable, or give dumps of all tables with --file",
+    )
 
 
 def world(found: Rules, network: Network) -> World:
-    """Return the namespace with what the kernel's variables say about forwarding and loopback addresses."""
+    """Return the namespace with what the kernel's variables say about packets."""
     from ..kernel.sysctls import read_sysctls
 
-    said = read_sysctls()
-    return World(found.program, network, said.forwards.get(IPV4, True), bool(said.route_localnet))
+    return with_sysctls(World(found.program, network), read_sysctls())

@@ -153,6 +153,13 @@ def mistakes_in(question: Question) -> list[str]:
     return mistakes
 
 
+def mistakes_in_endpoint(endpoint: Endpoint) -> list[str]:
+    """Return what is wrong with the endpoint that the proxy is to choose; an empty one is not given."""
+    if bool(endpoint.address) == bool(endpoint.port):
+        return []
+    return ["--endpoint: needs an address and a port, such as --endpoint 10.0.0.2:8080"]
+
+
 def _mistakes_here(question: Question, network: Network) -> list[str]:
     """Return what is wrong with a question in a network that is known, not assumed."""
     if question.interface in ("", *network.interfaces) or network.assumed:
@@ -295,6 +302,14 @@ class _Filling:
                 return each.interface, "the interface that has the address"
         others = [name for name in self._network.interfaces if name != LOOPBACK]
         return (others[0], "the first interface") if others else ("eth0", "no interface is known")
+
+
+def leaves_by(network: Network, packet: Packet) -> str:
+    """Return the interface that a packet which is sent here has in the hook output, before any rule.
+
+    What is for this machine itself leaves by lo, also from a socket that is bound to another interface.
+    """
+    return _first_route(network, packet).leaves_by or packet.bound
 
 
 def _first_route(network: Network, packet: Packet) -> Routed:

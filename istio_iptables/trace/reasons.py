@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 from ..interpreter.condition import Condition
-from .world import of_settings
+from ..interpreter.known import Known
+from ..rules.istio import NATIVE_TABLES
+from ..rules.model import TABLES
+from .world import of_ruleset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..interpreter.program import Program, Rule, Table
     from ..interpreter.routing import Network
-    from ..settings.config import Config
+    from ..rules.model import Ruleset
 
 
-def explained(program: Program, config: Config, network: Network) -> Program:
-    """Return a program whose rules have the reasons of the equal ones that settings mean."""
+def explained(program: Program, rulesets: Iterable[Ruleset], network: Network) -> Program:
+    """Return a program whose rules have the reasons of the equal ones of some rule sets."""
+    names = {table.name for table in program.tables}
+    forms = [native for native, of in ((False, TABLES), (True, NATIVE_TABLES.values())) if names & {*of}]
     reasons = {
         meaning: rule.reason
-        for native in (False, True)
-        for table in of_settings(config, network, native=native).program.tables
+        for ruleset in rulesets
+        for native in forms
+        for table in of_ruleset(ruleset, Known(network), native=native)
+        if table.name in names
         for chain in table.chains
         for meaning, rule in _meanings(table, chain)
     }
-    return program.replace(
-        tables=tuple(
-            table.replace(
-                chains={
-                    chain: tuple(
-                        rule.replace(reason=rule.reason or reasons.get(meaning, ""))
-                        for meaning, rule in _meanings(table, chain)
-                    )
-                    for chain in table.chains
-                }
-            )
-            for table in program.tables
+    if not reasons:
+        return program
+    return program.replace(tables=tuple(_explained(table, reasons) for table in program.tables))
+
+
+def _explained(table: Table, reasons: Mapping[object, str]) -> Table:
+    chains = {
+        chain: tuple(
+            rule.replace(reason=rule.reason or reasons.get(meaning, ""))
+            for meaning, rule in _meanings(table, chain)
         )
-    )
+        for chain in table.chains
+    }
+    return table.replace(chains=chains)
 
 
 def _meanings(table: Table, chain: str) -> Iterator[tuple[object, Rule]]:

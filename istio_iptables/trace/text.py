@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.packet import Packet
     from .answer import Answer
+    from .dumps import Rules
     from .follow import Followed
     from .steps import Step
     from .watch import Seen
@@ -32,11 +33,19 @@ def seen(found: Seen) -> str:
     return "".join(f"{line}\n" for line in shown)
 
 
-def read(read: Sequence[str], unread: Sequence[str]) -> str:
-    """Return what was read of dumps or the kernel, and what was not, as lines."""
-    lines = [f"{'read' if at == 0 else '':9}  {each}" for at, each in enumerate(read)]
-    lines += [f"{'not read' if at == 0 else '':9}  {each}" for at, each in enumerate(unread)]
-    return "".join(f"{line}\n" for line in lines)
+#: As many things that were not read are shown; a text may have thousands of such lines.
+_MOST_UNREAD = 20
+
+
+def read(rules: Rules) -> str:
+    """Return what was read of dumps or the kernel, what was not, and what was guessed, as lines."""
+    unread = rules.unread[:_MOST_UNREAD]
+    if more := len(rules.unread) - len(unread):
+        unread = (*unread, f"{more} more (--json names all)")
+    parts = (("read", rules.read), ("not read", unread), ("assumed", rules.assumed))
+    return "".join(
+        f"{label if at == 0 else '':9}  {each}\n" for label, texts in parts for at, each in enumerate(texts)
+    )
 
 
 def followed(found: Followed) -> str:
@@ -73,9 +82,10 @@ def packet_text(packet: Packet) -> str:
     parts = [f"{name} {source} > {destination}"]
     if packet.received_on:
         parts.append(f"in by {packet.received_on}")
-    else:
+    elif packet.uid is not None:
         parts.append("no socket" if packet.uid == NO_ID else f"UID {packet.uid}")
         parts += [f"GID {packet.gid}"] if packet.gid != NO_ID else []
+    if not packet.received_on:
         parts += [f"bound to {packet.bound}"] if packet.bound else []
     parts += [f"mark {packet.mark:#x}"] if packet.mark else []
     parts += [f"state {packet.state}"] if packet.state != "NEW" else []
@@ -91,7 +101,7 @@ def _steps(steps: Sequence[Step]) -> Iterator[str]:
             where = ("", "")
         elif isinstance(step, ChainStep):
             if step.hook:
-                yield f"{step.hook:<11}{step.table}, {step.chain}, priority {step.priority}"
+                yield f"{step.hook:<10} {step.table}, {step.chain}, priority {step.priority}"
             else:
                 yield f"{'':11}{step.chain}"
             where = (step.table, step.chain)

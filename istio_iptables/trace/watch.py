@@ -7,6 +7,7 @@ order of hooks and priorities.
 
 from __future__ import annotations
 
+from ..change.actions import IPTABLES_LEGACY
 from ..interpreter import action as actions
 from ..interpreter.condition import Condition
 from ..interpreter.packet import TCP, UDP, Packet
@@ -16,7 +17,7 @@ from .steps import ChainStep, PassedStep, RuleStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
     from typing import TypeAlias
 
     from ..interpreter.action import Action
@@ -46,7 +47,7 @@ class Names:
         self._tables: dict[TableKey, Table] = {}
         for table in program.tables:
             for family in _kernel_families(table):
-                self._tables[table.location == "iptables-legacy", family, table.name] = table
+                self._tables[table.location == IPTABLES_LEGACY, family, table.name] = table
         self._handles = handles or {}
 
     def table(self, event: TraceEvent) -> Table | None:
@@ -79,26 +80,80 @@ def _kernel_families(table: Table) -> tuple[str, ...]:
     return ("inet", *single) if len(single) > 1 else single
 
 
-def seen(events: Iterable[TraceEvent], names: Names, own_table: str) -> list[Seen]:
-    """Return what events, which came close to each other, tell of each packet, in the order of their coming.
+class Gathering:
+    """Gathers events by the packet that they are of.
 
-    `own_table` is the table that switched tracing on, which is left out.
+    `own_table` is the table that switches tracing on, and tells which packets were meant: the kernel reports
+    those that others trace, too. What it does itself is left out.
     """
-    flows: dict[tuple[object, ...], list[TraceEvent]] = {}
-    first: dict[tuple[object, ...], Packet] = {}
-    of_packet: dict[tuple[int, str], tuple[object, ...]] = {}
-    for event in events:
-        packet = packet_of(event)
-        key: tuple[object, ...] | None = None
-        if packet:
-            key = (packet.family, packet.protocol, packet.source_port, event.headers[4:6])
-            of_packet[event.packet, event.family if event.legacy else "nf_tables"] = key
-            first.setdefault(key, packet)
-        else:
-            key = of_packet.get((event.packet, event.family if event.legacy else "nf_tables"))
-        if key is not None and event.table != own_table:
-            flows.setdefault(key, []).append(event)
-    return [Seen(first[key], *_steps(_ordered(found, names), names)) for key, found in flows.items()]
+
+    def __init__(self, names: Names, own_table: str) -> None:
+        self._names = names
+        self._own_table = own_table
+        self._packets: dict[Hashable, _Gathered] = {}
+        #: The packets by the number that events without headers have.
+        self._numbered: dict[tuple[int, str], Hashable] = {}
+
+    def take(self, events: Iterable[TraceEvent], now: float) -> None:
+        """Take events that have come now, in seconds by any clock."""
+        for event in events:
+            number = (event.packet, event.family if event.legacy else "nf_tables")
+            packet = packet_of(event)
+            if packet:
+                key = (packet.family, packet.protocol, packet.source_port, _told_apart_by(event.headers))
+                self._numbered[number] = key
+                found = self._packets.setdefault(key, _Gathered(packet))
+            elif number in self._numbered:
+                found = self._packets[self._numbered[number]]
+            else:
+                continue
+            found.latest = now
+            if event.table != self._own_table:
+                found.events.append(event)
+            elif event.kind == "rule":
+                found.is_meant = True
+
+    def complete(self, before: float) -> list[Seen]:
+        """Return the packets of which nothing has come since, in the order of their coming."""
+        done = {key: found for key, found in self._packets.items() if found.latest <= before}
+        for key in done:
+            del self._packets[key]
+        self._numbered = {number: key for number, key in self._numbered.items() if key not in done}
+        return [
+            Seen(found.packet, *_steps(_ordered(found.events, self._names), self._names))
+            for found in done.values()
+            if found.is_meant
+        ]
+
+    def __bool__(self) -> bool:
+        """True while there are packets that are not complete."""
+        return bool(self._packets)
+
+
+class _Gathered:
+    """A packet as it was first seen, its events, and when the latest of them came."""
+
+    def __init__(self, packet: Packet) -> None:
+        self.packet = packet
+        self.events: list[TraceEvent] = []
+        self.latest = 0.0
+        self.is_meant = False
+
+
+def _told_apart_by(headers: bytes) -> bytes:
+    """Return what tells a packet from others of its connection, and is never changed by nat.
+
+    That is the identification of IPv4, which may be 0, and of TCP the sequence numbers and the flags, of UDP
+    the length.
+    """
+    if headers[0] >> 4 == 4:
+        start = (headers[0] & 15) * 4
+        return headers[4:6] + _told_apart_by_transport(headers[9], headers[start:])
+    return _told_apart_by_transport(headers[6], headers[40:])
+
+
+def _told_apart_by_transport(protocol: int, headers: bytes) -> bytes:
+    return headers[4:14] if protocol == TCP else headers[4:6]
 
 
 #: For what is sent: by lo a packet comes back to prerouting and input after postrouting.
@@ -121,32 +176,83 @@ def _ordered(events: list[TraceEvent], names: Names) -> list[TraceEvent]:
 
 
 def _steps(events: list[TraceEvent], names: Names) -> tuple[tuple[Step, ...], str]:
-    steps: list[Step] = []
-    end = "its way was not seen to the end"
-    where: tuple[object, ...] = ()
-    at = 0
+    way = _Way(names)
     for event in events:
-        table = names.table(event)
-        title = table.title if table else f"{event.family} {event.table}"
-        if (event.legacy, event.family, event.table, event.chain) != where:
-            where = (event.legacy, event.family, event.table, event.chain)
-            base = names.base(event)
-            steps.append(
-                ChainStep(title, event.chain, base.hook if base else "", base.priority if base else 0)
-            )
-            at = 0
-        if event.kind == "rule":
-            rule = names.rule(event)
-            number = rule.number if rule else event.number
-            if number > at + 1:
-                steps.append(PassedStep(title, event.chain, at + 1, number - 1, number - 1 - at))
-            at = number
-            steps.append(_rule_step(title, event, rule))
-        if event.kind in ("rule", "policy") and event.verdict in ("drop", "accept"):
-            end = "dropped" if event.verdict == "drop" else "accepted by the last chain that was seen"
+        way.take(event)
         if event.verdict == "drop":
             break
-    return tuple(steps), end
+    return tuple(way.steps), way.end
+
+
+#: What a packet's way ends with, by the last verdict that was seen.
+_ENDS = {"accept": "accepted by the last chain that was seen", "drop": "dropped"}
+#: Actions that end the way through the table.
+_TRANSLATING = (actions.Redirect, actions.Destination, actions.NetMap, actions.Source, actions.TProxy)
+
+
+class _Way:
+    """The steps of a packet, and how its way ends, told from its events in their order."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self.steps: list[Step] = []
+        self.end = "no rule that it met was seen"
+        #: The number of the last rule that matched, for each chain that the packet has come to.
+        self._at: dict[tuple[object, ...], int] = {}
+        #: The chains that a rule has ended: a packet does not meet the rest of them.
+        self._ended: set[tuple[object, ...]] = set()
+
+    def take(self, event: TraceEvent) -> None:
+        """Add what an event tells."""
+        table = self._names.table(event)
+        title = table.title if table else f"{event.family} {event.table}"
+        where = (event.legacy, event.family, event.table, event.chain)
+        if where not in self._at:
+            base = self._names.base(event)
+            self.steps.append(
+                ChainStep(title, event.chain, base.hook if base else "", base.priority if base else 0)
+            )
+            self._at[where] = 0
+        rule = self._names.rule(event) if event.kind == "rule" else None
+        if event.kind == "rule":
+            self._rule(event, rule, title, where)
+        elif table and where not in self._ended:
+            self._passed(title, where, len(table.rules(event.chain)))
+        self.end = _ENDS.get(self._verdict(event, rule), "its way was not seen to the end")
+
+    def _verdict(self, event: TraceEvent, rule: Rule | None) -> str:
+        """Return what a chain has decided: accept or drop, else nothing. Legacy events do not tell it."""
+        if event.kind == "policy" and event.legacy:
+            base = self._names.base(event)
+            return "drop" if base and base.drops else "accept"
+        for action in rule.statements if rule and event.legacy else ():
+            if isinstance(action, actions.End):
+                return "accept" if action.how == "accept" else "drop"
+            if isinstance(action, _TRANSLATING):
+                return "accept"
+        return event.verdict
+
+    def _rule(self, event: TraceEvent, rule: Rule | None, title: str, where: tuple[object, ...]) -> None:
+        number = rule.number if rule else event.number
+        self._passed(title, where, number - 1)
+        self._at[where] = number
+        self.steps.append(_rule_step(title, event, rule))
+        to_chain = event.to_chain
+        for action in rule.statements if rule else ():
+            if isinstance(action, actions.Call):
+                to_chain = to_chain or action.chain
+            elif isinstance(action, (actions.Return, actions.End)):
+                self._ended.add(where)
+        if to_chain:  # it comes to that chain anew
+            self._at.pop((*where[:3], to_chain), None)
+            self._ended.discard((*where[:3], to_chain))
+
+    def _passed(self, title: str, where: tuple[object, ...], last: int) -> None:
+        """Add the rules up to the last one that did not match."""
+        first = self._at[where] + 1
+        if last >= first:
+            self.steps.append(PassedStep(title, str(where[3]), first, last, last - first + 1))
+            self._at[where] = last
 
 
 def _rule_step(title: str, event: TraceEvent, rule: Rule | None) -> RuleStep:
@@ -209,11 +315,17 @@ def packet_of(event: TraceEvent) -> Packet | None:
 
 
 def conditions(packet: Packet, *, outbound: bool, given: frozenset[str]) -> str:
-    """Return nft(8) conditions for what was given of a packet; `given` are names of its fields."""
+    """Return nft(8) conditions for what was given of a packet; `given` are names of its fields.
+
+    The interface of an outbound packet is the one that it is sent to. Raises SettingsError for an interface
+    whose name nft cannot write.
+    """
+    from ..formats.nft import interface_name
     from ..interpreter.packet import address_text
 
     ip = "ip" if packet.family == IPV4 else "ip6"
     transport = {TCP: "tcp", UDP: "udp"}.get(packet.protocol, str(packet.protocol))
+    interface = packet.sent_to if outbound else packet.received_on
     parts = {
         "family": f"meta nfproto {'ipv4' if packet.family == IPV4 else 'ipv6'}",
         "protocol": f"meta l4proto {transport}",
@@ -224,6 +336,6 @@ def conditions(packet: Packet, *, outbound: bool, given: frozenset[str]) -> str:
         "uid": f"meta skuid {packet.uid}",
         "gid": f"meta skgid {packet.gid}",
         "mark": f"meta mark {packet.mark:#x}",
-        "interface": f'oifname "{packet.sent_to}"' if outbound else f'iifname "{packet.received_on}"',
+        "interface": f"{'oifname' if outbound else 'iifname'} {interface_name(interface)}",
     }
     return " ".join(text for name, text in parts.items() if name in given)

@@ -6,8 +6,10 @@ from .. import policy
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import joined
 from ..interpreter import iptables
+from ..interpreter.condition import AllOf, OneOf, Unmodelled, any_of, named, negated
 from ..interpreter.journey import World
 from ..interpreter.known import Known
+from ..interpreter.origins import SourceCheck
 from ..interpreter.program import Program
 from ..interpreter.routing import Address, Network, Route, assumed_network, local_default, mark_rule
 from ..interpreter.verdict import Proxy
@@ -17,10 +19,13 @@ from .packet import SOME_OWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from ..interpreter.condition import Condition
     from ..interpreter.program import Table
-    from ..rules.model import RoutingObject, Rule, Ruleset
+    from ..interpreter.routing import RoutingRule
+    from ..kernel.sysctls import Sysctls
+    from ..rules.model import Family, RoutingObject, Rule, Ruleset
     from ..settings.config import Config
     from .packet import Question
 
@@ -43,6 +48,29 @@ def of_settings(config: Config, network: Network, *, native: bool) -> World:
     ruleset = policy.build(config)
     network = with_objects(network, ruleset.routing)
     return World(Program(tuple(of_ruleset(ruleset, Known(network), native=native))), network)
+
+
+def with_sysctls(world: World, said: Sysctls) -> World:
+    """Return a namespace in which the kernel's variables are as they say."""
+    filters = dict.fromkeys(world.network.interfaces) if said.rp_filter is None else said.rp_filter
+    names = {*filters, *said.accept_local, *said.src_valid_mark}
+    return world.replace(
+        forwards=any_of(_forwards(said)),
+        localnet=said.route_localnet,
+        sources={
+            name: SourceCheck(filters.get(name, 0), name in said.accept_local, name in said.src_valid_mark)
+            for name in sorted(names)
+        },
+    )
+
+
+def _forwards(said: Sysctls) -> Iterator[Condition]:
+    """Yield the packets of each family that are forwarded."""
+    for family, usual in said.forwards.items():
+        others = named("received_on", [name for of, name in said.forwarding if of == family])
+        unknown = Unmodelled(f"whether {family} packets are forwarded")
+        by_interface = unknown if usual is None else negated(others, usual)
+        yield AllOf((OneOf("family", frozenset({family})), by_interface))
 
 
 def of_ruleset(ruleset: Ruleset, known: Known, *, native: bool = False) -> Iterable[Table]:
@@ -82,7 +110,7 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
                     Route(own.family, "local", "local", own.address, own.address, "lo", own.address)
                 )
         elif isinstance(item, model.MarkLookup):
-            rule = mark_rule(item.family, item.mark, str(item.table))
+            rule = mark_rule(item.family, item.mark, str(item.table), _next_priority(rules, item.family))
             if not any(
                 (r.family, r.condition, r.table) == (rule.family, rule.condition, rule.table) for r in rules
             ):
@@ -93,6 +121,12 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
                 routes.append(route)
     rules.sort(key=lambda rule: rule.priority)
     return network.replace(addresses=tuple(addresses), rules=tuple(rules), routes=tuple(routes))
+
+
+def _next_priority(rules: Iterable[RoutingRule], family: Family) -> int:
+    """Return the number that the kernel gives a new rule: before the second one (fib_default_rule_pref)."""
+    numbers = sorted(rule.priority for rule in rules if rule.family == family)
+    return max(numbers[1] - 1, 0) if len(numbers) > 1 else 0
 
 
 def without_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:

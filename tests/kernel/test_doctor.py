@@ -19,6 +19,7 @@ import pytest
 
 from istio_iptables.settings.resolve import IPV6_NOT_CAPTURED, NO_ADDRESS
 from tests.support.doctor import Report, doctor, foretells
+from tests.support.in_place import in_place_of
 from tests.support.native import NATIVE, in_place_of_nft
 from tests.support.netns import Pod
 from tests.support.scratch import KERNEL, SETPRIV, Scratch, wait_until
@@ -264,17 +265,17 @@ def test_tables_that_cannot_be_read_without_a_command_that_is_missing(scratch: S
 
 def test_an_iptables_that_knows_no_other_lock_file(scratch: Scratch, tmp_path: Path) -> None:
     """It takes the lock itself, which the run holds: here flock(1) does that for it."""
-    program = tmp_path / "iptables-legacy-restore"
-    real = shutil.which("iptables-legacy-restore")
-    program.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo "iptables-restore v1.8.4 (legacy)" && exit\n'
-        f'exec flock --nonblock {scratch.lock} {real} "$@"\n'
+    instead = in_place_of(
+        "iptables-legacy-restore",
+        tmp_path / "bin",
+        'name=$(basename "$0")\ncase "$name $1" in\n'
+        '*-restore\\ --version) echo "iptables-restore v1.8.4 (legacy)";;\n'
+        f'*-restore*) exec flock --nonblock {scratch.lock} $REAL "$name" "$@";;\n'
+        '*) exec $REAL "$name" "$@";;\nesac',
     )
-    program.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
-    doctor(scratch, *LOCATIONS["legacy"], env=env).says("iptables-legacy", "FAIL", "v1.8.4")
-    assert scratch.tool(*LOCATIONS["legacy"], env=env).returncode == 1
-    doctor(scratch, *LOCATIONS["legacy"], "--cni-mode", env=env).says("iptables-legacy", "OK")
+    doctor(scratch, *LOCATIONS["legacy"], prefix=instead).says("iptables-legacy", "FAIL", "v1.8.4")
+    assert scratch.tool(*LOCATIONS["legacy"], prefix=instead).returncode == 1
+    doctor(scratch, *LOCATIONS["legacy"], "--cni-mode", prefix=instead).says("iptables-legacy", "OK")
 
 
 def test_the_extensions_of_iptables_are_elsewhere(scratch: Scratch) -> None:
@@ -305,16 +306,16 @@ def test_nft_is_missing(scratch: Scratch) -> None:
 
 def test_an_nft_without_json(scratch: Scratch, tmp_path: Path) -> None:
     without = 'case " $* " in *" --json "*) echo "JSON support not compiled-in" >&2; exit 1;; esac'
-    env = {"PATH": in_place_of_nft(tmp_path / "bin", f'{without}\nexec "$NFT" "$@"')}
-    doctor(scratch, env=env).says("nft", "OK", "only --native-nftables")
-    foretells(scratch, "nft", *NATIVE, env=env)
+    instead = in_place_of_nft(tmp_path / "bin", f'{without}\nexec "$NFT" "$@"')
+    doctor(scratch, prefix=instead).says("nft", "OK", "only --native-nftables")
+    foretells(scratch, "nft", *NATIVE, prefix=instead)
 
 
 def test_an_nft_older_than_the_rules(scratch: Scratch, tmp_path: Path) -> None:
     old = 'case " $* " in *" --version "*) echo "nftables v0.9.8 (E.D.S.)"; exit;; esac'
-    env = {"PATH": in_place_of_nft(tmp_path / "bin", f'{old}\nexec "$NFT" "$@"')}
-    doctor(scratch, *NATIVE, env=env).says("nft", "FAIL", "v0.9.8")
-    doctor(scratch, env=env).says("nft", "OK", "v0.9.8")
+    instead = in_place_of_nft(tmp_path / "bin", f'{old}\nexec "$NFT" "$@"')
+    doctor(scratch, *NATIVE, prefix=instead).says("nft", "FAIL", "v0.9.8")
+    doctor(scratch, prefix=instead).says("nft", "OK", "v0.9.8")
 
 
 # --- the kernel -------------------------------------------------------------------------------
@@ -591,7 +592,7 @@ def test_the_network_namespace_that_is_looked_at_is_that_of_the_settings(scratch
 def test_resolv_conf_is_missing(scratch: Scratch) -> None:
     nothing = mounted("mount -t tmpfs none /etc")
     doctor(scratch, "--redirect-dns", prefix=nothing).says(
-        "resolv-conf", "WARN", "/etc/resolv.conf cannot be read: No such file or directory"
+        "resolv-conf", "WARN", "/etc/resolv.conf is missing"
     )
     doctor(scratch, prefix=nothing).says("resolv-conf", "OK", "not needed")
 

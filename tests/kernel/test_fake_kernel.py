@@ -128,11 +128,15 @@ def rules(draw: st.DrawFn, family: Family) -> Rule:
 
 @st.composite
 def edits(draw: st.DrawFn, table: Table) -> TableEdit:
-    """An edit of a table as it is: at each step what is there is known, unless the step before is bad."""
+    """An edit of a table as it is: at each step what is there is known, unless the step before is bad.
+
+    No step takes away what an earlier one has added: of that the fake is stricter.
+    """
     chains = {chain.name: list(chain.rules) for chain in table.chains}
     for name in BUILTIN_CHAINS:
         chains.setdefault(name, [])
     steps: list[Step] = []
+    added: set[str] = set()
     for _ in range(draw(st.integers(1, 5))):
         kind = draw(st.sampled_from(["create", "create", "replace", "replace", "insert", "delete", "remove"]))
         if kind == "create":
@@ -142,7 +146,7 @@ def edits(draw: st.DrawFn, table: Table) -> TableEdit:
             steps.append(CreateChain(name))
             chains[name] = []
             continue
-        own = [name for name in chains if name not in BUILTIN_CHAINS] * 3
+        own = [name for name in chains if name not in BUILTIN_CHAINS | added] * 3
         if kind == "remove":
             steps.append(RemoveChain(name := draw(st.sampled_from([*own, "NONE"]))))
             chains.pop(name, None)
@@ -154,8 +158,12 @@ def edits(draw: st.DrawFn, table: Table) -> TableEdit:
                 continue
             steps.append(ReplaceRules(name, tuple(chains.get(name, ())), after))
             chains[name] = list(after)
+            added.add(name)
         else:
-            name = draw(st.sampled_from(sorted(BUILTIN_CHAINS)))
+            possible = BUILTIN_CHAINS if kind == "insert" else BUILTIN_CHAINS - added
+            if not possible:
+                continue
+            name = draw(st.sampled_from(sorted(possible)))
             there = chains[name]
             end = len(there) + (kind == "insert")
             at = draw(st.integers(1, end)) if end and draw(st.integers(0, 9)) else end + 1
@@ -163,6 +171,7 @@ def edits(draw: st.DrawFn, table: Table) -> TableEdit:
                 rule = draw(rules(table.family))
                 steps.append(Insert(name, at, rule, at == end, True))
                 there.insert(at - 1, rule)
+                added.add(name)
             else:
                 rule = there[at - 1] if at <= len(there) else Rule((), model.ACCEPT)
                 steps.append(Delete(name, at, rule, at == len(there), rule not in there[: at - 1]))

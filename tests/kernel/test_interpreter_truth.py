@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ..support.admin_rules import SETS
+from ..support.admin_iptables import SETS
 from ..support.drawn_packets import packets, values_of
 from ..support.neighbour_rules import setups
 from ..support.testbed import Setup, Testbed
@@ -69,7 +69,7 @@ def test_the_kernel_does_what_is_foretold(
 ) -> None:
     try:
         bed.load(setup)
-        world = bed.world(setup)
+        world = bed.world()
         values = values_of(world)
         for _ in range(_PACKETS):
             packet = data.draw(packets(values))

@@ -63,8 +63,8 @@ def test_the_script_is_applied_to_the_letter(tmp_path: Path) -> None:
     log.mkdir()
     with Scratch(addresses=True) as scratch:
         shown = scratch.apply(*NATIVE, *ALL_SORTS, "--dry-run").stdout
-        path = in_place_of_nft(tmp_path / "bin", f'tee "$(mktemp {log}/XXXXXX)-$2" | "$NFT" "$@"')
-        assert scratch.tool(*NATIVE, *ALL_SORTS, env={"PATH": path}).returncode == 0
+        instead = in_place_of_nft(tmp_path / "bin", f'tee "$(mktemp {log}/XXXXXX)-$2" | "$NFT" "$@"')
+        assert scratch.tool(*NATIVE, *ALL_SORTS, prefix=instead).returncode == 0
         scripts = [file.read_text() for file in log.iterdir() if file.stat().st_size]
         assert (
             scripts

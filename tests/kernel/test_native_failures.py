@@ -131,7 +131,7 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
     """The way there works, the way back is refused, too: the operator reads both."""
     with Scratch(addresses=True) as scratch:
         scratch.apply(*OTHER)
-        path = in_place_of_nft(
+        instead = in_place_of_nft(
             tmp_path / "bin",
             f'[ "$1" = -f ] && [ -e {tmp_path}/rules ] && exit 1\n'
             f'[ "$1" = -f ] && [ -e {tmp_path}/sets ] && touch {tmp_path}/rules\n'
@@ -139,7 +139,7 @@ def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
         )
         done = scratch.tool(
             *(*NATIVE, *ALL_SORTS, "--reconcile"),
-            env={"PATH": path},
+            prefix=instead,
             preexec_fn=lambda: refuse_replacing("ipv4", error=errno.ENOMEM),
         )
         failed(done, "and this could not be undone: nftables istio-proxy-raw")
@@ -160,9 +160,9 @@ def test_sets_of_rules_that_are_refused_go_again(tmp_path: Path) -> None:
         script = (
             f'[ "$1" = -f ] && echo x >>{tmp_path}/calls && [ "$(wc -l <{tmp_path}/calls)" = 2 ] && exit 1'
         )
-        path = in_place_of_nft(tmp_path / "bin", f'{script}\nexec "$NFT" "$@"')
+        instead = in_place_of_nft(tmp_path / "bin", f'{script}\nexec "$NFT" "$@"')
         with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", env={"PATH": path}), "nft -f - failed")
+            failed(scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", prefix=instead), "nft -f - failed")
         assert (tmp_path / "calls").read_text() == "x\nx\n"
         assert len(sets(scratch)) == 1
 
@@ -171,10 +171,10 @@ def test_a_set_that_a_killed_run_left_is_no_difference_and_goes_with_the_next_ed
     with Scratch(addresses=True) as scratch:
         scratch.apply(*NATIVE, *ONE)
         before = scratch.apply(*NATIVE, *ONE, "--dry-run").stdout
-        path = in_place_of_nft(
+        instead = in_place_of_nft(
             tmp_path / "bin", '[ "$1" = -f ] || exec "$NFT" "$@"\n"$NFT" "$@"; kill -9 $PPID'
         )
-        done = scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", env={"PATH": path})
+        done = scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", prefix=instead)
         assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
         assert len(sets(scratch)) == 2
         generation = scratch.generation()
@@ -279,9 +279,9 @@ def test_a_signal_lets_a_transaction_end(tmp_path: Path, signal_number: int) -> 
     with Scratch(addresses=True) as scratch:
         scratch.apply(*A)
         hit = f"[ ! -e {tmp_path}/hit ] && touch {tmp_path}/hit && kill -{signal_number} $PPID"
-        path = in_place_of_nft(tmp_path / "bin", f'[ "$1" = -f ] && {hit}\nexec "$NFT" "$@"')
+        instead = in_place_of_nft(tmp_path / "bin", f'[ "$1" = -f ] && {hit}\nexec "$NFT" "$@"')
         with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, *B, "--reconcile", env={"PATH": path}), "interrupted by a signal")
+            failed(scratch.tool(*NATIVE, *B, "--reconcile", prefix=instead), "interrupted by a signal")
         assert (tmp_path / "hit").exists()
 
 
@@ -297,11 +297,9 @@ def test_a_command_never_gets_a_part_of_its_script(tmp_path: Path) -> None:
             "while grep -q 'State:.[^Z]' /proc/$parent/status; do sleep 0.01; done 2>/dev/null\n"
             f"cat >{tmp_path}/script; touch {tmp_path}/ended"
         )
-        path = in_place_of_nft(tmp_path / "bin", waits)
+        instead = in_place_of_nft(tmp_path / "bin", waits)
         command = [sys.executable, "-m", "istio_iptables", *NATIVE, "--config", str(config), "--reconcile"]
-        child = scratch.spawn(
-            *command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={"PATH": path}
-        )
+        child = scratch.spawn(*instead, *command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for(lambda: (tmp_path / "started").exists())
         child.kill()
         child.wait(10)

@@ -98,9 +98,9 @@ def test_an_nft_or_kernel_that_cannot_do_it(tmp_path: Path, says: str, cause: st
     """Not to be had here for real: nft says what it says then."""
     with Scratch(addresses=True) as scratch:
         scratch.apply(*NATIVE)
-        path = in_place_of_nft(tmp_path / "bin", f"echo '{says}' >&2; exit 1")
+        instead = in_place_of_nft(tmp_path / "bin", f"echo '{says}' >&2; exit 1")
         with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, "--reconcile", "-b", "80", env={"PATH": path}), cause, remedy)
+            failed(scratch.tool(*NATIVE, "--reconcile", "-b", "80", prefix=instead), cause, remedy)
 
 
 def test_an_nft_that_prints_something_else(tmp_path: Path) -> None:
@@ -108,11 +108,9 @@ def test_an_nft_that_prints_something_else(tmp_path: Path) -> None:
         scratch.apply(*NATIVE)
         for printed in ("", "{}", "table inet x {}", '{"nftables": [1]}', '{"nftables": []}'):
             folder = tmp_path / f"bin{len(printed)}"
-            path = in_place_of_nft(folder, f"echo '{printed}'")
+            instead = in_place_of_nft(folder, f"echo '{printed}'")
             with everything_stays(scratch):
-                failed(
-                    scratch.tool(*NATIVE, env={"PATH": path}), "istio-proxy-nat", "built with JSON support"
-                )
+                failed(scratch.tool(*NATIVE, prefix=instead), "istio-proxy-nat", "built with JSON support")
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\"])

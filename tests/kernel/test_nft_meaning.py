@@ -247,7 +247,7 @@ def test_packets_go_where_the_rules_say(bed: Testbed, about: str, data: st.DataO
     setup = Setup((Step("nft", RULES[about]), Step("ip", "rule add fwmark 1337 lookup 300\n")))
     try:
         bed.load(setup)
-        world = bed.world(setup)
+        world = bed.world()
         values = values_of(world)
         for _ in range(_PACKETS):
             packet = data.draw(packets(values).filter(_is_for_one)).replace(packet_type="unicast")

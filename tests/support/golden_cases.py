@@ -340,9 +340,7 @@ GOLDEN = (
     Golden(
         "native-ipv6-only", "A pod with an IPv6 address only.", "--native-nftables", ipv4=False, ipv6=True
     ),
-    Golden(
-        "native-tproxy", "TPROXY: what nobody listens for is dropped.", "-m TPROXY -d 22 --native-nftables"
-    ),
+    Golden("native-tproxy", "TPROXY: dropped if no process listens.", "-m TPROXY -d 22 --native-nftables"),
     Golden(
         "native-tproxy-list",
         "TPROXY for a list of ports, in both families.",

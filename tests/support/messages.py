@@ -9,14 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-import istio_iptables
 from istio_iptables.settings.ignored import IGNORED
 from istio_iptables.settings.no_effect import NO_EFFECT
 
-PACKAGE = Path(istio_iptables.__file__).parent
+from .sources import modules
 
 #: Calls whose first argument is a message, by the name of what is called, and the kind of message.
 _CALLS = {
@@ -42,17 +40,18 @@ class Message(NamedTuple):
     where: str
 
 
+@cache
 def messages() -> list[Message]:
     """Return all messages of the package, by file and line."""
     # The fake kernel's are for programmers, in their tests.
-    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if PACKAGE / "testing" not in path.parents]
-    found = [message for path in paths for message in _of_file(path)]
+    names = [name for name in modules() if not name.startswith("testing/")]
+    found = [message for name in names for message in _of_module(name)]
     found += [Message("warning", row.warning, f"NO_EFFECT: {row.setting}") for row in NO_EFFECT]
     return [*found, *(Message("warning", f"…: {row.warning}", f"IGNORED: {row.name}") for row in IGNORED)]
 
 
-def _of_file(path: Path) -> Iterator[Message]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def _of_module(name: str) -> Iterator[Message]:
+    for node in ast.walk(modules()[name]):
         if not isinstance(node, ast.Call) or not node.args:
             continue
         kind = _kind(node.func)
@@ -60,7 +59,7 @@ def _of_file(path: Path) -> Iterator[Message]:
         texts = _constants().get(given.id, []) if isinstance(given, ast.Name) else _texts(given)
         for text in texts if kind else ():
             if len(text.replace("…", "").strip(": ")) >= _SHORTEST:
-                yield Message(kind, text, f"{path.relative_to(PACKAGE.parent)}:{node.lineno}")
+                yield Message(kind, text, f"istio_iptables/{name}:{node.lineno}")
 
 
 @cache
@@ -68,8 +67,8 @@ def _constants() -> Mapping[str, list[str]]:
     """Return the texts of the package's constants, which stand at the level of a module, by their names."""
     return {
         target.id: _texts(statement.value)
-        for path in PACKAGE.rglob("*.py")
-        for statement in ast.parse(path.read_text()).body
+        for module in modules().values()
+        for statement in module.body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
         if isinstance(target, ast.Name) and target.id.isupper()

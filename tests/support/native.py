@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import stat
 from pathlib import Path
 
+from ..support.in_place import in_place_of
 from ..support.scratch import FAMILIES, VARIANTS, Scratch, owned
 
 NATIVE = ["--native-nftables"]
@@ -39,13 +39,9 @@ def network(scratch: Scratch) -> dict[str, list[str]]:
     return {key: sorted(re.sub(r"^\d+:", "", line) for line in lines) for key, lines in found.items()}
 
 
-def in_place_of_nft(folder: Path, script: str) -> str:
-    """Return a PATH on which nft is a shell script, to which the real one is $NFT."""
-    folder.mkdir()
-    program = folder / "nft"
-    program.write_text(f"#!/bin/bash\nNFT=/usr/sbin/nft\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"
+def in_place_of_nft(folder: Path, script: str) -> tuple[str, ...]:
+    """Return how to begin a command for which nft is a shell script, to which the real one is $NFT."""
+    return in_place_of("nft", folder, f"NFT=$REAL\n{script}")
 
 
 def iptables(scratch: Scratch) -> list[str]:

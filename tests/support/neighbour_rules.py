@@ -2,7 +2,7 @@
 
 The rules of docker, kube-proxy, firewalld, ufw and the CNI plugin portmap are those that these programs
 write, for the addresses and interfaces of a pod of testbed.py; those of an administrator are any
-(admin_rules.py).
+(admin_iptables.py, admin_nft.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from .admin_rules import by_iptables, by_nft, routing
+from .admin_iptables import by_iptables
+from .admin_namespace import routing, sysctls
+from .admin_nft import by_nft
 from .our_rules import WRITERS, our_rules
 from .pod_settings import SERVERS
 from .pod_settings import settings as pod_settings
@@ -443,4 +445,4 @@ def setups(draw: DrawFn) -> Setup:
         steps += own
     steps += [step for _ in range(after) for step in draw(neighbours(variant, "after"))]
     steps += draw(routing())
-    return Setup(tuple(steps), draw(st.booleans()), draw(st.sampled_from([False, False, True])))
+    return Setup(tuple(steps), draw(st.booleans()), draw(sysctls()))

@@ -23,7 +23,9 @@ from istio_iptables.interpreter.known import Known
 from istio_iptables.interpreter.packet import ICMP, ICMPV6, TCP, Packet
 from istio_iptables.interpreter.program import Program
 from istio_iptables.interpreter.routing import Network
+from istio_iptables.kernel.sysctls import read_sysctls
 from istio_iptables.rules.model import FAMILIES
+from istio_iptables.trace.world import with_sysctls
 
 from .netns import Namespace, Pod
 from .own_world import read_network
@@ -82,11 +84,11 @@ class Step(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """The state of a pod."""
+    """The state of a pod. `sysctls` are variables with their values, such as `ipv4/conf/eth0/rp_filter`."""
 
     steps: tuple[Step, ...]
     forwards: bool = True
-    localnet: bool = False
+    sysctls: tuple[tuple[str, int], ...] = ()
 
 
 class Observed(NamedTuple):
@@ -116,6 +118,7 @@ class Testbed:
         self._undo: list[Step] = []
         self._used: set[str] = set()
         self._sysctls: dict[str, object] = {}
+        self._before: list[tuple[Path, str]] = []  #: variables that were changed, and their values
 
     def __enter__(self) -> Testbed:
         with ExitStack() as stack:
@@ -159,7 +162,11 @@ class Testbed:
         """Put a pod without rules into a state."""
         self._set("net/ipv4/ip_forward", int(setup.forwards))
         self._set("net/ipv6/conf/all/forwarding", int(setup.forwards))
-        self._set("net/ipv4/conf/all/route_localnet", int(setup.localnet))
+        with entered(self.path):
+            for name, value in setup.sysctls:
+                path = Path("/proc/sys/net", name)
+                self._before.append((path, path.read_text()))
+                path.write_text(str(value))
         for step in setup.steps:
             if step.program.startswith("ip"):
                 undone = [line.replace(" add ", " del ", 1) for line in step.text.splitlines()]
@@ -183,16 +190,22 @@ class Testbed:
             self._run(["nft", "-f", "-"], "".join(f"delete {table}\n" for table in tables))
         for step in reversed(self._undo):
             self._run([*step.program.split(), "-force", "-batch", "-"], step.text)
+        with entered(self.path):
+            while self._before:
+                path, value = self._before.pop()
+                path.write_text(value)
         self._used.clear()
         self._undo.clear()
 
-    def world(self, setup: Setup) -> World:
+    def world(self) -> World:
         """Return what the interpreter gets to know, all of it read from the kernel."""
         network = self._network()
         known = Known(network, iptables_sets.read(self._run(["ipset", "save"])))
         listening = frozenset((name, port) for name in ("tcp", "udp") for port in LISTENING_PORTS)
         tables = (*self._of_iptables(known), *self._of_nftables(known))
-        return World(Program(tables), network, setup.forwards, setup.localnet, listening)
+        with entered(self.path):
+            said = read_sysctls()
+        return with_sysctls(World(Program(tables), network, listening=listening), said)
 
     def _network(self) -> Network:
         """Read the network. The kernel makes the local route of an IPv6 address a moment after that."""

@@ -19,6 +19,7 @@ from istio_iptables.rules import model
 from istio_iptables.rules.nftables import model as native_model
 from istio_iptables.startup.record import Record
 from istio_iptables.testing import FakeKernel
+from tests.support.cases import all_cases
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_the_parts_of_an_alias_can_be_imported():
         assert ALIASES[name] <= public
 
 
-@pytest.mark.parametrize("name", sorted({*istio_iptables.__all__} - {*ALIASES}))
+@all_cases("name", sorted({*istio_iptables.__all__} - {*ALIASES}))
 def test_every_name_can_be_imported(name: str):
     value = getattr(istio_iptables, name)
     assert value is getattr(istio_iptables, name)

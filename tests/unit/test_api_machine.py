@@ -16,6 +16,7 @@ from istio_iptables.errors import Differs
 from istio_iptables.rules.model import Jump, Rule
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.testing import FakeKernel
+from tests.support.cases import all_cases
 
 machine: Any = FakeKernel()
 
@@ -213,7 +214,7 @@ def test_the_state_before_and_after_is_logged_at_debug_level(capsys: pytest.Capt
     )
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "handler"),
     [
         ([], handlers.apply),

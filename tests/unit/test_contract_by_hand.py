@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from istio_iptables.api import build, render
 from istio_iptables.settings.resolve import parse, resolve
 from tests.support import oracle
+from tests.support.cases import all_cases
 from tests.support.golden import given
 from tests.support.golden_cases import Golden
 from tests.support.restore import after_loading, by_family, ip_commands
@@ -92,7 +91,7 @@ def test_there_are_enough_files():
     assert len(NAMES) >= 19
 
 
-@pytest.mark.parametrize("name", NAMES)
+@all_cases("name", NAMES)
 def test_oracle(name: str):
     contract = read(name)
     configuration = contract.configuration
@@ -102,7 +101,7 @@ def test_oracle(name: str):
     assert sorted(oracle.commands(chosen(configuration), ipv6=ipv6)) == contract.commands
 
 
-@pytest.mark.parametrize("name", NAMES)
+@all_cases("name", NAMES)
 def test_render(name: str):
     contract = read(name)
     facts = contract.configuration.facts()

@@ -9,7 +9,8 @@ import pytest
 
 from istio_iptables.settings.declared import SETTINGS
 from tests.support import pages
-from tests.support.messages import Message, messages
+from tests.support.cases import all_cases
+from tests.support.messages import messages
 from tests.support.pages import NEEDS, PAGES, ROOT, BadPage, Command, Listen, matches, parse, read
 
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
@@ -81,7 +82,7 @@ def test_sections_and_scenes_and_listeners():
     assert [(s.section, s.scene) for s in steps] == [(0, "ipv4"), (0, "ipv4"), (1, "ipv4"), (2, "ipv6")]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         "    Some text\n    istio-iptables diff\n",  # a command that would not be run
@@ -181,7 +182,7 @@ def test_what_is_text_though_it_looks_like_commands_is_marked():
     assert commands("<!-- text -->\n\n    Some text\n    istio-iptables diff\n") == []
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("shown", "printed", "equal"),
     [
         ("2020-01-01T00:00:00.000001Z info a", "2026-11-24T23:15:46.735625Z\tinfo\ta\n", True),
@@ -204,7 +205,7 @@ def test_output_is_compared_without_what_varies(shown, printed, equal):
 # --- what the pages say -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PAGES)
+@all_cases("name", PAGES)
 def test_nothing_is_left_out_without_a_reason_that_holds(name):
     left_out = [command for command in read(name).commands if command.needs]
     for command in left_out:
@@ -227,7 +228,7 @@ def test_every_page_is_in_the_index():
         assert path.name == "README.md" or f"({path.name})" in index, path.name
 
 
-@pytest.mark.parametrize("name", PAGES)
+@all_cases("name", PAGES)
 def test_links_lead_somewhere(name):
     text = re.sub(r"`[^`\n]*`", "", (ROOT / name).read_text())
     for target in re.findall(r"\]\(([^)]+)\)", text):
@@ -291,24 +292,28 @@ def test_the_defaults_that_changed_stand_first_and_are_the_defaults():
 
 # --- the index of messages --------------------------------------------------------------------
 
-MESSAGES = messages()
-
 
 def test_messages_are_found_in_the_sources():
-    kinds = [message.kind for message in MESSAGES]
+    kinds = [message.kind for message in messages()]
     assert min(kinds.count(kind) for kind in ("error", "mistake", "warning")) >= 8
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.where)
-def test_every_message_is_in_the_index(message: Message):
+def test_every_message_is_in_the_index():
     """An error or a warning by its text, a mistake in a setting by what kind of mistake it is."""
     index = TROUBLESHOOTING.partition("\n## Messages\n")[2]
     words = re.findall(r"`([^`\n]+)`", index)
-    if message.kind == "mistake":
-        classes = re.findall(r"`([^`\n]+)`", index.partition("| the line says |")[2])
-        assert any(re.search(as_pattern(one), message.text) for one in classes), message
-    else:
-        assert message.text in words, f"docs/troubleshooting.md has to have: | `{message.text}` | ... |"
+    classes = re.findall(r"`([^`\n]+)`", index.partition("| the line says |")[2])
+    patterns = [re.compile(as_pattern(one)) for one in classes]
+    missing = [
+        message
+        for message in messages()
+        if not (
+            any(one.search(message.text) for one in patterns)
+            if message.kind == "mistake"
+            else message.text in words
+        )
+    ]
+    assert missing == [], "docs/troubleshooting.md has to have: | `TEXT` | ... |"
 
 
 def as_pattern(words: str) -> str:

@@ -37,6 +37,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.nftables.model import NativeTable
 from istio_iptables.settings.resolve import IPV6_NOT_CAPTURED, NO_ADDRESS, NO_DNS_SERVER
+from tests.support.cases import all_cases
 
 LEGACY: Any = "iptables-legacy"
 NFT: Any = "iptables-nft"
@@ -548,10 +549,19 @@ CASES: list[tuple[str, Answer, str, str]] = [
     (
         "resolv-conf",
         names.resolv_conf(
-            ResolvConf(problem="Permission denied"), redirect_dns=True, capture_all=False, bad=()
+            ResolvConf(problem=KernelError("/etc/resolv.conf cannot be read", "put a file there")),
+            redirect_dns=True,
+            capture_all=False,
+            bad=(),
         ),
+        FAIL,
+        "cannot be read",
+    ),
+    (
+        "resolv-conf",
+        names.resolv_conf(ResolvConf(missing=True), redirect_dns=True, capture_all=False, bad=()),
         WARN,
-        "cannot be read: Permission denied",
+        "is missing",
     ),
     (
         "resolv-conf",
@@ -626,7 +636,7 @@ CASES: list[tuple[str, Answer, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("name", "answer", "status", "words"),
     CASES,
     ids=[f"{case[0]}-{case[2]}-{n}" for n, case in enumerate(CASES)],
@@ -650,7 +660,7 @@ def test_every_check_has_its_cases() -> None:
 OWNER = Feature("match owner", "xt_owner", "NETFILTER_XT_MATCH_OWNER", ("matches", "owner"))
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("evidence", "presence"),
     [
         (Evidence("6.1"), "unknown"),

@@ -26,6 +26,7 @@ from istio_iptables.rules.model import (
     Table,
 )
 from istio_iptables.rules.ownership import is_owned_rule, owned
+from tests.support.cases import all_cases
 from tests.support.tables import (
     EMPTY,
     TCP,
@@ -47,7 +48,7 @@ from tests.support.tables import (
 # --- positions --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("live", "head", "rules", "expected"),
     [
         # a clean chain: head at the top, the others at the end
@@ -133,7 +134,7 @@ def test_a_rule_that_jumps_to_an_owned_chain_is_owned_in_a_built_in_chain_only()
     assert in_order(owned(live)) == {"OUTPUT": (foreign,), "ISTIO_OUTPUT": (A,)}
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("rule", "expected"),
     [
         (Rule((Comment(TAG),), RETURN), True),

@@ -50,6 +50,7 @@ from istio_iptables.rules.model import (
 from istio_iptables.rules.ownership import is_owned_rule, is_tagged
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies
+from tests.support.cases import all_cases
 from tests.support.kernel_structures import ENTRIES, Entry, IptEntry, XtEntryMatch
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def test_matches_used_as_this_tool_does_not(match: Match, at: int, value: bytes)
     assert [type(part) for part in found.matches] == [ForeignMatch]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("target", "at", "value"),
     [
         (Redirect(80), 4, b"\x06"),  # --random

@@ -35,6 +35,7 @@ from istio_iptables.rules.nftables.translate import chain_name, translate
 from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.testing.refusals import edited
 from tests.support import interpreter, nft_printed
+from tests.support.cases import all_cases
 from tests.support.golden import given
 from tests.support.golden_cases import GOLDEN
 
@@ -361,17 +362,17 @@ def unknown_to(kind: Kind) -> dict[str, Exception]:
     return failures
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@all_cases("kind", KINDS)
 def test_every_kind_has_an_example(kind: Kind) -> None:
     assert kind in EXAMPLES, "add an example here, and see to every place that the model's docstring lists"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@all_cases("kind", KINDS)
 def test_every_kind_is_known_everywhere(kind: Kind) -> None:
     assert unknown_to(kind) == {}
 
 
-@pytest.mark.parametrize("name", [name for name in PLACES if name not in _SILENT])
+@all_cases("name", [name for name in PLACES if name not in _SILENT])
 def test_what_cannot_occur_is_never_taken_for_something_else(name: str) -> None:
     place, impossible = PLACES[name]
     for kind in impossible:
@@ -379,7 +380,7 @@ def test_what_cannot_occur_is_never_taken_for_something_else(name: str) -> None:
             place(rule_of(kind))
 
 
-@pytest.mark.parametrize("name", PLACES)
+@all_cases("name", PLACES)
 def test_the_model_lists_the_place(name: str) -> None:
     for part in name.split(" and "):
         assert part.partition(".")[0] in (model.__doc__ or "")

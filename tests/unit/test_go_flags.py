@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from istio_iptables.settings.commands import COMMANDS, GROUPS, Command
 from istio_iptables.settings.declared import SETTINGS, Setting
 from istio_iptables.settings.go_flags import META, Invocation, read_arguments
+from tests.support.cases import all_cases
 from tests.support.flags import INJECTOR, PLAIN
 
 KNOWN = ", ".join(command.name for command in COMMANDS)
@@ -114,7 +115,7 @@ def test_clusters_of_short_flags(arguments: list[str], expected: dict[str, str])
     assert understood(*arguments) == expected
 
 
-@pytest.mark.parametrize("value", ["-n", "--dry-run", "--", "-", "--help", "apply", "", "a=b", "--x=y", "\n"])
+@all_cases("value", ["-n", "--dry-run", "--", "-", "--help", "apply", "", "a=b", "--x=y", "\n"])
 def test_a_value_may_look_like_anything(value: str):
     assert understood("-x", value, "-n") == {"istio-service-exclude-cidr": value, "dry-run": "true"}
     assert understood("--istio-service-exclude-cidr", value)["istio-service-exclude-cidr"] == value
@@ -142,7 +143,7 @@ def test_a_mistake_will_be_reported_in_the_words_that_were_used():
     ]
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+@all_cases("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_has_its_flag_or_none(setting: Setting):
     invocation = read_arguments([f"--{setting.name}=x"])
     if setting.has_flag:
@@ -183,7 +184,7 @@ def test_short_flags_are_those_of_istio():
 # --- commands ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", PLAIN, ids=lambda command: command.name)
+@all_cases("command", PLAIN, ids=lambda command: command.name)
 def test_settings_stand_before_and_after_the_command(command: Command):
     invocation = read_arguments(["-p", "1", *command.words, "-z2", *operands_of(command), "--dry-run"])
     assert invocation.mistakes == ()
@@ -248,7 +249,7 @@ def test_a_group_alone_is_no_command(group: str):
     assert {command.words[0] for command in COMMANDS if len(command.words) == 2} == set(GROUPS)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "command", "flags"),
     [
         (["help"], "", ("--help",)),
@@ -311,7 +312,7 @@ def test_flags_of_the_command_line_itself(flag: str):
 # --- mistakes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "mistakes"),
     [
         (["-p"], ["--envoy-port (-p): needs a value"]),

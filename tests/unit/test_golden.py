@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.cases import all_cases
 from tests.support.golden import check, main, text_of
 from tests.support.golden_cases import DIRECTORY, GOLDEN, Golden
 from tests.support.restore import after_loading, by_family
@@ -95,7 +96,7 @@ def _named(golden: Golden) -> str:
     return golden.name
 
 
-@pytest.mark.parametrize("golden", GOLDEN, ids=_named)
+@all_cases("golden", GOLDEN, ids=_named)
 def test_file_is_what_is_rendered_and_what_the_oracle_says(golden: Golden):
     assert golden.path.read_text(encoding="utf-8") == text_of(golden)
 
@@ -121,7 +122,7 @@ def lines_by_file() -> list[dict[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("step", STEPS)
+@all_cases("step", STEPS)
 def test_every_step_of_the_specification_is_shown_several_times(
     step: str, lines_by_file: list[dict[str, list[str]]]
 ):
@@ -134,7 +135,7 @@ def test_every_step_of_the_specification_is_shown_several_times(
     assert len(showing) >= 3
 
 
-@pytest.mark.parametrize("fact", NATIVE)
+@all_cases("fact", NATIVE)
 def test_every_fact_about_native_rules_is_shown(fact: str):
     files = [golden.path.read_text(encoding="utf-8") for golden in GOLDEN if golden.style == "nft"]
     assert len(files) >= 12

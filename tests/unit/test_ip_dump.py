@@ -9,8 +9,6 @@ import random
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-import pytest
-
 from istio_iptables.formats import ip_dump
 from istio_iptables.interpreter.condition import (
     ALWAYS,
@@ -25,6 +23,7 @@ from istio_iptables.interpreter.condition import (
 )
 from istio_iptables.interpreter.route import Address, Hop, Route, RoutingRule
 from istio_iptables.interpreter.routing import Network, default_rules
+from tests.support.cases import all_cases
 
 from ..support.many_routes import FIXTURES, PRINTED
 
@@ -96,7 +95,7 @@ _SENT = Named("received_on", "")
 _ROOT = 0xFFFFFFFF  # packets without a socket count as root's
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("selector", "condition"),
     [
         ("from all", ALWAYS),
@@ -140,7 +139,7 @@ def test_selectors(selector: str, condition: Condition) -> None:
     assert (rule.condition, rule.table, rule.priority) == (condition, "133", 77)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("action", "expected"),
     [
         ("lookup local", {"table": "local"}),
@@ -232,7 +231,7 @@ def test_a_route_with_everything() -> None:
     assert dump.unread == ()
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("line", "family"),
     [
         ("default via 10.0.0.1 dev eth0", "ipv4"),
@@ -294,7 +293,7 @@ def test_tables_that_are_not_named() -> None:
     assert [route.table for route in ip_dump.read(near + local + named).routes] == ["main", "main", "local"]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         "8.8.8.8 via 10.88.0.1 dev eth0 src 10.88.0.2 uid 0 \n    cache \n",  # ip route get

@@ -14,6 +14,7 @@ from istio_iptables.interpreter.iptables_sets import read
 from istio_iptables.interpreter.known import Known, Scope
 from istio_iptables.interpreter.routing import Address, Network, Route, assumed_network
 from istio_iptables.rules.model import Cidr
+from tests.support.cases import all_cases
 from tests.support.meeting import meets, packet
 
 # --- types of addresses ---------------------------------------------------------------------------------
@@ -48,7 +49,7 @@ EVERY = """
 """.split()  # noqa: SIM905, a list of words is easier to read
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("kind", "addresses"),
     [
         ("LOCAL", "10.0.0.1 127.0.0.1 127.9.9.9 ::1 fd00::1"),
@@ -76,7 +77,7 @@ def test_types_of_addresses(kind: str, addresses: str):
             assert meets(f"-m addrtype {option} {kind}", anywhere, **fields) is wanted, (text, field)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("options", "to", "interface", "met"),
     [
         ("--dst-type LOCAL --limit-iface-in", "10.0.0.1", "eth0", True),
@@ -183,7 +184,7 @@ MEMBERS: list[tuple[str, dict[str, Any], bool]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "fields", "met"), MEMBERS)
+@all_cases(("options", "fields", "met"), MEMBERS)
 def test_members_of_sets(options: str, fields: dict[str, Any], met: bool):
     found = packet(**fields)
     assert meets(f"-m set {options}", Scope(SETS, found.family), **fields) is met

@@ -27,6 +27,7 @@ from istio_iptables.interpreter.condition import Unmodelled
 from istio_iptables.interpreter.iptables_sets import read as read_sets
 from istio_iptables.interpreter.known import Known
 from istio_iptables.rules.model import Counters, Jump, Verdict
+from tests.support.cases import all_cases
 from tests.support.meeting import NOT_MODELLED, not_modelled
 
 LEGACY = """\
@@ -85,7 +86,7 @@ def test_every_line_is_counted():
     assert dump.unread == ()
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         LEGACY,
@@ -118,7 +119,7 @@ def test_blanks_and_quotes_are_kept_in_the_text_and_not_in_the_rule():
 # --- where a dump comes from ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("made_by", "family", "variant"),
     [
         ("iptables-save v1.4.21", "ipv4", "iptables-legacy"),
@@ -145,7 +146,7 @@ def test_other_comments_tell_nothing():
     assert origin("# Completed on Thu Nov 26 18:12:52 2026") is None
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("rule", "family"),
     [
         ("-s 10.0.0.0/8", "ipv4"),
@@ -200,7 +201,7 @@ def test_the_tables_of_one_dump_have_one_family():
 # --- what is not read ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "why"),
     [
         ("-P INPUT ACCEPT\n", "outside of a table; `iptables -S` prints no tables: use iptables-save"),
@@ -281,7 +282,7 @@ def test_dumps_are_recognised():
 RECORDED = sorted((Path(__file__).parents[1] / "fixtures/iptables").glob("*.txt"))
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+@all_cases("path", RECORDED, ids=lambda path: path.stem)
 def test_recorded_dumps_are_read_and_written_again(path: Path):
     """What other programs have written; tests/support/foreign_programs.py has recorded them."""
     text = path.read_text()
@@ -299,7 +300,7 @@ def test_recorded_dumps_are_read_and_written_again(path: Path):
     assert set(not_modelled(compiled(dump, known))) <= NOT_MODELLED
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+@all_cases("path", RECORDED, ids=lambda path: path.stem)
 def test_the_family_of_recorded_dumps_can_be_told_without_comments(path: Path):
     text = path.read_text()
     bare = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))

@@ -21,6 +21,7 @@ from istio_iptables.interpreter.known import Known, Scope
 from istio_iptables.interpreter.packet import Packet
 from istio_iptables.rules import model
 from istio_iptables.rules.model import NO_ID, Cidr, PortRange, Rule
+from tests.support.cases import all_cases
 from tests.support.meeting import meets, packet
 
 # --- what is said of the packet itself --------------------------------------------------------------
@@ -128,7 +129,7 @@ PLAIN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "accepted", "refused"), PLAIN, ids=[row[0] for row in PLAIN])
+@all_cases(("options", "accepted", "refused"), PLAIN, ids=[row[0] for row in PLAIN])
 def test_options_accept_what_the_manual_says(options: str, accepted: dict[str, Any], refused: dict[str, Any]):
     assert meets(options, **accepted) is True
     if options != "-i +":  # which accepts everything
@@ -205,7 +206,7 @@ UNMODELLED = [
 ]
 
 
-@pytest.mark.parametrize("options", UNMODELLED)
+@all_cases("options", UNMODELLED)
 def test_what_is_not_modelled_keeps_its_words_and_hides_nothing(options: str):
     """A rule with such a match is not met if another of its options is not, and cannot be told if that is."""
     parts = foreign_match(split_args(options))
@@ -303,7 +304,7 @@ CONNECTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "accepted", "refused"), CONNECTIONS, ids=[row[0] for row in CONNECTIONS])
+@all_cases(("options", "accepted", "refused"), CONNECTIONS, ids=[row[0] for row in CONNECTIONS])
 def test_options_on_the_connection(options: str, accepted: dict[str, Any], refused: dict[str, Any]):
     assert meets(options, **accepted) is True
     assert meets(options, **refused) is False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +39,7 @@ from istio_iptables.interpreter.surroundings import Surroundings
 from istio_iptables.interpreter.walk import Walk
 from istio_iptables.rules import model
 from istio_iptables.rules.model import Rule
+from tests.support.cases import all_cases
 from tests.support.meeting import packet
 
 TYPE_CHECKING = False
@@ -121,12 +121,12 @@ TARGETS: list[tuple[str, actions.Action]] = [
 ]
 
 
-@pytest.mark.parametrize(("target", "does"), TARGETS)
+@all_cases(("target", "does"), TARGETS)
 def test_targets_do_what_the_manual_says(target: str, does: actions.Action):
     assert foreign_target(["-j", *target.split()]) == (does,)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "target",
     [
         "LOG --log-prefix x",
@@ -183,7 +183,7 @@ def test_goto():
     assert foreign_target(["-g", "CHAIN"]) == (Call("CHAIN", goto=True),)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "target",
     [
         "QUEUE",

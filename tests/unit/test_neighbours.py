@@ -15,6 +15,7 @@ from istio_iptables.change.foreign import of_iptables
 from istio_iptables.change.neighbours import interferences
 from istio_iptables.formats import iptables_restore, nft_foreign, notices
 from istio_iptables.rules.model import Ruleset
+from tests.support.cases import all_cases
 
 if TYPE_CHECKING:
     from istio_iptables.change.actions import Location
@@ -157,7 +158,7 @@ def test_services_that_the_application_calls_are_named_and_forwarded_ones_are_no
     assert found(KUBE_PROXY, outbound_cidrs_excluded=["10.96.0.0/12"]) == []
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "rule",
     [
         "PREROUTING -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1",

@@ -17,6 +17,7 @@ from istio_iptables.rules.nftables.model import Hook, NativeChain, NativeTable, 
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies
+from tests.support.cases import all_cases
 from tests.support.nft_printed import COUNTER, MATCHES, TARGETS, TCP, key, match, nat, payload, read
 
 Settings = dict[str, str]
@@ -25,14 +26,14 @@ Settings = dict[str, str]
 # --- one rule, written as nft has it and as nft prints it -------------------------------------
 
 
-@pytest.mark.parametrize(("typed", "text", "shown"), MATCHES)
+@all_cases(("typed", "text", "shown"), MATCHES)
 def test_every_match_is_written_and_read(typed: Match, text: str, shown: dict[str, Any]):
     rule = Rule((typed,), RETURN)
     assert rule_lines(rule) == [f"{text} counter return"]
     assert read([shown, COUNTER, {"return": None}]) == (rule,)
 
 
-@pytest.mark.parametrize(("typed", "text", "shown"), TARGETS)
+@all_cases(("typed", "text", "shown"), TARGETS)
 def test_every_target_is_written_and_read(typed: Target, text: str, shown: list[dict[str, Any]]):
     rule = Rule((), typed)
     assert rule_lines(rule) == [f"counter {text}"]
@@ -261,7 +262,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@all_cases("name", HOSTILE)
 def test_interface_names_are_quoted(name: str):
     values = {"istio-exclude-interfaces": name, "rule-comments": "true", "dual-stack": "true"}
     [table] = tables_for(values)

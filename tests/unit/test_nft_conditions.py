@@ -6,13 +6,12 @@ tests/kernel/test_nft_meaning.py.
 
 from __future__ import annotations
 
-import pytest
-
 from istio_iptables.interpreter.algebra import value_of
 from istio_iptables.interpreter.known import Known
 from istio_iptables.interpreter.packet import ICMP, ICMPV6, SCTP, UDP, Packet
 from istio_iptables.interpreter.routing import Network, Route, assumed_network, default_rules
 from istio_iptables.rules.model import NO_ID, Cidr
+from tests.support.cases import all_cases
 from tests.support.nft_fixtures import RULES
 from tests.support.nft_meaning import IPV6, PACKET, Changes, condition_of, rules_for, unmodelled_in
 
@@ -168,7 +167,7 @@ def with_socket(changes: Changes) -> Packet:
     return packet.replace(gid=0) if packet.uid != NO_ID and packet.gid == NO_ID else packet
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("where", "text"),
     [(CONDITIONS, text) for text in {**CASES, **NEEDING}] + [(FOUR, text) for text in CASES_OF_IPV4],
 )
@@ -185,7 +184,7 @@ def test_a_condition_holds_for_the_right_packets(where: str, text: str) -> None:
             assert value_of(condition_of(rule), with_socket(changes)) is False, changes
 
 
-@pytest.mark.parametrize("text", UNMODELLED)
+@all_cases("text", UNMODELLED)
 def test_what_is_not_modelled_is_named(text: str) -> None:
     why, packets = UNMODELLED[text]
     for rule in rules_for(CONDITIONS, text):
@@ -215,7 +214,7 @@ READ = Known(
 )
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "known", "changes", "expected"),
     [
         ("fib daddr type local", OWN, {}, True),

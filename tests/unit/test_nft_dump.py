@@ -8,6 +8,7 @@ import pytest
 
 from istio_iptables.formats.nft_dump import parse, rule_texts, written
 from istio_iptables.interpreter import nft_words
+from tests.support.cases import all_cases
 from tests.support.nft_fixtures import FOLDER, VERSIONS
 
 
@@ -42,7 +43,7 @@ def test_a_dump_that_was_cut_off_anywhere_says_so() -> None:
         parse(text[:-1])
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "message"),
     [
         ("", "nothing was read: `nft -j list ruleset` prints at least its version"),
@@ -83,7 +84,7 @@ def match(left: Any, right: Any, operator: str = "==") -> dict[str, Any]:
 MARK, PORT = {"meta": {"key": "mark"}}, {"payload": {"protocol": "tcp", "field": "dport"}}
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("statement", "expected"),
     [
         (match({"meta": {"key": "iifname"}}, "lo"), 'iifname "lo"'),

@@ -16,6 +16,7 @@ from istio_iptables.interpreter.algebra import One, value_of
 from istio_iptables.interpreter.condition import Unmodelled
 from istio_iptables.interpreter.packet import UDP
 from tests.support import nft_fixtures
+from tests.support.cases import all_cases
 from tests.support.interpreter import walked
 from tests.support.nft_fixtures import RULES, VERSIONS, dump, rule_in
 from tests.support.nft_meaning import (
@@ -167,7 +168,7 @@ _SOCKET = ("uid", "gid", "groups")
 _NOTES = ("translated", "destination_bound", "mark_before", "tracked", "zoned", *_SOCKET)
 
 
-@pytest.mark.parametrize(("where", "text", "changes", "expected"), OUTCOMES)
+@all_cases(("where", "text", "changes", "expected"), OUTCOMES)
 def test_a_rule_does_what_it_says(where: str, text: str, changes: Changes, expected: str | Changes) -> None:
     packet = PACKET.replace(**changes)
     for version in VERSIONS:
@@ -227,7 +228,7 @@ EARLY_CASES: list[tuple[str, Changes, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "changes", "expected"), EARLY_CASES)
+@all_cases(("text", "changes", "expected"), EARLY_CASES)
 def test_before_conntrack_has_seen_a_packet_it_has_no_entry(
     text: str, changes: Changes, expected: bool
 ) -> None:
@@ -349,7 +350,7 @@ def test_tables_of_iptables_can_be_told_and_left_out(
 # --- what no version of nft here prints -------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("statement", "condition", "action"),
     [
         (None, True, True),
@@ -377,7 +378,7 @@ def test_what_is_not_known_is_said(statement: Any, condition: bool, action: bool
     assert any(isinstance(each, Unknown) for each in statements) == action
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("statement", "expected"),
     [
         ({"xt": {"type": "match", "name": "comment"}}, None),
@@ -399,7 +400,7 @@ def test_what_is_known_though_no_kernel_here_takes_it(statement: Any, expected: 
     assert left.mark == 0
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("statement", "address", "port", "masquerade"),
     [
         ({"snat": {"family": "ip", "addr": "10.0.0.9"}}, 0x0A000009, None, False),

@@ -11,6 +11,7 @@ from istio_iptables.formats.nft import table_lines
 from istio_iptables.formats.nft_json import is_foreign, parse
 from istio_iptables.rules.model import RETURN, ForeignMatch, ForeignTarget, InInterface, Rule
 from istio_iptables.rules.nftables.model import Hook, NativeTable, Ports, set_name
+from tests.support.cases import all_cases
 from tests.support.nft_printed import (
     COUNTER,
     MATCHES,
@@ -114,7 +115,7 @@ FOREIGN: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@all_cases("name", FOREIGN)
 def test_a_foreign_rule_is_nothing_that_we_write(name: str):
     """It is a difference, the table is kept as nft printed it, and it can be shown."""
     table = parse(printed(FOREIGN[name]))
@@ -128,7 +129,7 @@ def test_a_foreign_rule_is_nothing_that_we_write(name: str):
     assert rule not in near
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@all_cases("name", FOREIGN)
 def test_two_different_foreign_rules_are_different(name: str):
     others = [parse(printed(expression)) for other, expression in FOREIGN.items() if other != name]
     assert parse(printed(FOREIGN[name])) not in others

@@ -15,6 +15,7 @@ from istio_iptables.rules.model import FAMILIES
 from istio_iptables.rules.nftables.forms import foreign_parts
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.rules.ownership import foreign_rules, is_ambient, owned
+from tests.support.cases import all_cases
 from tests.support.rulesets import ruleset_for
 
 from ..support import strategies
@@ -28,7 +29,7 @@ def table_with(name: str, *rules: str, chains: tuple[str, ...] = ()) -> str:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@all_cases("name", NAMES)
 def test_every_rule_that_istios_tools_left_is_owned_but_for_anyones(name: str) -> None:
     left = read(name)
     for family in FAMILIES:
@@ -67,7 +68,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("istios", "other"), CHANGES)
+@all_cases(("istios", "other"), CHANGES)
 def test_a_rule_with_another_value_is_foreign(istios: str, other: str) -> None:
     """In built-in chains, where the exact form is all that tells it."""
     changed = 0

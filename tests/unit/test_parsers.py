@@ -18,6 +18,7 @@ from istio_iptables.settings.config import ALL, Config
 from istio_iptables.settings.declared import BY_NAME, SETTINGS, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.parsers import BadValue
+from tests.support.cases import all_cases
 from tests.support.restore import after_loading, by_family
 from tests.support.texts import FACTS, problems
 
@@ -29,7 +30,7 @@ def test_port(text: str, number: int):
     assert parsers.port(text, FACTS) == number
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         *("", "0", "65536", "-1", "+1", "1.0", "1e3", "0x50", "1_000", " 1", "1 ", "1\n", "80,443", "80-90"),
@@ -41,7 +42,7 @@ def test_no_port(text: str):
     assert repr(text) in problems(parsers.port, text)[0]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "ranges"),
     [
         ("", []),
@@ -63,7 +64,7 @@ def test_ports(text: str, ranges: list[tuple[int, int]]):
     assert parsers.ports_or_all(text, FACTS) == expected
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         *("0", "65536", "0-1", "1-65536", "90-80", "80-", "-80", ":80", "80:", "1-2-3", "1:2:3", "1-2:3"),
@@ -91,7 +92,7 @@ def test_every_bad_member_is_named():
 # --- networks ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "network"),
     [
         ("10.0.0.0/8", "10.0.0.0/8"),
@@ -121,7 +122,7 @@ def test_network(text: str, network: str):
     assert type(parsers.cidrs(text, FACTS)[0]) is Cidr
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         *("10", "10.0", "10.0.0", "10.0.0.0.0", "256.0.0.1", "010.0.0.1", "0x0a.0.0.1", "10.0.0.0/33"),
@@ -143,7 +144,7 @@ def test_the_wildcard_of_networks():
     assert parsers.cidrs("", FACTS) == parsers.cidrs_or_all("", FACTS) == ()
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "named"),
     [
         ("127.0.0.1", True),
@@ -176,9 +177,7 @@ def test_ipv4_loopback(text: str, network: str):
     assert str(parsers.ipv4_loopback(text, FACTS)) == network
 
 
-@pytest.mark.parametrize(
-    "text", ["", "127.0.0.0/7", "10.0.0.0/8", "::1", "127.0.0.1,127.0.0.2", "*", "lo", "128.0.0.1"]
-)
+@all_cases("text", ["", "127.0.0.0/7", "10.0.0.0/8", "::1", "127.0.0.1,127.0.0.2", "*", "lo", "128.0.0.1"])
 def test_no_ipv4_loopback(text: str):
     assert len(problems(parsers.ipv4_loopback, text)) == 1
 
@@ -206,7 +205,7 @@ def test_networks_agree_with_the_standard_library(address: object, prefix: int):
 # --- interfaces -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         "eth0",
@@ -228,7 +227,7 @@ def test_interface(text: str):
     assert parsers.interfaces(text, FACTS) == (text,)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         *(
@@ -282,7 +281,7 @@ def test_users_and_groups():
     assert parsers.users("", FACTS) == ()
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     ["4294967295", "99999999999999999999", "-1", "+1", "1.5", "root!", "payments", "*", "1-2", "²", "0x1"],
 )
@@ -411,11 +410,9 @@ def test_nothing_in_a_value_becomes_another_argument_or_line(
     check_script(setting, text, mode, comments)
 
 
-@pytest.mark.parametrize("name", INTERFACES)
-@pytest.mark.parametrize(
-    "text", ['"', '\\"', "a\\", "'", "$(x)", "#", 'a"b\\c', "é", "`x`;&|<>", "ISTIO_OUTPUT", "a#"]
-)
-@pytest.mark.parametrize("comments", BOOLEANS)
+@all_cases("name", INTERFACES)
+@all_cases("text", ['"', '\\"', "a\\", "'", "$(x)", "#", 'a"b\\c', "é", "`x`;&|<>", "ISTIO_OUTPUT", "a#"])
+@all_cases("comments", BOOLEANS)
 def test_interface_names_of_odd_characters(name: str, text: str, comments: str):
     check_script(BY_NAME[name], text, "TPROXY", comments)
 

@@ -9,6 +9,7 @@ import pytest
 from istio_iptables.settings import parsers
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.parsers import BadValue
+from tests.support.cases import all_cases
 from tests.support.texts import FACTS, problems
 
 
@@ -27,7 +28,7 @@ def test_mark(text: str, number: int):
     assert parsers.mark(text, FACTS) == number
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         "",
@@ -61,12 +62,12 @@ def test_route_table(text: str, number: int):
     assert parsers.route_table(text, FACTS) == number
 
 
-@pytest.mark.parametrize("text", ["0", "253", "254", "255", "main", "local", "", "4294967296", "0x10"])
+@all_cases("text", ["0", "253", "254", "255", "main", "local", "", "4294967296", "0x10"])
 def test_no_route_table(text: str):
     assert len(problems(parsers.route_table, text)) == 1
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "seconds"),
     [
         # the examples of time.ParseDuration, and of its tests
@@ -102,7 +103,7 @@ def test_duration(text: str, seconds: float):
     assert parsers.duration(text, FACTS) == pytest.approx(seconds, rel=1e-12)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "text",
     [
         *(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, SettingsError, configure
+from istio_iptables import Facts, SettingsError, build, configure
 from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
     AllOf,
@@ -31,8 +31,10 @@ from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
 from istio_iptables.pictures.words import clauses, effect, listed
 from istio_iptables.rules.model import Counters
+from istio_iptables.trace.reasons import explained
 from istio_iptables.trace.steps import RuleStep
 from tests.support import strategies
+from tests.support.cases import all_cases
 from tests.support.picturing import BOTH, CASES, IPV4, among_others, case, numbers, rows_of, settings_of
 
 FEW = limits(max_examples=max(1, limits().max_examples // 4))
@@ -49,7 +51,7 @@ def in_words(*conditions) -> str:
 # --- words ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("conditions", "said"),
     [
         ([In("protocol", ((6, 6),))], "TCP"),
@@ -77,7 +79,7 @@ def test_conditions_in_words(conditions, said):
     assert in_words(*conditions) == said
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("doing", "kind", "said", "leads_to"),
     [
         ([action.Redirect(15001)], "redirect", "to port 15001", ("port 15001",)),
@@ -154,7 +156,7 @@ def assert_rows_say_what_their_rules_do(drawn: Picture, shown: subject.Subject) 
                 assert set(of_rule.values) <= set(mine.values)
 
 
-@pytest.mark.parametrize("name", CASES)
+@all_cases("name", CASES)
 def test_every_rule_of_a_chain_is_in_one_row(name):
     _, shown = case(name)
     assert_every_rule_is_there_once(shown.picture(), shown)
@@ -352,7 +354,8 @@ def test_live_rules_get_the_reasons_of_the_settings_that_mean_them():
     tables = tuple(without_reasons(table) for table in shown.world.program.tables)
     live = shown.world.replace(program=shown.world.program.replace(tables=tables))
     assert not any(row.reason for row in rows_of(subject.of_world(live, shown.proxy).picture()))
-    rows = rows_of(subject.of_world(live, shown.proxy, config).picture())
+    live = live.replace(program=explained(live.program, [build(config)], live.network))
+    rows = rows_of(subject.of_world(live, shown.proxy).picture())
     reasons = {row.reason for row in rows if "ISTIO" in row.texts[0]}
     assert reasons == {row.reason for row in rows_of(case("defaults")[1].picture())}
     assert {row.reason for row in rows if "ISTIO" not in row.texts[0]} == {""}
@@ -362,7 +365,8 @@ def test_native_live_rules_get_their_reasons_too():
     config, shown = case("native")
     tables = tuple(without_reasons(table) for table in shown.world.program.tables)
     live = shown.world.replace(program=shown.world.program.replace(tables=tables))
-    rows = rows_of(subject.of_world(live, shown.proxy, config).picture())
+    live = live.replace(program=explained(live.program, [build(config)], live.network))
+    rows = rows_of(subject.of_world(live, shown.proxy).picture())
     assert [row.reason for row in rows] == [row.reason for row in rows_of(shown.picture())]
 
 
@@ -437,7 +441,7 @@ def test_what_is_redirected_comes_in_by_lo_too():
     assert way.order[-1] == "p15053"
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("packet", "reason"),
     [
         ("out --udp --to 203.0.113.1:53", ""),  # no rule decides
@@ -446,7 +450,7 @@ def test_what_is_redirected_comes_in_by_lo_too():
         ("in --to :9", "all other inbound TCP is captured"),
     ],
 )
-@pytest.mark.parametrize("name", ["defaults", "native"])
+@all_cases("name", ["defaults", "native"])
 def test_the_conclusion_names_the_rule_that_decided(name, packet, reason):
     _, shown = case(name)
     found = subject.followed(shown, asked(packet, IPV4).question, further=False)

@@ -33,6 +33,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.rules.ownership import is_owned, owned
+from tests.support.cases import all_cases
 from tests.support.planning import (
     EVERYTHING,
     FOREIGN,
@@ -293,7 +294,7 @@ def test_the_order_of_matches_is_no_difference(chosen: dict[str, str]):
     assert [part for part in differences(plan) if part.title != "addresses and routes"] == []
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("action", "text"),
     [
         (AddObject(LocalAddress(Cidr(6, 6, 128))), "ip -6 addr add ::6/128 dev lo nodad"),

@@ -16,6 +16,7 @@ from istio_iptables.pod import read_settings
 from istio_iptables.pod.annotations import ANNOTATIONS, NAMES, VARIABLES
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse
+from tests.support.cases import all_cases
 from tests.support.manifests import FACTS, TRAFFIC, VALUES, init, manifest, proxy
 from tests.support.pods import configured, meaning, mistakes_of, only
 
@@ -48,7 +49,7 @@ def test_the_table_is_that_of_the_specification():
     assert set(VALUES) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@all_cases("name", NAMES)
 def test_an_annotation_is_a_setting(name: str):
     setting = NAMES[name].setting
     text, origin = meaning(manifest({name: VALUES[name]}))[setting.name]
@@ -109,7 +110,7 @@ def test_the_user_of_the_proxy():
     )
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("pods_own", "containers", "uid", "gid"),
     [
         ({}, {}, "1337", "1337"),
@@ -121,7 +122,7 @@ def test_the_user_of_the_proxy():
         ({}, {"runAsUser": "00", "runAsGroup": 8}, "1337", "8"),
     ],
 )
-@pytest.mark.parametrize("native", [False, True])
+@all_cases("native", [False, True])
 def test_only_the_container_says_who_the_proxy_is(
     pods_own: Any, containers: Any, uid: str, gid: str, native: bool
 ):
@@ -324,7 +325,7 @@ def test_an_istio_init_goes_before_the_annotations():
     assert found["istio-local-outbound-ports-exclude"][0] == "25"
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "more",
     [
         {"args": ["-p", "1"]},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 import yaml
 
 from istio_iptables import Facts, lint_pods
@@ -15,6 +14,7 @@ from istio_iptables.pod.lint import KINDS, lint
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.texts import Given
 from tests.support import lint_cases_of_pods, lint_cases_of_values
+from tests.support.cases import all_cases
 from tests.support.linting import (
     AUTO_CONFIG,
     BOTH_SERVERS,
@@ -37,9 +37,7 @@ from tests.support.manifests import MODE, VALUES, init, manifest, proxy, traffic
 CASES = [*lint_cases_of_values.CASES, *lint_cases_of_pods.CASES]
 
 
-@pytest.mark.parametrize(
-    ("kind", "where", "says", "thing"), CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)]
-)
+@all_cases(("kind", "where", "says", "thing"), CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)])
 def test_one_finding(kind: str, where: str, says: str, thing: Any):
     found = found_in(thing)
     assert [finding.kind for finding in found] == [kind], found
@@ -56,7 +54,7 @@ def test_every_kind_of_finding_has_a_case():
     assert {case[0] for case in CASES} == set(KINDS)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "thing",
     [
         manifest(),
@@ -222,7 +220,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@all_cases("name", OTHERS)
 def test_other_annotations_of_istio_are_not_taken_for_ours(name: str):
     assert found_in(manifest({name: "x"})) == []
 

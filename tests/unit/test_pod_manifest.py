@@ -12,6 +12,7 @@ from istio_iptables import SettingsError
 from istio_iptables.pod import pick, pods, read_settings
 from istio_iptables.settings.positions import position
 from istio_iptables.settings.yaml_text import Unquoted, Unreadable, read_documents
+from tests.support.cases import all_cases
 from tests.support.manifests import TRAFFIC, manifest, workload
 from tests.support.pods import only
 
@@ -24,7 +25,7 @@ def test_scalars_are_the_texts_that_were_written():
     assert read_documents('{"a": 8080, "b": 1.50, "c": true}') == [{"a": "8080", "b": "1.50", "c": True}]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "kind"),
     [
         ("8080", "a number"),
@@ -131,7 +132,7 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize("kind", [*TEMPLATES, "CronJob", "PodTemplate"])
+@all_cases("kind", [*TEMPLATES, "CronJob", "PodTemplate"])
 def test_the_pod_templates_of_workloads(kind: str):
     found = only(workload(kind, {f"{TRAFFIC}includeInboundPorts": "80"}, namespace="shop"))
     assert (found.kind, found.name, found.namespace) == (kind, "web", "shop")
@@ -199,8 +200,8 @@ def test_a_pod_without_a_name_can_be_told():
     assert only({"kind": "Pod"}).label == "pod number 1"
 
 
-@pytest.mark.parametrize("null", ["null", "~", "", "Null", "NULL"])
-@pytest.mark.parametrize(
+@all_cases("null", ["null", "~", "", "Null", "NULL"])
+@all_cases(
     "line",
     ["spec: {}", "spec: {{containers: {}}}", "spec: {{hostNetwork: {}, dnsConfig: {{nameservers: {}}}}}"],
 )
@@ -259,7 +260,7 @@ def test_picking_a_pod(name: str, number: int):
     assert pick(found, name, "manifest") is found[number]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("things", "name", "mistake"),
     [
         (

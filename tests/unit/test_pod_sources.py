@@ -18,6 +18,7 @@ from istio_iptables.pod.container import container_settings, for_entry
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse
+from tests.support.cases import all_cases
 from tests.support.manifests import FACTS, TRAFFIC, init, manifest, odd_pods, proxy, valid_pods
 from tests.support.pods import configured, meaning, mistakes_of, only
 
@@ -61,7 +62,7 @@ ELSEWHERE = [{"name": "INVALID_DROP", "valueFrom": {"x": 1}}]
 OTHER_PROGRAM = {"name": "istio-init", "command": ["sh", "-c", "x"]}
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("thing", "mistake"),
     [
         (manifest(hostNetwork=True), "hostNetwork: "),

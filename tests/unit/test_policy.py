@@ -30,6 +30,7 @@ from istio_iptables.rules.ownership import is_owned, is_owned_rule, is_tagged, o
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.facts import Facts
 from tests.support import oracle, strategies
+from tests.support.cases import all_cases
 from tests.support.restore import after_loading, by_family, without_comments
 from tests.support.saved import by_chain
 
@@ -242,9 +243,9 @@ def test_ipv4_is_always_on():
 PASSTHROUGH = LocalAddress(Cidr(6, 6, 128))
 
 
-@pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
-@pytest.mark.parametrize("ports", ["*", "80", ""])
-@pytest.mark.parametrize("ipv6", [True, False])
+@all_cases("mode", ["REDIRECT", "TPROXY"])
+@all_cases("ports", ["*", "80", ""])
+@all_cases("ipv6", [True, False])
 def test_network(mode: str, ports: str, ipv6: bool):
     chosen = {
         "istio-inbound-interception-mode": mode,

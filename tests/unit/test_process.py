@@ -45,12 +45,6 @@ def test_a_command_that_a_signal_ends():
     assert sh("kill -TERM $$")[0] == -signal.SIGTERM
 
 
-def test_the_locale_is_c_and_the_rest_of_the_environment_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    monkeypatch.setenv("SOMETHING", "else")
-    assert sh("echo $LC_ALL $SOMETHING") == (0, "C else\n", "")
-
-
 def test_a_lock_of_its_own_can_be_locked(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XTABLES_LOCKFILE", "/nowhere")
     status, output, _ = sh('echo $XTABLES_LOCKFILE; : >>"$XTABLES_LOCKFILE"', private_lock=True)
@@ -106,13 +100,65 @@ def test_ctrl_c_ends_the_command_too(tmp_path: Path):
     assert not Path(f"/proc/{int(pid_file.read_text())}").exists()
 
 
+def program(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.write_text("")
+    path.chmod(0o755)
+    return path
+
+
 def test_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert which("no-such-command") == ""
-    assert which("sh") in ("/usr/bin/sh", "/bin/sh")  # system directories count without PATH
-    (tmp_path / "sh").write_text("")
-    assert which("sh") != str(tmp_path / "sh")  # not executable
-    (tmp_path / "ip").mkdir()
-    assert which("ip") != str(tmp_path / "ip")  # a folder
-    (tmp_path / "sh").chmod(0o755)
-    assert which("sh") == str(tmp_path / "sh")
+    assert which("own-command") == ""
+    (tmp_path / "own-command").write_text("")
+    assert which("own-command") == ""  # not executable
+    (tmp_path / "own-folder").mkdir()
+    assert which("own-folder") == ""
+    program(tmp_path, "own-command")
+    assert which("own-command") == str(tmp_path / "own-command")
+
+
+def test_the_system_s_own_programs_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    program(tmp_path, "sh")
+    for path in (str(tmp_path), "", f"{tmp_path}:/bin"):
+        monkeypatch.setenv("PATH", path)
+        assert which("sh") in ("/usr/bin/sh", "/bin/sh")
+
+
+@pytest.mark.parametrize("entry", ["", ".", "here", "./here"])
+def test_an_entry_of_path_that_is_not_absolute_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str
+):
+    (tmp_path / "here").mkdir()
+    for folder in (tmp_path, tmp_path / "here"):
+        program(folder, "own-command")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"/usr/bin:{entry}")
+    assert which("own-command") == ""
+
+
+def test_the_environment_of_a_command_is_made_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in (
+        "LD_AUDIT",
+        "LD_PRELOAD",
+        "BASH_ENV",
+        "GCONV_PATH",
+        "PYTHONPATH",
+        "HOME",
+        "SECRET",
+        "LANG",
+        "LC_ALL",
+    ):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("PATH", f".:{tmp_path}::here")
+    monkeypatch.setenv("XTABLES_LIBDIR", "/usr/lib/xtables")
+    monkeypatch.setenv("XTABLES_LOCKFILE", "/run/a-lock")
+    found = dict(line.split("=", 1) for line in run((which("env"),)).output.splitlines())
+    *system, last = found.pop("PATH").split(":")
+    assert last == str(tmp_path)
+    assert all(entry.startswith("/") for entry in system)
+    assert found == {
+        "LC_ALL": "C",
+        "XTABLES_LIBDIR": "/usr/lib/xtables",
+        "XTABLES_LOCKFILE": "/run/a-lock",
+    }

@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, reject, settings
-from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
+from hypothesis import given, settings
 
 from istio_iptables import Facts, configure
-from istio_iptables.errors import SettingsError
 from istio_iptables.interpreter.explore import explore
 from istio_iptables.prove.compare import differences, together
 from istio_iptables.prove.example import example
 from istio_iptables.prove.outcomes import outcomes, simplified
 from istio_iptables.prove.space import DIRECTIONS, PHASES, packets
-from istio_iptables.rules.model import FAMILIES, Cidr
+from istio_iptables.rules.model import FAMILIES
 from istio_iptables.settings.config import Config
-from istio_iptables.trace.packet import Question
-from istio_iptables.trace.world import network_of, of_settings, proxy_of
-from tests.support import strategies
-from tests.support.rulesets import BOTH
+from istio_iptables.trace.world import of_settings, proxy_of
+from tests.support.judging import NETWORKS, configs
 
 pytestmark = pytest.mark.slow
 
-OWN = (Cidr(4, 0x0A000002, 32), Cidr(6, (0xFD << 120) | 2, 128))
-NETWORK = network_of(OWN, Question("out"))
-
-
-def configs() -> SearchStrategy[Config]:
-    """Random settings for a pod that has both families."""
-    return st.builds(_config, strategies.settings())
-
-
-def _config(chosen: dict[str, str]) -> Config:
-    try:
-        return configure(chosen, environment=BOTH)
-    except SettingsError:
-        reject()
-
-
+NETWORK = NETWORKS["one address"](configure(environment=Facts()))
 KINDS = [(family, direction, phase) for family in FAMILIES for direction in DIRECTIONS for phase in PHASES]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(config=configs())
 def test_plain_compact_and_native_rules_are_the_same_for_every_packet(config: Config) -> None:
     plain = of_settings(config, NETWORK, native=False)
@@ -59,7 +39,7 @@ def test_plain_compact_and_native_rules_are_the_same_for_every_packet(config: Co
             assert not found, (kind, found[0].one.verdict, found[0].other.verdict)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(config=configs())
 def test_one_packet_of_each_verdict_has_that_verdict_by_itself(config: Config) -> None:
     world, proxy = of_settings(config, NETWORK, native=False), proxy_of(config)

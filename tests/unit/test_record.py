@@ -41,13 +41,20 @@ def test_values_and_defaults(kind: type[Made]):
 
 
 @pytest.mark.parametrize(
-    ("values", "named"),
-    [((), {}), ((1, "x", 2), {}), ((1,), {"number": 1}), ((1,), {"wrong": 1})],
+    ("values", "named", "complaint"),
+    [
+        ((), {}, "missing 1 required positional argument: 'number'"),
+        ((1, "x", 2), {}, "takes from 2 to 3 positional arguments but 4 were given"),
+        ((1,), {"number": 1}, "got multiple values for argument 'number'"),
+        ((1,), {"wrong": 1}, "got an unexpected keyword argument 'wrong'"),
+    ],
     ids=["too few", "too many", "twice", "unknown"],
 )
-def test_wrong_values(kind: type[Made], values: tuple[Any, ...], named: dict[str, Any]):
-    with pytest.raises(TypeError):
+def test_wrong_values(kind: type[Made], values: tuple[Any, ...], named: dict[str, Any], complaint: str):
+    """The words are Python's, and the same however many records there are."""
+    with pytest.raises(TypeError) as caught:
         kind(*values, **named)
+    assert str(caught.value) == f"{kind.__qualname__}.__init__() {complaint}"
 
 
 def test_immutable(kind: type[Made]):

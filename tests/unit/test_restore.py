@@ -51,6 +51,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.rules.ownership import is_owned
 from tests.support import strategies
+from tests.support.cases import all_cases
 from tests.support.restore import load, read_back
 from tests.support.rulesets import EVERYTHING, ruleset_for
 from tests.support.tables import flattened
@@ -157,7 +158,7 @@ TYPED: list[tuple[tuple[Match, ...], Target, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("matches", "target", "text"), TYPED, ids=[text for *_, text in TYPED])
+@all_cases(("matches", "target", "text"), TYPED, ids=[text for *_, text in TYPED])
 def test_rules_as_arguments_and_back(matches: tuple[Match, ...], target: Target, text: str):
     rule = Rule(matches, target)
     edit = edit_between(
@@ -336,7 +337,7 @@ def test_comments_survive(text: str):
     )
 
 
-@pytest.mark.parametrize("text", NASTY)
+@all_cases("text", NASTY)
 def test_nasty_texts_survive(text: str):
     wanted = one_rule(Rule((InInterface(text), Comment(text)), RETURN))
     script = iptables_restore.edit_script(edit_between(Table("ipv4", "nat"), wanted))

@@ -36,6 +36,7 @@ from istio_iptables.rules.model import (
     UidOwner,
 )
 from istio_iptables.rules.ownership import is_tagged
+from tests.support.cases import all_cases
 from tests.support.restore import read_back
 
 TCP = Transport("tcp")
@@ -163,7 +164,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("text", FOREIGN)
+@all_cases("text", FOREIGN)
 def test_foreign_matches_stay_arguments(text: str):
     args = iptables_restore.split_args(text)
     matches, target = matches_and_target([*args, "-j", "ACCEPT"], ())
@@ -203,7 +204,7 @@ FOREIGN_TARGETS = [
 ]
 
 
-@pytest.mark.parametrize("text", FOREIGN_TARGETS)
+@all_cases("text", FOREIGN_TARGETS)
 def test_foreign_targets_stay_arguments(text: str):
     matches, target = matches_and_target(text.split(), {"ISTIO_OUTPUT"})
     assert matches == ()

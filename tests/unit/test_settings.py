@@ -17,6 +17,7 @@ from istio_iptables.settings.declared import BY_NAME, SETTINGS, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import from_environment, parse_options
+from tests.support.cases import all_cases
 from tests.support.configuring import (
     ACCEPTED,
     ALIASES,
@@ -74,7 +75,7 @@ def sources_of(setting: Setting) -> list[str]:
 
 
 PAIRS = [
-    pytest.param(setting, *pair, id=f"{setting.name}-{pair[0]}-{pair[1]}")
+    (setting, *pair)
     for setting in SETTINGS
     if not setting.ignored
     for pair in itertools.combinations([*sources_of(setting), "default"], 2)
@@ -103,7 +104,7 @@ def value_of(setting: Setting, ways: Mapping[str, str], directory: Path) -> obje
     return [given.text for given in result.changed]  # only that it was given is recorded
 
 
-@pytest.mark.parametrize(("setting", "stronger", "weaker"), PAIRS)
+@all_cases(("setting", "stronger", "weaker"), PAIRS, ids=lambda part: getattr(part, "name", part))
 def test_precedence(setting: Setting, stronger: str, weaker: str, tmp_path: Path):
     first, second = samples(setting)
     for strong, weak in ((first, second), (second, first)):
@@ -114,7 +115,7 @@ def test_precedence(setting: Setting, stronger: str, weaker: str, tmp_path: Path
     assert alone[0] != alone[1]
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=named)
+@all_cases("setting", SETTINGS, ids=named)
 def test_all_sources_at_once(setting: Setting, tmp_path: Path):
     first, second = samples(setting)
     ways = sources_of(setting)
@@ -167,8 +168,8 @@ def test_what_differs_from_the_defaults_is_known_with_its_source(tmp_path: Path)
 SWITCHES = [s for s in SETTINGS if s.is_boolean and s.field]
 
 
-@pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
-@pytest.mark.parametrize("setting", SWITCHES, ids=named)
+@all_cases("text", ["1", "t", "T", "TRUE", "true", "True"])
+@all_cases("setting", SWITCHES, ids=named)
 def test_true(setting: Setting, text: str):
     assert parsed(f"--{setting.name}={text}").values[setting.field] is True
     assert parsed(environ={setting.variable: text}).values[setting.field] is True
@@ -181,8 +182,8 @@ def test_false(text: str):
     assert parsed("--dry-run=true", f"-n={text}").operation().dry_run is False
 
 
-@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "2", "tRUE", " true", "true ", "tru\u0435"])
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.is_boolean], ids=named)
+@all_cases("text", ["yes", "no", "on", "off", "2", "tRUE", " true", "true ", "tru\u0435"])
+@all_cases("setting", [s for s in SETTINGS if s.is_boolean], ids=named)
 def test_what_is_no_boolean_fails_and_is_never_ignored(setting: Setting, text: str):
     found = {f"--{setting.name}": mistakes_of(f"--{setting.name}={text}")}
     if not setting.ignored:
@@ -218,7 +219,7 @@ LISTS = {
 }
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=named)
+@all_cases("setting", SETTINGS, ids=named)
 def test_an_empty_variable_is_set_only_for_a_list(setting: Setting):
     for variable in (setting.variable, *setting.aliases):
         found = [(given.setting.name, given.text) for given in from_environment({variable: ""})]
@@ -252,7 +253,7 @@ NO_RULE = "ignored: it changes no rule (other versions of Istio's tool have it)"
 FLAGS = sorted(name for name in ACCEPTED if not name.isupper())
 
 
-@pytest.mark.parametrize("name", FLAGS)
+@all_cases("name", FLAGS)
 def test_what_other_versions_have_is_accepted_with_one_warning(name: str, tmp_path: Path):
     text = "true" if ACCEPTED[name] else "9"
     variable = name.upper().replace("-", "_")
@@ -277,7 +278,7 @@ def test_booleans_without_effect_take_no_value(name: str):
     assert mistakes_of(f"--{name}=yes")[0].startswith(f"--{name}: 'yes' is not a boolean")
 
 
-@pytest.mark.parametrize("name", FLAGS)
+@all_cases("name", FLAGS)
 def test_no_text_in_a_variable_without_effect_stops_a_run(name: str):
     variable = name.upper().replace("-", "_")
     found = warnings_of(facts=Facts(ipv4=True), environ={variable: "maybe"})
@@ -386,7 +387,7 @@ def test_every_setting_that_is_not_any_text_has_a_bad_value():
     assert set(BAD) == {setting.name for setting in SETTINGS if setting.parse is not parsers.anything}
 
 
-@pytest.mark.parametrize("name", BAD)
+@all_cases("name", BAD)
 def test_a_bad_value_names_its_source_and_the_bad_part(name: str, tmp_path: Path):
     setting, (text, part) = BY_NAME[name], BAD[name]
     file = tmp_path / "settings.json"
@@ -405,7 +406,7 @@ def test_a_bad_value_names_its_source_and_the_bad_part(name: str, tmp_path: Path
         assert part in mistakes[0]
 
 
-@pytest.mark.parametrize("name", BAD)
+@all_cases("name", BAD)
 def test_a_bad_value_is_a_mistake_even_under_a_better_one(name: str):
     setting = BY_NAME[name]
     if setting.has_flag and not setting.ignored:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from istio_iptables.rules.model import Cidr, PortRange
 from istio_iptables.settings.commands import COMMANDS
 from istio_iptables.settings.config import ALL, Config
 from istio_iptables.settings.declared import SETTINGS, SOURCES, Setting
+from tests.support.cases import all_cases
 from tests.support.configuring import ACCEPTED, ALIASES, FACTS, configured, named, parsed
 
 #: SPEC section 2: flag or variable -> default as text.
@@ -83,12 +82,12 @@ def test_names_are_unique():
         assert not {option.name for option in command.options} & set(names)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=named)
+@all_cases("setting", SETTINGS, ids=named)
 def test_the_variable_is_the_flag_in_capitals(setting: Setting):
     assert setting.variable == setting.name.upper().replace("-", "_")
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=named)
+@all_cases("setting", SETTINGS, ids=named)
 def test_every_setting_is_explained(setting: Setting):
     assert setting.help.endswith(".")
     assert setting.metavar.isupper()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from istio_iptables.errors import KernelError
 from istio_iptables.kernel import this_machine
 from istio_iptables.kernel.this_machine import ThisMachine
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.no_effect import NO_EFFECT, NoEffect
 from istio_iptables.settings.resolve import resolve
+from tests.support.cases import all_cases
 from tests.support.configuring import FACTS, configured, mistakes_of, parsed, warnings_of
 
 # --- the proxy's users and groups -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "environ", "uids", "gids"),
     [
         ([], {}, (1337,), (1337,)),
@@ -69,7 +72,7 @@ def test_owner_groups_at_most_64():
 # --- families ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("ipv4", "ipv6", "dual_stack", "captured", "warning"),
     [
         (True, False, False, False, ""),
@@ -91,7 +94,7 @@ def test_ipv6_decision(ipv4: bool, ipv6: bool, dual_stack: bool, captured: bool,
     assert warning in "".join(warnings)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("family", "address", "local"),
     [
         ("ipv4", "127.0.0.1", True),
@@ -226,7 +229,7 @@ WITHOUT_EFFECT: list[tuple[list[str], dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("row", "case"), list(zip(NO_EFFECT, WITHOUT_EFFECT, strict=True)), ids=[row.setting for row in NO_EFFECT]
 )
 def test_settings_without_effect_are_warned_about(row: NoEffect, case: tuple[list[str], dict[str, str], str]):
@@ -241,3 +244,27 @@ def test_usual_settings_are_not_warned_about():
     assert warnings_of(facts=FACTS) == ""
     variables = {"ISTIO_OUTBOUND_OWNER_GROUPS": "*", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "2"}
     assert warnings_of("-m", "TPROXY", "-b", "80", facts=FACTS, environ=variables) == ""
+
+
+def cannot_be_read(pod: Pod, why: str) -> None:
+    for flags in (["--redirect-dns"], ["--redirect-dns", "--dual-stack"]):
+        with pytest.raises(KernelError, match=f"resolv.conf cannot be read: {why}"):
+            resolve(parsed(*flags), pod)
+    for flags in ([], ["--redirect-dns", "--capture-all-dns"]):
+        resolve(parsed(*flags), pod)  # nothing asks for the servers
+
+
+def test_a_resolv_conf_that_is_no_file(tmp_path: Path):
+    pod = Pod(tmp_path, None)
+    os.mkfifo(tmp_path / "resolv.conf")
+    cannot_be_read(pod, "it is a FIFO")
+    (tmp_path / "resolv.conf").unlink()
+    (tmp_path / "resolv.conf").symlink_to("/dev/zero")
+    cannot_be_read(pod, "it is a device")
+    (tmp_path / "resolv.conf").unlink()
+    (tmp_path / "resolv.conf").mkdir()
+    cannot_be_read(pod, "it is a directory")
+
+
+def test_a_resolv_conf_without_end(tmp_path: Path):
+    cannot_be_read(Pod(tmp_path, "nameserver 10.0.0.1\n" * 100_000), "it is larger than 1024 KiB")

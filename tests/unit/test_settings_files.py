@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from istio_iptables.rules.model import Cidr, PortRange
+from tests.support.cases import all_cases
 from tests.support.configuring import configured, mistakes_of, parsed
 
 YAML = """\
@@ -84,7 +85,7 @@ def test_what_only_yaml_takes_for_a_boolean_fails(value: str, tmp_path: Path):
     assert "is not a boolean" in mistakes_of("--config", str(file))[0]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "mistakes"),
     [
         ("envoy-prot: 1", ["{}: envoy-prot: unknown setting (did you mean envoy-port?)"]),

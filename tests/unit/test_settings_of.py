@@ -40,6 +40,7 @@ from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.resolve import parse, resolve
 from istio_iptables.status.from_native import as_iptables, cidrs_of
 from istio_iptables.status.settings_of import ReadBack, settings_of
+from tests.support.cases import all_cases
 from tests.support.golden import given as given_by
 from tests.support.golden_cases import GOLDEN, Golden
 from tests.support.strategies import colliding_settings, environments, settings
@@ -113,7 +114,7 @@ def test_the_settings_of_native_rules_make_the_same_rules(values: dict[str, str]
     assert render(again(found), "nft") == render(wanted, "nft")
 
 
-@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+@all_cases("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_the_settings_of_the_golden_files_make_the_same_rules(golden: Golden):
     config, _ = resolve(parse(given_by(golden), golden.facts()), golden.facts())
     wanted = build(config)
@@ -126,7 +127,7 @@ def test_the_settings_of_the_golden_files_make_the_same_rules(golden: Golden):
 # --- what they are ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "more"),
     [
         ("", ""),
@@ -256,7 +257,7 @@ FREE = {
 }
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("values", "untold", "told"),
     [
         ({}, {"istio-inbound-tproxy-mark", "redirect-dns", "dual-stack"}, {"istio-local-exclude-ports"}),

@@ -50,6 +50,7 @@ from istio_iptables.status.document import document
 from istio_iptables.status.report import CountedRule, Memory, Status, report
 from istio_iptables.status.text import text
 from istio_iptables.testing import FakeKernel
+from tests.support.cases import all_cases
 from tests.support.command import ROOT
 from tests.support.strategies import environments, settings
 
@@ -517,7 +518,7 @@ def test_settings_ask_for_a_comparison(arguments: list[str], variables: dict[str
     assert outcome(FakeKernel(), *arguments, **variables) == (3, "absent")
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("arguments", "variables"),
     [
         ([], {}),

@@ -26,6 +26,7 @@ from istio_iptables.change.actions import AddObject, EditNative, EditTable
 from istio_iptables.rules.edit import CreateChain, ReplaceRules, TableEdit
 from istio_iptables.rules.model import ACCEPT, RETURN, Comment, Jump
 from istio_iptables.testing import FakeKernel
+from tests.support.cases import all_cases
 from tests.support.refusals import CASES
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def action(kernel: FakeKernel, location: Location, table: TableName, *steps: Ste
     return EditTable(location, TableEdit("ipv4", table, steps), before, before)
 
 
-@pytest.mark.parametrize("location", BOTH)
-@pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
+@all_cases("location", BOTH)
+@all_cases("case", CASES, ids=[str(number) for number in range(len(CASES))])
 def test_it_refuses_what_iptables_and_the_kernel_refuse(
     location: Location, case: tuple[TableName, list[Step], tuple[str, ...]]
 ):

@@ -13,6 +13,7 @@ import pytest
 
 from istio_iptables.trace import document, text
 from istio_iptables.trace.steps import ChainStep, PassedStep, RouteStep, RuleStep
+from tests.support.cases import all_cases
 from tests.support.command import assert_refused, run
 from tests.support.tracing import Case, verdict
 
@@ -22,8 +23,8 @@ OWN = "--own 10.0.0.2,fd00::2"
 # --- verdicts of our rules --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("native", [False, True], ids=["iptables", "native"])
-@pytest.mark.parametrize(
+@all_cases("native", [False, True], ids=["iptables", "native"])
+@all_cases(
     ("packet", "settings", "expected"),
     [
         # Outbound: all TCP, but for what is excluded, what stays in the pod, and what the proxy sends.

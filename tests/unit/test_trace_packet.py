@@ -13,6 +13,7 @@ from istio_iptables.settings import packet_parsers
 from istio_iptables.settings.packet_parsers import Endpoint
 from istio_iptables.settings.parsers import BadValue
 from istio_iptables.trace.packet import Asked, Question, complete, mistakes_in
+from tests.support.cases import all_cases
 from tests.support.tracing import FACTS, Case, source
 
 V4, V6 = Cidr(4, 0x0A000001, 32), Cidr(6, (0xFD00 << 112) + 1, 128)
@@ -20,7 +21,7 @@ V4, V6 = Cidr(4, 0x0A000001, 32), Cidr(6, (0xFD00 << 112) + 1, 128)
 # --- how values are written -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "found"),
     [
         ("", Endpoint()),
@@ -37,7 +38,7 @@ def test_endpoints(text: str, found: Endpoint):
     assert packet_parsers.endpoint(text, FACTS) == found
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("option", "text", "problem"),
     [
         ("endpoint", "10.0.0.1:", "'10.0.0.1:' has no port after the colon"),
@@ -78,7 +79,7 @@ def test_bad_values(option: str, text: str, problem: str):
     assert [line.startswith(problem) for line in raised.value.problems] == [True], raised.value.problems
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("option", "text", "found"),
     [
         ("user", "", None),

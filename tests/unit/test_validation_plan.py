@@ -16,6 +16,7 @@ from istio_iptables.rules.model import Cidr
 from istio_iptables.validation.model import Identity, Probe, Skipped
 from istio_iptables.validation.plan import Situation, plan
 from tests.support import strategies
+from tests.support.cases import all_cases
 from tests.support.probes import (
     ADDRESSES,
     APP,
@@ -143,7 +144,7 @@ def test_the_other_user_is_not_exempt(settings: dict[str, Any], other: tuple[int
     assert seen_as(probe)[2:] == (other, "192.0.2.1 15002", 15001)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("settings", "dialled"),
     [
         ({"istio_service_cidr": "10.0.0.0/8"}, "10.0.0.1 15002"),

@@ -11,6 +11,7 @@ from istio_iptables import build
 from istio_iptables.rules.model import Chain, ForeignMatch, ForeignTarget, Rule, Ruleset, SetMark, Table
 from istio_iptables.validation.model import Identity
 from istio_iptables.validation.trace import Outcome, Packet, Tracer
+from tests.support.cases import all_cases
 from tests.support.probes import APP, PROXY, config_of
 
 
@@ -22,7 +23,7 @@ def packet(
     return Packet(f"ipv{parsed.version}", origin, int(parsed), port, interface, identity)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("settings", "sent", "port"),
     [
         ({}, packet("1.2.3.4", APP), 15001),

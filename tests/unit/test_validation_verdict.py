@@ -10,6 +10,7 @@ import pytest
 from istio_iptables.validation.live import probes
 from istio_iptables.validation.model import Listening, Observation, Probe, succeeded
 from istio_iptables.validation.verdict import judge
+from tests.support.cases import all_cases
 from tests.support.probes import (
     DIALLED,
     GID,
@@ -32,7 +33,7 @@ from tests.support.probes import (
 )
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("probe", "seen", "listening", "status", "words"),
     [
         # it arrives where it has to
@@ -287,7 +288,7 @@ def test_a_refusal_is_no_evidence_if_the_listener_has_ended_since(
 AGENT = Listening(15053)
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("probe", "seen", "listening", "status", "words"),
     [
         (

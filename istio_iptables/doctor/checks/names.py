@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from ...settings.resolve import NO_DNS_SERVER
 from ...startup.record import Record
-from ..model import Answer, doubtful, fine
+from ..model import Answer, doubtful, fine, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ...errors import KernelError
 
 #: The seconds that a look-up may take without a warning.
 SLOW = 1.0
 
 
 class ResolvConf(Record):
-    """What is in /etc/resolv.conf: its `nameserver` lines, and why it cannot be read."""
+    """What is in /etc/resolv.conf: its `nameserver` lines; or that it is missing, or cannot be read."""
 
     servers: tuple[str, ...] = ()
-    problem: str = ""
+    missing: bool = False
+    problem: KernelError | None = None
 
 
 def resolv_conf(found: ResolvConf, *, redirect_dns: bool, capture_all: bool, bad: Sequence[str]) -> Answer:
@@ -29,7 +32,9 @@ def resolv_conf(found: ResolvConf, *, redirect_dns: bool, capture_all: bool, bad
         return fine("not needed: --capture-all-dns captures queries to any server")
     remedy = "mount the pod's /etc/resolv.conf (dnsPolicy, dnsConfig), or set --capture-all-dns"
     if found.problem:
-        return doubtful(f"/etc/resolv.conf cannot be read: {found.problem}", remedy, NO_DNS_SERVER)
+        return refused(found.problem)
+    if found.missing:
+        return doubtful("/etc/resolv.conf is missing", remedy, NO_DNS_SERVER)
     if bad:
         return doubtful(
             f"/etc/resolv.conf: {', '.join(map(repr, bad))} is not an address: ignored", "correct the file"

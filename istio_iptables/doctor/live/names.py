@@ -6,6 +6,7 @@ import os
 import select
 import time
 
+from ...errors import KernelError
 from ...kernel.this_machine import ThisMachine
 from ..checks.names import LookUp, ResolvConf
 
@@ -38,6 +39,10 @@ class PatientMachine(ThisMachine):
     def look_ups(self) -> tuple[LookUp, ...]:
         """What was looked up, in order."""
         return tuple(self._known.values())
+
+    def dns_servers(self) -> tuple[str, ...]:
+        """Return the DNS servers; none if they cannot be read, which a check of its own says."""
+        return resolv_conf().servers
 
     def user_id(self, name: str) -> int | None:
         """Return the UID of a user, None if there is none of that name."""
@@ -82,8 +87,7 @@ def _timed(name: str, find: Callable[[str], int | None], limit: float) -> LookUp
 def resolv_conf() -> ResolvConf:
     """Return the DNS servers of /etc/resolv.conf, and why it cannot be read."""
     try:
-        with open(_RESOLV_CONF, "rb"):
-            pass
-    except OSError as error:
-        return ResolvConf(problem=error.strerror or str(error))
-    return ResolvConf(ThisMachine(_RESOLV_CONF).dns_servers())
+        servers = ThisMachine(_RESOLV_CONF).dns_servers()
+    except KernelError as error:
+        return ResolvConf(problem=error)
+    return ResolvConf(servers, missing=not os.path.exists(_RESOLV_CONF))

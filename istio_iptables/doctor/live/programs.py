@@ -66,7 +66,7 @@ def extensions() -> Extensions:
 
     The folder that a program was built with cannot be asked for: those of the distributions are looked into.
     """
-    given = os.environ.get("XTABLES_LIBDIR") or os.environ.get("IPTABLES_LIB_DIR")
+    given = os.environ.get("XTABLES_LIBDIR")
     folders = given.split(":") if given else [path for path in _usual_folders() if os.path.isdir(path)]
     files = [name for folder in folders for name in _files(folder)]
     return Extensions(tuple(folders), frozenset(files))

@@ -7,6 +7,7 @@ numbers are those of linux/netfilter/nf_tables.h (enum nft_trace_attributes) and
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import struct
@@ -17,7 +18,7 @@ from .messages import NETLINK_NETFILTER, pack_attribute, parse_attributes, refus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Literal, Self
 
@@ -27,6 +28,7 @@ _NFT_MSG_TRACE = 10 << 8 | 17
 _NFULNL_MSG_PACKET, _NFULNL_MSG_CONFIG = 4 << 8, 4 << 8 | 1
 _NLMSG_ERROR = 2
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_DATAGRAM = 65536
 _REQUEST_WITH_ACK = 0x05
 
 _TRACE_TABLE, _TRACE_CHAIN, _TRACE_HANDLE, _TRACE_TYPE, _TRACE_VERDICT, _TRACE_ID = 1, 2, 3, 4, 5, 6
@@ -34,10 +36,17 @@ _TRACE_NETWORK, _TRACE_TRANSPORT, _TRACE_IIF, _TRACE_OIF, _TRACE_MARK = 8, 9, 10
 _TRACE_FAMILY, _TRACE_POLICY = 15, 16
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _NFULA_MARK, _NFULA_IIF, _NFULA_OIF, _NFULA_PAYLOAD, _NFULA_PREFIX = 2, 4, 5, 9, 10
-_NFULA_CFG_CMD, _NFULA_CFG_MODE = 1, 2
+_NFULA_CFG_CMD, _NFULA_CFG_MODE, _NFULA_CFG_QTHRESH = 1, 2, 5
 _CMD_BIND = b"\x01"
 #: Bytes of a packet that are logged: enough for all headers. Mode 2 copies the packet.
 _LOGGED = struct.pack(">IBB", 128, 2, 0)
+#: The kernel sends each line at once, where it would collect a hundred, or wait for a second.
+_AT_ONCE = struct.pack(">I", 1)
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+#: Bytes of events that may wait to be read: some ten thousand events.
+_WAITING = 16 << 20
+#: As many datagrams are read before what they have is looked at.
+_MOST_AT_ONCE = 1000
 
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 #: enum nft_trace_types
@@ -72,16 +81,21 @@ class TraceEvent(Record):
 
 
 class TraceSockets:
-    """The sockets that events come from. A context manager. Raises OSError if the kernel refuses them."""
+    """The sockets that events come from. A context manager. Raises OSError if the kernel refuses them.
+
+    `lost` counts how often events came faster than they were read, so that the kernel dropped some.
+    """
 
     def __init__(self) -> None:
         self._nftables = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._legacy = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        self.lost = 0
 
     def __enter__(self) -> Self:
-        self._nftables.bind((0, 0))
+        for each in (self._nftables, self._legacy):
+            each.bind((0, 0))
+            _enlarge(each)
         self._nftables.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_NFTRACE)
-        self._legacy.bind((0, 0))
         return self
 
     def __exit__(
@@ -91,28 +105,61 @@ class TraceSockets:
         self._legacy.close()
 
     def bind_log(self) -> None:
-        """Take the packets that are logged to group 0. Raises NetlinkError if somebody has it already."""
-        for kind, value in ((_NFULA_CFG_CMD, _CMD_BIND), (_NFULA_CFG_MODE, _LOGGED)):
+        """Take the packets that are logged to group 0. Raises NetlinkError if another process has it."""
+        for kind, value in (
+            (_NFULA_CFG_CMD, _CMD_BIND),
+            (_NFULA_CFG_MODE, _LOGGED),
+            (_NFULA_CFG_QTHRESH, _AT_ONCE),
+        ):
             payload = struct.pack(">BBH", 0, 0, 0) + pack_attribute(kind, value)
             length = _HEADER.size + len(payload)
             self._legacy.send(_HEADER.pack(length, _NFULNL_MSG_CONFIG, _REQUEST_WITH_ACK, 1, 0) + payload)
-            answer = self._legacy.recv(65536)
-            (code,) = struct.unpack_from("=i", answer, _HEADER.size)
+            code = self._acknowledged()
             if code:
                 raise refusal(-code, "take the packets that are logged to group 0")
 
-    def events(self, seconds: float | None) -> Iterator[TraceEvent]:
-        """Yield the events that come within some time after the last one, legacy ones after the others."""
+    def _acknowledged(self) -> int:
+        """Return the kernel's answer to a request; packets that were logged before it are not awaited yet."""
         while True:
-            ready, _, _ = select.select([self._nftables, self._legacy], [], [], seconds)
-            if not ready:
+            for kind, payload in _messages(self._legacy.recv(_DATAGRAM)):
+                if kind == _NLMSG_ERROR:
+                    (code,) = struct.unpack_from("=i", payload)
+                    return int(code)
+
+    def read(self, seconds: float | None) -> list[TraceEvent]:
+        """Wait for events, by default for ever, and return all that are there then, of both sockets.
+
+        Those of nf_tables come first. The list is empty if none has come in time.
+        """
+        select.select([self._nftables, self._legacy], [], [], seconds)
+        return [
+            *self._all(self._nftables, _nftables_event),
+            *self._all(self._legacy, _legacy_event),
+        ]
+
+    def _all(
+        self, source: socket.socket, event_of: Callable[[int, bytes], TraceEvent | None]
+    ) -> Iterator[TraceEvent]:
+        """Yield the events that a socket has now."""
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                data = source.recv(_DATAGRAM, socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 return
-            for source, read in ((self._nftables, _nftables_event), (self._legacy, _legacy_event)):
-                if source in ready:
-                    for kind, payload in _messages(source.recv(65536)):
-                        event = read(kind, payload)
-                        if event:
-                            yield event
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.lost += 1
+                continue
+            yield from filter(None, (event_of(kind, payload) for kind, payload in _messages(data)))
+
+
+def _enlarge(connection: socket.socket) -> None:
+    """Have a socket keep many events, as many as are allowed where more are not."""
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _WAITING)
+    except OSError:  # a user namespace of its own
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WAITING)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -298,7 +298,8 @@ def tproxy(subject: Subject) -> Iterator[Finding]:
         where = f"container {PROXY}: securityContext.runAsUser"
         runs_as = proxy.identity.user or "its image's user"
         problem = f"as {runs_as} the proxy's own connections to the application come back to it with TPROXY"
-        yield subject.finding("tproxy", where, problem, "run it as user 0 and group 1337, or use REDIRECT")
+        remedy = f"run it as user 0 and group {istio.PROXY_ID}, or use REDIRECT"
+        yield subject.finding("tproxy", where, problem, remedy)
 
 
 def _has(container: Container, capability: str) -> bool:

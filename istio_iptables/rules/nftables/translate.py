@@ -122,7 +122,7 @@ def _native_rules(rules: Sequence[Rule], family: Family) -> list[Rule]:
 
 def _drop_after(rule: Rule) -> Rule:
     """Return the rule that drops what a rule with tproxy has not taken."""
-    reason = "nobody listens there: not past the proxy"
+    reason = "no process listens there: nothing goes past the proxy"
     matches = tuple(
         model.Comment(reason) if isinstance(match, model.Comment) else match for match in rule.matches
     )

@@ -1,0 +1,194 @@
+"""origins: what IPv4 checks about the source of a packet that has come in by an interface.
+
+The kernel looks up the way back to the source. A source within this machine is refused (a martian), and with
+reverse path filtering (rp_filter) one to which no route leads, or none by the interface it came in by.
+Source: fib_validate_source and __fib_validate_source in net/ipv4/fib_frontend.c; ip-sysctl.rst.
+"""
+
+from __future__ import annotations
+
+from ..rules.model import IPV4
+from ..startup.record import Record
+from .condition import NEVER, AllOf, AnyOf, In, Not, Unmodelled, number, numbers
+from .destinations import CannotTell, routes_of
+from .ip_names import LOCAL_TABLE
+from .packet import Packet
+from .route import LOOPBACK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .condition import Condition
+    from .route import Routed
+    from .routing import Network
+
+STRICT, LOOSE = 1, 2
+#: How a packet to many is routed; for the way back it has no destination then.
+_TO_MANY = frozenset({"broadcast", "multicast"})
+_HIGHEST = (1 << 32) - 1
+
+
+class SourceCheck(Record):
+    """What is checked of packets from one interface: the variables of IPv4 below conf/IF in ip-sysctl.rst.
+
+    `rp_filter` is 0 (no reverse path filtering), STRICT or LOOSE, None if it is not known. `accept_local`:
+    own addresses are no martians. `by_mark`: the way back is that of packets with the same mark
+    (src_valid_mark).
+    """
+
+    rp_filter: int | None = 0
+    accept_local: bool = False
+    by_mark: bool = False
+
+
+NO_CHECK = SourceCheck()
+_EVER_ROUTED = Unmodelled("another routing rule or local route has ever been in this network namespace")
+
+
+class Refused(Record):
+    """The conditions on a packet whose source is refused: as a martian, and by reverse path filtering."""
+
+    martian: Condition
+    filtered: Condition = NEVER
+
+
+def refused(network: Network, check: SourceCheck, interface: str, routed: Routed) -> Refused:
+    """Return what is refused of packets that came in by an interface, and have some route."""
+    made: dict[object, Refused] = network.__dict__.setdefault("_refused", {})
+    to = "" if routed.is_local else routed.interface
+    key = (check, interface, to, routed.kind in _TO_MANY)
+    if key not in made:
+        made[key] = _Check(network, check, interface, to, routed.kind in _TO_MANY).refused()
+    return made[key]
+
+
+class _Check:
+    """The check of packets from one interface that are for this machine, or leave by another one, `to`."""
+
+    def __init__(self, network: Network, check: SourceCheck, interface: str, to: str, to_many: bool) -> None:
+        self._network = network
+        self._check = check
+        self._interface = interface
+        self._to = to
+        self._to_many = to_many
+
+    def refused(self) -> Refused:
+        mode = self._check.rp_filter
+        if mode == 0:
+            return Refused(self._martians_unfiltered())
+        martian = self._sources(self._is_martian)
+        filtered = self._sources(lambda routed: self._is_filtered(routed, mode or STRICT))
+        if mode is None:
+            filtered = AllOf((filtered, Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter")))
+        return Refused(martian, filtered)
+
+    def _martians_unfiltered(self) -> Condition:
+        """Without rules and local routes of users the kernel compares with the own addresses only.
+
+        If there were some that are gone, it goes on to look up the way back; that cannot be seen. What was
+        assumed has none that are gone.
+        """
+        network = self._network
+        if self._check.accept_local:
+            return NEVER
+        by_route = self._sources(self._is_martian)
+        if _has_own_routing(network):
+            return by_route
+        is_own = numbers("source", [(a.address, a.address) for a in network.addresses if a.family == IPV4])
+        return is_own if network.assumed else AnyOf((is_own, AllOf((by_route, _EVER_ROUTED))))
+
+    # --- the way back --------------------------------------------------------------------------
+
+    def _is_martian(self, routed: Routed) -> bool:
+        if routed.error or routed.kind == "unicast":
+            return False
+        return not (routed.kind == "local" and self._check.accept_local)
+
+    def _is_filtered(self, routed: Routed, mode: int) -> bool:
+        if self._is_martian(routed):
+            return False
+        if routed.error:
+            return True
+        by = routed.ways
+        if self._interface in by or (routed.kind == "local" and self._interface == LOOPBACK):
+            return False
+        return mode == STRICT or not self._network.of_interface(IPV4, self._interface)
+
+    def _sources(self, is_refused: Callable[[Routed], bool]) -> Condition:
+        """Return the condition that the way back to the source of a packet is of some kind."""
+        if self._to_many:
+            return self._of_destination(0, is_refused)
+        parts = _parts(self._network)
+        if len(parts) == 1:
+            return self._of_destination(None, is_refused)
+        found = tuple(
+            AllOf((number("destination", first, last), self._of_destination(first, is_refused)))
+            for first, last in parts
+        )
+        return AnyOf(found)
+
+    def _of_destination(self, destination: int | None, is_refused: Callable[[Routed], bool]) -> Condition:
+        """Return the same for packets to one destination: on the way back that is the source."""
+        mark = None if self._check.by_mark else 0
+        asked = Packet(
+            IPV4,
+            protocol=None,  # type: ignore[arg-type]  # the next ones too: not known
+            source=destination,  # type: ignore[arg-type]
+            destination=None,  # type: ignore[arg-type]
+            source_port=None,  # type: ignore[arg-type]
+            destination_port=None,  # type: ignore[arg-type]
+            received_on=self._to,
+            mark=mark,  # type: ignore[arg-type]
+            uid=0,
+        )
+        try:
+            found = [
+                ranges
+                for ranges, routed in routes_of(self._network, asked, any_way=True)
+                if is_refused(routed)
+            ]
+        except CannotTell as error:
+            return Unmodelled(str(error))
+        return numbers("source", [each for ranges in found for each in ranges])
+
+
+def _has_own_routing(network: Network) -> bool:
+    """Tell whether there are rules or local routes that the kernel did not make (fib4_has_custom_rules)."""
+    from .completed import local_routes
+    from .routing import default_rules
+
+    usual = [(rule.priority, rule.table) for rule in default_rules() if rule.family == IPV4]
+    if [(rule.priority, rule.table) for rule in network.rules if rule.family == IPV4] != usual:
+        return True
+    made = {
+        (route.kind, route.first, route.last)
+        for route in local_routes(each for each in network.addresses if each.family == IPV4)
+    }
+    return any(
+        route.family == IPV4
+        and route.kind == "local"
+        and (route.table != LOCAL_TABLE or (route.kind, route.first, route.last) not in made)
+        for route in network.routes
+    )
+
+
+def _parts(network: Network) -> list[tuple[int, int]]:
+    """Return ranges of addresses that no routing rule tells apart by its source."""
+    starts = {0}
+    for rule in network.rules:
+        if rule.family == IPV4:
+            for first, last in _compared_sources(rule.condition):
+                starts |= {first, last + 1}
+    ordered = sorted(each for each in starts if each <= _HIGHEST)
+    return list(zip(ordered, [*(each - 1 for each in ordered[1:]), _HIGHEST], strict=True))
+
+
+def _compared_sources(condition: Condition) -> Iterator[tuple[int, int]]:
+    if isinstance(condition, In) and condition.field == "source":
+        yield from condition.ranges
+    elif isinstance(condition, (AllOf, AnyOf)):
+        for part in condition.parts:
+            yield from _compared_sources(part)
+    elif isinstance(condition, Not):
+        yield from _compared_sources(condition.part)
