@@ -10,7 +10,7 @@ import os
 import sys
 
 from ..api import build, prepare, render
-from ..errors import FOUND, INTERRUPTED, Differs, KernelError, NotValidated, SettingsError
+from ..errors import FOUND, INTERRUPTED, Differs, DumpError, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
 from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, PICTURES
 from ..startup.record import Record
@@ -59,7 +59,7 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         log.mistakes(error.mistakes)
         return error.exit_code
-    except (KernelError, Differs) as error:
+    except (DumpError, KernelError, Differs) as error:
         log.error(str(error))
         return error.exit_code
     except OSError as error:

@@ -7,6 +7,7 @@ that they leave alone.
 
 from __future__ import annotations
 
+from ..interpreter.routing import Address
 from ..rules.model import FAMILIES, IPV4, IPV6, Cidr
 from ..startup.record import Record
 from ..trace.owned import rulesets
@@ -39,7 +40,8 @@ class PodOf:
     """An Environment: a pod whose addresses are given, all else is as on this machine."""
 
     def __init__(self, machine: Environment, own: Iterable[Cidr]) -> None:
-        families = {cidr.family for cidr in own}
+        addresses = [Address("", cidr.family, cidr.address, cidr.prefix) for cidr in own]
+        families = {each.family for each in addresses if not (each.is_loopback or each.is_link_local)}
         self._families = IPV4 in families, IPV6 in families
         self.dns_servers = machine.dns_servers
         self.user_id = machine.user_id

@@ -161,7 +161,10 @@ class Subjects:
         if "live" in files:
             return in_kernel(self._words)
         if not any(is_settings(text) for _, text in texts_of(files, "--same-as")):
-            return self._with_objects(of_dumps(files, "--same-as", self._words), self.config)
+            try:
+                return self._with_objects(of_dumps(files, "--same-as", self._words), self.config)
+            except DumpError as error:
+                raise DumpError(f"--same-as: neither a file of settings nor a dump: {error}") from error
         if len(files) > 1:
             raise SettingsError(["--same-as: a file of settings is compared alone: give one file"])
         return self._of_settings_file(files[0])

@@ -57,7 +57,9 @@ def _refutation(subject: Subject, found: Refutation) -> Iterator[str]:
         whose = " (a rule of another program)" if is_foreign(step) else ""
         yield f"because of rule {step.number} of {step.chain} in {step.table}{whose}: {step.text}"
         yield f"           -> {step.effect}"
-    yield from (f"end        {end}" for end in found.traced.ends if end.startswith(("dropped", "rejected")))
+    for end in found.traced.ends:
+        if end.startswith(("dropped", "rejected")) and ": rule " not in end:
+            yield f"end        {end}"
     if subject.can_be_traced:
         yield f"to see it  {command(subject, found.traced)}"
 
