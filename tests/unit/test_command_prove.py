@@ -9,7 +9,7 @@ import pytest
 from tests.support.command import assert_refused, run
 from tests.support.proving import GENERATED, OWN, command, dumped, statuses, verdict_of
 
-BACKENDS = ([], ["--compact"], ["--native-nftables"])
+BACKENDS: tuple[list[str], ...] = ([], ["--compact"], ["--native-nftables"])
 
 
 @pytest.fixture
