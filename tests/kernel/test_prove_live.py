@@ -39,6 +39,8 @@ TAKES = ("OUTPUT", "-p", "tcp", "-d", "10.9.0.0/16", "-j", "ACCEPT")
 def pod() -> Iterator[Scratch]:
     """A namespace with a way out."""
     with Scratch() as scratch:
+        # Addresses can be used at once, whether or not another machine has them.
+        scratch.check("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
         scratch.ip("link", "add", "eth0", "type", "veth", "peer", "name", "out")
         scratch.give("out")
         scratch.give("eth0", "10.0.0.2/16", "fd00::2/64")
