@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: So many mistakes are written at most: a file may have a million.
+_MOST_MISTAKES = 100
+
+
 class Logger:
     """Writes the lines whose level is at least the configured one."""
 
@@ -51,7 +55,14 @@ class Logger:
         self._write("error", message)
 
     def mistakes(self, lines: Iterable[str]) -> None:
-        """Write the mistakes in settings, whatever the level: bare lines, or JSON like every other line."""
+        """Write the mistakes in settings, whatever the level: bare lines, or JSON like every other line.
+
+        Of very many the first are written, and how many more there are.
+        """
+        every = tuple(lines)
+        lines = every[:_MOST_MISTAKES]
+        if len(every) > len(lines):
+            lines = (*lines, f"{len(every) - len(lines)} more mistakes: correct these first")
         if self._as_json:
             for line in lines:
                 self._put("error", line)

@@ -10,6 +10,7 @@ from ..pictures import subject
 from ..pictures.draw import drawn, own_of
 from ..settings.commands import PICTURES
 from ..settings.declared import BY_NAME
+from ..settings.texts import quoted
 from ..status.written import command_line
 from . import streams
 from .log import log
@@ -143,7 +144,7 @@ def _replace(path: str, text: str) -> None:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
         why = error.strerror if isinstance(error, OSError) else error
-        raise KernelError(f"--html: {path!r} cannot be written: {why}") from error
+        raise KernelError(f"--html: {quoted(path)} cannot be written: {why}") from error
 
 
 def _mode(path: str) -> int:

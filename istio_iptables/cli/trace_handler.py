@@ -7,6 +7,7 @@ from ..interpreter.surroundings import World
 from ..rules.model import IPV4, IPV6, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
+from ..settings.texts import quoted
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
@@ -67,7 +68,7 @@ def _check(question: Question, context: Context) -> None:
     options, more = context.options, context.invocation.operands[1:]
     mistakes = mistakes_in(question)
     if more and not options["file"]:
-        mistakes.append(f"{more[0]!r}: unexpected argument after the command trace")
+        mistakes.append(f"{quoted(more[0])}: unexpected argument after the command trace")
     if options["file"] and (options["live"] or options["watch"]):
         mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
     if options["watch"] and options["iface"]:

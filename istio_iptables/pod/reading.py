@@ -13,7 +13,7 @@ from ..settings.commands import DEFAULT_COMMAND
 from ..settings.declared import BY_NAME, BY_VARIABLE
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
-from ..settings.texts import Given, shown
+from ..settings.texts import Given, quoted, shown
 from ..startup.record import Record
 from .annotations import (
     ANNOTATIONS,
@@ -64,7 +64,7 @@ def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
     for annotation in ANNOTATIONS:
         given += _from_annotation(pod, annotation, by_cni=by_cni)
     if pod.annotations.get(STATUS_PORT, "") not in ("", status_port(pod)):
-        problem = f"{str(pod.annotations[STATUS_PORT])!r} is not a port: use a number from 0 (none) to 65535"
+        problem = f"{quoted(pod.annotations[STATUS_PORT])} is not a port: use a number from 0 (none) to 65535"
         mistakes.append(f"{origin_of(pod, STATUS_PORT)}: {problem}")
     given += _from_identity(pod, mistakes)
     given += _from_variables(pod, mistakes, by_cni=by_cni)
@@ -140,7 +140,7 @@ def _from_identity(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     for (setting, field), text in zip(fields, identity, strict=True):
         origin = f"{pod.label}: container {PROXY}: securityContext.{field}"
         if text and not (text.isascii() and text.isdigit()):
-            mistakes.append(f"{origin}: {str(text)!r} is not a number")
+            mistakes.append(f"{origin}: {quoted(text)} is not a number")
         elif text.lstrip("0"):
             yield Given(BY_NAME[setting], str(text), origin)
         else:
@@ -219,7 +219,9 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     where = f"{pod.label}: container {INIT}"
     given_arguments = arguments(container)
     if given_arguments is None:
-        mistakes.append(f"{where}: command: {container.command_line[0]!r} is not {PROGRAM}: cannot be read")
+        mistakes.append(
+            f"{where}: command: {quoted(container.command_line[0])} is not {PROGRAM}: cannot be read"
+        )
         return
     own = {name: text for name, text in container.variables.items() if text is not None}
     mistakes += [
@@ -231,10 +233,11 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]
     mistakes += [f"{where}: {shown(flag)}: sets up no rules" for flag in invocation.meta]
     mistakes += [
-        f"{where}: {source.origin}: {source.text!r} is a file in the container, which is not in the manifest"
+        f"{where}: {source.origin}: {quoted(source.text)} is a file in the container, which "
+        "is not in the manifest"
         for source in invocation.sources
     ]
     if invocation.command not in ("", DEFAULT_COMMAND):
-        mistakes.append(f"{where}: {invocation.command!r}: a command that sets up no rules")
+        mistakes.append(f"{where}: {quoted(invocation.command)}: a command that sets up no rules")
     for given in (*from_environment(own), *invocation.settings):
         yield given.replace(origin=f"{where}: {given.origin}")
