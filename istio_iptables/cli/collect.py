@@ -101,7 +101,8 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
     """
     from ..settings import yaml_text
 
-    given, mistakes = [], []
+    given: list[Given] = []
+    mistakes: list[str] = []
     for name, value in _mapping(path).items():
         origin = f"{shown(path)}: {shown(name)}"
         setting = BY_NAME.get(name)
