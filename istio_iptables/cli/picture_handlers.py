@@ -89,7 +89,7 @@ def _in_the_kernel(context: Context, own: Sequence[Cidr]) -> tuple[Subject, Conf
 
     given = network_of(tuple(own), Question("out"))
     network = given if own else here.network() or given
-    found = understood(context, here.rules(network), network, context.config)
+    found = understood(context, here.rules(network), context.config)
     for note in found.rules.unread:
         log.warn(f"not read: {note}")
     facts = [("rules", "those in the kernel")]

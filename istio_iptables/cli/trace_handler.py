@@ -140,12 +140,12 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
         rules = _rules_of(files)
         network = rules.network or given
         # Nothing here has to do with this machine.
-        found = understood(context, rules, network, lambda: resolve(context.parsed, context.facts)[0])
+        found = understood(context, rules, lambda: resolve(context.parsed, context.facts)[0])
         return found.config, World(found.rules.program, network), found.rules
     network = given if options["own"] else here.network() or given
     pod = _Pod(context.facts, network) if options["own"] else None
     if options["live"] or options["watch"]:
-        found = understood(context, here.rules(network), network, lambda: context.config(pod))
+        found = understood(context, here.rules(network), lambda: context.config(pod))
         return found.config, here.world(found.rules, network), found.rules
     config = context.config(pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None

@@ -95,6 +95,7 @@ class _Reading:
         self._sets: dict[str, tuple[str, ...]] = {}
         self._read: list[str] = []
         self._unread: list[str] = []
+        self._assumed: list[str] = []
         #: What iptables cannot show but nft can: not read only if there is no dump of nft.
         self._left_to_nft: list[str] = []
 
@@ -173,7 +174,7 @@ class _Reading:
         tables = [*self._of_iptables(known), *self._of_nftables(known)]
         program = Program(tuple(tables))
         unread = (*self._unread, *(() if self._native else self._left_to_nft))
-        assumed = network.assumed if network and self._network else ()
+        assumed = (*self._assumed, *(network.assumed if network and self._network else ()))
         if network and not self._network:
             unread += network.unread
         objects = tuple(each for _, dump in self._native for each in dump.objects)
@@ -184,7 +185,7 @@ class _Reading:
             unknown = [table.name for table in dump.tables if not (table.family or source.family)]
             if unknown:
                 names = ", ".join(dict.fromkeys(unknown))
-                self._unread.append(f"{source.name}: no family is told by {names}: taken for IPv4")
+                self._assumed.append(f"{source.name}: no family is told by {names}: taken for IPv4")
             yield from iptables_compiled.compiled(dump, known, source.family or IPV4)
 
     def _of_nftables(self, known: Known) -> Iterator[Table]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, SettingsError, build, configure
+from istio_iptables import Facts, SettingsError, configure
 from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
     AllOf,
@@ -30,7 +30,6 @@ from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
 from istio_iptables.pictures.words import clauses, effect, listed
 from istio_iptables.rules.model import Counters
-from istio_iptables.trace.reasons import explained
 from istio_iptables.trace.steps import RuleStep
 from tests.support import strategies
 from tests.support.cases import all_cases
@@ -346,32 +345,6 @@ def test_the_way_of_a_packet_that_depends_has_all_outcomes():
     way = subject.way_of(shown, shown.picture(), found, "")
     assert found.verdict == "depends"
     assert "It depends on" in way.conclusion
-
-
-def test_live_rules_get_the_reasons_of_the_settings_that_mean_them():
-    config, shown = among_others()
-    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
-    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
-    assert not any(row.reason for row in rows_of(subject.of_world(live, shown.proxy).picture()))
-    live = live.replace(program=explained(live.program, [build(config)], live.network))
-    rows = rows_of(subject.of_world(live, shown.proxy).picture())
-    reasons = {row.reason for row in rows if "ISTIO" in row.texts[0]}
-    assert reasons == {row.reason for row in rows_of(case("defaults")[1].picture())}
-    assert {row.reason for row in rows if "ISTIO" not in row.texts[0]} == {""}
-
-
-def test_native_live_rules_get_their_reasons_too():
-    config, shown = case("native")
-    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
-    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
-    live = live.replace(program=explained(live.program, [build(config)], live.network))
-    rows = rows_of(subject.of_world(live, shown.proxy).picture())
-    assert [row.reason for row in rows] == [row.reason for row in rows_of(shown.picture())]
-
-
-def without_reasons(table: Table) -> Table:
-    chains = {name: tuple(r.replace(reason="") for r in rules) for name, rules in table.chains.items()}
-    return table.replace(chains=chains)
 
 
 # --- ways -------------------------------------------------------------------------------------
