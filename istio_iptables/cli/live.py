@@ -21,22 +21,24 @@ if TYPE_CHECKING:
     from ..trace.owned import Place
     from .context import Context
 
-_DEFAULTS = (
-    "settings: no rule is known as one of istio-iptables, so the proxy is taken to have the default ports "
-    "and users, and no rule has a reason: give the settings"
-)
-_NEAREST = (
-    "settings: no settings mean exactly these rules: the reasons, and the proxy's ports and users, are those "
-    "of the nearest: {}"
+_READ_BACK = "read back from the rules: {}"
+_NEAREST = "none mean exactly these rules: reasons, and the proxy's ports and users, are of the nearest: {}"
+_UNKNOWN = (
+    "not known: no rule is one of istio-iptables, so the proxy is taken to have the default ports and users, "
+    "and no rule has a reason"
 )
 
 
 class Understood(Record):
-    """Rules with reasons, the Config that they were understood by, and what was read back, if it was."""
+    """Rules with reasons, and the Config that they were understood by.
+
+    `read_back` is what was read back, if that was. `doubt` is what cannot be told of the settings, in words.
+    """
 
     rules: Rules
     config: Config
     read_back: ReadBack | None = None
+    doubt: str = ""
 
 
 def understood(context: Context, rules: Rules, given: Callable[[], Config]) -> Understood:
@@ -52,16 +54,15 @@ def understood(context: Context, rules: Rules, given: Callable[[], Config]) -> U
     pairs = ((place, _read_back(place)) for place in found)
     read = sorted(((place, back) for place, back in pairs if back), key=lambda pair: not pair[1].exact)
     if not read:
-        return Understood(rules.replace(unread=(*rules.unread, _DEFAULTS)), given())
+        return Understood(rules.replace(settings=(_UNKNOWN,)), given(), doubt=f"settings {_UNKNOWN}")
     context.log_settings()
     from ..status.written import command_line
 
-    told = tuple(f"settings: read back from the rules: {command_line(b)}" for _, b in read if b.exact)
-    untold = tuple(_NEAREST.format(command_line(back)) for _, back in read if not back.exact)
+    told = tuple((_READ_BACK if b.exact else _NEAREST).format(command_line(b)) for _, b in read)
     program = explained(rules.program, [(place, back.ruleset) for place, back in read])
-    rules = rules.replace(program=program, read=(*rules.read, *told), unread=(*rules.unread, *untold))
     _, first = read[0]
-    return Understood(rules, first.config, first)
+    doubt = "" if first.exact else f"settings: {told[0]}"
+    return Understood(rules.replace(program=program, settings=told), first.config, first, doubt)
 
 
 def _read_back(place: Place) -> ReadBack | None:

@@ -167,7 +167,8 @@ def _name(file: str) -> str:
 def _with(rules: Rules | None, found: dict[str, object]) -> dict[str, object]:
     if not rules:
         return found
-    return {"read": list(rules.read), "unread": list(rules.unread), "assumed": list(rules.assumed), **found}
+    names = ("read", "unread", "assumed", "settings")
+    return {**{name: list(getattr(rules, name)) for name in names}, **found}
 
 
 def _print(found: str | dict[str, object], rules: Rules | None) -> None:

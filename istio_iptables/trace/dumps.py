@@ -45,8 +45,8 @@ class Rules(Record):
     """The tables of all dumps, the network that they tell of, and what was read and what was not.
 
     `network` is None if nothing tells of addresses, routes or routing rules. `read` and `unread` have a line
-    for each text or thing, for people; `assumed` is what had to be guessed. `dumps` and `objects` are what
-    iptables and nft have printed.
+    for each text or thing, for people; `assumed` is what had to be guessed, and `settings` where those are
+    from by which the rules are understood. `dumps` and `objects` are what iptables and nft have printed.
     """
 
     program: Program
@@ -54,6 +54,7 @@ class Rules(Record):
     read: tuple[str, ...]
     unread: tuple[str, ...]
     assumed: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     dumps: tuple[tuple[Source, Dump], ...] = ()
     objects: tuple[Object, ...] = ()
 
@@ -178,7 +179,15 @@ class _Reading:
         if network and not self._network:
             unread += network.unread
         objects = tuple(each for _, dump in self._native for each in dump.objects)
-        return Rules(program, network, tuple(self._read), unread, assumed, tuple(self._dumps), objects)
+        return Rules(
+            program,
+            network,
+            tuple(self._read),
+            unread,
+            assumed,
+            dumps=tuple(self._dumps),
+            objects=objects,
+        )
 
     def _of_iptables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._dumps:

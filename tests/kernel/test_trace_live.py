@@ -60,10 +60,9 @@ def test_live_rules_have_their_reasons_without_any_setting(form: str) -> None:
         assert "" not in reasons(found)
         assert "all other outbound traffic is captured" in reasons(found)
         assert "15101, the proxy's port for outbound connections" in found["hops"][0]["conclusion"]
-        [line] = [line for line in found["read"] if line.startswith("settings: ")]
-        assert line.startswith("settings: read back from the rules: istio-iptables --envoy-port=15101 ")
+        [line] = found["settings"]
+        assert line.startswith("read back from the rules: istio-iptables --envoy-port=15101 ")
         assert "--proxy-uid=4242" in line
-        assert not [line for line in found["unread"] if "settings" in line]
         own = answer(scratch, "--live", "--to", CAPTURED, "--uid", "4242")
         assert "it is the proxy's own" in own["hops"][0]["conclusion"]
 
@@ -72,7 +71,7 @@ def test_settings_that_are_given_count_before_those_in_place() -> None:
     with pod() as scratch:
         scratch.apply("-p", "15101")
         found = answer(scratch, "-p", "15101", "--live", "--to", CAPTURED)
-        assert not [line for line in (*found["read"], *found["unread"]) if "settings" in line]
+        assert found["settings"] == []
         assert "" not in reasons(found)
         other = answer(scratch, "-p", "15001", "--live", "--to", CAPTURED)
         assert "" in reasons(other)  # the rule to 15101 is none of these settings'
@@ -82,7 +81,7 @@ def test_tproxy_is_told_without_its_routes() -> None:
     with pod() as scratch:
         scratch.apply("-m", "TPROXY", "--dual-stack")
         found = answer(scratch, "--live", "--to", CAPTURED)
-        assert not [line for line in found["unread"] if "settings" in line]
+        assert found["settings"][0].startswith("read back from the rules: ")
 
 
 def test_rules_that_no_settings_mean_have_the_reasons_of_the_nearest() -> None:
@@ -90,8 +89,8 @@ def test_rules_that_no_settings_mean_have_the_reasons_of_the_nearest() -> None:
         scratch.apply("--force-iptables-binary", "legacy", *SETTINGS)
         scratch.check("iptables-legacy", "-t", "nat", "-D", "ISTIO_OUTPUT", "1")
         found = answer(scratch, "--live", "--to", CAPTURED)
-        [line] = [line for line in found["unread"] if "settings" in line]
-        assert line.startswith("settings: no settings mean exactly these rules: the reasons")
+        [line] = found["settings"]
+        assert line.startswith("none mean exactly these rules: reasons")
         assert "--istio-service-exclude-cidr=10.9.0.0/16" in line
         assert "all other outbound traffic is captured" in reasons(found)
 
@@ -100,8 +99,8 @@ def test_without_rules_of_istio_iptables_that_is_said() -> None:
     with pod() as scratch:
         scratch.check("iptables-legacy", "-t", "nat", "-A", "OUTPUT", "-p", "udp", "-j", "ACCEPT")
         found = answer(scratch, "--live", "--to", CAPTURED)
-        [line] = [line for line in found["unread"] if "settings" in line]
-        assert line.startswith("settings: no rule is known as one of istio-iptables")
+        [line] = found["settings"]
+        assert line.startswith("not known: no rule is one of istio-iptables, so the proxy is taken to have")
 
 
 # --- what cannot be read ----------------------------------------------------------------------

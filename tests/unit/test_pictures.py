@@ -450,10 +450,10 @@ def test_the_connections_of_the_defaults():
         "Envoy calls a service": "direct",
         "Envoy calls a service that this pod itself serves": "redirected 15006",
         "Envoy hands a connection to the application": "direct",
-        "somebody calls the application": "redirected 15006",
-        "somebody calls the tunnel port (15008)": "direct",
+        "a client calls the application": "redirected 15006",
+        "a client calls the tunnel port (15008)": "direct",
         "the application calls a service over IPv6, which is off": "direct",
-        "somebody calls the application over IPv6, which is off": "direct",
+        "a client calls the application over IPv6, which is off": "direct",
     }
 
 
@@ -477,19 +477,19 @@ def test_the_connections_show_what_the_settings_say():
     assert found["a process of an excluded group (5) calls a service"] == "direct"
     assert found["the application asks a DNS server"] == "redirected 15053"
     assert found["the agent asks a DNS server"] == "direct"
-    assert found["somebody calls an excluded port (8080)"] == "direct"
-    assert found["somebody calls by an excluded interface (eth1)"] == "direct"
+    assert found["a client calls an excluded port (8080)"] == "direct"
+    assert found["a client calls by an excluded interface (eth1)"] == "direct"
     assert found["a packet of no known connection comes in"] == "dropped"
     assert found["the application calls a service over IPv6"] == "redirected 15001"
-    assert found["somebody calls the application over IPv6"] == "redirected 15006"
+    assert found["a client calls the application over IPv6"] == "redirected 15006"
 
 
 def test_the_connections_of_lists():
     found = verdicts(outbound_cidrs=["10.96.0.0/12"], inbound_ports=[80], rerouted_interfaces=["vm0"])
     assert found["the application calls a service"] == "redirected 15001"
     assert found["the application calls an address that is not listed"] == "direct"
-    assert found["somebody calls a captured port of the application"] == "redirected 15006"
-    assert found["somebody calls another port of the application"] == "direct"
+    assert found["a client calls a captured port of the application"] == "redirected 15006"
+    assert found["a client calls another port of the application"] == "direct"
     assert found["the virtual machine behind vm0 calls a service"] == "redirected 15001"
 
 
