@@ -141,12 +141,12 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
         rules = _rules_of(files)
         network = rules.network or given
         # Nothing here has to do with this machine.
-        found = understood(context, rules, network, lambda: resolve(context.parsed, context.facts)[0])
+        found = understood(context, rules, lambda: resolve(context.parsed, context.facts)[0])
         return found.config, World(found.rules.program, network), found.rules
     network = given if options["own"] else here.network() or given
     pod = _Pod(context.facts, network) if options["own"] else None
     if options["live"] or options["watch"]:
-        found = understood(context, here.rules(network), network, lambda: context.config(pod))
+        found = understood(context, here.rules(network), lambda: context.config(pod))
         return found.config, here.world(found.rules, network), found.rules
     config = context.config(pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None
@@ -168,7 +168,8 @@ def _name(file: str) -> str:
 def _with(rules: Rules | None, found: dict[str, object]) -> dict[str, object]:
     if not rules:
         return found
-    return {"read": list(rules.read), "unread": list(rules.unread), "assumed": list(rules.assumed), **found}
+    names = ("read", "unread", "assumed", "settings")
+    return {**{name: list(getattr(rules, name)) for name in names}, **found}
 
 
 def _print(found: str | dict[str, object], rules: Rules | None) -> None:

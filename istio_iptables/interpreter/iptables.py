@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from ..rules.model import Match, Target
+    from ..rules.model import Family, Match, Target
     from .action import Action
     from .condition import Condition
     from .known import Known
     from .program import HookName
+
+
+def title(name: str, location: str, family: Family) -> str:
+    """Return what a table is called for people."""
+    return f"{name} ({location}, {family})"
 
 
 def compiled(
@@ -47,8 +52,8 @@ def compiled(
         for chain in table.chains
     }
     bases = tuple(_bases(table, location, policies or {}))
-    title = f"{table.name} ({location}, {table.family})"
-    return Table(location, title, table.name, frozenset((table.family,)), bases, chains)
+    called = title(table.name, location, table.family)
+    return Table(location, called, table.name, frozenset((table.family,)), bases, chains)
 
 
 def _bases(table: model.Table, location: str, policies: Mapping[str, str]) -> Iterable[Base]:
