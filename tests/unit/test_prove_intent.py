@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from istio_iptables import configure
 from istio_iptables.prove import intent
+from istio_iptables.prove.open_ends import OPEN_END, OPEN_ENDS
 from istio_iptables.prove.ways import assumed, judged
 from istio_iptables.settings.config import Config
 from istio_iptables.trace.world import of_settings
 from tests.support.judging import NETWORKS, configs, wrong
+from tests.support.pages import ROOT
 from tests.support.rulesets import BOTH
 
 #: Of one configuration in all forms: `make fuzz` has five hundred.
@@ -58,6 +60,16 @@ def test_what_is_about_no_packet_is_not_said() -> None:
     names = {each.name for each in judged(_of({}), of_settings(_of({}), assumed(_of({})), native=False))}
     assert "rerouted" not in names
     assert not any("tproxy" in name for name in names)
+
+
+def test_every_property_and_every_open_end_is_on_the_page() -> None:
+    page = (ROOT / "docs/what-is-proved.md").read_text()
+    headings = {line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")}
+    assert headings == {end.name for end in OPEN_ENDS}
+    everything = {"dual-stack": "true", "kube-virt-interfaces": "vm0", "redirect-dns": "true"}
+    for chosen in ({}, everything, {**everything, "istio-inbound-interception-mode": "TPROXY"}):
+        for each in judged(_of(chosen), of_settings(_of(chosen), assumed(_of(chosen)), native=False)):
+            assert each.name.startswith(OPEN_END) or f"| `{each.name}` |" in page, each.name
 
 
 def test_the_intent_is_short() -> None:
