@@ -129,6 +129,23 @@ def _nearest(name: str) -> str:
     return f" (did you mean {flag}?)" if flag in BY_NAME else nearest(name, BY_NAME)
 
 
+def is_settings(text: str) -> bool:
+    """Tell whether a text is a mapping of long flag names to values rather than a dump of rules or routes."""
+    from ..formats.iptables_dump import is_dump
+    from ..settings import yaml_text
+
+    if is_dump(text):
+        return False
+    try:
+        found = yaml_text.read_documents(text)
+    except yaml_text.Unreadable:
+        return False
+    if len(found) != 1 or not isinstance(found[0], dict):
+        return False
+    # What nft prints is a mapping, too, and `0: from all lookup local` of ip(8) reads like one.
+    return "nftables" not in found[0] and not any(str(name).isdigit() for name in found[0])
+
+
 def _mapping(path: str) -> dict[str, Any]:
     from ..settings import yaml_text
 

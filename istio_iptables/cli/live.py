@@ -7,15 +7,21 @@ that they leave alone.
 
 from __future__ import annotations
 
+from ..interpreter.routing import Address
+from ..rules.model import FAMILIES, IPV4, IPV6, Cidr
 from ..startup.record import Record
 from ..trace.owned import places
+from ..trace.packet import SOME_OWN
 from ..trace.reasons import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from ..interpreter.routing import Network
+    from ..rules.model import Family
     from ..settings.config import Config
+    from ..settings.environment import Environment
     from ..status.settings_of import ReadBack
     from ..trace.dumps import Rules
     from ..trace.owned import Place
@@ -27,6 +33,34 @@ _UNKNOWN = (
     "not known: no rule is one of istio-iptables, so the proxy is taken to have the default ports and users, "
     "and no rule has a reason"
 )
+
+
+class PodOf:
+    """An Environment: a pod whose addresses are given, all else is as on this machine."""
+
+    def __init__(self, machine: Environment, own: Iterable[Cidr]) -> None:
+        addresses = [Address("", cidr.family, cidr.address, cidr.prefix) for cidr in own]
+        families = {each.family for each in addresses if not (each.is_loopback or each.is_link_local)}
+        self._families = IPV4 in families, IPV6 in families
+        self.dns_servers = machine.dns_servers
+        self.user_id = machine.user_id
+        self.group_id = machine.group_id
+
+    def usable_families(self) -> tuple[bool, bool]:
+        """Return whether the pod has addresses of IPv4 and of IPv6."""
+        return self._families
+
+
+def own_of(network: Network | None) -> tuple[Cidr, ...]:
+    """Return the own addresses of a network, none if it is not known."""
+    own = [each for family in FAMILIES for each in network.own(family)] if network else []
+    return tuple(Cidr(4 if each.family == IPV4 else 6, each.address, each.prefix) for each in own)
+
+
+def examples(families: Sequence[Family]) -> tuple[Cidr, ...]:
+    """Return addresses for documentation as those of a pod that has some families, IPv4 if none."""
+    made = {IPV4: Cidr(4, SOME_OWN[IPV4], 32), IPV6: Cidr(6, SOME_OWN[IPV6], 128)}
+    return tuple(made[family] for family in families or (IPV4,))
 
 
 class Understood(Record):

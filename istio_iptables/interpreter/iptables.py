@@ -47,7 +47,8 @@ def compiled(
     scope = Scope(known, table.family, before_conntrack=table.name == "raw")
     chains = {
         chain.name: tuple(
-            _rule(at, rule, chain.name, text_of, scope) for at, rule in enumerate(chain.in_order, 1)
+            compiled_rule(at, rule, text_of(rule, chain.name), scope)
+            for at, rule in enumerate(chain.in_order, 1)
         )
         for chain in table.chains
     }
@@ -67,14 +68,13 @@ def _bases(table: model.Table, location: str, policies: Mapping[str, str]) -> It
             yield Base(chain.name, hook, priority, kind, policies.get(chain.name) == "DROP")
 
 
-def _rule(
-    at: int, rule: model.Rule, chain: str, text_of: Callable[[model.Rule, str], str], scope: Scope
-) -> Rule:
+def compiled_rule(at: int, rule: model.Rule, text: str, scope: Scope) -> Rule:
+    """Return a rule as a program has it, the `at`-th of its chain, that its tool writes as `text`."""
     conditions = [condition(match, scope) for match in rule.matches if not isinstance(match, model.Comment)]
     parts = [part for each in conditions for part in (each.parts if isinstance(each, AllOf) else (each,))]
     reason = rule.reason
     statements: tuple[Condition | Action, ...] = (*parts, *action(rule.target))
-    return Rule(at, text_of(rule, chain), statements, reason, rule.counters)
+    return Rule(at, text, statements, reason, rule.counters)
 
 
 def condition(match: Match, scope: Scope = ANYWHERE) -> Condition:

@@ -68,6 +68,9 @@ class Observer:
     def missed(self, table: Table, chain: str, rule: Rule, packets: Any) -> None:
         """Packets have passed by a rule, which did not match."""
 
+    def met(self, table: Table, chain: str, rule: Rule, packets: Any, following: Any) -> None:
+        """Packets have met a rule, and some of them go on to the next one of the chain."""
+
     def acted(self, table: Table, chain: str, rule: Rule, action: Action, packets: Any) -> None:
         """A rule has matched and done something; `packets` are as they are afterwards."""
 
@@ -251,6 +254,7 @@ class Walk(Generic[S]):
             if algebra.is_empty(here):
                 break
             flow = self._rule(table, name, rule, here, depth)
+            self._observer.met(table, name, rule, here, flow.next)
             here = flow.next
             returned = algebra.join(returned, flow.returned)
             accepted = algebra.join(accepted, flow.accepted)

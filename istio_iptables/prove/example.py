@@ -34,7 +34,23 @@ _ADDRESSES = {
 
 def example(region: Region, packets: Packets, own: int | None = None) -> Packet:
     """Return a packet of a region. `own` is an address of the namespace, which is plain, too."""
-    box = region.one()
+    boxes = sorted(region.boxes, key=len)[:_MOST_BOXES]
+    found = [_of_box(dict(box), packets, own) for box in boxes]
+    return max(found, key=lambda each: _plainness(each, own))
+
+
+#: The plainest packet is looked for in as many boxes.
+_MOST_BOXES = 50
+
+
+def _plainness(packet: Packet, own: int | None) -> int:
+    """Return how many fields of a packet have plain values."""
+    addresses = _ADDRESSES[packet.family]
+    plain = {**_PLAIN, **addresses, "source": (*addresses["source"], own)}
+    return sum(getattr(packet, field) in values for field, values in plain.items())
+
+
+def _of_box(box: dict[str, Any], packets: Packets, own: int | None) -> Packet:
     family = packets.space.family
     fields: dict[str, Any] = {}
     for field in packets.free:

@@ -102,6 +102,17 @@ def user_and_group(text: str, names: Names) -> tuple[int, int] | None:
     return uid, gid
 
 
+def protocol(text: str, _: Names) -> int | None:
+    """Parse a protocol over IP, a name of protocols(5) or a number; the empty text is none."""
+    if not text:
+        return None
+    from ..interpreter.protocols import PROTOCOLS
+
+    if text.lower() in PROTOCOLS:
+        return PROTOCOLS[text.lower()]
+    return _number(text, "a protocol such as tcp, udp or icmp", 255)
+
+
 def mark(text: str, _: Names) -> int:
     """Parse a packet mark, decimal or 0x..., 0 for none."""
     return _number(text, "a mark", FULL_MASK)

@@ -49,6 +49,7 @@ class Operation(Record):
     cleanup_only: bool
     force_apply: bool
     skip_rule_apply: bool
+    prove: bool
     run_validation: bool
     probe_port: int
     probe_timeout: float

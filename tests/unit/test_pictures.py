@@ -23,6 +23,7 @@ from istio_iptables.interpreter.condition import (
     OneOf,
     Unmodelled,
 )
+from istio_iptables.interpreter.packet import UDP
 from istio_iptables.interpreter.program import Rule, Table
 from istio_iptables.pictures import fold, subject, words
 from istio_iptables.pictures.asked import asked
@@ -498,7 +499,7 @@ def test_the_connections_of_lists():
 
 def test_the_options_of_trace_describe_a_packet():
     found = asked("out --uid 1000 --to '[fd00::1]:80' --follow --own 10.0.0.2 --udp", IPV4)
-    assert (found.question.direction, found.question.uid, found.question.udp) == ("out", 1000, True)
+    assert (found.question.direction, found.question.uid, found.question.protocol) == ("out", 1000, UDP)
     assert (str(found.question.to.address), found.question.to.port) == ("fd00::1/128", 80)
     assert found.follow
     assert [str(cidr) for cidr in found.own] == ["10.0.0.2/32"]
