@@ -34,6 +34,7 @@ STATES = frozenset({"INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SN
 #: The states of packets that have no entry.
 WITHOUT_ENTRY = frozenset({"INVALID", "UNTRACKED"})
 _STATE = "conntrack state"
+_MARK = "connection mark"
 
 _SEEN = number("tracked", 1)
 _FIRST = number("first", 1)
@@ -104,14 +105,16 @@ def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
 def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condition:
     """Return what `connmark` means: a packet without an entry never matches.
 
-    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. That of a
-    template is 0, too.
+    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. Where
+    conntrack may not have seen a packet yet (`before`), it has the mark of no connection; if a rule has given
+    it a zone, it has that of the rule's template, 0 (xt_CT.c).
     """
     found = negated(Masked("connection_mark", value, mask), negate)
-    if (value == 0) == negate:
+    zero_matches = (value == 0) != negate
+    if not (zero_matches or before):
         return found
-    entry = has_entry(before=before)
-    return AllOf((AnyOf((entry, TEMPLATE)) if before else entry, found), "connection mark")
+    known = AllOf((has_entry(before=before), found), _MARK)
+    return AnyOf((known, TEMPLATE), _MARK) if zero_matches and before else known
 
 
 def reply_source(make: Callable[[str], Condition], field: str) -> Condition:
