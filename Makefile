@@ -114,7 +114,7 @@ lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.to
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
 	    --extra libiptc --output-file requirements/libiptc.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
-	    --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
+	    --extra cni-api --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
