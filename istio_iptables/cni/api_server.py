@@ -5,15 +5,13 @@ The library is an optional extra, and its import takes longer than all the rest 
 
 from __future__ import annotations
 
-import signal
-
+from .deadline import Deadline
 from .pod import KnownPod, of_api
 from .protocol import BAD_CONFIGURATION, TRY_AGAIN, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
-    from typing import Any, NoReturn
+    from typing import Any
 
     from .configuration import Node
     from .pod import Identity
@@ -56,8 +54,11 @@ def client(kubeconfig: str) -> Any:
 
 def ask(who: Identity, node: Node) -> KnownPod:
     """Return the pod as the API has it. Raises CniError if it does not answer, or with another pod."""
-    with _Deadline(node.api_timeout), client(node.kubeconfig) as connection:
-        text = _read(who, connection, node.api_timeout)
+    seconds = node.api_timeout
+    # The library's own limit is for each step, and a server may send a byte a second.
+    late = CniError(TRY_AGAIN, f"the Kubernetes API did not answer within {seconds:g} seconds")
+    with Deadline(seconds, late), client(node.kubeconfig) as connection:
+        text = _read(who, connection, seconds)
     known = of_api(text, who)
     uid = _uid(known)
     if who.uid and uid != who.uid and known.pod.annotations.get(_OF_FILE) != who.uid:
@@ -100,21 +101,3 @@ _MOST_OF_AN_ANSWER = 300
 def _uid(known: KnownPod) -> str:
     document: Any = known.pod.document
     return str(document["metadata"].get("uid", ""))
-
-
-class _Deadline:
-    """A context manager that ends what takes too long, with a CniError: a server may send a byte a second."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGALRM, self._end)
-        signal.setitimer(signal.ITIMER_REAL, self._seconds)
-
-    def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._before)
-
-    def _end(self, _: int, __: FrameType | None) -> NoReturn:
-        raise CniError(TRY_AGAIN, f"the Kubernetes API did not answer within {self._seconds:g} seconds")

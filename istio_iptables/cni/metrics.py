@@ -9,9 +9,9 @@ system in memory (/run), since counters may begin again when a machine starts.
 from __future__ import annotations
 
 import os
-import time
 
 from ..startup.record import Record
+from .deadline import Deadline
 from .decision import REASONS
 
 TYPE_CHECKING = False
@@ -25,8 +25,7 @@ CAPTURED, SKIPPED, FAILED = "captured", "skipped", "failed"
 #: The upper limits of the histogram's buckets, in seconds.
 BUCKETS = ("0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf")
 #: How long to wait for other calls that count, in seconds; then this one is not counted.
-_PATIENCE = 0.5
-_RETRY = 0.002
+_PATIENCE = 1.0
 
 _PREFIX = "istio_iptables_cni_"
 _SKIPS, _FAILURES, _SECONDS = f"{_PREFIX}skips_total", f"{_PREFIX}failures_total", f"{_PREFIX}add_seconds"
@@ -106,15 +105,12 @@ def _is_locked(descriptor: int) -> bool:
     """Lock an open directory, and tell whether that could be done in time."""
     import fcntl
 
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(_RETRY)
+    try:
+        with Deadline(_PATIENCE, TimeoutError()):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _replace(path: str, outcome: Outcome) -> None:

@@ -105,11 +105,11 @@ def _scanners() -> tuple[Any, Any]:
     try:
         import _json
     except ImportError:
-        from json import decoder, scanner
+        from json import decoder
 
-        slow: Any = scanner
-        strings: Any = decoder
-        return slow.py_make_scanner(_Scanner()), strings.scanstring
+        package: Any = decoder
+        made = package.JSONDecoder(parse_constant=_Scanner.parse_constant)
+        return made.scan_once, package.scanstring
     make: Any = _json.make_scanner  # typed as if it took a decoder of the json package alone
     return make(_Scanner()), _json.scanstring
 
