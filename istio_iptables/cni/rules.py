@@ -93,17 +93,14 @@ def require_in_place(parsed: Parsed, log: Log) -> None:
         if prepared.conflicts:
             from ..formats.notices import conflict
 
-            cause, remedy = conflict(prepared.conflicts)
-            raise CniError(DIFFERS, cause, remedy)
-        if not prepared.differences:
-            return
-        from ..formats.difference import text
+            difference = ": ".join(conflict(prepared.conflicts))
+        elif prepared.differences:
+            from ..formats.difference import text
 
-        raise CniError(
-            DIFFERS,
-            "the rules are not in place as they should be (- in place, + wanted)",
-            text(prepared.plan),
-        )
+            difference = text(prepared.plan)
+        else:
+            return
+    raise CniError(DIFFERS, "the rules are not in place as they should be (- in place, + wanted)", difference)
 
 
 def take_away(parsed: Parsed, log: Log) -> None:
