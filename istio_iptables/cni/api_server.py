@@ -54,11 +54,10 @@ def client(kubeconfig: str) -> Any:
 
 def ask(who: Identity, node: Node) -> KnownPod:
     """Return the pod as the API has it. Raises CniError if it does not answer, or with another pod."""
-    seconds = node.api_timeout
-    # The library's own limit is for each step, and a server may send a byte a second.
-    late = CniError(TRY_AGAIN, f"the Kubernetes API did not answer within {seconds:g} seconds")
-    with Deadline(seconds, late), client(node.kubeconfig) as connection:
-        text = _read(who, connection, seconds)
+    with client(node.kubeconfig) as connection:
+        from kubernetes import client as library
+
+        text = _read(who, library.CoreV1Api(connection), node.api_timeout)
     known = of_api(text, who)
     uid = _uid(known)
     if who.uid and uid != who.uid and known.pod.annotations.get(_OF_FILE) != who.uid:
@@ -67,21 +66,23 @@ def ask(who: Identity, node: Node) -> KnownPod:
     return known
 
 
-def _read(who: Identity, connection: Any, seconds: float) -> str:
-    from kubernetes import client as library
+def _read(who: Identity, api: Any, seconds: float) -> str:
+    """Return the API's answer as it is. The library's own limit is for each step of it, ours is for all."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
+    late = CniError(TRY_AGAIN, f"the Kubernetes API did not answer within {seconds:g} seconds")
     try:
-        answer: Any = library.CoreV1Api(connection).read_namespaced_pod(
-            who.name, who.namespace, _preload_content=False, _request_timeout=seconds
-        )
-        content: bytes = answer.data
+        with Deadline(seconds, late):
+            answer = api.read_namespaced_pod(
+                who.name, who.namespace, _preload_content=False, _request_timeout=seconds
+            )
+            content: bytes = answer.data
         if answer.status != 200:
             raise _refused(who, answer.status, content)
         return content.decode()
     except ApiException as error:
-        raise _refused(who, error.status, error.body or "") from error
+        raise _refused(who, error.status, error.body or str(error.reason)) from error
     except (HTTPError, OSError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise CniError(TRY_AGAIN, f"the Kubernetes API could not be asked for {who}", what) from error

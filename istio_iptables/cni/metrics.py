@@ -78,7 +78,7 @@ _FAMILIES = (
 def text(path: str) -> str:
     """Return the text to serve; without a file all counts are zero. Raises OSError if it cannot be read."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return _text(_counts(file.read()))
     except FileNotFoundError:
         return _text({})
@@ -115,14 +115,14 @@ def _is_locked(descriptor: int) -> bool:
 
 def _replace(path: str, outcome: Outcome) -> None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             counts = _counts(file.read())
     except (FileNotFoundError, UnicodeDecodeError):
         counts = {}
     for series, amount in _increments(outcome):
         counts[series] = counts.get(series, 0.0) + amount
     new = f"{path}.new"  # one name: the lock is held, and what a killed call left is overwritten
-    with open(new, "w", encoding="ascii") as file:
+    with open(new, "w", encoding="utf-8") as file:
         file.write(_text(counts))
     os.replace(new, path)
 

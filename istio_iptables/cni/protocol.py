@@ -120,13 +120,17 @@ class Request(Record):
     document: Document
 
 
+#: At the beginning of files that some editors write.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
 def decode(content: bytes) -> Document:
     """Return the configuration of what was read from standard input. Raises CniError."""
     if len(content) > MAX_CONFIGURATION:
         most = f"at most {MAX_CONFIGURATION >> 20} MiB are read"
         raise CniError(UNDECODABLE, "the configuration is too large", most)
     try:
-        return Document(content.decode("utf-8-sig"))
+        return Document(content.removeprefix(_BYTE_ORDER_MARK).decode())
     except UnicodeDecodeError as error:
         raise CniError(UNDECODABLE, "the configuration is not UTF-8 text", str(error)) from error
 

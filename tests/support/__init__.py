@@ -47,6 +47,7 @@ Where tests run:
 - dnsmasq: a real DNS server
 - browser: a headless Chromium, and the pages that it shows
 - picturing: subjects for tests of pictures, and what is in the text of a picture
+- cni, cni_runtime: calls of the CNI plugin, and a runtime that keeps to the CNI specification
 - imports: which imports the start-up path avoids
 - skipping: mark and skip the tests of a folder, and say how many were skipped
 """
