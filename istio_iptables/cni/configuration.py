@@ -48,8 +48,14 @@ def _seconds(value: object) -> float:
 def _namespace(value: object) -> str:
     """Return the name of a namespace of Kubernetes, or an empty text. Raises BadValue."""
     text = _text(value)
+    return _name(text) if text else ""
+
+
+def _name(value: object) -> str:
+    """Return the name of a namespace of Kubernetes (RFC 1123). Raises BadValue."""
+    text = _text(value)
     plain = text.replace("-", "")
-    if text and not (text.isascii() and plain.isalnum() and text == text.lower() and len(text) <= 63):
+    if not (text.isascii() and plain.isalnum() and text == text.lower() and len(text) <= 63):
         raise parsers.BadValue(f"{text!r} is not the name of a namespace")
     return text
 
@@ -58,7 +64,15 @@ def _namespaces(value: object) -> tuple[str, ...]:
     """Return names of namespaces. Raises BadValue."""
     if not isinstance(value, list):
         raise parsers.BadValue(f"is {_kind(value)} and should be a list of names")
-    return tuple(_namespace(member) for member in value)
+    names, problems = [], []
+    for member in value:
+        try:
+            names.append(_name(member))
+        except parsers.BadValue as bad:
+            problems += bad.problems
+    if problems:
+        raise parsers.BadValue(*problems)
+    return tuple(names)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from tests.support import cni
-from tests.support.cni import INJECTED
+from tests.support.cni import APP, INJECTED, PROXY, arrives, listen
 from tests.support.cni_runtime import Container, Failed, Runtime
 from tests.support.failing import hidden
 from tests.support.netns import Namespace
 
-APP, PROXY = 1000, 1337
 #: Where the node can be reached from anywhere, and how the pod's port 80 can be reached at the node.
 NODE = "192.0.2.1"
 PORTS = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
@@ -30,6 +29,7 @@ class Cluster:
     def __init__(self, node: Namespace, folder: Path, others: Path, stack: ExitStack) -> None:
         self.node = node
         self._folder, self._others, self._stack = folder, others, stack
+        node.listen("node", tcp=[80])
         cni.install(folder)
 
     def runtime(
@@ -69,22 +69,8 @@ def cluster(node: Namespace, plugins: Path, tmp_path: Path) -> Iterator[Cluster]
         yield Cluster(node, tmp_path, plugins, stack)
 
 
-def arrives(call: Any) -> str:
-    """Return who answered a call, or why nobody did."""
-    return call.arrival.name if call.arrival else call.error
-
-
-def listen(pod: Namespace, node: Namespace, *, transparent: bool = False) -> None:
-    """Start the application and the proxy in a pod, and somebody on the node whom they call."""
-    pod.listen("app", tcp=[80], uid=APP)
-    pod.listen("outbound", tcp=[15001], uid=PROXY, gid=PROXY)
-    inbound = {"transparent": True, "gid": PROXY} if transparent else {"uid": PROXY, "gid": PROXY}
-    pod.listen("inbound", tcp=[15006], **inbound)
-    node.listen("node", tcp=[80])
-
-
 def address(result: Any, version: int = 4) -> str:
-    found = [ip["address"].split("/")[0] for ip in result["ips"]]
+    found: list[str] = [ip["address"].split("/")[0] for ip in result["ips"]]
     return next(each for each in found if (":" in each) == (version == 6))
 
 
@@ -96,7 +82,7 @@ def test_a_pod_of_a_chain_is_captured(cluster: Cluster, first: str, version: str
     result = runtime.add(container)
     assert result["cniVersion"] == version
     assert runtime.answers[-1] == json.dumps(json.loads(runtime.answers[-2])) + "\n"  # as it was handed on
-    listen(pod, cluster.node)
+    listen(pod)
     assert arrives(pod.connect(NODE, 80, uid=APP)) == "outbound"
     assert arrives(pod.connect(NODE, 80, uid=PROXY, gid=PROXY)) == "node"
     assert arrives(cluster.node.connect(address(result), 80)) == "inbound"
@@ -111,7 +97,7 @@ def test_dual_stack(cluster: Cluster) -> None:
     runtime = cluster.runtime(dual_stack=True, settings={"dual-stack": True})
     pod, container = cluster.pod()
     result = runtime.add(container)
-    listen(pod, cluster.node)
+    listen(pod)
     for version in (4, 6):
         assert arrives(cluster.node.connect(address(result, version), 80)) == "inbound"
 
@@ -123,9 +109,10 @@ def test_tproxy_by_annotation_and_by_node(cluster: Cluster, native: bool) -> Non
         runtime = cluster.runtime(settings={**settings, "native-nftables": native})
         pod, container = cluster.pod({**INJECTED, **of_pod})
         result = runtime.add(container)
-        listen(pod, cluster.node, transparent=True)
+        listen(pod, transparent=True)
         call = cluster.node.connect(address(result), 80)
         assert arrives(call) == "inbound"
+        assert call.arrival
         assert call.arrival.local == (address(result), 80)  # of TPROXY alone: the destination is kept
         runtime.check(container)
         runtime.delete(container)
@@ -148,7 +135,7 @@ def test_a_pod_that_is_skipped_gets_a_network_and_no_rules(
     before = snapshot(pod)
     result = runtime.add(container)
     runtime.check(container)
-    listen(pod, cluster.node)
+    listen(pod)
     assert arrives(pod.connect(NODE, 80, uid=APP)) == "node"
     assert arrives(cluster.node.connect(address(result), 80)) == "app"
     assert snapshot(pod) == before

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support import cni, containerd
-from tests.support.cni import INJECTED
-from tests.support.containerd import Containerd, SandboxNamespace
+from tests.support.cni import APP, INJECTED, PROXY, arrives, listen
+from tests.support.containerd import Containerd
+from tests.support.foreign_programs import FETCHED
 from tests.support.netns import Namespace
 
 pytestmark = [
@@ -21,7 +22,6 @@ pytestmark = [
     pytest.mark.xdist_group("containerd"),  # one daemon for all
 ]
 
-APP, PROXY = 1000, 1337
 NODE = "192.0.2.1"
 
 
@@ -53,23 +53,13 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     (folder / "ours").mkdir()
     (folder / "containerd").mkdir()
     cni.install(folder / "ours")
-    others = containerd.FETCHED / "root/usr/lib/cni"
+    others = FETCHED / "root/usr/lib/cni"
     with Namespace("n") as node:
         node.ip(f"addr add {NODE}/32 dev lo")
         node.sysctl("net/ipv4/ip_forward", 1)
         node.listen("node", tcp=[80])
         with Containerd(node, folder / "containerd", [others, folder / "ours"], network(folder)) as made:
             yield made
-
-
-def arrives(call: Any) -> str:
-    return call.arrival.name if call.arrival else call.error
-
-
-def listen(pod: Namespace) -> None:
-    pod.listen("app", tcp=[80], uid=APP)
-    pod.listen("outbound", tcp=[15001], uid=PROXY, gid=PROXY)
-    pod.listen("inbound", tcp=[15006], uid=PROXY, gid=PROXY)
 
 
 def end(runtime: Containerd, sandbox: str) -> None:
@@ -122,7 +112,7 @@ def test_a_pod_from_its_start_to_its_end(runtime: Containerd) -> None:
     ports = [{"protocol": 0, "container_port": 80, "host_port": 8080}]
     sandbox = runtime.run_sandbox("web", INJECTED, ports)
     address, _ = runtime.status(sandbox)
-    with SandboxNamespace(runtime, sandbox) as pod:
+    with runtime.attached(sandbox) as pod:
         listen(pod)
         for _ in range(2):
             assert arrives(pod.connect(NODE, 80, uid=APP)) == "outbound"
@@ -144,7 +134,7 @@ def test_a_pod_from_its_start_to_its_end(runtime: Containerd) -> None:
 def test_a_pod_without_a_sidecar(runtime: Containerd) -> None:
     sandbox = runtime.run_sandbox("plain", {"team": "a"})
     address, _ = runtime.status(sandbox)
-    with SandboxNamespace(runtime, sandbox) as pod:
+    with runtime.attached(sandbox) as pod:
         listen(pod)
         assert arrives(pod.connect(NODE, 80, uid=APP)) == "node"
         assert arrives(runtime.node.connect(address, 80)) == "app"
@@ -162,7 +152,7 @@ def test_a_pod_whose_rules_cannot_be_made_does_not_start(runtime: Containerd) ->
     bad = {**INJECTED, "traffic.sidecar.istio.io/excludeOutboundPorts": "http"}
     with pytest.raises(grpc.RpcError) as caught:
         runtime.run_sandbox("bad", bad)
-    told = caught.value.details()  # type: ignore[attr-defined]
+    told = caught.value.details()
     assert (
         "annotation traffic.sidecar.istio.io/excludeOutboundPorts" in told
     )  # what `kubectl describe pod` shows
@@ -184,7 +174,7 @@ def test_thirty_pods_at_once(runtime: Containerd) -> None:
     assert len(set(addresses)) == count
     assert captured(metrics) == before + count
     assert [check(runtime, sandbox).stdout for sandbox in sandboxes[::7]] == [""] * len(sandboxes[::7])
-    with SandboxNamespace(runtime, sandboxes[-1]) as pod:
+    with runtime.attached(sandboxes[-1]) as pod:
         listen(pod)
         assert arrives(runtime.node.connect(addresses[-1], 80)) == "inbound"
     runtime.restart()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from istio_iptables.cni import plugin
-from tests.support.netns import ROOT
+from tests.support.netns import ROOT, Call, Namespace
 
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 STATUS = "sidecar.istio.io/status"
@@ -35,6 +35,23 @@ RESULT = {
     "ips": [{"address": "10.1.0.5/16", "gateway": "10.1.0.1", "interface": 0}],
     "dns": {},
 }
+
+
+#: The users of the application and of the proxy in a pod.
+APP, PROXY = 1000, 1337
+
+
+def listen(pod: Namespace, *, transparent: bool = False) -> None:
+    """Start the application and the proxy in a pod; of TPROXY the proxy is root, and transparent."""
+    pod.listen("app", tcp=[80], uid=APP)
+    pod.listen("outbound", tcp=[15001], uid=PROXY, gid=PROXY)
+    uid = 0 if transparent else PROXY
+    pod.listen("inbound", tcp=[15006], uid=uid, gid=PROXY, transparent=transparent)
+
+
+def arrives(call: Call) -> str:
+    """Return who answered a call, or why nobody did."""
+    return call.arrival.name if call.arrival else call.error
 
 
 class Answer(NamedTuple):

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from tests.support import foreign_programs
 from tests.support.foreign_programs import FETCHED
-from tests.support.netns import Namespace
+from tests.support.netns import Attached, Namespace
 
 _PROGRAMS = FETCHED / "root/usr/bin"
 IMAGE = "localhost/pause:1"
@@ -212,27 +212,13 @@ class Containerd:
         spaces = info["runtimeSpec"]["linux"]["namespaces"]
         return str(next(each["path"] for each in spaces if each["type"] == "network"))
 
+    def attached(self, sandbox: str) -> Attached:
+        """Return the network namespace of a sandbox, to be entered."""
+        return Attached(self.seen_from_outside(self.namespace_path(sandbox)))
+
     def seen_from_outside(self, path: str) -> str:
         """Return the path under which the machine sees a file of containerd's space."""
         return f"/proc/{self._first}/root{path}"
-
-
-class SandboxNamespace(Namespace):
-    """The network namespace of a sandbox, under a name of ours."""
-
-    def __init__(self, containerd: Containerd, sandbox: str) -> None:
-        super().__init__("s")
-        self._path = containerd.seen_from_outside(containerd.namespace_path(sandbox))
-
-    def _make(self) -> None:
-        Path(f"/run/netns/{self.name}").touch()
-        # As it is: mount(8) would resolve the link, to a path that means something else outside.
-        mount = ["mount", "--no-canonicalize", "--bind", self._path, f"/run/netns/{self.name}"]
-        subprocess.run(mount, check=True)
-
-    def set_up(self) -> None:
-        """Let who listens on port 80 do so as an ordinary user; the network is as the plugins made it."""
-        self.sysctl("net/ipv4/ip_unprivileged_port_start", 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 UID = "0b8f4d66-5a0c-4d2c-9b5e-0a5a0f6a3d2b"
-POD = {
+POD: dict[str, Any] = {
     "kind": "Pod",
     "apiVersion": "v1",
     "metadata": {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from istio_iptables.cni import configuration as cni_configuration
@@ -21,7 +24,7 @@ def mistakes(document: dict[str, object]) -> tuple[str, ...]:
     return caught.value.mistakes
 
 
-def values(settings: dict[str, object], annotations: dict[str, str] | None = None) -> dict[str, object]:
+def values(settings: Mapping[str, object], annotations: dict[str, str] | None = None) -> dict[str, object]:
     """Return the values of all settings for a pod on a node with these settings."""
     node = read({"settings": settings})
     known = of_annotations(Identity("web", "shop"), {**INJECTED, **(annotations or {})})
@@ -39,9 +42,9 @@ def test_an_entry_without_keys_has_the_defaults():
 
 
 def test_all_mistakes_are_told_at_once_each_by_its_key(monkeypatch):
-    bad = {
+    bad: dict[str, Any] = {
         "exclude_namespace": ["a"],
-        "exclude_namespaces": "kube-system",
+        "exclude_namespaces": ["", "kube_system"],
         "plugin_namespace": "Kube System",
         "plugin_pods": 7,
         "kubeconfig": "etc/kubeconfig",
@@ -64,7 +67,8 @@ def test_all_mistakes_are_told_at_once_each_by_its_key(monkeypatch):
     begins = [line.split(": ")[0] + ": " + line.split(": ")[1] for line in lines]
     assert begins == [
         "exclude_namespace: unknown key (did you mean exclude_namespaces?)",
-        "exclude_namespaces: is a string and should be a list of names",
+        "exclude_namespaces: '' is not the name of a namespace",
+        "exclude_namespaces: 'kube_system' is not the name of a namespace",
         "plugin_namespace: 'Kube System' is not the name of a namespace",
         "plugin_pods: is a number and should be a string",
         "kubeconfig: 'etc/kubeconfig' is not an absolute path",
@@ -79,6 +83,11 @@ def test_all_mistakes_are_told_at_once_each_by_its_key(monkeypatch):
         "settings: istio-inbound-interception-mode",
         "settings: istio-inbound-ports",
     ]
+
+
+def test_a_list_has_to_be_a_list():
+    told = ("exclude_namespaces: is a string and should be a list of names",)
+    assert mistakes({"exclude_namespaces": "kube-system"}) == told
 
 
 def test_settings_have_to_be_an_object():
