@@ -8,10 +8,10 @@ import sys
 
 from ..errors import SettingsError
 from ..settings.commands import COMMAND_BY_NAME
-from ..settings.declared import BY_NAME, SOURCE_BY_NAME
+from ..settings.declared import SOURCE_BY_NAME
 from ..settings.parsers import MOST_MEMBERS, BadValue
 from ..settings.resolve import from_environment
-from ..settings.texts import Given, as_text, nearest, quoted, shown
+from ..settings.texts import Given, quoted, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,34 +99,9 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
 
     Raises SettingsError if the file cannot be read, or is not such a mapping.
     """
-    from ..settings import yaml_text
+    from ..settings.mapping import from_mapping
 
-    given: list[Given] = []
-    mistakes: list[str] = []
-    for name, value in _mapping(path).items():
-        origin = f"{shown(path)}: {shown(name)}"
-        setting = BY_NAME.get(name)
-        if setting is None:
-            mistakes.append(f"{origin}: unknown setting{_nearest(name) if len(mistakes) < _FEW else ''}")
-            continue
-        if yaml_text.is_null(value):
-            mistakes.append(f'{origin}: has no value: write "" for an empty one, or leave it out')
-            continue
-        try:
-            given.append(Given(setting, as_text(value), origin))
-        except ValueError as error:
-            mistakes.append(f"{origin}: {error}")
-    return given, mistakes
-
-
-#: After so many mistakes no hint is looked for: that takes longer than all the rest.
-_FEW = 20
-
-
-def _nearest(name: str) -> str:
-    """Return a hint with the right name. The key may be spelled as a variable instead of a flag."""
-    flag = name.lower().replace("_", "-")
-    return f" (did you mean {flag}?)" if flag in BY_NAME else nearest(name, BY_NAME)
+    return from_mapping(_mapping(path), shown(path))
 
 
 def is_settings(text: str) -> bool:

@@ -45,10 +45,11 @@ class Check(Record):
 
 def examine(here: Here) -> tuple[Result, ...]:
     """Make all checks."""
-    return tuple(Result.of(check.name, _answer(check, here)) for check in CHECKS)
+    return tuple(Result.of(check.name, answer(check, here)) for check in CHECKS)
 
 
-def _answer(check: Check, here: Here) -> Answer:
+def answer(check: Check, here: Here) -> Answer:
+    """Make one check; what keeps it from being made is an answer too."""
     if check.of_writing and not here.writes:
         option = "--dry-run" if here.operation.dry_run else "--skip-rule-apply"
         return fine(f"not needed: {option} leaves the rules alone")

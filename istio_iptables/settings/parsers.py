@@ -90,16 +90,16 @@ def _each(texts: Sequence[str], parse: Callable[[str], T], no_wildcard: str = ""
 
 # --- booleans, words, times -----------------------------------------------------------------
 
-#: What counts as true.
+#: What counts as true, and what counts as false.
 TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 def boolean(text: str, _: Names) -> bool:
     """Parse a boolean as Go's strconv.ParseBool does."""
     if text in TRUE:
         return True
-    if text in _FALSE:
+    if text in FALSE:
         return False
     raise BadValue(f"{quoted(text)} is not a boolean: use true or false (also 1, t, T, TRUE, 0, f, F, FALSE)")
 

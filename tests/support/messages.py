@@ -19,6 +19,8 @@ from .sources import modules
 #: Calls whose first argument is a message, by the name of what is called, and the kind of message.
 _CALLS = {
     "KernelError": "error",
+    "Busy": "error",
+    "CniError": "error",
     "Differs": "error",
     "DumpError": "error",
     "SettingsError": "mistake",
