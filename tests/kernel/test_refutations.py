@@ -194,7 +194,7 @@ def test_what_refutes_behaves_as_foretold(
     try:
         setup = Setup(tuple(steps_of(changed.after, changed.writer)))
         bed.load(setup)
-        after = bed.world(setup)
+        after = bed.world()
         before = _without_change(changed, after)
         shown, found = _shown(changed, before, after, tally)
         sent = [each.packet for each in shown]
@@ -208,7 +208,7 @@ def test_what_refutes_behaves_as_foretold(
     try:
         setup = Setup(tuple(steps_of(changed.before, changed.writer)))
         bed.load(setup)
-        then = _sent(bed, bed.world(setup), sent, proxy)
+        then = _sent(bed, bed.world(), sent, proxy)
     finally:
         bed.unload()
     tally.counts["changes"] += 1
