@@ -56,7 +56,8 @@ class Assign(Action):
     """A mark becomes `(mark & keep) ^ flip`; with `source`, the other mark, `^ (source & source_mask)`, too.
 
     `field` is `mark` or `connection_mark`. Nothing happens if one of them is the connection's and there is no
-    conntrack entry (xt_connmark.c, nft_ct.c).
+    conntrack entry (xt_connmark.c, nft_ct.c). `in_template`: that of iptables takes a template for an entry,
+    see conntrack.py. It is one for all packets, so the mark in it is not known.
     """
 
     field: str
@@ -64,6 +65,7 @@ class Assign(Action):
     flip: int = 0
     source: str = ""
     source_mask: int = FULL_MASK
+    in_template: bool = True
 
 
 class Zone(Action):

@@ -73,7 +73,6 @@ PACKETS = (
     udp(NEAR_SIDE, SIDE, 53, "lo1"),
     udp(NEAR, OWN, 53, "eth0"),
     tcp(NEAR_SIDE, SIDE, 80, "lo1"),
-    echo(OWN, FAR),
 )
 
 
@@ -115,7 +114,7 @@ def test_options_behind_nat(bed: Testbed, variant: str, chain: str) -> None:
     table = "security" if chain in ("INPUT", "OUTPUT") else "mangle"
     text = f"{NAT}*{table}\n{lines(probes(chain, both_ways(OPTIONS), 0))}COMMIT\n"
     found = talks(bed, Step(f"{variant} ipv4", text))
-    assert not any(each.depends for each in found if each.packet.has_ports)
+    assert not any(each.depends for each in found)
     assert len({each.observed.event.mark for each in found if each.observed.event}) >= 3
 
 
@@ -183,3 +182,27 @@ def test_options_of_a_packet_that_has_got_a_zone_and_no_entry_yet(bed: Testbed, 
     rules = [*zone, *probes("OUTPUT", both, 0), *probes("PREROUTING", both, 0)]
     found = talks(bed, Step(f"{variant} ipv4", f"*raw\n{lines(rules)}COMMIT\n{NAT}"))
     assert not any(each.depends for each in found)
+
+
+def test_an_echo_has_no_ports(bed: Testbed) -> None:
+    """In their place there are its type and code, and its number."""
+    text = f"*mangle\n{lines(probes('OUTPUT', ['--ctorigdstport 2048'], 0))}COMMIT\n"
+    [found] = seen(bed, Setup((Step("legacy ipv4", text),)), [echo(OWN, FAR)])
+    assert found.observed.event
+    assert found.observed.event.mark == 1
+    assert {way.packet.mark for way in found.foretold.ways} == {0, 1}
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_the_mark_of_a_template_stays_for_the_next_packet(bed: Testbed, variant: str) -> None:
+    """What one packet leaves there another one finds, so nothing about it is foretold."""
+    rules = (
+        "-A OUTPUT -p udp -j CT --zone 5",
+        "-A OUTPUT -p udp -m connmark --mark 0x7 -j MARK --set-mark 0x1",
+        "-A OUTPUT -p udp -m udp --dport 53 -j CONNMARK --set-mark 0x7",
+    )
+    step = Step(f"{variant} ipv4", f"*raw\n{lines(rules)}COMMIT\n")
+    found = seen(bed, Setup((step,)), [udp(OWN, FAR, port) for port in (54, 53, 54)])
+    assert [each.observed.event.mark for each in found if each.observed.event] == [0, 0, 1]
+    assert [each.depends for each in found] == [False, True, False]
+    assert {way.packet.mark for way in found[2].foretold.ways} == {0, 1}

@@ -56,6 +56,7 @@ def agree(bed: Testbed, setup: Setup, *cases: Case) -> None:
             assert not found.differences, str(found)
             assert not found.depends, str(found)
             assert found.observed.how == case.how, str(found)
+            assert {way.end.how for way in found.foretold.ways} == {case.how}, str(found)
     finally:
         bed.unload()
 
@@ -143,6 +144,7 @@ FILTERED = (
         (((f"{LO1}/rp_filter", 2),), "110111"),
         (((f"{ALL}/rp_filter", 1),), "100100"),
         (((f"{ALL}/rp_filter", 1), (f"{LO1}/rp_filter", 2)), "110111"),  # the greater one counts
+        (((f"{ALL}/rp_filter", 2), (f"{LO1}/rp_filter", 1)), "110111"),
         (((f"{ETH0}/rp_filter", 1),), "111111"),
     ],
 )
