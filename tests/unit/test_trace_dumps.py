@@ -12,6 +12,7 @@ from istio_iptables.errors import DumpError
 from istio_iptables.trace import dumps
 from istio_iptables.trace.dumps import Rules, Source
 from istio_iptables.trace.text import read as lines_of
+from tests.support.cases import all_cases
 from tests.support.command import ROOT, assert_refused, run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -64,8 +65,8 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize(("head", "location", "family"), HEADS)
+@all_cases("counted", [True, False])
+@all_cases(("head", "location", "family"), HEADS)
 def test_dumps_of_every_version_of_iptables(head: str, location: str, family: str, counted: bool):
     text = BARE if counted else BARE.replace("[7:420] ", "")
     found = read(f"{head}\n{text}# Completed on Fri\n")
@@ -78,9 +79,7 @@ def test_dumps_of_every_version_of_iptables(head: str, location: str, family: st
     assert found.assumed == (("x: no family is told by nat: taken for IPv4",) if "xtables" in head else ())
 
 
-@pytest.mark.parametrize(
-    "path", ([*FIXTURES.glob("ip*/*"), *FIXTURES.glob("nft/*")]), ids=lambda path: path.name
-)
+@all_cases("path", ([*FIXTURES.glob("ip*/*"), *FIXTURES.glob("nft/*")]), ids=lambda path: path.name)
 def test_recorded_dumps_of_other_programs(path: Path):
     found = read(path.read_text(), path.name)
     assert len(found.read) == 1
@@ -88,7 +87,7 @@ def test_recorded_dumps_of_other_programs(path: Path):
     assert "not read" not in found.read[0]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@all_cases("name", EVERY)
 def test_each_is_known_by_what_it_is(name: str):
     found = read(EVERY[name])
     [line] = found.read
@@ -99,8 +98,8 @@ def test_each_is_known_by_what_it_is(name: str):
 # --- several in one text ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", EVERY)
-@pytest.mark.parametrize("second", EVERY)
+@all_cases("first", EVERY)
+@all_cases("second", EVERY)
 def test_one_after_the_other(first: str, second: str):
     if first == second:
         return
@@ -135,7 +134,7 @@ def test_all_of_them_and_both_families():
     assert {r.priority for r in found.network.rules if r.family == "ipv4"} == {0, 32766, 32767}
 
 
-@pytest.mark.parametrize("name", EVERY)
+@all_cases("name", EVERY)
 def test_line_ends_of_a_terminal(name: str):
     there = read(EVERY[name].replace("\n", "\r\n"))
     assert (there.read, there.unread) == (read(EVERY[name]).read, ())
@@ -153,7 +152,7 @@ def test_json_that_was_made_readable():
 # --- what is not read -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "line", "why"),
     [
         (RULES.replace("COMMIT", "what\nCOMMIT"), 4, "not a line that iptables-save prints: what"),
@@ -216,12 +215,12 @@ def test_of_very_many_lines_the_first_are_shown():
 # --- texts that are errors --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "\n", " \r\n\n"])
+@all_cases("text", ["", "\n", " \r\n\n"])
 def test_an_empty_text_is_an_error(text: str):
     assert mistake(text).startswith("x: nothing is in it: what iptables-save, ip6tables-save, `nft -j list")
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "why"),
     [
         ("hello\n", "line 1: not a line of `ip rule`, `ip route` or `ip addr`: hello: "),
@@ -237,7 +236,7 @@ def test_a_text_of_which_nothing_can_be_read_is_an_error(text: str, why: str):
     assert mistake(text).startswith(f"x: none of it can be read: {why}")
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("text", "why"),
     [
         (RULES.replace("COMMIT\n", ""), "line 1: the table nat does not end in COMMIT: the dump is cut off"),

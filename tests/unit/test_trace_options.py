@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from istio_iptables.cli.context import Context
 from istio_iptables.cli.trace_handler import _without_effect
 from istio_iptables.settings.go_flags import read_arguments
+from tests.support.cases import all_cases
 from tests.support.command import assert_refused, run
 
 PACKET = ("trace", "out", "--to", "10.1.2.3:80")
@@ -20,7 +19,7 @@ def test_an_endpoint_is_an_address_and_a_port():
     assert_refused(run(*PACKET, "--endpoint", "10.0.0.2"), "--endpoint: needs an address and a port")
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("options", "names"),
     [
         (["--endpoint", "10.0.0.2:80", "--proxy-runs-as", "5"], ["endpoint", "proxy-runs-as"]),
@@ -37,7 +36,7 @@ def test_an_option_that_belongs_to_another_one(options: list[str], names: list[s
     assert warnings(*options) == expected
 
 
-@pytest.mark.parametrize(
+@all_cases(
     "option",
     [
         ["--follow"],

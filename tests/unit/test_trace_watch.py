@@ -16,6 +16,7 @@ from istio_iptables.trace import dumps, text
 from istio_iptables.trace.packet import leaves_by
 from istio_iptables.trace.steps import ChainStep, PassedStep, RuleStep
 from istio_iptables.trace.watch import Gathering, Names, Seen, conditions
+from tests.support.cases import all_cases
 from tests.support.command import assert_refused, run
 
 OWN = "istio-iptables-trace-1"
@@ -76,15 +77,15 @@ def test_a_packet_is_described_by_what_was_given_of_it():
     )
 
 
-@pytest.mark.parametrize("outbound", [True, False])
-@pytest.mark.parametrize("name", ["eth0", "a;b", "a#b", "a{b}", "$x", "@set", "accept", "a b", "a'b"])
+@all_cases("outbound", [True, False])
+@all_cases("name", ["eth0", "a;b", "a#b", "a{b}", "$x", "@set", "accept", "a b", "a'b"])
 def test_the_name_of_an_interface_is_quoted(name: str, outbound: bool):
     key, field = ("oifname", "sent_to") if outbound else ("iifname", "received_on")
     found = conditions(PACKET.replace(**{field: name}), outbound=outbound, given=frozenset({"interface"}))
     assert found == f'{key} "{name}"'
 
 
-@pytest.mark.parametrize("name", ['x"', 'a" accept #', "a\\"])
+@all_cases("name", ['x"', 'a" accept #', "a\\"])
 def test_a_name_that_nft_cannot_write_is_refused(name: str):
     with pytest.raises(SettingsError, match=re.escape(repr(name))):
         conditions(PACKET.replace(sent_to=name), outbound=True, given=frozenset({"interface"}))
@@ -98,7 +99,7 @@ def test_the_command_refuses_it_before_anything_is_read():
     assert not run("trace", "in", "--to", ":80", "--iface", 'x"y', "--own", "10.0.0.2").status
 
 
-@pytest.mark.parametrize(
+@all_cases(
     ("destination", "bound", "interface"),
     [
         ("10.8.1.1", "", "eth0"),
@@ -126,7 +127,7 @@ def test_events_of_packets_that_come_at_once_are_told_apart():
     assert [[s.number for s in seen.steps if isinstance(s, RuleStep)] for seen in found] == [[2, 4], [2, 4]]
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@all_cases("version", [4, 6])
 def test_packets_of_one_connection_are_told_apart(version: int):
     one, other = (headers(sequence=at, identification=0, version=version) for at in (1, 2))
     assert len(gathered(of_own(1, one), of_own(1, other))) == 2
