@@ -38,10 +38,10 @@ def bed() -> Iterator[Testbed]:
 
 
 @contextmanager
-def rules(bed: Testbed, *steps: Step, **options: bool) -> Iterator[None]:
+def rules(bed: Testbed, *steps: Step) -> Iterator[None]:
     """Have rules for a while."""
     try:
-        bed.load(Setup(steps, **options))
+        bed.load(Setup(steps))
         yield
     finally:
         bed.unload()
