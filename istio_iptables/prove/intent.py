@@ -86,8 +86,8 @@ def _sent(terms: Terms) -> Iterator[Clause]:
         yield _clause("dns", DIRECT, says, terms.proxy_users, terms.to_itself, port(DNS_PORT))
     says = f"what {proxy} sends to its own pod, but {loopback}, comes in at {config.inbound_port}"
     yield _clause("own-pod", enters, says, TCP_ONLY, terms.proxy, terms.to_itself, Not(terms.loopback))
-    says = f"what {proxy} sends goes out as it is, never to {config.outbound_port}"
-    yield _clause("no-loop", DIRECT, says, terms.proxy)
+    says = f"what {proxy} sends elsewhere goes out as it is"
+    yield _clause("proxy-left-alone", DIRECT, says, terms.proxy)
 
     # The application
     says = "what groups send that are not captured is left alone"
