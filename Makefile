@@ -79,7 +79,7 @@ soak: export HYPOTHESIS_PROFILE = fuzz
 soak: system $(VENV) ## thousands of generated configurations and 20,000 packets, in the kernel
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py test_fake_kernel.py \
-	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py) $(ARGS)
+	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py) $(ARGS)
 
 golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; read the difference before you commit it
 	$(VENV)/bin/python -m tests.support.golden --write

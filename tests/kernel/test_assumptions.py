@@ -25,6 +25,7 @@ _FIN = 0x01
 POD = {"ipv4": "10.88.0.2", "ipv6": "fd88::2"}
 SERVICE = {"ipv4": "198.18.0.1", "ipv6": "2001:db8::1"}
 CLIENT = {"ipv4": "10.88.0.1", "ipv6": "fd88::1"}
+_NFT = {"ipv4": "ip", "ipv6": "ip6"}
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -267,6 +268,18 @@ def test_a_source_of_127_leaves_by_lo_alone_and_comes_in_by_no_cable(bed: Testbe
         assert send(bed, inbound("ipv4", source=own)).how == "dropped"
 
 
+@each_variant
+def test_an_ipv6_address_of_the_link_is_routed_by_the_interface_that_it_came_in_by(
+    bed: Testbed, variant: str
+) -> None:
+    """A mark that has all else delivered, by a route by lo, does nothing for it."""
+    mangle = "-A PREROUTING -i eth0 -j MARK --set-mark 7"
+    routes = Step("ip -6", "rule add fwmark 7 lookup 200\nroute add local default dev lo table 200\n")
+    with rules(bed, iptables(variant, "ipv6", mangle=mangle), routes):
+        assert send(bed, inbound("ipv6", "fe80::77")).how != "delivered"
+        assert send(bed, inbound("ipv6", "2001:db8::77")).how == "delivered"
+
+
 # --- owners -----------------------------------------------------------------------------------
 
 
@@ -343,6 +356,21 @@ def test_the_first_rule_that_chooses_a_zone_counts_and_a_connection_is_in_one_zo
     assert arrived(of_another) == ("lo", 15001)  # there it is a first packet
 
 
+@each_family
+def test_tcp_that_begins_in_the_middle_is_a_first_packet_and_an_end_is_invalid(
+    bed: Testbed, family: str
+) -> None:
+    mangle = """
+        -A OUTPUT -m conntrack --ctstate NEW -j MARK --set-mark 1
+        -A OUTPUT -m conntrack --ctstate INVALID -j MARK --set-mark 2
+        -A OUTPUT -m conntrack --ctstate ESTABLISHED -j MARK --set-mark 3
+    """
+    with rules(bed, iptables("legacy", family, mangle=mangle)):
+        marks = [mark_of(send(bed, outbound(family, flags=flags))) for flags in (SYN, ACK, _FIN | ACK)]
+        marks.append(mark_of(send(bed, outbound(family), mark=0)))
+    assert marks == [1, 1, 2, 3]
+
+
 # --- TPROXY -----------------------------------------------------------------------------------
 
 
@@ -363,6 +391,18 @@ def test_tproxy_needs_a_socket_and_a_local_route(bed: Testbed, family: str, vari
     with rules(bed, iptables(variant, family, mangle=hand_over.format(15006))):
         assert send(bed, beyond).how == "dropped"
         assert send(bed, inbound(family)).how == "delivered"
+
+
+@each_family
+def test_tproxy_of_nftables_goes_on_without_a_socket(bed: Testbed, family: str) -> None:
+    script = f"""
+    table {_NFT[family]} hand {{ chain p {{ type filter hook prerouting priority -150;
+        meta l4proto tcp tproxy to :15007 meta mark set 5 accept
+        meta l4proto tcp meta mark set 6; }}; }}
+    """
+    with rules(bed, Step("nft", script)):
+        seen = send(bed, inbound(family))
+    assert (seen.how, mark_of(seen)) == ("delivered", 6)
 
 
 @each_family

@@ -140,7 +140,8 @@ class _Maker:
             if hook == "PREROUTING":
                 options += [model.TProxy(15006, random.choice((1337, 1, 0)))] * 2
         else:
-            options += [model.DROP, model.ConntrackZone(1), model.ConntrackZone(2)]
+            zones = [model.ConntrackZone(1), model.ConntrackZone(2)]
+            options += [model.DROP, *zones, self._mark(), model.RestoreMark()]
         return random.choice(options)
 
     def _mark(self) -> model.SetMark:

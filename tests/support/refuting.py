@@ -50,13 +50,15 @@ def sendable(region: Region, every: Packets, network: Network) -> Packet | None:
     return packet.replace(flags=ACK if every.phase == "later" else _FIN | ACK)
 
 
-def from_another_port(packet: Packet) -> Packet:
-    """Return a packet from a port that has not been used for long.
+def from_another_port(packet: Packet, anyway: bool = False) -> Packet:
+    """Return a packet from a port that has not been used for long, `anyway` also if it has one of its own.
 
     A listening socket remembers for a second who has called, and TPROXY finds that instead of the socket.
     """
     first, last = _SOURCE_PORTS
-    return packet.replace(source_port=next(_numbers)) if first <= packet.source_port <= last else packet
+    if packet.has_ports and (anyway or first <= packet.source_port <= last):
+        return packet.replace(source_port=next(_numbers))
+    return packet
 
 
 def _needed(every: Packets, network: Network) -> list[tuple[str, Any]]:

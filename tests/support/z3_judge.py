@@ -396,6 +396,8 @@ class _Way:
             self._set(z3.And(hit, self._has_entry), connection_mark=self.mark)
         elif isinstance(target, model.RestoreMark):
             self._set(z3.And(hit, self._has_entry), mark=self.connection_mark)
+            if not self.tracked:
+                self._set(z3.And(hit, self.zoned), mark=_value(0, 32))
         elif isinstance(target, model.ConntrackZone):
             if not self.tracked:
                 self.zoned = z3.Or(self.zoned, hit)

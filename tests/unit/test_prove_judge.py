@@ -19,7 +19,19 @@ from istio_iptables import build
 from istio_iptables.interpreter.verdict import Proxy
 from istio_iptables.prove.space import DIRECTIONS, PHASES
 from istio_iptables.rules import model
-from istio_iptables.rules.model import FAMILIES, Ruleset
+from istio_iptables.rules.model import (
+    DROP,
+    FAMILIES,
+    Chain,
+    ConnectionMark,
+    ConntrackZone,
+    Mark,
+    RestoreMark,
+    Rule,
+    Ruleset,
+    SetMark,
+    Table,
+)
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.config import Config
 from istio_iptables.trace.world import proxy_of
@@ -97,6 +109,38 @@ def test_of_any_rules_both_say_the_same(tally: Tally, seed: int) -> None:
             changed = change(random, other)
             other = changed.ruleset if changed else other
     _ask(tally, "any rules", (one, other), Proxy(), family, native=False)
+
+
+#: Rules of raw and of mangle for what is sent, with what becomes of a later packet whose connection has the
+#: mark 1: before conntrack it has none, and that of a zone is 0 (tests/kernel/test_assumptions.py shows it).
+_BEFORE_CONNTRACK: dict[str, tuple[list[Rule], list[Rule], str]] = {
+    "no mark is known": ([Rule((ConnectionMark(1),), DROP)], [], "direct"),
+    "none is known to be another one": ([Rule((ConnectionMark(7, negated=True),), DROP)], [], "direct"),
+    "afterwards it is known": ([], [Rule((ConnectionMark(1),), DROP)], "dropped"),
+    "a zone has the mark 0": ([Rule((), ConntrackZone(1)), Rule((ConnectionMark(0),), DROP)], [], "dropped"),
+    "that is restored": (
+        [Rule((), SetMark(9)), Rule((), ConntrackZone(1)), Rule((), RestoreMark())],
+        [Rule((Mark(0),), DROP)],
+        "dropped",
+    ),
+    "without a zone there is nothing to restore": (
+        [Rule((), SetMark(9)), Rule((), RestoreMark())],
+        [Rule((Mark(9),), DROP)],
+        "dropped",
+    ),
+}
+
+
+@pytest.mark.parametrize("about", _BEFORE_CONNTRACK)
+def test_before_conntrack_has_seen_a_packet(about: str) -> None:
+    raw, mangle, expected = _BEFORE_CONNTRACK[about]
+    tables = (
+        Table("ipv4", "raw", (Chain("OUTPUT", tuple(raw)),)),
+        Table("ipv4", "mangle", (Chain("OUTPUT", tuple(mangle)),)),
+    )
+    found = judged(Ruleset(), Ruleset(tables), Proxy(), Kind("ipv4", "out", "later"))
+    assert not found.disagreements
+    assert found.differs == (expected == "dropped")
 
 
 def _has_native_form(ruleset: Ruleset) -> bool:
