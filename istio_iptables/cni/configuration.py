@@ -64,7 +64,8 @@ def _namespaces(value: object) -> tuple[str, ...]:
     """Return names of namespaces. Raises BadValue."""
     if not isinstance(value, list):
         raise parsers.BadValue(f"is {_kind(value)} and should be a list of names")
-    names, problems = [], []
+    names: list[str] = []
+    problems: list[str] = []
     for member in value:
         try:
             names.append(_name(member))
