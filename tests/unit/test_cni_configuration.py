@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from istio_iptables.cni import configuration as cni_configuration
-from istio_iptables.cni import rules
+from istio_iptables.cni import protocol, rules
 from istio_iptables.cni.configuration import KEYS, SETTINGS_OF_NODE, entry, read
+from istio_iptables.cni.decision import REASONS
+from istio_iptables.cni.names import MAX_CONFIGURATION
 from istio_iptables.cni.pod import Identity, of_annotations
 from istio_iptables.errors import SettingsError
 from istio_iptables.settings.declared import BY_NAME, SETTINGS
 from tests.support.cni import INJECTED, call, configuration, variables
+from tests.support.netns import ROOT
 
 TRAFFIC = "traffic.sidecar.istio.io/"
 
@@ -191,6 +196,26 @@ def test_the_entry_has_the_capability_and_what_was_given():
 def test_an_entry_that_the_plugin_would_refuse_is_not_made(keys):
     with pytest.raises(SettingsError, match=next(iter(keys))):
         entry(keys)
+
+
+def test_the_page_has_every_key_with_its_default():
+    page = (ROOT / "docs/cni-plugin.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*?) \|$", page, re.MULTILINE)
+    assert rows == [(key.name, json.dumps(key.default), key.help) for key in KEYS]
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    shown = json.loads(example)
+    assert shown == entry({key: value for key, value in shown.items() if key not in ("type", "capabilities")})
+    assert set(shown) == {"type", "capabilities", *(key.name for key in KEYS)}
+
+
+def test_the_page_has_every_reason_and_every_code():
+    page = (ROOT / "docs/cni-plugin.md").read_text()
+    table = page.partition("| reason |")[2].partition("\n\n")[0]
+    assert tuple(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == REASONS
+    codes = [value for name, value in vars(protocol).items() if name.isupper() and type(value) is int]
+    codes.remove(MAX_CONFIGURATION)
+    table = page.partition("| code |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == [str(code) for code in codes]
 
 
 def test_every_key_has_a_default_that_it_accepts_and_help():
