@@ -20,24 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .configuration import Node
 
-#: The checks that are about the node: what it lets a process do, its programs, its kernel.
-OF_NODE = (
-    "capabilities",
-    "user",
-    "user-namespace",
-    "backend",
-    "libiptc",
-    "iptables-legacy",
-    "iptables-nft",
-    "extensions",
-    "nft",
-    "legacy-tables",
-    "nf-tables",
-    "matches-and-targets",
-    "ipv6-nat",
-    "ipv6-disabled",
-)
-
 
 class _Pod(PatientMachine):
     """A pod of this node, which has addresses of the same families as the node."""
@@ -60,7 +42,7 @@ def require_available(node: Node) -> None:
         raise CniError(NOT_AVAILABLE, error.cause, error.remedy) from error
     parsed = parse(node.given, NO_NAMES)
     here = Here(parsed, parsed.operation(), machine)
-    found = [(check.name, answer(check, here)) for check in CHECKS if check.name in OF_NODE]
+    found = [(check.name, answer(check, here)) for check in CHECKS if check.of_node]
     failed = [f"{name}: {what.finding}: {what.remedy}" for name, what in found if what.status == FAIL]
     if failed:
         raise CniError(NOT_AVAILABLE, "rules cannot be written on this node", "\n".join(failed))

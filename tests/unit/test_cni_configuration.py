@@ -124,6 +124,7 @@ def test_a_node_sets_rules_and_not_how_a_command_runs():
         "iptables-probe-port",
         "network-namespace",
         "probe-timeout",
+        "prove",
         "reconcile",
         "run-validation",
         "skip-rule-apply",

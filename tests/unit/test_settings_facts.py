@@ -236,6 +236,8 @@ WITHOUT_EFFECT: list[tuple[list[str], dict[str, str], str]] = [
     (["-m", "TPROXY", "-k", "vm0"], {}, "TPROXY"),
     (["--native-nftables", "--force-iptables-binary", "nft"], {}, "--native-nftables"),
     (["--native-nftables", "--compact"], {}, "--native-nftables"),
+    (["--prove", "--dry-run"], {}, "--dry-run"),
+    (["--prove", "--skip-rule-apply"], {}, "--skip-rule-apply"),
     (["--capture-all-dns"], {}, "--redirect-dns"),
     (["--dns-single-zone"], {}, "--redirect-dns"),
     (

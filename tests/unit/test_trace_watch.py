@@ -73,7 +73,7 @@ def gathered(*events: TraceEvent) -> list[Seen]:
 def test_a_packet_is_described_by_what_was_given_of_it():
     given = frozenset({"family", "protocol", "destination", "destination_port", "uid"})
     assert conditions(PACKET, outbound=True, given=given) == (
-        "meta nfproto ipv4 meta l4proto tcp ip daddr 10.8.1.1 tcp dport 80 meta skuid 1000"
+        "meta nfproto ipv4 meta l4proto tcp ip daddr 10.8.1.1 th dport 80 meta skuid 1000"
     )
 
 
