@@ -86,8 +86,8 @@ def require_proved(config: Config, prepared: Prepared) -> None:
         log.info(f"--prove: {text.conclusion(judged)}")
         return
     log.warn(f"--prove: {text.conclusion(judged)}")
-    for refutation in judged.refutations:
-        log.warn(f"--prove: it depends on {', '.join(refutation.depends_on)}")
+    for about in dict.fromkeys(about for each in judged.refutations for about in each.depends_on):
+        log.warn(f"--prove: it depends on {about}")
     for unread in judged.subject.rules.unread if judged.subject.rules else ():
         log.warn(f"--prove: not read: {unread}")
 

@@ -22,7 +22,7 @@ from ..settings.resolve import HOW_TO_RUN, parse, resolve
 from ..settings.texts import Given
 from ..startup.record import Record
 from ..trace import dumps, here
-from ..trace.world import of_ruleset, with_objects
+from ..trace.world import of_ruleset, proxy_of, with_objects
 from .collect import collect, is_settings, text_of_file
 from .live import PodOf, examples, own_of, understood
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..change.plan import Plan
+    from ..interpreter.verdict import Proxy
     from ..rules.model import Cidr, RoutingObject
     from ..settings.config import Config
     from ..trace.dumps import Rules
@@ -53,6 +54,7 @@ class Source(Record):
     network: Network | None = None
     is_live: bool = False
     is_whole: bool = True
+    proxy: Proxy | None = None
 
 
 # --- sources --------------------------------------------------------------------------------
@@ -178,7 +180,8 @@ class Subjects:
         environment = PodOf(context.facts, self._own) if self._own else context.facts
         config, _ = resolve(parsed, environment)
         native = parsed.operation().native_nftables
-        return of_settings(config, native, ("--config", file), f"of the settings in {called(file)}")
+        source = of_settings(config, native, ("--config", file), f"of the settings in {called(file)}")
+        return source.replace(proxy=proxy_of(config))
 
     def _subjects(self, sources: Sequence[Source]) -> list[Subject]:
         return subjects_of(sources, self._own or self._examples(sources))
@@ -220,6 +223,8 @@ def _subject(source: Source, namespace: World, own: tuple[Cidr, ...]) -> Subject
         source.is_whole,
         own,
         source.objects,
+        as_usual=not (own or source.is_live),
+        proxy=source.proxy,
     )
 
 

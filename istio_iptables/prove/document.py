@@ -68,7 +68,7 @@ def _refutation(subject: Subject, found: Refutation) -> dict[str, Any]:
         "depends_on": list(found.depends_on),
         "because_of": [{**step.as_dict(), "foreign": is_foreign(step)} for step in causes],
         "ends": list(traced.ends) if traced else [],
-        "trace": command(subject, traced) if traced and subject.can_be_traced else None,
+        "trace": command(subject, traced) if traced and traced.by_command else None,
     }
 
 
@@ -76,7 +76,7 @@ def shown(of: Comparison, found: Shown) -> dict[str, Any]:
     """Return a packet that two rule sets treat differently."""
     subjects = (of.one, of.other)
     traces = [
-        command(subject, traced) if subject.can_be_traced else None
+        command(subject, traced) if traced.by_command else None
         for subject, traced in zip(subjects, found.traced, strict=False)
     ] or [None, None]
     return {

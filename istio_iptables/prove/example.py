@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..interpreter.many import asked_about
 from ..interpreter.packet import TCP, UDP
 from ..interpreter.valuesets import a_mark
 from ..rules.model import IPV4
@@ -54,7 +55,7 @@ def _of_box(box: dict[str, Any], packets: Packets, own: int | None) -> Packet:
     family = packets.space.family
     fields: dict[str, Any] = {}
     for field in packets.free:
-        if field.startswith("?"):
+        if asked_about(field):
             continue
         values = box.get(field, packets.space.everything(field))
         plain = _PLAIN.get(field, _ADDRESSES[family].get(field, ()))
@@ -86,7 +87,8 @@ def _one(values: Any, plain: tuple[Any, ...]) -> Any:
 
 def questions(region: Region) -> tuple[str, ...]:
     """Return what a region depends on that is not modelled, in the words of the rule."""
-    return tuple(dict.fromkeys(name[2:] for box in region.boxes for name, _ in box if name.startswith("? ")))
+    about = (asked_about(name) for box in region.boxes for name, _ in box)
+    return tuple(dict.fromkeys(each for each in about if each))
 
 
 def is_ipv4(packets: Packets) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..interpreter.surroundings import World
 from ..startup.record import Record
 from ..trace.packet import Question
 from ..trace.world import network_of, with_interface, with_objects
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..interpreter.routing import Network
-    from ..interpreter.surroundings import World
+    from ..interpreter.verdict import Proxy
     from ..rules.model import Cidr, RoutingObject
     from ..trace.dumps import Rules
 
@@ -42,6 +43,7 @@ class Subject(Record):
     that it uses the same rules; with `can_be_traced` False there is nothing that does: they are a plan's.
     `rules` has what was read of the kernel or of dumps; unless it `is_whole` nothing is certain. `own` are
     the pod's addresses if they are assumed, with the routing rules and routes `objects` that are, too.
+    `trace` does not know the kernel's variables if `as_usual`. `proxy` is its proxy if it is another one.
     """
 
     title: str
@@ -53,9 +55,13 @@ class Subject(Record):
     own: tuple[Cidr, ...] = ()
     objects: tuple[RoutingObject, ...] = ()
     can_be_traced: bool = True
+    as_usual: bool = False
+    proxy: Proxy | None = None
 
     def at(self, question: Question) -> World:
         """Return the namespace as `trace` has it for a packet, which may tell of an interface."""
+        if self.as_usual:
+            return World(self.world.program, self.world.network)
         if not self.own:
             return self.world
         return self.world.replace(network=with_objects(network_of(self.own, question), self.objects))

@@ -60,7 +60,7 @@ def _refutation(subject: Subject, found: Refutation) -> Iterator[str]:
     for end in found.traced.ends:
         if end.startswith(("dropped", "rejected")) and ": rule " not in end:
             yield f"end        {end}"
-    if subject.can_be_traced:
+    if found.traced.by_command:
         yield f"to see it  {command(subject, found.traced)}"
 
 
@@ -115,7 +115,7 @@ def packet_lines(found: Comparison, shown: Shown) -> Iterator[str]:
     names = ("one", "other") if found.other.can_be_traced else ("now", "then")
     for at, (name, subject) in enumerate(zip(names, (found.one, found.other), strict=True)):
         yield f"{name:<11}{verdicts[at]}"
-        if shown.traced and subject.can_be_traced:
+        if shown.traced and shown.traced[at].by_command:
             yield f"{'':11}{command(subject, shown.traced[at])}"
     if not shown.traced:
         yield f"{'':11}{CANNOT_BE_TRACED}"

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 class Traced(Record):
     """What `trace` says of a packet: its arguments, the verdict, how its ways end, and what rules did.
 
-    `rules` are those that did more than to lead to another chain.
+    `rules` are those that did more than to lead to another chain. `by_command`: the command line of `trace`
+    gives this verdict, too; it knows the network by its options alone.
     """
 
     arguments: tuple[str, ...]
     verdict: Verdict
     ends: tuple[str, ...]
     rules: tuple[RuleStep, ...]
+    by_command: bool
 
     @property
     def causes(self) -> tuple[RuleStep, ...]:
@@ -81,27 +83,38 @@ def traced(
     exact = question_of_packet(packet, direction)
     try:
         question = _shortened(exact, subjects, proxy)
-        asked = [complete(question, subject.at(question).network, proxy) for subject in subjects]
+        found = [
+            answer(each.world, complete(question, each.world.network, proxy), proxy) for each in subjects
+        ]
     except SettingsError:
         return ()
-    if any(question_of_packet(each.packet, direction) != exact for each in asked):
+    if any(question_of_packet(each.asked.packet, direction) != exact for each in found):
         return ()
-    found = [answer(subject.at(question), each, proxy) for subject, each in zip(subjects, asked, strict=True)]
-    return tuple(_traced(question, each) for each in found)
+    return tuple(_traced(question, *each, proxy) for each in zip(subjects, found, strict=True))
 
 
-def _traced(question: Question, found: Answer) -> Traced:
+def _traced(question: Question, subject: Subject, found: Answer, proxy: Proxy) -> Traced:
     ends = tuple(dict.fromkeys(path.end for path in found.paths))
     steps = [step for path in found.paths for step in path.steps if isinstance(step, RuleStep)]
     rules = [step for step in steps if not step.effect.startswith(("goes to ", "goes on in "))]
-    return Traced(words(question), found.verdict, ends, tuple(rules))
+    by_command = subject.can_be_traced and _by_command(question, subject, found, proxy)
+    return Traced(words(question), found.verdict, ends, tuple(rules), by_command)
+
+
+def _by_command(question: Question, subject: Subject, found: Answer, proxy: Proxy) -> bool:
+    """Tell whether `trace`, which may know less of the network, has the same packet and verdict."""
+    world = subject.at(question)
+    proxy = subject.proxy or proxy
+    asked = complete(question, world.network, proxy)
+    return asked.packet == found.asked.packet and answer(world, asked, proxy).verdict == found.verdict
 
 
 def _shortened(exact: Question, subjects: Sequence[Subject], proxy: Proxy) -> Question:
     """Return a question that leaves out what `trace` fills in all the same."""
 
     def packets(question: Question) -> list[Packet]:
-        return [complete(question, subject.at(question).network, proxy).packet for subject in subjects]
+        networks = [each for s in subjects for each in (s.world.network, s.at(question).network)]
+        return [complete(question, network, proxy).packet for network in networks]
 
     wanted = packets(exact)
     port = exact.source.port

@@ -7,11 +7,12 @@ from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import joined
 from ..interpreter import iptables
 from ..interpreter.condition import AllOf, OneOf, Unmodelled, any_of, named, negated
+from ..interpreter.ip_names import LOCAL_TABLE, MAIN_TABLE
 from ..interpreter.journey import World
 from ..interpreter.known import Known
 from ..interpreter.origins import SourceCheck
 from ..interpreter.program import Program
-from ..interpreter.routing import Address, Network, Route, assumed_network, local_default, mark_rule
+from ..interpreter.routing import LOOPBACK, Address, Network, Route, assumed_network, local_default, mark_rule
 from ..interpreter.verdict import Proxy
 from ..rules import model
 from ..rules.model import IPV4, IPV6, Cidr
@@ -106,9 +107,7 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
             own = Address("lo", item.family, item.cidr.address, item.cidr.prefix)
             if not any((a.family, a.address) == (own.family, own.address) for a in addresses):
                 addresses.append(own)
-                routes.append(
-                    Route(own.family, "local", "local", own.address, own.address, "lo", own.address)
-                )
+                routes += _routes_of(own)
         elif isinstance(item, model.MarkLookup):
             rule = mark_rule(item.family, item.mark, str(item.table), _next_priority(rules, item.family))
             if not any(
@@ -127,6 +126,13 @@ def _next_priority(rules: Iterable[RoutingRule], family: Family) -> int:
     """Return the number that the kernel gives a new rule: before the second one (fib_default_rule_pref)."""
     numbers = sorted(rule.priority for rule in rules if rule.family == family)
     return max(numbers[1] - 1, 0) if len(numbers) > 1 else 0
+
+
+def _routes_of(own: Address) -> Iterator[Route]:
+    """Yield the routes that the kernel makes for an address of lo (fib_add_ifaddr, inet6_addr_add)."""
+    yield Route(own.family, LOCAL_TABLE, "local", own.address, own.address, LOOPBACK)
+    if own.family == IPV6:
+        yield Route(own.family, MAIN_TABLE, "unicast", own.address, own.address, LOOPBACK, metric=256)
 
 
 def without_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
