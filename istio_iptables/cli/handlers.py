@@ -13,6 +13,7 @@ from ..api import build, prepare, render
 from ..errors import FOUND, INTERRUPTED, Differs, DumpError, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
 from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, PICTURES
+from ..settings.texts import quoted
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -109,7 +110,7 @@ def nothing_to_do(context: Context) -> int:
     """
     mode = context.parsed.no_capture
     assert mode is not None
-    log.info(f"{mode.origin}: {mode.text!r} captures nothing: nothing to do")
+    log.info(f"{mode.origin}: {quoted(mode.text)} captures nothing: nothing to do")
     command, options = context.command.name, context.options
     if command == "render":
         streams.write(render(Ruleset(), options["format"] or context.style))

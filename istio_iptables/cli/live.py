@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..interpreter.routing import Address
 from ..rules.model import FAMILIES, IPV4, IPV6, Cidr
 from ..startup.record import Record
-from ..trace.owned import rulesets
+from ..trace.owned import places
 from ..trace.packet import SOME_OWN
 from ..trace.reasons import explained
 
@@ -24,15 +24,14 @@ if TYPE_CHECKING:
     from ..settings.environment import Environment
     from ..status.settings_of import ReadBack
     from ..trace.dumps import Rules
+    from ..trace.owned import Place
     from .context import Context
 
-_DEFAULTS = (
-    "settings: no rule is known as one of istio-iptables, so the proxy is taken to have the default ports "
-    "and users, and no rule has a reason: give the settings"
-)
-_NEAREST = (
-    "settings: no settings mean exactly these rules: the reasons, and the proxy's ports and users, are those "
-    "of the nearest: {}"
+_READ_BACK = "read back from the rules: {}"
+_NEAREST = "none mean exactly these rules: reasons, and the proxy's ports and users, are of the nearest: {}"
+_UNKNOWN = (
+    "not known: no rule is one of istio-iptables, so the proxy is taken to have the default ports and users, "
+    "and no rule has a reason"
 )
 
 
@@ -65,43 +64,47 @@ def examples(families: Sequence[Family]) -> tuple[Cidr, ...]:
 
 
 class Understood(Record):
-    """Rules with reasons, the Config that they were understood by, and what was read back, if it was."""
+    """Rules with reasons, and the Config that they were understood by.
+
+    `read_back` is what was read back, if that was. `doubt` is what cannot be told of the settings, in words.
+    """
 
     rules: Rules
     config: Config
     read_back: ReadBack | None = None
+    doubt: str = ""
 
 
-def understood(context: Context, rules: Rules, network: Network, given: Callable[[], Config]) -> Understood:
+def understood(context: Context, rules: Rules, given: Callable[[], Config]) -> Understood:
     """Return rules with their reasons. `given` returns the Config of the settings that were given."""
+    found = tuple(places(rules))
     if context.describes_rules:
         from .. import policy
 
         config = given()
-        program = explained(rules.program, (policy.build(config),), network)
+        wanted = policy.build(config)
+        program = explained(rules.program, [(place, wanted) for place in found])
         return Understood(rules.replace(program=program), config)
-    found = sorted(_read_back(rules), key=lambda each: not each.exact)
-    if not found:
-        return Understood(rules.replace(unread=(*rules.unread, _DEFAULTS)), given())
+    pairs = ((place, _read_back(place)) for place in found)
+    read = sorted(((place, back) for place, back in pairs if back), key=lambda pair: not pair[1].exact)
+    if not read:
+        return Understood(rules.replace(settings=(_UNKNOWN,)), given(), doubt=f"settings {_UNKNOWN}")
     context.log_settings()
     from ..status.written import command_line
 
-    told = tuple(f"settings: read back from the rules: {command_line(e)}" for e in found if e.exact)
-    untold = tuple(_NEAREST.format(command_line(each)) for each in found if not each.exact)
-    program = explained(rules.program, [each.ruleset for each in found], network)
-    rules = rules.replace(program=program, read=(*rules.read, *told), unread=(*rules.unread, *untold))
-    return Understood(rules, found[0].config, found[0])
+    told = tuple((_READ_BACK if b.exact else _NEAREST).format(command_line(b)) for _, b in read)
+    program = explained(rules.program, [(place, back.ruleset) for place, back in read])
+    _, first = read[0]
+    doubt = "" if first.exact else f"settings: {told[0]}"
+    return Understood(rules.replace(program=program, settings=told), first.config, first, doubt)
 
 
-def _read_back(rules: Rules) -> list[ReadBack]:
-    """Return the settings that the rules in each place mean. Routing does not matter here."""
+def _read_back(place: Place) -> ReadBack | None:
+    """Return the settings that the rules in a place mean. Routing does not matter here."""
     from ..status.settings_of import settings_of
 
-    read = []
-    for ruleset, native in rulesets(rules):
-        found = settings_of(ruleset, native)
-        if found and not found.exact and found.ruleset.routing:
-            found = settings_of(ruleset.replace(routing=found.ruleset.routing), native)
-        if found:
-            read.append(found)
-    return read
+    ruleset = place.ruleset
+    found = settings_of(ruleset, place.native)
+    if found and not found.exact and found.ruleset.routing:
+        return settings_of(ruleset.replace(routing=found.ruleset.routing), place.native)
+    return found

@@ -149,7 +149,7 @@ class Subjects:
     def _understood(self, source: Source, given: Callable[[], Config]) -> tuple[Config, Source]:
         """Return the settings that rules are judged by, and the rules with their reasons (see live.py)."""
         assert source.rules
-        found = understood(self._context, source.rules, source.network or Network(), given)
+        found = understood(self._context, source.rules, given)
         source = source.replace(program=found.rules.program, rules=found.rules)
         return found.config, self._with_objects(source, found.config)
 

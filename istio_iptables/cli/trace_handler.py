@@ -8,6 +8,7 @@ from ..policy import build
 from ..rules.model import FAMILIES, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
+from ..settings.texts import quoted
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
@@ -57,7 +58,7 @@ def _check(question: Question, context: Context) -> None:
     options, more = context.options, context.invocation.operands[1:]
     mistakes = mistakes_in(question)
     if more and not options["file"]:
-        mistakes.append(f"{more[0]!r}: unexpected argument after the command trace")
+        mistakes.append(f"{quoted(more[0])}: unexpected argument after the command trace")
     if options["file"] and (options["live"] or options["watch"]):
         mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
     if options["watch"] and options["iface"]:
@@ -118,14 +119,14 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
         network = rules.network or given
         # Nothing here has to do with this machine.
         pod = PodOf(context.facts, options["own"] or own_of(rules.network) or examples(FAMILIES))
-        found = understood(context, rules, network, lambda: resolve(context.parsed, pod)[0])
+        found = understood(context, rules, lambda: resolve(context.parsed, pod)[0])
         if not rules.network:  # as it must be for the rules to work
             network = with_objects(network, build(found.config).routing)
         return found.config, World(found.rules.program, network), found.rules
     network = given if options["own"] else here.network() or given
     of_pod = PodOf(context.facts, options["own"]) if options["own"] else None
     if options["live"] or options["watch"]:
-        found = understood(context, here.rules(network), network, lambda: context.config(of_pod))
+        found = understood(context, here.rules(network), lambda: context.config(of_pod))
         return found.config, here.world(found.rules, network), found.rules
     config = context.config(of_pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None
@@ -147,7 +148,8 @@ def _name(file: str) -> str:
 def _with(rules: Rules | None, found: dict[str, object]) -> dict[str, object]:
     if not rules:
         return found
-    return {"read": list(rules.read), "unread": list(rules.unread), "assumed": list(rules.assumed), **found}
+    names = ("read", "unread", "assumed", "settings")
+    return {**{name: list(getattr(rules, name)) for name in names}, **found}
 
 
 def _print(found: str | dict[str, object], rules: Rules | None) -> None:

@@ -34,6 +34,7 @@ STATES = frozenset({"INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SN
 #: The states of packets that have no entry.
 WITHOUT_ENTRY = frozenset({"INVALID", "UNTRACKED"})
 _STATE = "conntrack state"
+_MARK = "connection mark"
 
 _SEEN = number("tracked", 1)
 _FIRST = number("first", 1)
@@ -104,14 +105,14 @@ def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
 def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condition:
     """Return what `connmark` means: a packet without an entry never matches.
 
-    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. That of a
-    template is 0, too.
+    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. A template
+    is one for all packets, so the mark that rules have left in it is not known.
     """
     found = negated(Masked("connection_mark", value, mask), negate)
-    if (value == 0) == negate:
-        return found
-    entry = has_entry(before=before)
-    return AllOf((AnyOf((entry, TEMPLATE)) if before else entry, found), "connection mark")
+    if before:
+        of_template = AllOf((TEMPLATE, Unmodelled("connection mark of a template")))
+        return AnyOf((AllOf((has_entry(before=True), found)), of_template), _MARK)
+    return found if (value == 0) == negate else AllOf((has_entry(), found), _MARK)
 
 
 def reply_source(make: Callable[[str], Condition], field: str) -> Condition:

@@ -10,7 +10,7 @@ from ..rules.model import IPV4
 from . import action as actions
 from .algebra import NO_QUESTION
 from .condition import AllOf, Masked, OneOf, number, numbers
-from .conntrack import has_entry
+from .conntrack import TEMPLATE, has_entry
 from .packet import TCP, UDP
 
 TYPE_CHECKING = False
@@ -57,11 +57,17 @@ class Effects(Generic[S]):
 
     # --- marks, zones --------------------------------------------------------------------------
 
-    def _assign(self, _walk: Walk[S], action: actions.Assign, packets: S, _: Place) -> tuple[S, S, S]:
+    def _assign(self, walk: Walk[S], action: actions.Assign, packets: S, place: Place) -> tuple[S, S, S]:
         algebra = self._algebra
         without = algebra.empty
         if "connection_mark" in (action.field, action.source):
+            if action.in_template:
+                template, packets = algebra.split(packets, TEMPLATE, NO_QUESTION)
+                walk.end(template, "not known", place, "the mark that goes with its zone is not known")
             packets, without = algebra.split(packets, _HAS_ENTRY, NO_QUESTION)
+        if action.source == "connection_mark":  # a template has one, too: 0
+            templates, without = algebra.split(without, TEMPLATE, NO_QUESTION)
+            without = algebra.join(without, algebra.assign(templates, action.replace(source="")))
         return algebra.join(algebra.assign(packets, action), without), algebra.empty, algebra.empty
 
     def _zone(self, walk: Walk[S], action: actions.Zone, packets: S, place: Place) -> tuple[S, S, S]:

@@ -38,9 +38,10 @@ class Example(Record):
     title: str
     question: Question
 
-    def command(self, settings: str = "") -> str:
-        """Return the command that follows it; `settings` are arguments."""
-        return " ".join(part for part in (PROGRAM, settings, "trace", *words(self.question)) if part)
+    def command(self, settings: str = "", *, live: bool = False) -> str:
+        """Return the command that follows it, through the rules of `settings` (arguments), or live ones."""
+        parts = (PROGRAM, settings, "trace", *words(self.question), "--live" if live else "")
+        return " ".join(part for part in parts if part)
 
 
 def examples(config: Config, network: Network) -> tuple[Example, ...]:
@@ -127,16 +128,16 @@ class _Making:
         listed = not isinstance(ports, Everything)
         excluded = () if listed else config.inbound_ports_excluded
         if not isinstance(ports, Everything) and ports:
-            yield "somebody calls a captured port of the application", self._in(ports[0].first)
-            yield "somebody calls another port of the application", self._in(_free(_PORTS, ports))
+            yield "a client calls a captured port of the application", self._in(ports[0].first)
+            yield "a client calls another port of the application", self._in(_free(_PORTS, ports))
         else:
-            yield "somebody calls the application", self._in(_free(_PORTS[1:], excluded))
+            yield "a client calls the application", self._in(_free(_PORTS[1:], excluded))
         for port in excluded[:1]:
-            yield f"somebody calls an excluded port ({port.first})", self._in(port.first)
-        yield f"somebody calls the tunnel port ({config.tunnel_port})", self._in(config.tunnel_port)
+            yield f"a client calls an excluded port ({port.first})", self._in(port.first)
+        yield f"a client calls the tunnel port ({config.tunnel_port})", self._in(config.tunnel_port)
         for interface in config.interfaces_excluded[:1]:
             by = self._in(self._app_port()).replace(interface=interface_of(interface))
-            yield f"somebody calls by an excluded interface ({interface})", by
+            yield f"a client calls by an excluded interface ({interface})", by
         for interface in config.rerouted_interfaces[:1]:
             to = Endpoint(self._captured() or self._service(0), self._port())
             by_vm = Question("in", to, interface=interface_of(interface))
@@ -158,7 +159,7 @@ class _Making:
         off = "" if self._family in self._config.families else ", which is off"
         captured = self._captured() or self._service(0)
         yield f"the application calls a service over IPv6{off}", self._out(captured, self._port())
-        yield f"somebody calls the application over IPv6{off}", self._in(self._app_port())
+        yield f"a client calls the application over IPv6{off}", self._in(self._app_port())
 
     # --- addresses and ports
 

@@ -134,11 +134,16 @@ def _sent_by(proxy: Proxy) -> Condition:
 
 
 def _translated(changed: Changed, packets: Packets) -> Verdict:
-    address = changed.fields.get("destination")
+    """Return the verdict with the new address and port; `:PORT` if each packet keeps its address."""
+    address, port = changed.fields.get("destination", _KEPT), changed.fields.get("destination_port")
+    if address == _KEPT and isinstance(port, int):
+        return Verdict("translated", f":{port}")
     if not isinstance(address, int):
         return DEPENDS
-    port = changed.fields.get("destination_port")
     text = address_text(packets.space.family, address)
     if isinstance(port, int):
         text = f"{text}:{port}" if packets.space.family == "ipv4" else f"[{text}]:{port}"
     return Verdict("translated", text)
+
+
+_KEPT = "kept"

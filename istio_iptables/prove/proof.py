@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ..interpreter.algebra import NO_QUESTION
 from ..interpreter.many import Changed, Many
+from ..interpreter.packet import endpoint_text
 from ..interpreter.program import Program
 from ..interpreter.regions import Region
+from ..interpreter.verdict import Verdict
 from ..startup.record import Record
 from .example import example, questions
 from .outcomes import outcomes, simplified
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.packet import Packet
     from ..interpreter.surroundings import World
-    from ..interpreter.verdict import Proxy, Verdict
+    from ..interpreter.verdict import Proxy
     from .clause import Clause
     from .outcomes import Outcome
     from .space import Packets
@@ -40,13 +42,26 @@ class Counterexample(Record):
     depends_on: tuple[str, ...] = ()
 
 
+class Instance(Record):
+    """A packet that a sentence is about, and the verdict that it is to have."""
+
+    packets: Packets
+    packet: Packet
+    verdict: Verdict
+    says: str
+
+
 class Property(Record):
-    """A named property: what it says, whether it holds, and the packets for which it does not."""
+    """A named property: what it says, whether it holds, and the packets for which it does not.
+
+    `instances` has one of the packets that each sentence is about.
+    """
 
     name: str
     says: tuple[str, ...]
     status: Status
     counterexamples: tuple[Counterexample, ...] = ()
+    instances: tuple[Instance, ...] = ()
 
 
 def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promises) -> tuple[Property, ...]:
@@ -56,7 +71,7 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
     """
     world = simplified(world)
     bare = world.replace(program=Program())
-    said: dict[str, dict[str, None]] = {}
+    said: dict[str, dict[str, Instance]] = {}
     against: dict[str, list[Counterexample]] = {}
     for packets in kinds:
         own = next((each.address for each in world.network.own(packets.space.family)), None)
@@ -67,14 +82,20 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
             region, left = divided(left, clause)
             if not region:
                 continue
-            said.setdefault(clause.name, {})[clause.says] = None
+            about = Instance(packets, example(region, packets, own), clause.verdict, clause.says)
+            said.setdefault(clause.name, {}).setdefault(clause.says, about)
             against.setdefault(clause.name, []).extend(_against(region, clause, found, packets, own))
-    return tuple(property_of(name, said[name], against[name]) for name in said)
+    return tuple(property_of(name, said[name], against[name], said[name].values()) for name in said)
 
 
-def property_of(name: str, says: Iterable[str], against: Sequence[Counterexample]) -> Property:
+def property_of(
+    name: str,
+    says: Iterable[str],
+    against: Sequence[Counterexample],
+    instances: Iterable[Instance] = (),
+) -> Property:
     """Return a property, of which the status follows from the packets for which it does not hold."""
-    return Property(name, tuple(says), _status(against), tuple(against))
+    return Property(name, tuple(says), _status(against), tuple(against), tuple(instances))
 
 
 def divided(region: Region, clause: Clause) -> tuple[Region, Region]:
@@ -110,7 +131,16 @@ def _against(
             continue
         seen.add((outcome.verdict, bool(about)))
         packet = example(wrong, packets, own)
-        yield Counterexample(packets, packet, clause.verdict, outcome.verdict, outcome.note, about)
+        found_for = _of_packet(outcome.verdict, packet)
+        yield Counterexample(packets, packet, clause.verdict, found_for, outcome.note, about)
+
+
+def _of_packet(verdict: Verdict, packet: Packet) -> Verdict:
+    """Return the verdict for one of the packets: what keeps its address has one of its own."""
+    if verdict.code == "translated" and verdict.to.startswith(":") and verdict.to[1:].isdigit():
+        port = int(verdict.to[1:])
+        return Verdict("translated", endpoint_text(packet.family, packet.destination, port))
+    return verdict
 
 
 def _status(found: Sequence[Counterexample]) -> Status:

@@ -7,14 +7,15 @@ from ..interpreter.ip_names import SCOPES
 from ..interpreter.journey import World
 from ..interpreter.program import Program
 from ..interpreter.routing import LOOPBACK, Address, Network
-from ..interpreter.verdict import DROPPED, LOOPS, REJECTED
+from ..interpreter.verdict import DROPPED, LOOPS, REJECTED, Verdict
 from ..rules.model import FAMILIES, IPV4, IPV6
 from ..trace.world import proxy_of
 from .intent import promised
 from .open_ends import OPEN_END
-from .proof import Property, property_of, prove
+from .proof import Counterexample, Property, property_of, prove
 from .space import DIRECTIONS, PHASES, packets
 from .terms import fits
+from .words import proxy_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from ..rules.model import Cidr, Family
     from ..settings.config import Config
-    from .proof import Counterexample
     from .space import Packets
 
 
@@ -81,16 +81,20 @@ def _names(config: Config) -> Iterator[str]:
 def judged(config: Config, world: World) -> tuple[Property, ...]:
     """Return whether a namespace does what settings promise, for every packet.
 
-    First come those of SPEC 10, then the exceptions, then those that are about all packets: that nothing is
-    dropped, and that every packet has the verdict that it is to have.
+    First come those that are about some packets, then the exceptions of open_ends.py, then those that are
+    about all packets: no loop, nothing dropped, and every packet as it should be.
     """
     found = prove(world, kinds((world,), config), proxy_of(config), promised(config, world.network))
     wrong = [each for property_ in found for each in property_.counterexamples]
-    loops = [each for each in wrong if each.found == LOOPS]
+    looping = [each for each in wrong if each.found == LOOPS] + _meant_to_loop(config, found)
     dropped = [each for each in wrong if each.found in (DROPPED, REJECTED)]
-    found = tuple(_with(each, loops) if each.name == "no-loop" else each for each in found)
     return (
         *sorted(found, key=lambda each: each.name.startswith(OPEN_END)),
+        property_of(
+            "no-loop",
+            (f"what {proxy_words(config)} sends never reaches its own port {config.outbound_port}",),
+            looping,
+        ),
         property_of(
             "nothing-dropped", ("only what is INVALID, or what an open end says, is dropped",), dropped
         ),
@@ -98,7 +102,12 @@ def judged(config: Config, world: World) -> tuple[Property, ...]:
     )
 
 
-def _with(known: Property, others: Iterable[Counterexample]) -> Property:
-    """Return a property with more packets for which it does not hold."""
-    more = [each for each in others if each not in known.counterexamples]
-    return property_of(known.name, known.says, (*known.counterexamples, *more))
+def _meant_to_loop(config: Config, properties: Iterable[Property]) -> list[Counterexample]:
+    """Return packets of the proxy that settings themselves lead to its outbound port."""
+    wanted = Verdict("redirected", str(config.inbound_port))
+    return [
+        Counterexample(each.packets, each.packet, wanted, LOOPS)
+        for property_ in properties
+        for each in property_.instances
+        if each.verdict == LOOPS
+    ]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from istio_iptables import configure
+from istio_iptables import Facts, configure, policy
 from istio_iptables.errors import SettingsError
+from istio_iptables.formats import iptables_compiled, iptables_dump
+from istio_iptables.formats.iptables_restore import script
 from istio_iptables.interpreter.completed import completed
 from istio_iptables.interpreter.condition import ALWAYS
 from istio_iptables.interpreter.ip_names import SCOPES
+from istio_iptables.interpreter.journey import World
+from istio_iptables.interpreter.known import Known
 from istio_iptables.interpreter.packet import endpoint_text
+from istio_iptables.interpreter.program import Program
 from istio_iptables.interpreter.routing import (
     Address,
     Network,
@@ -28,24 +35,47 @@ from istio_iptables.prove.ways import assumed
 from istio_iptables.rules.model import FAMILIES, IPV4, IPV6, Cidr
 from istio_iptables.settings.config import Config
 from istio_iptables.trace.packet import Question
-from istio_iptables.trace.world import network_of
+from istio_iptables.trace.world import network_of, with_objects
 
 from . import strategies
-from .rulesets import BOTH
+
+if TYPE_CHECKING:
+    from istio_iptables.rules.model import Family
 
 _LOOPBACK = (Address("lo", IPV4, 0x7F000001, 8), Address("lo", IPV6, 1, 128))
 
 
 def configs() -> SearchStrategy[Config]:
-    """Random settings for a pod that has both families."""
-    return st.builds(_config, strategies.settings() | strategies.colliding_settings())
+    """Random settings for pods with one family or both, and DNS servers of either family or none."""
+    chosen = strategies.settings() | strategies.colliding_settings()
+    return st.builds(_config, chosen, _OFTEN, strategies.environments())
 
 
-def _config(chosen: dict[str, str]) -> Config:
-    try:
-        return configure(chosen, environment=BOTH)
-    except SettingsError:
-        reject()
+#: What makes the most difference, and would be seldom together otherwise.
+_DESTINATIONS = ["*", "127.0.0.0/8,10.0.0.0/8,fd00::/8", "::1,fd00::/8,10.0.0.2"]
+_OFTEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "istio-inbound-interception-mode": st.just("TPROXY"),
+        "dual-stack": st.just("true"),
+        "istio-service-cidr": st.sampled_from(
+            ["*", "127.0.0.0/8,10.0.0.0/8,fd00::/8", "::1,fd00::/8,10.0.0.2"]
+        ),
+    },
+)
+
+
+def _config(
+    chosen: dict[str, str], often: dict[str, str], environment: tuple[bool, bool, list[str]]
+) -> Config:
+    ipv4, ipv6, servers = environment
+    chosen = {**chosen, **often}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return configure(chosen, environment=Facts(ipv4, ipv6, tuple(servers)))
+        except SettingsError:
+            reject()
 
 
 def _one_address(_config: Config) -> Network:
@@ -112,7 +142,7 @@ NETWORKS: Mapping[str, Callable[[Config], Network]] = {
 }
 
 
-def wrong(properties: tuple[Property, ...]) -> list[str]:
+def wrong(properties: Iterable[Property]) -> list[str]:
     """Return what does not hold, with packets, for people who read a failed test."""
     return [
         f"{each.name}: {found.packets.direction} {found.packets.phase} {_text(found)}: "
@@ -132,3 +162,80 @@ def _text(found: Counterexample) -> str:
     ]
     rest = sorted(free - {"source", "destination", "source_port", "destination_port"})
     return ", ".join([*ends, *(f"{field} {getattr(packet, field)}" for field in rest)])
+
+
+# --- rules that were changed --------------------------------------------------------------------
+
+
+#: A change of a script of iptables-restore, of which the lines are given.
+Edit: TypeAlias = Callable[[list[str]], None]
+
+
+def _at(lines: list[str], find: str) -> int:
+    if find in lines:
+        return lines.index(find)
+    [at] = [number for number, line in enumerate(lines) if line.startswith("-A ") and find in line]
+    return at
+
+
+def drop(find: str) -> Edit:
+    """Take away the one rule that has a text."""
+    return lambda lines: lines.__delitem__(_at(lines, find))
+
+
+def swap(find: str) -> Edit:
+    """Exchange the one rule that has a text, and the next one."""
+
+    def edit(lines: list[str]) -> None:
+        at = _at(lines, find)
+        lines[at : at + 2] = reversed(lines[at : at + 2])
+
+    return edit
+
+
+def change(find: str, put: str) -> Edit:
+    """Put another text into the one rule that has a text."""
+
+    def edit(lines: list[str]) -> None:
+        at = _at(lines, find)
+        lines[at] = lines[at].replace(find, put)
+
+    return edit
+
+
+def before(find: str, rule: str) -> Edit:
+    """Put a rule before the one that has a text."""
+    return lambda lines: lines.insert(_at(lines, find), rule)
+
+
+def nothing(_lines: list[str]) -> None:
+    """Change no rule."""
+
+
+def world_of_scripts(
+    config: Config, network: Network, edit: Edit = nothing, edited: Family = IPV4, foreign: str = ""
+) -> World:
+    """Return the namespace of settings, with the rules of one family changed, and foreign tables."""
+    ruleset = policy.build(config)
+    network = with_objects(network, ruleset.routing)
+    others = iptables_dump.read(foreign)
+    assert not others.unread, others.unread
+    tables = [*iptables_compiled.compiled(others, Known(network), IPV4)]
+    for family in FAMILIES:
+        lines = script(ruleset, family).splitlines()
+        if family == edited:
+            edit(lines)
+        dump = iptables_dump.read(_with_built_in_chains(lines))
+        assert not dump.unread, dump.unread
+        tables += iptables_compiled.compiled(dump, Known(network), family)
+    return World(Program(tuple(tables)), network)
+
+
+def _with_built_in_chains(script: Iterable[str]) -> str:
+    """Return a script for iptables-restore as a dump, which has the chains that are always there."""
+    lines: list[str] = []
+    for line in script:
+        lines.append(line)
+        if line.startswith("*"):
+            lines += [f":{chain} ACCEPT [0:0]" for chain in ("PREROUTING", "OUTPUT")]
+    return "\n".join(lines)

@@ -24,9 +24,10 @@ from istio_iptables.interpreter.packet import ICMP, ICMPV6, TCP, Packet
 from istio_iptables.interpreter.program import Program
 from istio_iptables.interpreter.routing import Network
 from istio_iptables.kernel.sysctls import read_sysctls
-from istio_iptables.rules.model import FAMILIES
+from istio_iptables.rules.model import ADDRESS_FAMILIES, FAMILIES
 from istio_iptables.trace.world import with_sysctls
 
+from . import known_connections
 from .netns import Namespace, Pod
 from .own_world import read_network
 from .scratch import entered
@@ -84,11 +85,15 @@ class Step(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """The state of a pod. `sysctls` are variables with their values, such as `ipv4/conf/eth0/rp_filter`."""
+    """The state of a pod. `sysctls` are variables with their values, such as `ipv4/conf/eth0/rp_filter`.
+
+    `kinds` says what rules these are, for people who count.
+    """
 
     steps: tuple[Step, ...]
     forwards: bool = True
     sysctls: tuple[tuple[str, int], ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 class Observed(NamedTuple):
@@ -263,6 +268,12 @@ class Testbed:
     def forget(self) -> None:
         """Remove all connections."""
         self.watcher.forget()
+
+    def know(self, packet: Packet) -> None:
+        """Have conntrack know the connection of a later packet."""
+        assert packet.connection
+        family = ADDRESS_FAMILIES[packet.family]
+        self.watcher.make(family, known_connections.message(packet, packet.connection))
 
     def send(self, packet: Packet, numbers: Numbers) -> Observed:
         """Send a packet, from the pod or by the cable that it is said to come in by."""

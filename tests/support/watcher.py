@@ -72,6 +72,7 @@ def _script() -> str:
 # linux/netfilter/nfnetlink.h, nfnetlink_log.h, nfnetlink_conntrack.h
 _ULOG, _CONNTRACK = 4 << 8, 1 << 8
 _CONFIG, _CT_DELETE = _ULOG | 1, _CONNTRACK | 2
+_CREATE = 0x600  # NLM_F_CREATE, NLM_F_EXCL
 _NEW_OR_CHANGED = 0x3  # NF_NETLINK_CONNTRACK_NEW, NF_NETLINK_CONNTRACK_UPDATE
 _REQUEST, _ACK = 0x01, 0x04
 _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
@@ -172,6 +173,10 @@ class Watcher:
         """Remove all connections."""
         self._ask(self._control, _CT_DELETE, 0, 0, b"")
 
+    def make(self, family: int, connection: bytes) -> None:
+        """Make a connection that conntrack knows (see known_connections)."""
+        self._ask(self._control, _CONNTRACK, family, 0, connection, _CREATE)
+
     def _read(self) -> Iterator[Event]:
         for kind, payload in _messages(self._socket.recv(1 << 17)):
             if kind == _ULOG:
@@ -191,9 +196,9 @@ class Watcher:
         )
 
     @staticmethod
-    def _ask(on: socket.socket, kind: int, family: int, group: int, payload: bytes) -> None:
+    def _ask(on: socket.socket, kind: int, family: int, group: int, payload: bytes, flags: int = 0) -> None:
         body = struct.pack("!BBH", family, 0, group) + payload
-        on.send(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _ACK, 1, 0) + body)
+        on.send(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, 1, 0) + body)
         answer = on.recv(1 << 16)
         (code,) = struct.unpack_from("=i", answer, 16)
         if code:
