@@ -22,9 +22,9 @@ from ..settings.resolve import HOW_TO_RUN, parse, resolve
 from ..settings.texts import Given
 from ..startup.record import Record
 from ..trace import dumps, here
-from ..trace.world import of_ruleset, proxy_of, with_objects
+from ..trace.world import examples, of_ruleset, proxy_of, with_objects
 from .collect import collect, is_settings, text_of_file
-from .live import PodOf, examples, own_of, understood
+from .live import PodOf, own_of, understood
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
