@@ -205,7 +205,14 @@ def subjects_of(sources: Sequence[Source], own: tuple[Cidr, ...] = ()) -> list[S
         namespace = here.world(known.rules, known.network)
     else:
         namespace = World(Program(), known.network)
-    return [_subject(each, namespace, ()) for each in sources]
+    return [_subject(each, namespace, _told(each, known)) for each in sources]
+
+
+def _told(source: Source, known: Source) -> tuple[Cidr, ...]:
+    """Return the own addresses that `trace` has to be told, since only the other source has them."""
+    if source.network or (known.is_live and not source.rules):
+        return ()
+    return own_of(known.network)
 
 
 def _subject(source: Source, namespace: World, own: tuple[Cidr, ...]) -> Subject:

@@ -2,6 +2,9 @@
 
 - space: which packets there are; outcomes: what becomes of each, by the interpreter over regions
 - intent: what the settings promise, apart from how rules do it
-- compare: two readings of the same packets, and a packet for every difference
-- example: one packet of a region, to be traced
+- ways, proof: whether rules keep it; compare, same: two readings of the same packets
+- dead, runs: rules that no packet reaches
+- example: one packet of a region; traced: that packet as `trace` has it
+- subject: the rules that are judged; after: those that a plan leads to
+- found, text, document: what was found, for people and for programs
 """
