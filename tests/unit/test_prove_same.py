@@ -148,6 +148,18 @@ def test_the_file_of_settings_stands_alone_and_flags_do_not_reach_it(tmp_path: P
     assert ("redirected 15101", "redirected 15001") in pairs(ran.document)
 
 
+def test_a_text_that_can_be_read_once_is_read_once(settings: str, monkeypatch: pytest.MonkeyPatch):
+    ran = command("-x", "10.8.0.0/16", "--dual-stack", "prove", "--same-as", settings, OWN)
+    with open(settings, encoding="utf-8") as standard_input:
+        monkeypatch.setattr("sys.stdin", standard_input)
+        piped = command("-x", "10.8.0.0/16", "--dual-stack", "prove", "--same-as", "-", OWN)
+    assert (piped.status, ran.status) == (3, 3)
+    assert (
+        piped.output.replace("--config - ", f"--config {settings} ").splitlines()[3:]
+        == (ran.output.splitlines()[3:])
+    )
+
+
 def test_a_socket_that_is_bound_to_an_interface_is_a_packet_of_its_own():
     own = (Cidr(4, 0x0A000002, 32),)
     facts = Facts(True)
