@@ -39,6 +39,7 @@ COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
 # without the manual page, since there is no man, and of programs Python and our own alone: dependencies bring some, and
 # venv what people type into shells.
+# The programs start without what the environment names (-I) and without the modules of site (-S).
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
 ARG VERSION=
@@ -50,6 +51,7 @@ RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
  && cd /opt/istio-iptables/lib/python3*/site-packages \
  && rm -rf netaddr/tests netaddr/eui/*.txt netaddr/eui/*.idx \
  && cd /opt/istio-iptables \
+ && sed -i '1s/$/ -IS/' bin/istio-* \
  && rm -rf include share .gitignore \
  && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib

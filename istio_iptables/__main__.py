@@ -54,6 +54,15 @@ def cni() -> int:
     return _process(_cni)
 
 
+#: The commands by the names that their programs have; all other names are that of istio-iptables.
+_BY_NAME = {"istio-clean-iptables": clean, "istio-iptables-cni": cni}
+
+
+def run_as(name: str) -> int:
+    """Run the command whose program has a name, with the process's arguments; tools/launcher calls it."""
+    return _BY_NAME.get(name, main)()
+
+
 def _cni(_: Sequence[str]) -> int:
     from .cli.log import log
     from .cni.plugin import run
@@ -72,6 +81,8 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as we run
     status = INTERRUPTED
     try:
+        if callable(signal.getsignal(signal.SIGINT)):  # else the caller ignores it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             status = command(sys.argv[1:])
         finally:

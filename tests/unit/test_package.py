@@ -100,7 +100,10 @@ def test_the_wheel_has_the_package_and_the_manual_page_alone(built: Package) -> 
     with zipfile.ZipFile(built[0]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     data = {name.partition(".data/")[2] for name in names if ".data/" in name}
-    assert data == {"data/share/man/man8/istio-iptables.8"}
+    programs = {
+        f"scripts/{name}" for name in ("istio-iptables", "istio-clean-iptables", "istio-iptables-cni")
+    }
+    assert data == programs | {"data/share/man/man8/istio-iptables.8"}
     names = {name for name in names if ".data/" not in name}
     assert names == {name for name in files_of_git() if name.startswith("istio_iptables/")}
 
