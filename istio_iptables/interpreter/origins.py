@@ -43,6 +43,7 @@ class SourceCheck(Record):
 
 
 NO_CHECK = SourceCheck()
+_HAS_SOURCE = Not(number("source", 0))
 _EVER_ROUTED = Unmodelled("another routing rule or local route has ever been in this network namespace")
 
 
@@ -74,14 +75,21 @@ class _Check:
         self._to_many = to_many
 
     def refused(self) -> Refused:
-        mode = self._check.rp_filter
+        found = self._refused(self._check.rp_filter)
+        if not self._to_many:
+            return found
+        # A host that has no address yet may send to all (ip_route_input_slow).
+        return Refused(AllOf((_HAS_SOURCE, found.martian)), AllOf((_HAS_SOURCE, found.filtered)))
+
+    def _refused(self, mode: int | None) -> Refused:
         if mode == 0:
             return Refused(self._martians_unfiltered())
         martian = self._sources(self._is_martian)
         filtered = self._sources(lambda routed: self._is_filtered(routed, mode or STRICT))
-        if mode is None:
-            filtered = AllOf((filtered, Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter")))
-        return Refused(martian, filtered)
+        if mode is not None:
+            return Refused(martian, filtered)
+        unread = Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter")
+        return Refused(self._martians_unfiltered(), AllOf((AnyOf((martian, filtered)), unread)))
 
     def _martians_unfiltered(self) -> Condition:
         """Without rules and local routes of users the kernel compares with the own addresses only.

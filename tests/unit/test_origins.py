@@ -91,7 +91,7 @@ def test_what_cannot_be_told_is_asked() -> None:
     unread = SourceCheck(None)
     assert found(network(), "10.88.0.9", unread) == "filtered?"
     assert found(network(), "10.89.0.9", unread) == ""
-    assert found(network(), "10.88.0.2", unread) == "martian"
+    assert found(network(), "10.88.0.2", unread) == "martian filtered?"
     assert isinstance(
         refused(network("5: from all tos 0x10 lookup 7"), SourceCheck(1), "eth1", HERE).filtered, Unmodelled
     )
