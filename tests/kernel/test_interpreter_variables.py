@@ -173,6 +173,22 @@ def test_a_routing_rule_may_be_the_way_back(bed: Testbed) -> None:
     )
 
 
+@pytest.mark.parametrize(("by_mark", "way_back"), [(0, "dropped"), (1, "delivered")])
+def test_the_mark_may_choose_the_way_back(bed: Testbed, by_mark: int, way_back: str) -> None:
+    """As a VPN has it: what a rule has marked goes back by another interface."""
+    steps = (
+        Step("ip", "rule add fwmark 0x51 lookup 300\n"),
+        Step("legacy ipv4", "*mangle\n-A PREROUTING -i lo1 -j MARK --set-mark 0x51\nCOMMIT\n"),
+    )
+    variables = ((f"{ALL}/rp_filter", 1), (f"{ALL}/src_valid_mark", by_mark))
+    agree(
+        bed,
+        Setup(steps, True, variables),
+        Case("lo1", FAR, OWN_SIDE, way_back),
+        Case("eth0", FAR, OWN, "delivered"),
+    )
+
+
 def test_own_addresses_from_outside(bed: Testbed) -> None:
     agree(bed, Setup((), True, ((f"{LO1}/rp_filter", 0),)), Case("lo1", OWN, OWN_SIDE, "dropped"))
     accepted = ((f"{LO1}/accept_local", 1), (f"{LO1}/rp_filter", 0))
