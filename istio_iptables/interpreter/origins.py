@@ -57,7 +57,7 @@ class SourceCheck(Record):
 
 NO_CHECK = SourceCheck()
 _HAS_SOURCE = Not(number("source", 0))
-_EVER_ROUTED = Unmodelled("another routing rule or local route has ever been in this network namespace")
+_EVER_ROUTED = Unmodelled("whether there ever was another routing rule or local route")
 
 
 class Refused(Record):
@@ -101,8 +101,8 @@ class _Check:
         filtered = self._sources(lambda routed: self._is_filtered(routed, mode or STRICT))
         if mode is not None:
             return Refused(martian, filtered)
-        unread = Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter")
-        return Refused(self._martians_unfiltered(), AllOf((AnyOf((martian, filtered)), unread)))
+        unread = Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter, which could not be read")
+        return Refused(self._martians_unfiltered(), AllOf((AnyOf((martian, filtered)), unread), unread.why))
 
     def _martians_unfiltered(self) -> Condition:
         """Without rules and local routes of users the kernel compares with the own addresses only.
@@ -117,7 +117,9 @@ class _Check:
         if _has_own_routing(network):
             return by_route
         is_own = numbers("source", [(a.address, a.address) for a in network.addresses if a.family == IPV4])
-        return is_own if network.assumed else AnyOf((is_own, AllOf((by_route, _EVER_ROUTED))))
+        if network.assumed:
+            return is_own
+        return AnyOf((is_own, AllOf((by_route, _EVER_ROUTED))), _EVER_ROUTED.why)
 
     # --- the way back --------------------------------------------------------------------------
 

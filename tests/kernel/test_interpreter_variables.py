@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from istio_iptables.interpreter.explore import explore
+from istio_iptables.interpreter.explore import Fork, explore
 from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.packet import Packet
 from istio_iptables.interpreter.verdict import Proxy
@@ -215,7 +215,7 @@ def test_whether_there_was_a_rule_shows_in_what_is_a_martian(rule: str) -> None:
         [found] = compare(fresh, fresh.world(), packet(case), talk=False)
     assert not found.differences
     assert found.observed.how == ("dropped" if rule else "delivered")
-    assert found.depends
+    assert "ever was another routing rule" in str(found)
 
 
 def test_what_cannot_be_read_is_no_answer(bed: Testbed) -> None:
@@ -223,10 +223,12 @@ def test_what_cannot_be_read_is_no_answer(bed: Testbed) -> None:
     world: World = with_sysctls(bed.world(), unread)
 
     def verdict(by: str, source: str, destination: str) -> str:
-        return str(explore(world, packet(Case(by, source, destination, "")), "in", Proxy()).verdict)
+        found = explore(world, packet(Case(by, source, destination, "")), "in", Proxy())
+        return f"depends on {found.found.about}" if isinstance(found.found, Fork) else str(found.verdict)
 
-    assert verdict("lo1", NEAR, OWN) == "depends"
+    assert verdict("lo1", NEAR, OWN) == "depends on net.ipv4.conf.lo1.rp_filter, which could not be read"
     assert verdict("lo1", NEAR_SIDE, OWN) == "direct"
-    assert verdict("eth0", NEAR, GUEST) == "depends"
-    assert verdict("eth0", NEAR6, GUEST6) == "depends"
+    forwards = "depends on whether this machine forwards, which could not be read"
+    assert verdict("eth0", NEAR, GUEST) == forwards
+    assert verdict("eth0", NEAR6, GUEST6) == forwards
     assert verdict("eth0", NEAR6, OWN6) == "direct"
