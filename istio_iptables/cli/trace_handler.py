@@ -8,7 +8,6 @@ from ..policy import build
 from ..rules.model import FAMILIES, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
-from ..settings.texts import quoted
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
