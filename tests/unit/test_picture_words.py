@@ -57,6 +57,8 @@ def in_words(*conditions) -> str:
         ([Not(In("uid", ((0xFFFFFFFF, 0xFFFFFFFF),)))], "sent by a socket"),
         ([In("zone", ((1, 1),))], "conntrack zone 1"),
         ([Named("sent_to", "lo"), Named("sent_to", "lo")], "out by lo"),
+        ([In("protocol", ((6, 6),)), In("protocol", ((6, 6), (17, 17)))], "TCP"),  # nft, before tproxy
+        ([In("protocol", ((6, 6), (17, 17))), In("protocol", ((6, 6),))], "TCP or UDP, TCP"),
         ([LONG], "type of the address as the rule says"),
     ],
 )
@@ -86,6 +88,8 @@ def test_conditions_in_words(conditions, said):
         ([action.TProxy(0)], "tproxy", "to its own port here", ()),
         ([action.Unknown("QUEUE")], "unknown", "QUEUE: not modelled", ()),
         ([], "pass", "counted", ()),
+        ([action.Pass("counter"), action.End("drop")], "drop", "dropped", ()),
+        ([action.Pass("counter")], "pass", "counted", ()),
     ],
 )
 def test_actions_in_words(doing, kind, said, leads_to):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, SettingsError, configure
+from istio_iptables import Facts, SettingsError, configure, picture
 from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
     AnyOf,
@@ -417,6 +417,15 @@ def test_the_options_of_trace_describe_a_packet():
     assert [str(cidr) for cidr in found.own] == ["10.0.0.2/32"]
 
 
+def test_the_proxy_sends_to_the_endpoint_that_is_given():
+    text = "out --uid 1000 --to 10.96.7.7:80 --own 10.0.0.2 --follow --endpoint 10.0.0.2:8080"
+    drawn = picture(configure(environment=IPV4), trace=text, own=["10.0.0.2"])
+    assert "It arrives at 10.0.0.2:8080 in this pod, from 127.0.0.6" in drawn
+    assert "10.0.0.2:8080 in this pod" not in picture(
+        configure(environment=IPV4), trace=text.partition(" --endpoint")[0], own=["10.0.0.2"]
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "mistakes"),
     [
@@ -426,6 +435,14 @@ def test_the_options_of_trace_describe_a_packet():
         ("out --to 10.0.0.1:80 -p 1", ["--trace: --envoy-port (-p): is a setting"]),
         ("out --to 10.0.0.1:80 --help", ["--trace: --help: says nothing about the packet"]),
         ("out --to x --uid nobody-here", ["--trace: --to: 'x'", "--trace: --uid: there is no user"]),
+        (
+            "out --to 10.0.0.1:80 --endpoint 10.0.0.2:80 --proxy-runs-as 5",
+            [f"--trace: --{name}: needs --follow beside it" for name in ("endpoint", "proxy-runs-as")],
+        ),
+        (
+            "out --to 10.0.0.1:80 --follow --endpoint :80",
+            ["--trace: --endpoint: needs an address and a port"],
+        ),
         ("out --to '10.0.0.1:80", ['--trace: "out --to \'10.0.0.1:80": No closing quotation']),
     ],
 )
