@@ -232,15 +232,6 @@ def mark(value: int) -> Condition:
     return is_number("mark", value)
 
 
-def impossible(condition: Condition) -> bool:
-    """Tell whether no packet has a condition since a list of it is empty."""
-    if isinstance(condition, AllOf):
-        return any(impossible(part) for part in condition.parts)
-    if isinstance(condition, AnyOf):
-        return all(impossible(part) for part in condition.parts)
-    return isinstance(condition, In) and not condition.ranges
-
-
 def condition_of(region: Region) -> Condition:
     """Return the condition that a packet is in a region."""
     return AnyOf(tuple(AllOf(tuple(_of_field(*each, region) for each in box)) for box in region.boxes))

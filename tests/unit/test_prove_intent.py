@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from istio_iptables import configure
+from istio_iptables.interpreter.condition import ALWAYS, AllOf
 from istio_iptables.prove import intent
 from istio_iptables.prove.open_ends import OPEN_END, OPEN_ENDS
-from istio_iptables.prove.ways import assumed, judged
+from istio_iptables.prove.ways import assumed, judged, kinds
 from istio_iptables.settings.config import Config
 from istio_iptables.trace.world import of_settings
 from tests.support.judging import NETWORKS, configs, wrong
@@ -54,6 +55,13 @@ def test_a_property_is_said_with_the_settings_filled_in() -> None:
     assert "4000" in says["no-loop"]
     assert "IPv6 is off" in says["family-off"]
     assert "dns" not in says
+
+
+def test_every_packet_is_promised_something() -> None:
+    config = _of({})
+    network = assumed(config)
+    for packets in kinds((of_settings(config, network, native=False),), config):
+        assert intent.promised(config, network)(packets)[-1].when == AllOf((ALWAYS,))
 
 
 def test_what_is_about_no_packet_is_not_said() -> None:
