@@ -445,6 +445,7 @@ EXIT_CODES: Mapping[int, str] = {
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
     3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
-    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings)",
+    "differ or are absent; trace: not the expected verdict; prove: not everything is proved; doctor: a run "
+    "would fail; pod lint: findings)",
     126: "redirection does not work, or could not be proven to (validate)",
 }
