@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import datapath, lists, runs, see
+from . import cni, datapath, lists, runs, see
 from .figures import Check, Spread, met
 
 Results = dict[str, Any]
@@ -120,6 +120,13 @@ LOOKS: tuple[Column, ...] = (
     ("processes", lambda row: str(row["processes"])),
 )
 
+PLUGIN: tuple[Column, ...] = (
+    ("call", lambda row: row["what"]),
+    ("wall, ms", lambda row: ms(row["wall"])),
+    ("times (bare + restore)", lambda row: times(row["times"])),
+    ("cpu of one, ms", lambda row: ms(row["cpu"])),
+)
+
 CHECKS: tuple[Column, ...] = (
     ("what", lambda row: row["what"]),
     ("in", lambda row: row["unit"]),
@@ -151,6 +158,7 @@ SECTIONS = {
     "see": Section("To look", LOOKS, 2, see.checks),
     "datapath": Section("The data path", DATA_PATH, 1, datapath.checks),
     "many": Section("Many pods at once", MANY, 2),
+    "cni": Section("The CNI plugin", PLUGIN, 1, cni.checks),
 }
 
 
