@@ -8,17 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from istio_iptables.cni import configuration as cni_configuration
 from istio_iptables.cni import protocol, rules
-from istio_iptables.cni.configuration import KEYS, SETTINGS_OF_NODE, entry, read
+from istio_iptables.cni.configuration import KEYS, NO_NAMES, SETTINGS_OF_NODE, entry, read
 from istio_iptables.cni.decision import REASONS
 from istio_iptables.cni.names import MAX_CONFIGURATION
-from istio_iptables.cni.pod import Identity, of_annotations
+from istio_iptables.cni.pod import Identity, of_annotations, of_api
 from istio_iptables.errors import SettingsError
+from istio_iptables.pod import read_settings
 from istio_iptables.settings.declared import BY_NAME, SETTINGS
+from istio_iptables.settings.resolve import parse
+from istio_iptables.settings.texts import Given
 from tests.support.cni import INJECTED, call, configuration, variables
+from tests.support.manifests import annotation_texts, manifest, proxy
 from tests.support.netns import ROOT
+from tests.support.pods import only
 
 TRAFFIC = "traffic.sidecar.istio.io/"
 
@@ -179,6 +186,17 @@ def test_dns_of_a_pod_is_all_dns_since_the_nodes_servers_are_not_its_own():
         assert found["capture_all_dns"]
     off = {"proxy.istio.io/config": '{"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "false"}}'}
     assert not values({"redirect-dns": True}, off)["redirect_dns"]
+
+
+@given(annotation_texts(), st.booleans())
+def test_annotations_mean_what_they_mean_to_the_command(annotations: dict[str, str], by_api: bool):
+    """The settings are those of `istio-iptables --pod FILE --cni-mode`."""
+    pod = manifest({**annotations, **INJECTED}, [proxy()])
+    who = Identity("web", "")
+    known = of_api(json.dumps(pod), who) if by_api else of_annotations(who, {**annotations, **INJECTED})
+    wanted = read_settings(only(pod), [Given(BY_NAME["cni-mode"], "true", "")])
+    found = rules.settings(read({}), known)
+    assert dict(found.values) == dict(parse(wanted.given, NO_NAMES).values)
 
 
 # --- for `cni install` ----------------------------------------------------------------------
