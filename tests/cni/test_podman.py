@@ -75,7 +75,7 @@ class Podman:
         """Return the network namespace of a container."""
         code, path = self.run(f"inspect --format '{{{{.NetworkSettings.SandboxKey}}}}' {container}")
         assert code == 0, path
-        return Attached(f"/proc/{self.place._pid}/root{path}")
+        return Attached(self.place.seen_from_outside(path))
 
 
 @pytest.fixture(scope="module")
