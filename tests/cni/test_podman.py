@@ -19,6 +19,7 @@ WHY_NOT = foreign_programs.why_not() or sandbox.why_no_systemd()
 pytestmark = [
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
     pytest.mark.skipif(not (FETCHED / "root/usr/bin/podman").exists(), reason="no package has podman"),
+    pytest.mark.xdist_group("podman"),  # one sandbox for all
 ]
 
 NODE = "192.0.2.1"
