@@ -248,7 +248,7 @@ def test_add_again_is_the_same(cluster: Cluster) -> None:
 
 
 def test_add_again_with_other_settings_replaces_the_rules(cluster: Cluster) -> None:
-    """What a call that was killed has left, or an earlier life of the network namespace, is not in the way."""
+    """What a call that was killed has left in the network namespace is not in the way."""
     runtime = cluster.runtime()
     _, container = cluster.pod()
     changed = container._replace(

@@ -22,7 +22,7 @@ from istio_iptables.pod import read_settings
 from istio_iptables.settings.declared import BY_NAME, SETTINGS
 from istio_iptables.settings.resolve import parse
 from istio_iptables.settings.texts import Given
-from tests.support.cni import INJECTED, call, configuration, variables
+from tests.support.cni import INJECTED, Recorder, call, configuration, variables
 from tests.support.manifests import annotation_texts, manifest, proxy
 from tests.support.netns import ROOT
 from tests.support.pods import only
@@ -95,6 +95,14 @@ def test_all_mistakes_are_told_at_once_each_by_its_key(monkeypatch):
         "settings: istio-inbound-interception-mode",
         "settings: istio-inbound-ports",
     ]
+
+
+def test_mistakes_are_logged_and_counted_where_the_configuration_says(monkeypatch, tmp_path):
+    files: dict[str, Any] = {"log_file": str(tmp_path / "log"), "metrics_file": str(tmp_path / "metrics")}
+    log = Recorder()
+    found = call(monkeypatch, variables(), configuration(api_timeout="soon", **files), log)
+    assert (found.code, log.file) == (7, files["log_file"])
+    assert 'failures_total{code="7"} 1' in (tmp_path / "metrics").read_text()
 
 
 def test_a_list_has_to_be_a_list():
