@@ -13,7 +13,6 @@ import os
 import sys
 
 from .errors import INTERRUPTED
-from .settings.go_flags import read_arguments
 from .startup.c_modules import signal
 
 TYPE_CHECKING = False
@@ -33,6 +32,8 @@ def _main(arguments: Sequence[str]) -> int:
         from .cli.help_app import run_app
 
         return run_app([])
+    from .settings.go_flags import read_arguments  # the CNI plugin does without
+
     return _dispatch(read_arguments(arguments))
 
 
@@ -42,6 +43,8 @@ def clean(arguments: Sequence[str] | None = None) -> int:
 
 
 def _clean(arguments: Sequence[str]) -> int:
+    from .settings.go_flags import read_arguments
+
     invocation = read_arguments(arguments)
     mistakes = invocation.mistakes
     if invocation.command not in ("", "cleanup"):

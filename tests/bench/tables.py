@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import datapath, lists, runs
+from . import cni, datapath, lists, runs
 from .figures import Check, Spread, met
 
 Results = dict[str, Any]
@@ -109,6 +109,13 @@ MANY: tuple[Column, ...] = (
     ("failed", lambda row: f"{row['failed']} of {row['runs']}"),
 )
 
+PLUGIN: tuple[Column, ...] = (
+    ("call", lambda row: row["what"]),
+    ("wall, ms", lambda row: ms(row["wall"])),
+    ("times (bare + restore)", lambda row: times(row["times"])),
+    ("cpu of one, ms", lambda row: ms(row["cpu"])),
+)
+
 CHECKS: tuple[Column, ...] = (
     ("what", lambda row: row["what"]),
     ("in", lambda row: row["unit"]),
@@ -139,6 +146,7 @@ SECTIONS = {
     "lists": Section("Long lists", LONG_LISTS, 2, lists.checks),
     "datapath": Section("The data path", DATA_PATH, 1, datapath.checks),
     "many": Section("Many pods at once", MANY, 2),
+    "cni": Section("The CNI plugin", PLUGIN, 1, cni.checks),
 }
 
 

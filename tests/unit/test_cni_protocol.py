@@ -152,8 +152,8 @@ def test_what_is_no_object(monkeypatch, content):
 
 
 def test_a_configuration_without_end_is_not_read_to_its_end(monkeypatch):
-    assert call(monkeypatch, variables(), b" " * ((8 << 20) + 1)).code == 1  # blank: no version
-    assert call(monkeypatch, variables(), b"{" + b" " * (8 << 20)).code == 6
+    found = call(monkeypatch, variables(), b"{" + b" " * (8 << 20) + b"}")
+    assert (found.code, found.document["details"]) == (6, "at most 8 MiB are read")
 
 
 @pytest.mark.parametrize("annotations", [{"a": 1}, {"a": None}])
