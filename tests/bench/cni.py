@@ -34,8 +34,8 @@ class Call(NamedTuple):
     inside: bool = False
 
 
-def configuration(annotations: dict[str, str]) -> str:
-    """Return what a runtime gives to the plugin."""
+def configuration(annotations: dict[str, str], bench: Bench) -> str:
+    """Return what a runtime gives to the plugin, which counts, as it does unless it is told otherwise."""
     result = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.2/24"}], "dns": {}}
     return json.dumps(
         {
@@ -44,13 +44,15 @@ def configuration(annotations: dict[str, str]) -> str:
             "type": "istio-iptables-cni",
             "capabilities": {"io.kubernetes.cri.pod-annotations": True},
             "runtimeConfig": {"io.kubernetes.cri.pod-annotations": annotations},
-            "metrics_file": "",
+            "metrics_file": str(bench.folder / "metrics.prom"),
             "prevResult": result,
         }
     )
 
 
-OURS = Command((PLUGIN,), configuration({"sidecar.istio.io/status": _STATUS}))
+def ours(bench: Bench) -> Command:
+    """Return a call of the plugin for a pod with a sidecar."""
+    return Command((PLUGIN,), configuration({"sidecar.istio.io/status": _STATUS}, bench))
 
 
 def calls(bench: Bench) -> list[Call]:
@@ -60,10 +62,10 @@ def calls(bench: Bench) -> list[Call]:
     found = [
         Call(BARE, Command((sys.executable, "-c", "pass"))),
         Call(RESTORE, Command(way.loader, script), inside=True),
-        Call(ADD, OURS, "ADD"),
-        Call(CHECK, OURS, "CHECK", ("ADD",)),
-        Call(DEL, OURS, "DEL", ("ADD",)),
-        Call(SKIPPED, Command((PLUGIN,), configuration({})), "ADD"),
+        Call(ADD, ours(bench), "ADD"),
+        Call(CHECK, ours(bench), "CHECK", ("ADD",)),
+        Call(DEL, ours(bench), "DEL", ("ADD",)),
+        Call(SKIPPED, Command((PLUGIN,), configuration({}, bench)), "ADD"),
     ]
     bridge = _bridge(bench)
     return [*found, *([Call(BRIDGE, bridge, "ADD")] if bridge else [])]
@@ -159,9 +161,11 @@ def _at_once(bench: Bench) -> dict[str, Any]:
 def _together(bench: Bench, pods: list[Namespace], until: Callable[..., Any]) -> tuple[float, list[float]]:
     errors = os.memfd_create("standard error")
     until(os.close, errors)
+    command = ours(bench)
     begin = time.perf_counter()
     started = [
-        spawn(OURS, environment(bench, "ADD", pod, number, PLUGIN), errors) for number, pod in enumerate(pods)
+        spawn(command, environment(bench, "ADD", pod, number, PLUGIN), errors)
+        for number, pod in enumerate(pods)
     ]
     ended = [os.wait4(pid, 0) for pid in started]
     wall = time.perf_counter() - begin
