@@ -463,7 +463,9 @@ COMMANDS: tuple[Command, ...] = (
         (
             _CONF_DIR,
             _BIN_DIR,
-            _switch("remove-files", "Remove the plugin's files too. Pods that it was called for must be gone."),
+            _switch(
+                "remove-files", "Remove the plugin's files too. Pods that it was called for must be gone."
+            ),
         ),
         only_prints=True,
         without_capture=True,
@@ -529,7 +531,7 @@ EXIT_CODES: Mapping[int, str] = {
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
     3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
-    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings; cni "
-    "status: not as it should be)",
+    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings; "
+    "cni status: not as it should be)",
     126: "redirection does not work, or could not be proven to (validate)",
 }

@@ -1,4 +1,4 @@
-"""cni_kills: `put` is killed at random moments while another program rewrites the list; a reader looks at it all the time.
+"""cni_kills: `put` is killed at random moments while another program rewrites the list and a third reads it.
 
 Processes are forked from the test's, since to start an interpreter takes longer than what is tested.
 """
@@ -49,7 +49,7 @@ def in_background(work: Callable[[], None]) -> Iterator[None]:
 
 
 def rewrite(path: Path, seed: int) -> Callable[[], None]:
-    """A program that writes its list every few milliseconds, without ours, as installers do: by a new file."""
+    """A program that writes its list every few milliseconds, as installers do: a new file, without ours."""
 
     def work() -> None:
         chance = random.Random(seed)

@@ -1,6 +1,7 @@
 """cni_lists: network configurations as nodes have them, for tests of what puts the plugin into them.
 
-Texts are written piece by piece, not by a JSON writer, so that blanks, escapes and keys are as people have them.
+Texts are written piece by piece, not by a JSON writer, so that blanks, escapes and keys are as people have
+them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ OLD_ENTRIES = (ENTRY, {"type": OURS}, {"type": OURS, "log_file": "/var/log/x"})
 _BLANKS = ("", " ", "\n", "\r\n", "\t", "\n    ", "\r\n\t\t", "  \n\n  ")
 _NAMES = st.sampled_from(["k8s-pod-network", "cbr0", "a.b_c-d", "n\u00e9t", "mesh \u2028"])
 _VERSIONS = st.sampled_from(["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-_TEXTS = st.sampled_from(["", "plain", "\u00e9\u4e2d", 'quo"te', "back\\slash", "{[,]}:", "tab\t", OURS, "\U0001f600"])
+_TEXTS = st.sampled_from(
+    ["", "plain", "\u00e9\u4e2d", 'quo"te', "back\\slash", "{[,]}:", "tab\t", OURS, "\U0001f600"]
+)
 _PLAIN = st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats(-1e9, 1e9) | _TEXTS
 _VALUES = st.recursive(
-    _PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=4
+    _PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=4,
 )
-_KEYS = st.sampled_from(["mtu", "ipam", "disableCheck", "x-\u00fc", "plugin", "Plugins", "cniVersions", "\\u00e9"])
+_KEYS = st.sampled_from(
+    ["mtu", "ipam", "disableCheck", "x-\u00fc", "plugin", "Plugins", "cniVersions", "\\u00e9"]
+)
 
 
 class Writer:

@@ -17,7 +17,14 @@ from tests.support.cni_lists import ENTRY, OURS
 
 #: 500 in `make soak`, 50 in `make test`.
 KILLS = max(1, settings().max_examples // 2)
-LIST = '{"cniVersion": "1.0.0", "name": "net", "number": 0, "plugins": [{"type": "bridge", "number": 0}, {"type": "portmap"}]}'
+LIST = json.dumps(
+    {
+        "cniVersion": "1.0.0",
+        "name": "net",
+        "number": 0,
+        "plugins": [{"type": "bridge", "number": 0}, {"type": "portmap"}],
+    }
+)
 
 
 @pytest.mark.slow
@@ -29,7 +36,11 @@ def test_kills_beside_a_program_that_rewrites_the_list(tmp_path: Path):
         kill_again_and_again(conf, KILLS, KILLS)
     assert not report.exists(), report.read_text()
     put(Folder(str(conf)), "chained", ENTRY)
-    assert [plugin["type"] for plugin in json.loads(path.read_text())["plugins"]] == ["bridge", "portmap", OURS]
+    assert [plugin["type"] for plugin in json.loads(path.read_text())["plugins"]] == [
+        "bridge",
+        "portmap",
+        OURS,
+    ]
     assert {file.name for file in conf.iterdir()} <= {path.name, "theirs.new"}
     uninstall(Folder(str(conf)))
     assert OURS not in path.read_text()

@@ -6,7 +6,7 @@ What a text means is read by the standard library's json, whose objects are pair
 from __future__ import annotations
 
 import json
-from os.path import commonprefix
+from os.path import commonpath
 from typing import Any
 
 import pytest
@@ -31,7 +31,8 @@ def pairs(text: str) -> list[tuple[str, Any]]:
 
 
 def chain(text: str) -> list[Any]:
-    return [plugin for key, value in pairs(text) if key == "plugins" for plugin in [value]][-1]
+    found: list[Any] = [value for key, value in pairs(text) if key == "plugins"][-1]
+    return found
 
 
 def types(text: str) -> list[str]:
@@ -50,7 +51,9 @@ def test_the_entry_is_the_last_and_there_is_one(text: str):
     new = with_entry(read_list(text), ENTRY)
     others = [plugin for plugin in chain(text) if dict(plugin)["type"] != OURS]
     assert chain(new) == [*others, ENTRY_AS_PAIRS]
-    assert [(k, v) for k, v in pairs(new) if k != "plugins"] == [(k, v) for k, v in pairs(text) if k != "plugins"]
+    assert [(k, v) for k, v in pairs(new) if k != "plugins"] == [
+        (k, v) for k, v in pairs(text) if k != "plugins"
+    ]
     assert with_entry(read_list(new), ENTRY) == new
 
 
@@ -58,8 +61,8 @@ def test_the_entry_is_the_last_and_there_is_one(text: str):
 @given(lists(with_ours=False))
 def test_all_else_stays_byte_for_byte_and_comes_back(text: str):
     new = with_entry(read_list(text), ENTRY)
-    before = commonprefix([text, new])
-    after = commonprefix([text[::-1], new[::-1]])
+    before = commonpath([text, new])
+    after = commonpath([text[::-1], new[::-1]])
     assert len(before) + len(after) >= len(text)
     assert without_entry(read_list(new)) == text
 
@@ -101,7 +104,9 @@ def test_what_a_runtime_passes_over_is_invalid(text: str):
 @pytest.mark.parametrize("key", ["type", "Type", "TYPE"])
 def test_go_reads_keys_of_a_plugin_in_any_case(key: str):
     """encoding/json: "preferring an exact match but also accepting a case-insensitive match"."""
-    listing = read_list(f'{{"name": "n", "cniVersion": "1.0.0", "plugins": [{{"type": "a"}}, {{"{key}": "{OURS}"}}]}}')
+    listing = read_list(
+        f'{{"name": "n", "cniVersion": "1.0.0", "plugins": [{{"type": "a"}}, {{"{key}": "{OURS}"}}]}}'
+    )
     assert listing.ours == (1,)
 
 

@@ -1,4 +1,4 @@
-"""The plugin in a folder of configurations as nodes have them, in each of the three ways, and out of it again."""
+"""The plugin in a folder of configurations as nodes have them, in each way, and out of it again."""
 
 from __future__ import annotations
 
@@ -78,7 +78,14 @@ def no_json(word: str) -> None:
 @st.composite
 def folders(draw: st.DrawFn, *, with_ours: bool | None = None) -> dict[str, str]:
     """Some files: valid and invalid ones, the first valid one a list or a single plugin."""
-    stems = draw(st.lists(st.sampled_from("00-a 05 10-calico 10.net 87-podman-bridge 99 a Z".split()), unique=True, min_size=1, max_size=4))
+    stems = draw(
+        st.lists(
+            st.sampled_from(["00-a", "05", "10-calico", "10.net", "87-podman-bridge", "99", "a", "Z"]),
+            unique=True,
+            min_size=1,
+            max_size=4,
+        )
+    )
     found: dict[str, str] = {}
     for stem in stems:
         kind = draw(st.sampled_from(["list", "single", "invalid", "other"]))
@@ -150,7 +157,7 @@ def test_the_first_valid_one_in_order_of_names(tmp_path: Path):
 
 def test_no_network_yet_says_what_was_passed_over(tmp_path: Path):
     fill(tmp_path, {"10.conf": "{"})
-    with pytest.raises(KernelError, match="has no valid network configuration \\(10.conf: .* line 1"):
+    with pytest.raises(KernelError, match=r"has no valid network configuration \(10.conf: .* line 1"):
         put(Folder(str(tmp_path)), "chained", ENTRY)
 
 
@@ -164,7 +171,10 @@ def test_a_chain_in_which_the_plugin_would_fail_is_left_alone(tmp_path: Path, ve
 
 
 def test_a_list_of_nothing_but_ours_is_left_alone(tmp_path: Path):
-    fill(tmp_path, {"10.conflist": f'{{"cniVersion": "1.0.0", "name": "n", "plugins": [{{"type": "{OURS}"}}]}}'})
+    fill(
+        tmp_path,
+        {"10.conflist": f'{{"cniVersion": "1.0.0", "name": "n", "plugins": [{{"type": "{OURS}"}}]}}'},
+    )
     with pytest.raises(KernelError, match="no plugin but"):
         put(Folder(str(tmp_path)), "chained", ENTRY)
     (line,) = uninstall(Folder(str(tmp_path)))
@@ -243,8 +253,16 @@ def test_drop_in(tmp_path: Path):
     ("name", "text", "why"),
     [
         ("10.conf", SINGLE, "only lists have drop-ins"),
-        ("10.conflist", LIST.replace('"name"', '"loadOnlyInlinedPlugins": true, "name"'), "loadOnlyInlinedPlugins"),
-        ("10.conflist", LIST.replace('"name"', '"loadOnlyInlinedPlugins": "true", "name"'), "loadOnlyInlined"),
+        (
+            "10.conflist",
+            LIST.replace('"name"', '"loadOnlyInlinedPlugins": true, "name"'),
+            "loadOnlyInlinedPlugins",
+        ),
+        (
+            "10.conflist",
+            LIST.replace('"name"', '"loadOnlyInlinedPlugins": "true", "name"'),
+            "loadOnlyInlined",
+        ),
         ("10.conflist", LIST.replace('"net"', '"../net"'), "cannot be that of a folder"),
         ("10.conflist", LIST.replace('"net"', '""'), "cannot be that of a folder"),
     ],

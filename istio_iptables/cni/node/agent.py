@@ -1,8 +1,8 @@
 """agent: keep the plugin on the node for as long as this process runs.
 
-It looks after every change in the folders and every few seconds besides, puts back what is missing, and says so.
-What cannot be done (no network yet, a chain that the plugin cannot work in) is tried again for ever, and said
-once until it changes. Nothing is taken out when it ends: pods go on starting without it.
+It looks after every change in the folders and every few seconds besides, puts back what is missing, and says
+so. What cannot be done (no network yet, a chain that the plugin cannot work in) is tried again for ever, and
+said once until it changes. Nothing is taken out when it ends: pods go on starting without it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Node(Record):
 
     def missing(self) -> list[str]:
         """Return what is not as it should be, nothing if all is. Raises KernelError, OSError."""
-        found = [] if tree.installed(self.bin_dir) else [f"{self.bin_dir}: the plugin cannot be started from there"]
+        found = (
+            []
+            if tree.installed(self.bin_dir)
+            else [f"{self.bin_dir}: the plugin cannot be started from there"]
+        )
         return found + problems(Folder(self.conf_dir), self.mode, self.entry)
 
     def install(self) -> list[str]:
@@ -57,13 +61,17 @@ class Node(Record):
 
         Raises KernelError, OSError.
         """
-        return [*tree.install(self.bin_dir, self.launcher), *put(Folder(self.conf_dir), self.mode, self.entry)]
+        return [
+            *tree.install(self.bin_dir, self.launcher),
+            *put(Folder(self.conf_dir), self.mode, self.entry),
+        ]
 
 
 class State:
-    """What the agent has found last: `problem` is what keeps the plugin from being in place, if anything does.
+    """What the agent has found last.
 
-    `put_back` counts how often it had to be put in place again.
+    `problem` is what keeps the plugin from being in place, if anything does. `put_back` counts how often it
+    had to be put in place.
     """
 
     def __init__(self) -> None:
@@ -75,10 +83,13 @@ def keep(node: Node, state: State, log: Log, ended: Callable[[], bool], wake: in
     """Keep the plugin in place until `ended` says so; the file `wake` can be read then."""
     watch = Watch()
     try:
+        new = True
         while not ended():
+            # Set before the look, so that what changes after it is seen.
             for folder in (node.conf_dir, node.bin_dir, *_networks(node.conf_dir)):
                 watch.add(folder)
-            _look(node, state, log)
+            _look(node, state, log, install=new)
+            new = bool(state.problem)
             watch.wait(INTERVAL, wake)
     finally:
         watch.close()
@@ -91,15 +102,15 @@ def _networks(conf_dir: str) -> list[str]:
         return []
 
 
-def _look(node: Node, state: State, log: Log) -> None:
+def _look(node: Node, state: State, log: Log, *, install: bool) -> None:
+    """Look, and put back what is missing. To `install` is more: files of another version are replaced."""
+    problem = ""
     try:
-        if not node.missing():
-            problem = ""
-        else:
-            for line in node.install():
+        if install or node.missing():
+            done = node.install()
+            for line in done:
                 log.info(line)
-            state.put_back += 1
-            problem = ""
+            state.put_back += bool(done)
     except (KernelError, OSError) as error:
         problem = str(error)
     if problem != state.problem:
@@ -108,4 +119,3 @@ def _look(node: Node, state: State, log: Log) -> None:
         else:
             log.info("the plugin is in place")
     state.problem = problem
-

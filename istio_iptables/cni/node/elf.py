@@ -54,9 +54,9 @@ def libraries(program: str, by: str) -> dict[str, str]:
 
 
 def loadable(path: str) -> bytes:
-    """Return what of a program or library is loaded into memory: it runs without names and lines for debuggers.
+    """Return what of a program or library is loaded: it runs without what only debuggers read.
 
-    That is all up to the end of its last segment, without the table of sections, which only tools read.
+    That is all up to the end of its last segment, without the table of sections.
     """
     with open(path, "rb") as file:
         data = bytearray(file.read())

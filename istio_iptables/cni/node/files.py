@@ -71,7 +71,7 @@ def create(path: str, text: str, like: str = "") -> None:
 
 
 def replace(path: str, before: str, after: str) -> bool:
-    """Replace the text of a file, with its mode and owner kept. False if it was another before: then it stays.
+    """Replace the text of a file; mode and owner stay. False if it was another before: then it stays.
 
     What a symbolic link leads to is replaced, and the link stays.
     """

@@ -10,8 +10,8 @@ import ctypes
 import os
 import select
 
-#: IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF, and
-#: IN_ONLYDIR (linux/inotify.h).
+#: IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF,
+#: and IN_ONLYDIR (linux/inotify.h).
 _EVENTS = 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800 | 0x01000000
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _BUFFER = 1 << 16
@@ -32,7 +32,7 @@ class Watch:
         self._library.inotify_add_watch(self._file, os.fsencode(folder), _EVENTS)
 
     def wait(self, seconds: float, also: int = -1) -> None:
-        """Return when something has changed, or after so many seconds, or when the file `also` can be read."""
+        """Return when something has changed, when the file `also` can be read, or after so many seconds."""
         poll = select.poll()
         poll.register(self._file, select.POLLIN)
         if also >= 0:

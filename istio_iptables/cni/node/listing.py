@@ -1,8 +1,8 @@
 """listing: the text of a CNI configuration, with the plugin's entry and without it.
 
-A `.conflist` has a chain of plugins (`plugins`), a `.conf` is a single plugin. Nothing is written anew but the
-entry itself: it goes behind the last plugin, with the blanks that stand before that one, and when it is taken
-out the text is as it was. The rules by which a text is valid are those of libcni, by which a runtime loads it
+A `.conflist` has a chain of plugins (`plugins`), a `.conf` is a single plugin. Nothing is written anew but
+the entry itself: it goes behind the last plugin, with the blanks that stand before that one, and when it is
+taken out the text is as it was. A text is valid by the rules of libcni, with which runtimes load it
 (github.com/containernetworking/cni, libcni/conf.go).
 """
 
@@ -56,7 +56,7 @@ class Listing(Record):
     def only_inlined(self) -> bool:
         """True if a runtime reads no plugins of it from other files (loadOnlyInlinedPlugins)."""
         part = self.members.get("loadOnlyInlinedPlugins")
-        return bool(part) and part.value in (True, "true", "TRUE", "True", "1", "t", "T")
+        return part is not None and part.value in (True, "true", "TRUE", "True", "1", "t", "T")
 
 
 def read_list(text: str) -> Listing:

@@ -1,8 +1,8 @@
 """placement: the plugin's entry in a node's configuration, put there in one of three ways, and looked for.
 
-chained: behind the last plugin of the list that the runtime uses, in its file. dropin: in a file of its own in
-the folder of that network, which libcni 1.3 and later append to the list. own-file: in a copy of that list, whose
-name comes before it. Whichever it is, the entry is nowhere else then.
+chained: behind the last plugin of the list that the runtime uses, in its file. dropin: in a file of its own
+in the folder of that network, which libcni 1.3 and later append to the list. own-file: in a copy of that
+list, whose name comes before it. Whichever it is, the entry is nowhere else then.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _MOST_TRIES = 1000
 class Place(Record):
     """A file that the entry belongs into, as it is and as it should be.
 
-    `before` is None if there is no such file; a new one gets the mode of the file `like`. If a `.conf` becomes
-    this list, `single` is its path and `single_text` what it held.
+    `before` is None if there is no such file; a new one gets the mode of the file `like`. If a `.conf`
+    becomes this list, `single` is its path and `single_text` what it held.
     """
 
     path: str
@@ -115,7 +115,8 @@ def _drop_in(folder: Folder, entry: Entry) -> Place:
     path, network = folder.file(first.name), first.listing.network
     if first.is_single or made_from(first.listing) is not None:
         raise KernelError(
-            f"{path} is a single plugin, and only lists have drop-ins", "use --mode chained or --mode own-file"
+            f"{path} is a single plugin, and only lists have drop-ins",
+            "use --mode chained or --mode own-file",
         )
     if first.listing.only_inlined:
         raise KernelError(
@@ -208,8 +209,8 @@ def _set_aside(place: Place) -> bool:
 def problems(folder: Folder, mode: Mode, entry: Entry) -> list[str]:
     """Return what is not as `put` leaves it, nothing if all is well.
 
-    The entry need not be the last one: other programs put theirs behind it, and each would go on for ever to be
-    the last. Raises KernelError where `put` does.
+    The entry need not be the last one: other programs put theirs behind it, and two that both want to be the
+    last would go on for ever. Raises KernelError where `put` does.
     """
     place = _PLACES[mode](folder, entry)
     found: list[str] = []

@@ -6,7 +6,7 @@ no byte order mark, and of a key that is there twice the last one counts.
 
 from __future__ import annotations
 
-from json.decoder import JSONDecodeError, JSONDecoder, scanstring
+from json.decoder import JSONDecodeError, JSONDecoder
 
 from ...startup.record import Record
 
@@ -67,8 +67,8 @@ def _members(text: str, start: int) -> Iterator[tuple[str, Part]]:
     at = _after_blanks(text, start + 1)
     while text[at : at + 1] != "}":
         _expect(text, at, '"')
-        key, at = scanstring(text, at + 1, True)
-        at = _after_blanks(text, at)
+        name = _value(text, at)
+        key, at = name.value, _after_blanks(text, name.end)
         _expect(text, at, ":")
         part = _value(text, _after_blanks(text, at + 1))
         yield key, part

@@ -10,14 +10,13 @@ from threading import Thread
 
 from ...errors import KernelError, SettingsError
 from ...startup.record import Record
+from ..metrics import CONTENT_TYPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats).
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _UNIX = "unix:"
 _LARGEST_PORT = 65535
 

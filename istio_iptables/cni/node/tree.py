@@ -1,4 +1,4 @@
-"""tree: the plugin's own files for a node: with an interpreter, libraries and programs, so that it needs nothing there.
+"""tree: the plugin's files for a node, with an interpreter and all else, so that it needs nothing there.
 
 `install` makes it out of what runs here, which in the image is what has been tested together:
 
@@ -7,9 +7,9 @@
     libexec/    Python, and iptables and nft as far as they are installed here
     lib/        the dynamic linker (ld.so), the libraries, iptables' extensions, Python's modules as bytecode
 
-In the folder of plugins stand a link to `launch` under the plugin's name, and beside it the folder of trees. A
-tree's name is a digest of what is in it. A new one is whole before the link is turned to it, in one step; the one
-before it stays, since runs that began with it may not have ended.
+In the folder of plugins there is a link to `launch` under the plugin's name, and beside it the folder of
+trees. A tree's name is a digest of what is in it. A new one is whole before the link is turned to it, in one
+step; the one before it stays, since runs that began with it may not have ended.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ LAUNCHER = "libexec/istio-iptables-launch"
 #: The programs, with the names that they are called by.
 _PROGRAMS = {
     "xtables-legacy-multi": [
-        f"{command}-legacy{action}" for command in ("iptables", "ip6tables") for action in ("", "-save", "-restore")
+        f"{command}-legacy{action}"
+        for command in ("iptables", "ip6tables")
+        for action in ("", "-save", "-restore")
     ],
     "xtables-nft-multi": [
-        f"{command}-nft{action}" for command in ("iptables", "ip6tables") for action in ("", "-save", "-restore")
+        f"{command}-nft{action}"
+        for command in ("iptables", "ip6tables")
+        for action in ("", "-save", "-restore")
     ],
     "nft": [],
 }
@@ -52,12 +56,25 @@ _EXTENSIONS = ("/usr/lib/xtables", "/usr/lib64/xtables", "/lib/xtables")
 #: The packages that the plugin imports; those that are not installed here are not needed.
 _PACKAGES = ("istio_iptables", "netaddr", "yaml", "_yaml", "iptc", "libxtwrapper", "libxtables_exit")
 #: Of the standard library, what no plugin imports: other programs, tests, and what needs large libraries.
-_LEFT_OUT = frozenset(
-    "__phello__ _pyrepl antigravity cProfile curses dbm distutils doctest ensurepip idlelib lib2to3 pdb profile "
-    "pydoc pydoc_data site-packages dist-packages sqlite3 test this tkinter turtle turtledemo unittest venv "
-    "wsgiref xmlrpc __pycache__".split()
+_LEFT_OUT_NAMES = """
+    __phello__ __pycache__ _pyrepl antigravity cProfile curses dbm dist-packages distutils doctest ensurepip
+    idlelib lib-dynload lib2to3 pdb profile pydoc pydoc_data site-packages sqlite3 test this tkinter turtle
+    turtledemo unittest venv wsgiref xmlrpc
+"""
+_LEFT_OUT = frozenset(_LEFT_OUT_NAMES.split())
+_LEFT_OUT_MODULES = (
+    "_test",
+    "_ctypes_test",
+    "_xx",
+    "xx",
+    "_tkinter",
+    "_sqlite3",
+    "_curses",
+    "_dbm",
+    "_gdbm",
+    "nis",
+    "readline",
 )
-_LEFT_OUT_MODULES = ("_test", "_ctypes_test", "_xx", "xx", "_tkinter", "_sqlite3", "_curses", "_dbm", "_gdbm", "nis", "readline")
 #: Parts of packages that the plugin does without: the vendors of network cards, tests, pages.
 _LEFT_OUT_OF_PACKAGES = ("netaddr/eui/oui", "netaddr/eui/iab", "netaddr/tests", "istio_iptables/testing")
 
@@ -66,7 +83,9 @@ def installed(bin_dir: str) -> str:
     """Return the tree that the plugin in a folder is started from, nothing if it cannot be started."""
     launcher = os.path.realpath(os.path.join(bin_dir, PLUGIN))
     tree = os.path.dirname(launcher)
-    whole = all(os.access(os.path.join(tree, part), os.X_OK) for part in ("launch", "libexec/python3", "lib/ld.so"))
+    whole = all(
+        os.access(os.path.join(tree, part), os.X_OK) for part in ("launch", "libexec/python3", "lib/ld.so")
+    )
     return tree if whole else ""
 
 
@@ -214,8 +233,7 @@ def _modules(target: str) -> Iterator[str]:
     stdlib = sysconfig.get_path("stdlib")
     for name in sorted(os.listdir(stdlib)):
         if name.removesuffix(".py") not in _LEFT_OUT and not name.startswith(("config-", "_sysconfigdata")):
-            if name != "lib-dynload":
-                yield from _module(os.path.join(stdlib, name), target)
+            yield from _module(os.path.join(stdlib, name), target)
     dynload = next((path for path in sys.path if path.endswith("/lib-dynload")), "")
     for name in sorted(os.listdir(dynload) if dynload else ()):
         if not name.startswith(_LEFT_OUT_MODULES):
