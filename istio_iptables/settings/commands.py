@@ -94,6 +94,20 @@ def _packet(parser: str) -> Callable[[str, parsers.Names], object]:
     return parse
 
 
+#: Where a node has its network configuration and its plugins, for the commands of `cni` and for doctor.
+_CONF_DIR = option(
+    "conf-dir",
+    "Folder of the node's network configurations.",
+    parsers.anything,
+    default="/etc/cni/net.d",
+    metavar="DIR",
+)
+_BIN_DIR = option(
+    "bin-dir", "Folder of the node's CNI plugins.", parsers.anything, default="/opt/cni/bin", metavar="DIR"
+)
+#: Both, for the commands of `cni`.
+NODE_FOLDERS = (_CONF_DIR, _BIN_DIR)
+
 #: What describes the packet of `trace`, and what to do with it.
 _TRACE = (
     option(
@@ -184,17 +198,6 @@ _TRACE = (
 )
 
 
-#: Where a node has its network configuration and its plugins, for the commands of `cni` and for doctor.
-_CONF_DIR = option(
-    "conf-dir",
-    "Folder of the node's network configurations.",
-    parsers.anything,
-    default="/etc/cni/net.d",
-    metavar="DIR",
-)
-_BIN_DIR = option(
-    "bin-dir", "Folder of the node's CNI plugins.", parsers.anything, default="/opt/cni/bin", metavar="DIR"
-)
 #: How the plugin is put into the configuration: cni/node/placement.py says what each means.
 PLACEMENTS: tuple[Placement, ...] = ("chained", "dropin", "own-file")
 _PLACEMENT = option(
@@ -294,7 +297,15 @@ COMMANDS: tuple[Command, ...] = (
         "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
         "something does.",
         "doctor_handler.examine_here",
-        (_switch("json", "Print the checks as JSON."),),
+        (
+            _switch("json", "Print the checks as JSON."),
+            *(
+                folder.replace(
+                    default="", help=f"A node with the CNI plugin: {folder.help[0].lower()}{folder.help[1:]}"
+                )
+                for folder in NODE_FOLDERS
+            ),
+        ),
         without_namespace=True,
     ),
     Command(
@@ -420,6 +431,7 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="IMAGE",
             ),
             _format("yaml", "json", help="yaml (an entry of a list) or json (the container alone)."),
+            _switch("cni", "A CNI plugin writes the rules: the entry only proves that they are there."),
         ),
         Operand(
             "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from istio_iptables.cni.node import files
 from istio_iptables.cni.node.folder import Folder
-from istio_iptables.cni.node.placement import MODES, primary, problems, put
+from istio_iptables.cni.node.placement import primary, problems, put
 from istio_iptables.cni.node.removal import DROP_IN, OWN_FILES, uninstall
 from istio_iptables.errors import KernelError
+from istio_iptables.settings.commands import PLACEMENTS
 from tests.support.cni_lists import ENTRY, INVALID, OURS, lists, singles
 
 if TYPE_CHECKING:
-    from istio_iptables.cni.node.placement import Mode
+    from istio_iptables.settings.commands import Placement
 
 LIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}, {"type": "portmap"}]}\n'
 SINGLE = '{"cniVersion": "0.3.1", "name": "net", "type": "bridge"}\n'
@@ -101,8 +102,8 @@ def folders(draw: st.DrawFn, *, with_ours: bool | None = None) -> dict[str, str]
 
 
 @settings(max_examples=max(1, settings().max_examples // 2))
-@given(folders(with_ours=False), st.sampled_from(MODES), st.sampled_from([0o600, 0o640, 0o644, 0o4755]))
-def test_in_and_out_again(texts: dict[str, str], mode: Mode, permissions: int):
+@given(folders(with_ours=False), st.sampled_from(PLACEMENTS), st.sampled_from([0o600, 0o640, 0o644, 0o4755]))
+def test_in_and_out_again(texts: dict[str, str], mode: Placement, permissions: int):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
         fill(path, texts)
@@ -128,8 +129,8 @@ def test_in_and_out_again(texts: dict[str, str], mode: Mode, permissions: int):
 
 
 @settings(max_examples=max(1, settings().max_examples // 2))
-@given(folders(), st.sampled_from(MODES), st.sampled_from(MODES))
-def test_whatever_was_there_it_is_in_use_once(texts: dict[str, str], first: Mode, then: Mode):
+@given(folders(), st.sampled_from(PLACEMENTS), st.sampled_from(PLACEMENTS))
+def test_whatever_was_there_it_is_in_use_once(texts: dict[str, str], first: Placement, then: Placement):
     """Entries of ours that were there already, and those of another mode, are gone afterwards."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)

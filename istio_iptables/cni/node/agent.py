@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from ...settings.commands import Placement
     from .listing import Entry
-    from .placement import Mode
 
     class Log(Protocol):
         """Where lines go."""
@@ -43,7 +43,7 @@ class Node(Record):
 
     conf_dir: str
     bin_dir: str
-    mode: Mode
+    mode: Placement
     entry: Entry
     launcher: str = ""
 

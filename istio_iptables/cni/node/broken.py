@@ -8,15 +8,13 @@ starts it again, and its state where kubelet does not (restartPolicy Never).
 from __future__ import annotations
 
 from ...errors import NotValidated
+from ...pod.container import VALIDATION
 from ...startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
-
-#: The init container by which a pod shows that its rules are missing.
-VALIDATION = "istio-validation"
 
 
 class BrokenPod(Record):

@@ -21,15 +21,11 @@ from .removal import DROP_IN, OWN_FILES, aside, spots, take_out
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Literal, TypeAlias
 
+    from ...settings.commands import Placement
     from .folder import Folder
     from .listing import Entry
 
-    Mode: TypeAlias = Literal["chained", "dropin", "own-file"]
-
-#: The ways, by the names that --mode takes.
-MODES: tuple[Mode, ...] = ("chained", "dropin", "own-file")
 #: Another program that goes on writing is outrun after a few of these.
 _MOST_TRIES = 1000
 
@@ -146,7 +142,7 @@ def _own_file(folder: Folder, entry: Entry) -> Place:
     )
 
 
-_PLACES: Mapping[Mode, Callable[[Folder, Entry], Place]] = {
+_PLACES: Mapping[Placement, Callable[[Folder, Entry], Place]] = {
     "chained": _chained,
     "dropin": _drop_in,
     "own-file": _own_file,
@@ -156,7 +152,7 @@ _PLACES: Mapping[Mode, Callable[[Folder, Entry], Place]] = {
 # --- put it there -----------------------------------------------------------------------------
 
 
-def put(folder: Folder, mode: Mode, entry: Entry) -> list[str]:
+def put(folder: Folder, mode: Placement, entry: Entry) -> list[str]:
     """Put the entry in place, and nowhere else. Return what was done, nothing if all was as it should be.
 
     Raises KernelError if that cannot be; then the runtime's configuration is as before.
@@ -206,7 +202,7 @@ def _set_aside(place: Place) -> bool:
 # --- is it there? -----------------------------------------------------------------------------
 
 
-def problems(folder: Folder, mode: Mode, entry: Entry) -> list[str]:
+def problems(folder: Folder, mode: Placement, entry: Entry) -> list[str]:
     """Return what is not as `put` leaves it, nothing if all is well.
 
     The entry need not be the last one: other programs put theirs behind it, and two that both want to be the
@@ -221,7 +217,7 @@ def problems(folder: Folder, mode: Mode, entry: Entry) -> list[str]:
     return found
 
 
-def _is_in_place(folder: Folder, place: Place, mode: Mode, entry: Entry) -> bool:
+def _is_in_place(folder: Folder, place: Place, mode: Placement, entry: Entry) -> bool:
     if place.single or place.before is None:
         return False
     if place.before == place.after:
