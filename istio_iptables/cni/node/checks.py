@@ -1,4 +1,4 @@
-"""checks: what `doctor` looks at on a node: the configuration, the plugin's files, and whether it can work."""
+"""checks: what `doctor` looks at on a node: configuration, files, and whether the plugin can work."""
 
 from __future__ import annotations
 

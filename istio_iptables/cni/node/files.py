@@ -150,10 +150,10 @@ def _temporary(path: str, text: str, like: str) -> str:
         while data:
             data = data[os.write(file, data) :]
         if there:
+            os.fchmod(file, there.st_mode & 0o7777)
             if (there.st_uid, there.st_gid) != (os.geteuid(), os.getegid()):
                 with suppress(PermissionError):  # without CHOWN it stays ours, which the runtime can read
                     os.fchown(file, there.st_uid, there.st_gid)
-            os.fchmod(file, there.st_mode & 0o7777)
         os.fsync(file)
     except BaseException:
         _remove(name)

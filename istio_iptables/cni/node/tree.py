@@ -15,12 +15,13 @@ step; the one before it stays, since runs that began with it may not have ended.
 from __future__ import annotations
 
 import importlib.util
+import marshal
 import os
-import py_compile
 import shutil
 import sys
 import sysconfig
 import tempfile
+import warnings
 from contextlib import suppress
 
 from ...errors import KernelError
@@ -255,14 +256,29 @@ def _module(path: str, target: str) -> Iterator[str]:
                 yield from _module(os.path.join(path, member), os.path.join(target, name))
     elif name.endswith(".py"):
         os.makedirs(target, exist_ok=True)
-        py_compile.compile(
-            path,
-            os.path.join(target, f"{name}c"),
-            dfile=name,
-            doraise=True,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
+        with open(os.path.join(target, f"{name}c"), "wb") as file:
+            file.write(_bytecode(path))
     elif name.endswith(".so"):
         os.makedirs(target, exist_ok=True)
         _copy(path, os.path.join(target, name), 0o644)
         yield path
+
+
+#: What bytecode begins with (PEP 552): a magic number, flags, and the hash of a source that nobody looks at.
+_UNCHECKED = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8)
+
+
+def _bytecode(path: str) -> bytes:
+    """Return the bytecode of a module for a place without its source: what Python has kept, if right."""
+    with suppress(OSError), open(importlib.util.cache_from_source(path), "rb") as file:
+        kept = file.read()
+        flags, time, size = (int.from_bytes(kept[at : at + 4], "little") for at in (4, 8, 12))
+        there = os.stat(path)
+        is_of_source = (time, size) == (int(there.st_mtime) & 0xFFFFFFFF, there.st_size & 0xFFFFFFFF)
+        if kept[:4] == importlib.util.MAGIC_NUMBER and (flags == 1 or (flags == 0 and is_of_source)):
+            return _UNCHECKED + kept[16:]
+    with open(path, "rb") as file:
+        source = file.read()
+    with warnings.catch_warnings(action="ignore"):  # packages have invalid escapes
+        code = compile(source, os.path.basename(path), "exec", dont_inherit=True)
+    return _UNCHECKED + marshal.dumps(code)
