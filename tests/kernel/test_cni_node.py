@@ -79,8 +79,8 @@ def test_it_runs_where_there_is_nothing(installed: Path):
             assert done.returncode == 0, (command, done)
             if command == "ADD":
                 assert json.loads(done.stdout) == result
-        commands = (["iptables-legacy-save", "-t", "nat"], ["iptables-nft-save"])
-        rules = "".join(pod.run(command).stdout for command in commands)
+                commands = (["iptables-legacy-save", "-t", "nat"], ["iptables-nft-save"])
+                rules = "".join(pod.run(words).stdout for words in commands)
     assert "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001" in rules
 
 
