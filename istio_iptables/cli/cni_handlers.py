@@ -11,6 +11,7 @@ from ..cni import configuration, metrics
 from ..cni.node import agent, serve, tree
 from ..cni.node.agent import Node, State
 from ..cni.node.folder import Folder
+from ..cni.node.in_place import write_rules
 from ..cni.node.removal import uninstall as take_out
 from ..cni.node.repair import Asked, Counts, Repairer
 from ..errors import FOUND, KernelError, SettingsError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from ..cni.node.broken import BrokenPod
     from .context import Context
 
 #: Between two attempts to reach the API, in seconds.
@@ -105,10 +105,14 @@ def repair(context: Context) -> int:
 
 def _node(context: Context) -> Node:
     options = context.options
-    path = options["plugin-config"]
-    entry = configuration.entry(_keys(path) if path else {})
+    entry = _entry(options["plugin-config"])
     _folder(options["conf-dir"])
     return Node(options["conf-dir"], options["bin-dir"], options["mode"], entry, options.get("launcher", ""))
+
+
+def _entry(path: str) -> dict[str, object]:
+    """Return the plugin's entry for a file of --plugin-config, or without one. Raises SettingsError."""
+    return configuration.entry(_keys(path) if path else {})
 
 
 def _keys(path: str) -> dict[str, object]:
@@ -178,11 +182,8 @@ def _repairer(context: Context, action: Any, counts: Counts) -> Repairer:
         raise SettingsError([f"--label: {options['label']!r} is no label: use KEY=VALUE"])
     node = options["node"] or os.environ.get("NODE_NAME", "")
     asked = Asked(action, node, options["label"], options["kubeconfig"])
-    return Repairer(asked, log, counts, _write_rules)
-
-
-def _write_rules(pod: BrokenPod, document: str) -> None:
-    raise KernelError("not written yet", "")
+    own = configuration.read(_entry(options["plugin-config"]))
+    return Repairer(asked, log, counts, lambda pod, document: write_rules(pod, document, own, log))
 
 
 def _repair_until(repairer: Repairer, ending: _Ending) -> None:

@@ -505,6 +505,7 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="ACTION",
             ),
             *_REPAIRING,
+            _PLUGIN_CONFIG,
             _switch("watch", "Go on until SIGTERM; without it the pods that are there now are looked at."),
             _LISTEN,
         ),

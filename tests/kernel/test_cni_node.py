@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from istio_iptables.cni import configuration as configuration_of_node
 from istio_iptables.cni.names import PLUGIN
 from istio_iptables.cni.node import tree
-from tests.support.cni import RESULT, configuration, variables
+from istio_iptables.cni.node.broken import broken
+from istio_iptables.cni.node.in_place import write_rules
+from istio_iptables.errors import KernelError
+from tests.support import broken_pods
+from tests.support.cni import INJECTED, RESULT, Recorder, configuration, variables
 from tests.support.cni_node import (
     LIST,
     Agent,
@@ -151,7 +160,7 @@ def test_the_agent_keeps_it_there_without_any_right(tmp_path: Path):
         for name in ("10-net.conflist", "05-other.conflist"):
             (node / "conf/new").write_text(LIST.replace("portmap", name))
             (node / "conf/new").rename(node / "conf" / name)
-            agent.wait_for(lambda name=name: PLUGIN in (node / "conf" / name).read_text())
+            agent.wait_for(partial(is_chained, node, name))
         agent.wait_for(lambda: not is_chained(node))  # another list is used now
         shutil.rmtree(node / "bin" / tree.TREES)
         agent.wait_for(lambda: bool(tree.installed(str(node / "bin"))))
@@ -265,3 +274,51 @@ def doctor(node: Path) -> dict[str, str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     checks = json.loads(done.stdout)["checks"]
     return {check["name"]: check["status"] for check in checks if check["name"].startswith("cni-")}
+
+
+def test_the_rules_of_a_running_pod_are_written_in_place():
+    """Found by the control group of its process, which kubelet names after the pod's UID."""
+    found = broken_pods.pod(state=broken_pods.WAITING, last=broken_pods.FAILED)
+    found["metadata"] |= {"uid": str(uuid.uuid4()), "annotations": INJECTED}
+    found["spec"]["containers"].append(
+        {"name": "istio-proxy", "image": "proxyv2", "args": ["proxy", "sidecar"]}
+    )
+    pod = broken(found)
+    assert pod
+    node = configuration_of_node.read(configuration_of_node.entry({"metrics_file": ""}))
+    with pytest.raises(KernelError, match="no process of it is seen here"):
+        write_rules(pod, json.dumps(found), node, Recorder())
+    with Namespace() as network, control_group(f"pod{pod.uid.replace('-', '_')}.slice", network):
+        network.ip(
+            "link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0", "link set eth0 up"
+        )
+        write_rules(pod, json.dumps(found), node, Recorder())
+        rules = network.run(["iptables-legacy-save"]).stdout + network.run(["iptables-nft-save"]).stdout
+    assert "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001" in rules
+    found["metadata"]["annotations"] = {}
+    with pytest.raises(KernelError, match="it gets no rules"):
+        write_rules(pod, json.dumps(found), node, Recorder())
+
+
+@contextlib.contextmanager
+def control_group(name: str, network: Namespace) -> Iterator[None]:
+    """A process in a control group of this name, in a network namespace."""
+    script = (
+        'mount -t cgroup2 cgroup2 "$0" && mkdir "$0/$1" && echo $$ >"$0/$1/cgroup.procs" && echo ready && '
+        'exec nsenter "--net=/run/netns/$2" cat'
+    )
+    with tempfile.TemporaryDirectory() as mounted:
+        command = ["unshare", "--mount", "sh", "-c", script, mounted, name, network.name]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin
+        assert process.stdout
+        try:
+            if process.stdout.readline() != "ready\n":
+                pytest.skip("no control group can be made here")
+            yield
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+            remove = 'mount -t cgroup2 cgroup2 "$0" && rmdir "$0/$1"'
+            subprocess.run(["unshare", "--mount", "sh", "-c", remove, mounted, name], check=False)

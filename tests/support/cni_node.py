@@ -128,9 +128,9 @@ class Agent:
         return os.path.exists(self.address) and self.get("/readyz") == (200, "ok\n")
 
 
-def is_chained(node: Path) -> bool:
-    """Tell whether the plugin is in the list."""
-    return PLUGIN in (node / "conf/10-net.conflist").read_text()
+def is_chained(node: Path, name: str = "10-net.conflist") -> bool:
+    """Tell whether the plugin is in a list."""
+    return PLUGIN in (node / "conf" / name).read_text()
 
 
 def bare_root(node: Path) -> list[str]:
