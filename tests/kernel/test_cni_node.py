@@ -36,6 +36,7 @@ from tests.support.cni_node import (
     make_node,
     why_no_launcher,
 )
+from tests.support.kubernetes_api import Api, certificate
 from tests.support.netns import Namespace
 
 pytestmark = pytest.mark.skipif(bool(why_no_launcher()), reason=why_no_launcher() or "-")
@@ -91,6 +92,31 @@ def test_it_runs_where_there_is_nothing(installed: Path):
                 commands = (["iptables-legacy-save", "-t", "nat"], ["iptables-nft-save"])
                 rules = "".join(pod.run(words).stdout for words in commands)
     assert "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001" in rules
+
+
+def test_it_asks_the_kubernetes_api_from_there(installed: Path, tmp_path: Path):
+    """Where the runtime hands over no annotations: by the part of the client library that is in the tree."""
+    pytest.importorskip("kubernetes")
+    certificate(tmp_path)
+    api = Api(tmp_path)
+    try:
+        found = broken_pods.pod("web")
+        found["metadata"]["annotations"] = INJECTED
+        api.put(found)
+        prefix = bare_root(installed)
+        (Path(prefix[-1]) / "tmp").mkdir(exist_ok=True)
+        shutil.copy(api.kubeconfig(), Path(prefix[-1]) / "tmp/kubeconfig")
+        asked = json.dumps(configuration(None, kubeconfig="/tmp/kubeconfig", api_timeout="60s"))
+        command = [*prefix, f"/opt/cni/bin/{PLUGIN}"]
+        call = {**variables(), "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            command, input=asked, env=call, capture_output=True, text=True, timeout=120, check=False
+        )
+    finally:
+        api.stop()
+    assert done.returncode == 0, done.stdout
+    assert "it has no container istio-proxy" in done.stderr  # which no annotation tells
+    assert [path for path, _, _ in api.asked("GET")] == ["/api/v1/namespaces/shop/pods/web"]
 
 
 @pytest.mark.parametrize("program", ["iptables-legacy-restore", "ip6tables-nft-save", "nft"])

@@ -112,7 +112,9 @@ def _handler(api: Api) -> type[http.server.BaseHTTPRequestHandler]:
             if api.refuse:
                 self._send(api.refuse, status(api.refuse, "Forbidden"))
             elif parts.path != "/api/v1/pods":
-                self._send(404, status(404, "NotFound"))
+                _, _, _, _, namespace, _, name = parts.path.split("/")
+                pod = api.pods.get((namespace, name))
+                self._send(200 if pod else 404, pod or status(404, "NotFound"))
             elif asked.get("watch") == "true":
                 self._watch()
             else:

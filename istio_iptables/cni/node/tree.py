@@ -25,7 +25,7 @@ import warnings
 from contextlib import suppress
 
 from ...errors import KernelError
-from ...kernel.process import which
+from ...kernel.process import run, which
 from ...startup.c_modules import blake2b
 from ..names import PLUGIN
 from . import elf, files
@@ -56,10 +56,33 @@ _PROGRAMS = {
 _EXTENSIONS = ("/usr/lib/xtables", "/usr/lib64/xtables", "/lib/xtables")
 #: The packages that the plugin imports; those that are not installed here are not needed.
 _PACKAGES = ("istio_iptables", "netaddr", "yaml", "_yaml", "iptc", "libxtwrapper", "libxtables_exit")
+#: Prints the names and files of all modules that are imported to ask the Kubernetes API (api_server.py):
+#: the whole client library is larger than all the rest.
+_MODULES_OF_API = """
+import sys
+sys.modules["kubernetes_validate"] = None  # what checks manifests is not needed, and large
+try:
+    from kubernetes import client, config
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+except ImportError:
+    sys.exit()
+settings = client.Configuration()
+settings.host = "http://127.0.0.1:9"  # nobody listens there: to look up and to load is all that this is for
+settings.retries = False
+try:
+    client.CoreV1Api(client.ApiClient(settings)).read_namespaced_pod("a", "b", _preload_content=False)
+except (HTTPError, OSError):
+    pass
+for name, module in sorted(sys.modules.items()):
+    path = getattr(module, "__file__", None) or ""
+    if "-packages/" in path:
+        print(name, path, sep="\t")
+"""
 #: Of the standard library, what no plugin imports: other programs, tests, and what needs large libraries.
 _LEFT_OUT_NAMES = """
     __phello__ __pycache__ _pyrepl antigravity cProfile curses dbm dist-packages distutils doctest ensurepip
-    idlelib lib-dynload lib2to3 pdb profile pydoc pydoc_data site-packages sqlite3 test this tkinter turtle
+    idlelib lib-dynload lib2to3 pdb profile pydoc_data site-packages sqlite3 test this tkinter turtle
     turtledemo unittest venv wsgiref xmlrpc
 """
 _LEFT_OUT = frozenset(_LEFT_OUT_NAMES.split())
@@ -233,7 +256,7 @@ def _modules(target: str) -> Iterator[str]:
     """Copy Python's modules and the packages, as bytecode; yield the paths here of those written in C."""
     stdlib = sysconfig.get_path("stdlib")
     for name in sorted(os.listdir(stdlib)):
-        if name.removesuffix(".py") not in _LEFT_OUT and not name.startswith(("config-", "_sysconfigdata")):
+        if name.removesuffix(".py") not in _LEFT_OUT and not name.startswith("config-"):
             yield from _module(os.path.join(stdlib, name), target)
     dynload = next((path for path in sys.path if path.endswith("/lib-dynload")), "")
     for name in sorted(os.listdir(dynload) if dynload else ()):
@@ -244,6 +267,18 @@ def _modules(target: str) -> Iterator[str]:
         if spec and spec.origin:
             path = os.path.dirname(spec.origin) if spec.submodule_search_locations else spec.origin
             yield from _module(path, target)
+    yield from _modules_of_api(target)
+
+
+def _modules_of_api(target: str) -> Iterator[str]:
+    """Copy what it takes to ask the Kubernetes API, if the client library is installed here."""
+    for line in run((sys.executable, "-c", _MODULES_OF_API)).output.splitlines():
+        name, _, path = line.partition("\t")
+        folders = name.split(".")
+        if folders[0] not in _PACKAGES and not folders[0].startswith("__"):
+            is_package = os.path.basename(path).startswith("__init__.")
+            inside = os.path.join(target, *(folders if is_package else folders[:-1]))
+            yield from _module(path, inside)
 
 
 def _module(path: str, target: str) -> Iterator[str]:
