@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -153,6 +154,7 @@ class _Ending:
     """SIGTERM or Ctrl-C: `wake` can be read from then on."""
 
     def __init__(self) -> None:
+        gc.enable()  # this process stays
         self._come = threading.Event()
         self.wake, self._write = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -187,17 +189,16 @@ def _repairer(context: Context, action: Any, counts: Counts) -> Repairer:
 
 
 def _repair_until(repairer: Repairer, ending: _Ending) -> None:
-    """List and watch, again and again."""
-    problem = ""
+    """List and watch, again and again. What the API does not answer is said once until it changes."""
+    problem = version = ""
     while not ending.has_come():
         try:
-            version = repairer.look()
+            version = repairer.go_on(version)
             problem = ""
-            repairer.watch(version)
         except KernelError as error:
             if error.cause != problem:
                 log.warn(str(error))
-            problem = error.cause
+            problem, version = error.cause, ""
             ending.wait(_PAUSE)
 
 

@@ -159,6 +159,37 @@ def test_a_watch_that_is_too_old_ends_and_what_it_missed_is_listed(api: Api):
     assert "missed" not in names(api)
 
 
+def test_a_watch_goes_on_where_the_last_one_ended(api: Api):
+    repair = Repair(api, "delete")
+    version = repair.repairer.go_on("")
+    lists = len(api.asked("GET"))
+    assert "resourceVersion=0" in api.asked("GET")[0][0]  # from the server's cache
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(repair.repairer.go_on(version)), daemon=True)
+    thread.start()
+    wait(lambda: bool(api.watches))
+    api.put(pod("fine", state=ENDED_WELL))
+    api.end_watches()
+    thread.join(30)
+    assert found == [str(api.version)]
+    assert len(api.asked("GET")) == lists + 1
+    assert int(found[0]) > int(version)
+
+
+def test_what_failed_is_tried_again_with_a_new_list(api: Api):
+    repair = Repair(api, "in-place")
+    version = repair.repairer.go_on("")
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(repair.repairer.go_on(version)), daemon=True)
+    thread.start()
+    wait(lambda: bool(api.watches))
+    api.put(pod("another", state=FAILED, policy="Never"))
+    wait(lambda: repair.counts.failed == 2)
+    api.end_watches()
+    thread.join(30)
+    assert found == [""]
+
+
 def test_no_rights_and_no_server(api: Api):
     repair = Repair(api, "delete")
     api.refuse = 403

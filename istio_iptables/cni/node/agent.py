@@ -83,13 +83,12 @@ def keep(node: Node, state: State, log: Log, ended: Callable[[], bool], wake: in
     """Keep the plugin in place until `ended` says so; the file `wake` can be read then."""
     watch = Watch()
     try:
-        new = True
+        has_files = False
         while not ended():
             # Set before the look, so that what changes after it is seen.
             for folder in (node.conf_dir, node.bin_dir, *_networks(node.conf_dir)):
                 watch.add(folder)
-            _look(node, state, log, install=new)
-            new = bool(state.problem)
+            has_files = _look(node, state, log, has_files=has_files)
             watch.wait(INTERVAL, wake)
     finally:
         watch.close()
@@ -102,15 +101,15 @@ def _networks(conf_dir: str) -> list[str]:
         return []
 
 
-def _look(node: Node, state: State, log: Log, *, install: bool) -> None:
-    """Look, and put back what is missing. To `install` is more: files of another version are replaced."""
+def _look(node: Node, state: State, log: Log, *, has_files: bool) -> bool:
+    """Look, and put back what is missing. Return whether the files are those of this version."""
     problem = ""
     try:
-        if install or node.missing():
-            done = node.install()
-            for line in done:
-                log.info(line)
-            state.put_back += bool(done)
+        if not has_files:
+            _did(tree.install(node.bin_dir, node.launcher), state, log)
+            has_files = True
+        if node.missing():
+            _did(node.install(), state, log)
     except (KernelError, OSError) as error:
         problem = str(error)
     if problem != state.problem:
@@ -119,3 +118,10 @@ def _look(node: Node, state: State, log: Log, *, install: bool) -> None:
         else:
             log.info("the plugin is in place")
     state.problem = problem
+    return has_files
+
+
+def _did(done: list[str], state: State, log: Log) -> None:
+    for line in done:
+        log.info(line)
+    state.put_back += bool(done)

@@ -1,12 +1,14 @@
 """repair: watch a node's pods through the Kubernetes API, and do something about those without their rules.
 
-The client is kubernetes' own, which is an optional extra. Pods are listed, then watched from there; when the
-watch ends, for whatever reason, they are listed again, so none is missed. What fails is tried again then.
+The client is kubernetes' own, which is an optional extra. Pods are listed, then watched from there, and from
+where a watch ended; they are listed again when that is long ago, and when something failed: none is missed.
+Lists come from the API server's cache (resourceVersion 0), since each node has such a process.
 """
 
 from __future__ import annotations
 
 import json
+import time
 
 from ...errors import KernelError
 from ...startup.record import Record
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from ...settings.commands import Repair
     from .agent import Log
 
-#: How long a watch lasts, in seconds, before pods are listed again.
-_WATCH = 240
+#: How long a watch lasts, in seconds, and after how long pods are listed again.
+_WATCH, _LISTED_AGAIN = 240, 3600.0
 #: How long to wait for an answer, in seconds.
 _TIMEOUT = 30
 _PAGE = 500
@@ -67,6 +69,19 @@ class Repairer:
         self._counts = counts
         self._in_place = in_place
         self._seen: set[tuple[str, str]] = set()
+        self._listed = 0.0
+
+    def go_on(self, version: str) -> str:
+        """List the pods if `version` is empty, else watch them from there. Return where to go on.
+
+        Raises KernelError if the API does not answer.
+        """
+        if not version:
+            return self.look()
+        failed = self._counts.failed
+        version = self.watch(version)
+        is_due = time.monotonic() - self._listed > _LISTED_AGAIN
+        return "" if is_due or self._counts.failed > failed else version
 
     def look(self) -> str:
         """List the pods, repair what has to be, and return the version that a watch goes on from.
@@ -75,6 +90,7 @@ class Repairer:
         """
         more, version = "", ""
         self._seen.clear()
+        self._listed = time.monotonic()
         while True:
             found = self._list(more)
             for pod in found.get("items") or ():
@@ -84,19 +100,25 @@ class Repairer:
             if not more:
                 return str(version)
 
-    def watch(self, version: str) -> None:
-        """Repair pods as they change, until the server ends the watch. Raises KernelError as `look`."""
+    def watch(self, version: str) -> str:
+        """Repair pods as they change, until the server ends the watch, and return where to go on.
+
+        That is nothing if they have to be listed again. Raises KernelError as `look`.
+        """
         for event in self._events(version):
+            if event.get("type") == "ERROR":
+                return ""  # as a rule the version is too old
+            pod = event.get("object") or {}
+            version = (pod.get("metadata") or {}).get("resourceVersion", version)
             if event.get("type") in ("ADDED", "MODIFIED"):
-                self._repair(event.get("object") or {})
-            elif event.get("type") == "ERROR":
-                return  # as a rule the version is too old: list again
+                self._repair(pod)
+        return version
 
     def _selector(self) -> dict[str, Any]:
         return {"field_selector": f"spec.nodeName={self._asked.node}"} if self._asked.node else {}
 
     def _list(self, more: str) -> Mapping[str, Any]:
-        page: dict[str, Any] = {"_continue": more} if more else {}
+        page: dict[str, Any] = {"_continue": more} if more else {"resource_version": "0"}
         found: Mapping[str, Any] = json.loads(
             self._call(self._api.list_pod_for_all_namespaces, limit=_PAGE, **page, **self._selector()).data
         )
