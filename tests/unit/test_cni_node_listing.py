@@ -6,7 +6,7 @@ What a text means is read by the standard library's json, whose objects are pair
 from __future__ import annotations
 
 import json
-from os.path import commonpath
+from os.path import commonprefix
 from typing import Any
 
 import pytest
@@ -61,8 +61,8 @@ def test_the_entry_is_the_last_and_there_is_one(text: str):
 @given(lists(with_ours=False))
 def test_all_else_stays_byte_for_byte_and_comes_back(text: str):
     new = with_entry(read_list(text), ENTRY)
-    before = commonpath([text, new])
-    after = commonpath([text[::-1], new[::-1]])
+    before = commonprefix([text, new])
+    after = commonprefix([text[::-1], new[::-1]])
     assert len(before) + len(after) >= len(text)
     assert without_entry(read_list(new)) == text
 
