@@ -13,7 +13,7 @@ import time
 from ..errors import Busy, KernelError, SettingsError
 from ..settings.resolve import parse
 from . import protocol
-from .configuration import NO_NAMES, read
+from .configuration import NO_NAMES, read, readable_path
 from .decision import Skip, decide
 from .names import MAX_CONFIGURATION, METRICS_FILE, VERSIONS
 from .pod import handed_over, identity, of_annotations, why_not_handed_over
@@ -72,10 +72,9 @@ def _answer(request: Request, log: Log) -> str:
         _as_far_as_possible(request, log)
         return ""
     begun = time.monotonic()
-    metrics_file = METRICS_FILE
+    metrics_file = readable_path(request.document.get("metrics_file"), METRICS_FILE)
     try:
         node = _node(request, log)
-        metrics_file = node.metrics_file
         answer, skipped = _COMMANDS[request.command.name](request, node, log)
     except Exception as error:
         found = _for_the_runtime(error, log)
@@ -88,10 +87,11 @@ def _answer(request: Request, log: Log) -> str:
 
 
 def _node(request: Request, log: Log) -> Node:
+    """Return the configuration of the node. Its mistakes are logged where it says, if that can be read."""
+    log.append_to(readable_path(request.document.get("log_file"), ""))
     node = read(request.document.values())
     operation = parse(node.given, NO_NAMES).operation()
     log.configure(operation.log_levels, as_json=operation.log_as_json)
-    log.append_to(node.log_file)
     return node
 
 

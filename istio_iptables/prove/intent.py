@@ -11,7 +11,7 @@ from ..interpreter.verdict import DIRECT, DROPPED, Verdict
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
 from .clause import Clause
 from .open_ends import open_ends
-from .terms import TCP_ONLY, Terms, impossible, port, ports
+from .terms import TCP_ONLY, Terms, port, ports
 from .words import (
     dns_words,
     family_words,
@@ -42,8 +42,7 @@ def promised(config: Config, network: Network) -> Promises:
         if terms.family not in config.families:
             return tuple(_off(terms))
         ways = {("out", "first"): _sent, ("in", "first"): _received}
-        found = (*open_ends(terms), *ways.get((packets.direction, packets.phase), _later)(terms))
-        return tuple(clause for clause in found if not impossible(clause.when))
+        return (*open_ends(terms), *ways.get((packets.direction, packets.phase), _later)(terms))
 
     return clauses
 

@@ -42,7 +42,10 @@ def rules(network: Network) -> Rules:
     missing = tuple(each for each in found.unreadable if each not in told_by_nft)
     if missing:
         raise _unreadable(missing)
-    sources = [dumps.Source(each.command, each.text, each.family, each.rule_texts) for each in found.printed]
+    sources = [
+        dumps.Source(each.command, each.text, each.family, each.rule_texts, may_be_empty=True)
+        for each in found.printed
+    ]
     read = dumps.read(sources, network)
     unread = (f"{each}: read with nft, which tells less of them" for each in told_by_nft)
     return read.replace(unread=(*read.unread, *unread))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import datapath, lists, prove, runs, see
+from . import cni, datapath, lists, prove, runs, see
 from .figures import Check, Spread, met
 
 Results = dict[str, Any]
@@ -129,6 +129,13 @@ PROOFS: tuple[Column, ...] = (
     ("peak, MB", lambda row: mb(row["peak"])),
 )
 
+PLUGIN: tuple[Column, ...] = (
+    ("call", lambda row: row["what"]),
+    ("wall, ms", lambda row: ms(row["wall"])),
+    ("times (bare + restore)", lambda row: times(row["times"])),
+    ("cpu of one, ms", lambda row: ms(row["cpu"])),
+)
+
 CHECKS: tuple[Column, ...] = (
     ("what", lambda row: row["what"]),
     ("in", lambda row: row["unit"]),
@@ -161,6 +168,7 @@ SECTIONS = {
     "prove": Section("To prove", PROOFS, 1, prove.checks),
     "datapath": Section("The data path", DATA_PATH, 1, datapath.checks),
     "many": Section("Many pods at once", MANY, 2),
+    "cni": Section("The CNI plugin", PLUGIN, 1, cni.checks),
 }
 
 

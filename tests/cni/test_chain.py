@@ -247,6 +247,22 @@ def test_add_again_is_the_same(cluster: Cluster) -> None:
     assert snapshot(pod) == before
 
 
+def test_add_again_with_other_settings_replaces_the_rules(cluster: Cluster) -> None:
+    """What a call that was killed has left in the network namespace is not in the way."""
+    runtime = cluster.runtime()
+    _, container = cluster.pod()
+    changed = container._replace(
+        annotations={**INJECTED, "traffic.sidecar.istio.io/includeInboundPorts": "8080"}
+    )
+    result = runtime.add(container)
+    runtime.plugins = [{**runtime.plugins[-1], "prevResult": result}]
+    runtime.add(changed)
+    runtime.check(changed)
+    with pytest.raises(Failed) as caught:
+        runtime.check(container)
+    assert caught.value.code == 100
+
+
 def test_del_takes_away_what_add_made_and_nothing_else(cluster: Cluster) -> None:
     runtime = cluster.runtime()
     pod, container = cluster.pod()
@@ -308,8 +324,8 @@ def test_many_pods_at_once(cluster: Cluster) -> None:
 
     metrics = cluster.node.directory / "metrics.prom"
     runtime = cluster.runtime(metrics_file=str(metrics))
-    pods = [cluster.pod() for _ in range(12)]
-    with ThreadPoolExecutor(12) as at_once:
+    pods = [cluster.pod() for _ in range(8)]
+    with ThreadPoolExecutor(8) as at_once:
         results = list(at_once.map(lambda each: runtime.add(each[1]), pods))
     assert len({address(result) for result in results}) == len(pods)
     assert {pod.save("legacy", "ipv4").count("ISTIO_OUTPUT") for pod, _ in pods} == {
