@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..startup.record import Record
 from .condition import AllOf, AnyOf, In, Masked, Named, Not, OneOf, Same, Unmodelled
+from .program import Place
 from .regions import Region
 from .valuesets import MARK, cubes_of_range
 
@@ -175,17 +176,21 @@ def _divide(region: Region, changed: Changed, condition: Condition, asked: Quest
 
 
 def question_field(asked: Question, condition: Condition) -> str:
-    """Return the field of regions for whether a condition is true that cannot be told; see asked_about."""
+    """Return the field of regions for whether a condition is true that cannot be told; see asked_about.
+
+    It is the same for equal conditions of one question, whatever words that has for each of them.
+    """
     why = condition.why if isinstance(condition, Unmodelled) else repr(condition)
-    return f"{_QUESTION}{'' if asked.about is None else asked.about}\n{why}"
+    if isinstance(asked.about, Place):
+        return f"{_QUESTION}{asked.about}\n{why}"
+    return f"{_QUESTION}{why}\n{asked.key}"
 
 
 def asked_about(field: str) -> str:
     """Return what a field of regions is a question about, in words; nothing if it is another field."""
     if not field.startswith(_QUESTION):
         return ""
-    about, _, why = field.removeprefix(_QUESTION).partition("\n")
-    return about or why
+    return field.removeprefix(_QUESTION).partition("\n")[0]
 
 
 _QUESTION = "? "
