@@ -217,13 +217,15 @@ def _can_be_told(world: World, end: Packet) -> bool:
     """Tell whether an ICMP error can be sent: it comes from what the packet was sent to (icmp_send).
 
     That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere, and
-    nobody refuses a broadcast.
+    nobody refuses a broadcast. The first address of a network on a link is anycast, to which IPv6 sends none
+    (ipv6_anycast_destination).
     """
     routes = world.network.routes
     if any(route.kind == "broadcast" and route.first == end.destination for route in routes):
         return False
     if end.family != IPV4:
-        return True
+        near = (route for route in routes if route.prefix < 127 and not route.gateway)
+        return all(route.family == IPV4 or route.first != end.source for route in near)
     delivered = end.received_on and not end.sent_to
     if delivered and not world.network.is_local(end.family, end.destination):
         return False

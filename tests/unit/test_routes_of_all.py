@@ -15,9 +15,11 @@ from istio_iptables.interpreter.journey import Journey
 from istio_iptables.interpreter.many import Many
 from istio_iptables.interpreter.program import Program
 from istio_iptables.interpreter.surroundings import World
+from istio_iptables.kernel.sysctls import Sysctls
 from istio_iptables.prove.example import example, questions
 from istio_iptables.prove.space import packets
 from istio_iptables.rules.model import FULL_MASK
+from istio_iptables.trace.world import with_sysctls
 
 from ..support.many_routes import FIXTURES, PRINTED
 from ..support.routed import network, packet, routed
@@ -91,3 +93,29 @@ def test_all_packets_at_once_go_the_ways_of_each(family: Family, direction: Dire
 def ways(world: World, some: Any, algebra: Any, asked: Packets) -> list[Ended]:
     journey: Journey[Any] = Journey(world, asked.space.family, algebra)
     return journey.outbound(some) if asked.direction == "out" else journey.inbound(some)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_variables_of_the_kernel_mean_the_same_for_all_packets(family: Family, direction: Direction) -> None:
+    """Forwarding, loopback addresses and filters of sources by interface, by both algebras."""
+    said = Sysctls(
+        {"ipv4": True, "ipv6": False},
+        forwarding=frozenset({("ipv4", "eth1"), ("ipv6", "eth0")}),
+        route_localnet=frozenset({"eth1"}),
+        rp_filter={"eth0": 1, "eth1": 2},
+        src_valid_mark=frozenset({"eth0"}),
+    )
+    where = network("5: from 10.89.0.0/24 lookup 7\n6: from all fwmark 0x1 lookup 7")
+    world = with_sysctls(World(Program(), where), said)
+    asked = packets([world], family, direction, "first")
+    algebra = Many(asked.space)
+    notes = set()
+    for ended in ways(world, algebra.all(asked.fixed, asked.free, asked.possible), algebra, asked):
+        for region in ended.packets.values():
+            assert not questions(region)
+            [one] = ways(world, example(region, asked), One(), asked)
+            assert (one.how, one.note) == (ended.how, ended.note)
+            notes.add(ended.note)
+    assert any("forward" in note for note in notes) == (direction == "in"), notes
+    assert any("rp_filter" in note for note in notes) == ((family, direction) == ("ipv4", "in"))
