@@ -42,7 +42,8 @@ class Compared(NamedTuple):
     @property
     def is_unknown(self) -> bool:
         """True if it depends on a match or target that is not modelled."""
-        return any(not isinstance(about, tuple) for about in _questions(self.foretold.found))
+        at_a_rule = any(way.end.how == "not known" and way.end.place for way in self.foretold.ways)
+        return at_a_rule or any(not isinstance(about, tuple) for about in _questions(self.foretold.found))
 
     def __str__(self) -> str:
         lines = [f"{self.what}: {describe(self.packet)}"]
