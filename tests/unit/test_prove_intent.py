@@ -13,6 +13,7 @@ from istio_iptables import configure
 from istio_iptables.interpreter.condition import ALWAYS, AllOf
 from istio_iptables.interpreter.explore import explore
 from istio_iptables.interpreter.journey import World
+from istio_iptables.interpreter.verdict import DROPPED
 from istio_iptables.prove import intent
 from istio_iptables.prove.open_ends import OPEN_END, OPEN_ENDS, OpenEnd
 from istio_iptables.prove.proof import Property
@@ -74,6 +75,21 @@ def test_what_is_about_no_packet_is_not_said() -> None:
     assert not any("tproxy" in name for name in names)
 
 
+@pytest.mark.slow
+def test_a_mark_that_rules_take_away_may_be_that_of_a_route() -> None:
+    config = _of({**TPROXY, "istio-inbound-ports": ""})
+    network = NETWORKS["policy routing"](config)
+    world = of_settings(config, network, native=False)
+    [later] = [
+        each
+        for each in kinds((world,), config)
+        if (each.space.family, each.direction, each.phase) == ("ipv4", "out", "later")
+    ]
+    dropped = [clause for clause in intent.promised(config, network)(later) if clause.verdict == DROPPED]
+    assert {clause.name for clause in dropped} == {"open-end: carries-mark"}
+    assert not wrong(judged(config, world))
+
+
 def test_every_open_end_is_on_the_page() -> None:
     page = (ROOT / "docs/what-is-proved.md").read_text()
     headings = {line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")}
@@ -100,7 +116,7 @@ SOME = {
     "group-dns": {"redirect-dns": "true"},
     "dns-own-pod": {"redirect-dns": "true"},
     "no-socket": {},
-    "no-address": {},
+    "no-address": {"dual-stack": "true"},
     "link-local": {**TPROXY, "dual-stack": "true"},
     "rerouted-exclusions": {"kube-virt-interfaces": "vm0", "istio-service-exclude-cidr": "10.0.0.0/8"},
     "rerouted-tproxy": {**TPROXY, "kube-virt-interfaces": "vm0"},
