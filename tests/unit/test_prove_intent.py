@@ -54,7 +54,7 @@ def test_a_property_is_said_with_the_settings_filled_in() -> None:
     says = {each.name: " ".join(each.says) for each in found}
     assert "TCP to any address goes to 4000" in says["outbound-captured"]
     assert "10.0.0.0/8" in says["outbound-excluded"]
-    assert "any but 9090 goes to 15006" in says["inbound-captured"]
+    assert "TCP that comes in to any port but 9090 goes to 15006" in says["inbound-captured"]
     assert "15008" in says["tunnel-port"]
     assert "UID 1337, GID 1337" in says["no-loop"]
     assert "4000" in says["no-loop"]
