@@ -12,10 +12,10 @@ from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
 from ..trace.packet import complete, mistakes_in, mistakes_in_endpoint, question_of
-from ..trace.world import network_of, of_settings, proxy_of, with_objects
+from ..trace.world import examples, network_of, of_settings, proxy_of, with_objects
 from . import streams
 from .collect import text_of_file
-from .live import PodOf, examples, own_of, understood
+from .live import PodOf, own_of, understood
 from .log import log
 from .trace_watch import watch
 

@@ -20,7 +20,7 @@ from .packet import SOME_OWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..interpreter.condition import Condition
     from ..interpreter.program import Table
@@ -170,6 +170,11 @@ def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
 def _examples(number: int) -> tuple[Cidr, Cidr]:
     """Return addresses for documentation as a pod's own."""
     return Cidr(4, SOME_OWN[IPV4] + number, 32), Cidr(6, SOME_OWN[IPV6] + number, 128)
+
+
+def examples(families: Sequence[Family]) -> tuple[Cidr, ...]:
+    """Return addresses for documentation as those of a pod that has some families, IPv4 if none."""
+    return tuple(each for each in _examples(0) if each.family in (families or (IPV4,)))
 
 
 def _is_loopback(cidr: Cidr) -> bool:

@@ -70,6 +70,7 @@ def test_a_dry_run(extra: str):
             "istio_iptables.interpreter",
             "istio_iptables.pictures",
             "istio_iptables.pod",
+            "istio_iptables.prove",
             "istio_iptables.remedies",
             "istio_iptables.settings.yaml_text",
             "istio_iptables.status",
