@@ -32,14 +32,13 @@ from istio_iptables.rules.model import (
     SetMark,
     Table,
 )
-from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.config import Config
 from istio_iptables.trace.world import proxy_of
 from tests.support.asking_both import Judged, judged
 from tests.support.judging import configs
-from tests.support.mutations import change
+from tests.support.mutations import change, has_native_form
 from tests.support.random_rules import random_ruleset
-from tests.support.z3_judge import Kind
+from tests.support.z3_packets import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -143,15 +142,6 @@ def test_before_conntrack_has_seen_a_packet(about: str) -> None:
     assert found.differs == (expected == "dropped")
 
 
-def _has_native_form(ruleset: Ruleset) -> bool:
-    """Tell whether rules can be written for nftables: a negated owner cannot be, everywhere."""
-    try:
-        translate(ruleset)
-    except ValueError:
-        return False
-    return True
-
-
 @_pairs(0.6)
 @given(config=configs(), seed=_SEEDS)
 def test_of_changed_rules_of_the_policy_both_say_the_same(tally: Tally, config: Config, seed: int) -> None:
@@ -165,6 +155,6 @@ def test_of_changed_rules_of_the_policy_both_say_the_same(tally: Tally, config: 
     changed = change(random, one)
     if changed is None:
         reject()
-    native = random.randrange(3) == 0 and _has_native_form(changed.ruleset)
+    native = random.randrange(3) == 0 and has_native_form(changed.ruleset)
     about = f"{changed.kind}{' (native)' if native else ''}"
     _ask(tally, about, (one, changed.ruleset), proxy_of(config), family, native)
