@@ -4,7 +4,7 @@
 
 PYTHON ?= python3# makes the virtual environment
 VENV   ?= .venv
-ARGS   ?=# run: the command line; test, quick, unit, kernel, e2e, browser, soak, image-test: for pytest; image, lock: for those
+ARGS   ?=# run: the command line; test, quick, unit, kernel, cni, e2e, browser, soak, image-test: for pytest; image, lock: for those
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # `make -j test` would mix up the output, and the checks run in the order below
@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel e2e browser fuzz soak golden man pictures bench image image-test dist lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak golden man pictures bench image image-test dist lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -33,7 +33,7 @@ run: system-run $(VENV) ## show what it does, in network namespaces of its own; 
 	@$(if $(ARGS),$(AS_ROOT) $(VENV)/bin/istio-iptables $(ARGS),$(AS_ROOT) $(VENV)/bin/python tools/demo.py)
 
 test: system $(VENV) lint types ## all checks and all tests
-	$(TEST_AS_ROOT) $(PYTEST) tests/unit tests/kernel tests/e2e tests/browser $(DOCTESTS) $(ARGS)
+	$(TEST_AS_ROOT) $(PYTEST) tests/unit tests/kernel tests/cni tests/e2e tests/browser $(DOCTESTS) $(ARGS)
 
 # For the time between two edits. Property tests get few examples, and tests that are marked `slow` are left out.
 # Tests and what they start are compiled once, also where the environment says not to: that is a third of the time.
@@ -63,6 +63,9 @@ unit: $(VENV) ## tests and doctests that need no privilege
 kernel: system $(VENV) ## tests against the kernel, in network namespaces (skipped unless root)
 	$(TEST_AS_ROOT) $(PYTEST) tests/kernel $(ARGS)
 
+cni: system $(VENV) ## tests of the CNI plugin with Debian's plugins, containerd and podman (skipped unless root)
+	$(TEST_AS_ROOT) $(PYTEST) tests/cni $(ARGS)
+
 e2e: system $(VENV) ## tests with real traffic through a real Envoy (skipped unless root)
 	$(TEST_AS_ROOT) $(PYTEST) tests/e2e $(ARGS)
 
@@ -73,10 +76,10 @@ fuzz: $(VENV) ## property tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
 
 soak: export HYPOTHESIS_PROFILE = fuzz
-soak: system $(VENV) ## thousands of generated configurations, in the kernel
+soak: system $(VENV) ## thousands of generated configurations and 20,000 packets, in the kernel
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py test_fake_kernel.py \
-	    test_validation_repeated.py test_refutations.py) $(ARGS)
+	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py) $(ARGS)
 
 golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; read the difference before you commit it
 	$(VENV)/bin/python -m tests.support.golden --write
@@ -114,7 +117,7 @@ lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.to
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
 	    --extra libiptc --output-file requirements/libiptc.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
-	    --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
+	    --extra cni-api --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

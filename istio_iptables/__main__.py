@@ -49,6 +49,18 @@ def _clean(arguments: Sequence[str]) -> int:
     return _dispatch(invocation.replace(command="cleanup", options=(), operands=(), mistakes=mistakes))
 
 
+def cni() -> int:
+    """Run istio-iptables-cni, the CNI plugin, which a container runtime calls with variables alone."""
+    return _process(_cni)
+
+
+def _cni(_: Sequence[str]) -> int:
+    from .cli.log import log
+    from .cni.plugin import run
+
+    return run(os.environ, log)
+
+
 def _process(command: Callable[[Sequence[str]], int]) -> int:
     """Run a command with the process's arguments; the process does nothing else.
 

@@ -58,6 +58,10 @@ class KernelError(IstioIptablesError):
         return type(self), (self.cause, self.remedy)
 
 
+class Busy(KernelError):
+    """Another process is in the way: what failed may succeed when it is done."""
+
+
 class NotValidated(IstioIptablesError):
     """Redirection does not work, or could not be proven to."""
 

@@ -6,7 +6,7 @@ them, shows the same text. It is imported when there is something to say, so the
 
 from __future__ import annotations
 
-from .errors import KernelError
+from .errors import Busy, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def lock_not_opened(path: str, why: str) -> KernelError:
 
 def lock_held(path: str, holder: str, seconds: float) -> KernelError:
     """Return the error for a lock that another process has held for all the time that a run waits."""
-    return KernelError(
+    return Busy(
         f"the lock {path} is still held by {holder} after {seconds:g} seconds",
         f"find the process (fuser -v {path}) and let it finish, then run again",
     )

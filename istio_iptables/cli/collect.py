@@ -8,10 +8,10 @@ import sys
 
 from ..errors import SettingsError
 from ..settings.commands import COMMAND_BY_NAME
-from ..settings.declared import BY_NAME, SOURCE_BY_NAME
-from ..settings.parsers import BadValue
+from ..settings.declared import SOURCE_BY_NAME
+from ..settings.parsers import MOST_MEMBERS, BadValue
 from ..settings.resolve import from_environment
-from ..settings.texts import Given, as_text, nearest, shown
+from ..settings.texts import Given, quoted, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _from_pod(source: Given, name: str, others: Sequence[Given]) -> tuple[list[G
     from ..pod import pick, read_settings
 
     try:
-        pod = pick(pods_of(source.text, source.origin), name, f"{source.origin}: {source.text!r}")
+        pod = pick(pods_of(source.text, source.origin), name, f"{source.origin}: {quoted(source.text)}")
         found = read_settings(pod, others)
     except SettingsError as error:
         return [], list(error.mistakes)
@@ -91,7 +91,7 @@ def pods_of(path: str, origin: str) -> tuple[Pod, ...]:
     """Return the pods of a manifest, a file or `-` for standard input. Raises SettingsError."""
     from ..pod import pods
 
-    return pods(text_of_file(path, origin), f"{origin}: {path!r}")
+    return pods(text_of_file(path, origin), f"{origin}: {quoted(path)}")
 
 
 def from_file(path: str) -> tuple[list[Given], list[str]]:
@@ -99,72 +99,77 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
 
     Raises SettingsError if the file cannot be read, or is not such a mapping.
     """
+    from ..settings.mapping import from_mapping
+
+    return from_mapping(_mapping(path), shown(path))
+
+
+def is_settings(text: str) -> bool:
+    """Tell whether a text is a mapping of long flag names to values rather than a dump of rules or routes."""
+    from ..formats.iptables_dump import is_dump
     from ..settings import yaml_text
 
-    given, mistakes = [], []
-    for name, value in _mapping(path).items():
-        origin = f"{shown(path)}: {shown(name)}"
-        setting = BY_NAME.get(name)
-        if setting is None:
-            mistakes.append(f"{origin}: unknown setting{_nearest(name)}")
-            continue
-        if yaml_text.is_null(value):
-            mistakes.append(f'{origin}: has no value: write "" for an empty one, or leave it out')
-            continue
-        try:
-            given.append(Given(setting, as_text(value), origin))
-        except ValueError as error:
-            mistakes.append(f"{origin}: {error}")
-    return given, mistakes
-
-
-def _nearest(name: str) -> str:
-    """Return a hint with the right name. The key may be spelled as a variable instead of a flag."""
-    flag = name.lower().replace("_", "-")
-    return f" (did you mean {flag}?)" if flag in BY_NAME else nearest(name, BY_NAME)
+    if is_dump(text):
+        return False
+    try:
+        found = yaml_text.read_documents(text)
+    except yaml_text.Unreadable:
+        return False
+    if len(found) != 1 or not isinstance(found[0], dict):
+        return False
+    # What nft prints is a mapping, too, and `0: from all lookup local` of ip(8) reads like one.
+    return "nftables" not in found[0] and not any(str(name).isdigit() for name in found[0])
 
 
 def _mapping(path: str) -> dict[str, Any]:
     from ..settings import yaml_text
 
+    text = text_of_file(path, "--config")
+    if text.count("\n") > _MOST_LINES:
+        raise SettingsError([f"--config: {quoted(path)} is too large: at most {_MOST_LINES} lines are read"])
     try:
-        found = yaml_text.read_documents(text_of_file(path, "--config"))
+        found = yaml_text.read_documents(text)
     except yaml_text.Unreadable as error:
-        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: {error}"]) from error
+        raise SettingsError([f"--config: {quoted(path)} is neither YAML nor JSON: {error}"]) from error
     if len(found) > 1:
-        raise SettingsError([f"--config: {path!r} is neither YAML nor JSON: it has several documents"])
+        raise SettingsError([f"--config: {quoted(path)} is neither YAML nor JSON: it has several documents"])
     values = found[0] if found else None
     if values in (None, ""):
         return {}
     if not isinstance(values, dict):
-        raise SettingsError([f"--config: {path!r} is not a mapping of long flag names to values"])
+        raise SettingsError([f"--config: {quoted(path)} is not a mapping of long flag names to values"])
     return {str(name): value for name, value in values.items()}
+
+
+#: A list with a member on each line fits. Of more lines the data would fill the memory.
+_MOST_LINES = MOST_MEMBERS + 10_000
 
 
 def text_of_file(path: str, origin: str) -> str:
     """Return the text of a file, or of standard input for `-`. Raises SettingsError."""
     try:
-        if path == "-":
-            return _standard_input()
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        content = _content(path)
         if len(content) > _LARGEST_FILE:
             most = f"at most {_LARGEST_FILE >> 20} MiB are read"
-            raise SettingsError([f"{origin}: {path!r} is too large: {most}"])
+            raise SettingsError([f"{origin}: {quoted(path)} is too large: {most}"])
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise SettingsError([f"{origin}: {path!r} cannot be read: {error.strerror}"]) from error
+        raise SettingsError([f"{origin}: {quoted(path)} cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
-        raise SettingsError([f"{origin}: {path!r} is not UTF-8 text"]) from error
+        raise SettingsError([f"{origin}: {quoted(path)} is not UTF-8 text"]) from error
     except ValueError as error:  # a path with a NUL in it
-        raise SettingsError([f"{origin}: {path!r} cannot be read: {error}"]) from error
+        raise SettingsError([f"{origin}: {quoted(path)} cannot be read: {error}"]) from error
 
 
-#: A million CIDRs fit; an endless file such as /dev/zero does not.
-_LARGEST_FILE = 64 << 20
+#: In bytes. The longest lists of settings fit; an endless file such as /dev/zero does not.
+_LARGEST_FILE = 16 << 20
 
 
-def _standard_input() -> str:
+def _content(path: str) -> bytes:
+    """Return a file's content, or that of standard input, up to one byte more than is allowed."""
+    if path != "-":
+        with open(path, "rb") as file:
+            return file.read(_LARGEST_FILE + 1)
     if sys.stdin is None:  # closed by the caller (<&-)
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return sys.stdin.buffer.read().decode("utf-8-sig")
+    return sys.stdin.buffer.read(_LARGEST_FILE + 1)

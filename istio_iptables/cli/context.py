@@ -37,6 +37,7 @@ class Context:
         self._facts = ThisMachine()
         self._warnings = service_links(environ)
         self.invocation = invocation
+        self.environ = environ
         self.given, mistakes = collect(invocation, environ)
         log.configure((), as_json=_log_as_json(self.given, self._facts))  # for the mistakes found below
         self.yes, bad_answer = answer(invocation, self._facts)
@@ -76,7 +77,8 @@ class Context:
             log.warn(f"{error.cause}: addresses are those of the current network namespace")
 
     def _only_prints(self) -> bool:
-        reads = self.options.get("live") or self.options.get("watch")
+        same_as = self.options.get("same-as", ())
+        reads = self.options.get("live") or self.options.get("watch") or "live" in same_as
         return not reads and (self.operation.dry_run or self.command.only_prints)
 
     def config(self, environment: Environment | None = None) -> Config:

@@ -10,9 +10,10 @@ import os
 import sys
 
 from ..api import build, prepare, render
-from ..errors import FOUND, INTERRUPTED, Differs, KernelError, NotValidated, SettingsError
+from ..errors import FOUND, INTERRUPTED, Differs, DumpError, KernelError, NotValidated, SettingsError
 from ..rules.model import FAMILIES, Ruleset
 from ..settings.commands import COMMAND_BY_NAME, DEFAULT_COMMAND, PICTURES
+from ..settings.texts import quoted
 from ..startup.record import Record
 from . import streams
 from .context import Context
@@ -59,7 +60,7 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         log.mistakes(error.mistakes)
         return error.exit_code
-    except (KernelError, Differs) as error:
+    except (DumpError, KernelError, Differs) as error:
         log.error(str(error))
         return error.exit_code
     except OSError as error:
@@ -109,7 +110,7 @@ def nothing_to_do(context: Context) -> int:
     """
     mode = context.parsed.no_capture
     assert mode is not None
-    log.info(f"{mode.origin}: {mode.text!r} captures nothing: nothing to do")
+    log.info(f"{mode.origin}: {quoted(mode.text)} captures nothing: nothing to do")
     command, options = context.command.name, context.options
     if command == "render":
         streams.write(render(Ruleset(), options["format"] or context.style))
@@ -125,6 +126,7 @@ _NO_CAPTURE_AS_JSON = {
     "diff": '{"differs": false, "parts": []}',
     "validate": '{"succeeded": true, "probes": [], "notes": []}',
     "doctor": '{"failed": false, "checks": []}',
+    "prove": '{"proved": true, "properties": [], "refutations": []}',
     "pod args": '{"args": null, "env": {}, "origins": []}',
     "pod init-container": "null",
 }
@@ -163,7 +165,7 @@ def apply(context: Context) -> int:
         log.error("not applied: nothing was changed; --yes applies without asking")
         return 1
     else:
-        status = _put_in_place(context, wanted)
+        status = _put_in_place(context, config, wanted)
     return _validate(context, config) if operation.run_validation else status
 
 
@@ -184,7 +186,7 @@ def _is_declined(context: Context, config: Config, wanted: Ruleset) -> bool:
     return not prepared.live.locations and bool(prepared.plan.actions) and not confirm.ask(config)
 
 
-def _put_in_place(context: Context, wanted: Ruleset) -> int:
+def _put_in_place(context: Context, config: Config, wanted: Ruleset) -> int:
     with context.machine(writing=True) as machine:
         prepared = prepare(machine, wanted, rewrite=context.operation.force_apply)
         _log_state("before", prepared)
@@ -193,6 +195,7 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
         if not prepared.plan.actions:
             _log_choice(prepared)
             _warn_of_neighbours(prepared)
+            _require_proved(context, config, prepared)
             log.info("the rules are in place already: nothing to do")
             return 0
         if prepared.plan.replaces and not context.operation.reconcile and prepared.differences:
@@ -204,12 +207,24 @@ def _put_in_place(context: Context, wanted: Ruleset) -> int:
                 "the rules of istio-iptables in place differ from the wanted ones (- in place, + wanted): "
                 "nothing was changed; --reconcile replaces them"
             )
+        _require_proved(context, config, prepared)
+        chosen = prepared.choice.location
         prepared.confirm_backend()
         prepared.require_loadable()
+        if prepared.choice.location != chosen:
+            _require_proved(context, config, prepared)
         _log_choice(prepared)
         _warn_of_neighbours(prepared)
         _apply(machine, prepared)
     return 0
+
+
+def _require_proved(context: Context, config: Config, prepared: Prepared) -> None:
+    """With --prove, refuse a plan after which some packet gets another verdict than the settings promise."""
+    if context.operation.prove:
+        from .prove_handler import require_proved
+
+        require_proved(config, prepared)
 
 
 def validate(context: Context) -> int:
@@ -314,9 +329,9 @@ def diff(context: Context) -> int:
     """Show how the rules in place differ from the wanted ones. Exit code 3 if they do."""
     from ..formats import difference
 
-    wanted = build(context.config())
+    config = context.config()
     with context.machine(writing=False) as machine:
-        prepared = prepare(machine, wanted)
+        prepared = prepare(machine, build(config))
     _log_state("in place", prepared)
     _log_choice(prepared)
     _warn_of_unclaimed(prepared)
@@ -325,10 +340,16 @@ def diff(context: Context) -> int:
     if refused:
         log.warn(f"{refused}: apply, --reconcile and cleanup refuse to change anything")
     differs = bool(prepared.differences)
+    verdicts = None
+    if differs and context.options["verdicts"]:
+        from .prove_handler import changed_verdicts
+
+        verdicts = changed_verdicts(context, config, prepared)
     if context.options["json"]:
-        streams.write(difference.json_text(prepared.plan, refused))
+        streams.write(difference.json_text(prepared.plan, refused, verdicts.document if verdicts else None))
     elif differs:
         streams.write(difference.text(prepared.plan, colour=streams.is_styled()))
+        streams.write(verdicts.text if verdicts else "")
     else:
         log.info("the rules are in place: no difference")
     return FOUND if differs else 0

@@ -7,68 +7,104 @@ that they leave alone.
 
 from __future__ import annotations
 
+from ..interpreter.routing import Address
+from ..rules.model import FAMILIES, IPV4, IPV6, Cidr
 from ..startup.record import Record
-from ..trace.owned import rulesets
+from ..trace.owned import places
+from ..trace.packet import SOME_OWN
 from ..trace.reasons import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..interpreter.routing import Network
+    from ..rules.model import Family
     from ..settings.config import Config
+    from ..settings.environment import Environment
     from ..status.settings_of import ReadBack
     from ..trace.dumps import Rules
+    from ..trace.owned import Place
     from .context import Context
 
-_DEFAULTS = (
-    "settings: no rule is known as one of istio-iptables, so the proxy is taken to have the default ports "
-    "and users, and no rule has a reason: give the settings"
+_READ_BACK = "read back from the rules: {}"
+_NEAREST = "none mean exactly these rules: reasons, and the proxy's ports and users, are of the nearest: {}"
+_UNKNOWN = (
+    "not known: no rule is one of istio-iptables, so the proxy is taken to have the default ports and users, "
+    "and no rule has a reason"
 )
-_NEAREST = (
-    "settings: no settings mean exactly these rules: the reasons, and the proxy's ports and users, are those "
-    "of the nearest: {}"
-)
+
+
+class PodOf:
+    """An Environment: a pod whose addresses are given, all else is as on this machine."""
+
+    def __init__(self, machine: Environment, own: Iterable[Cidr]) -> None:
+        addresses = [Address("", cidr.family, cidr.address, cidr.prefix) for cidr in own]
+        families = {each.family for each in addresses if not (each.is_loopback or each.is_link_local)}
+        self._families = IPV4 in families, IPV6 in families
+        self.dns_servers = machine.dns_servers
+        self.user_id = machine.user_id
+        self.group_id = machine.group_id
+
+    def usable_families(self) -> tuple[bool, bool]:
+        """Return whether the pod has addresses of IPv4 and of IPv6."""
+        return self._families
+
+
+def own_of(network: Network | None) -> tuple[Cidr, ...]:
+    """Return the own addresses of a network, none if it is not known."""
+    own = [each for family in FAMILIES for each in network.own(family)] if network else []
+    return tuple(Cidr(4 if each.family == IPV4 else 6, each.address, each.prefix) for each in own)
+
+
+def examples(families: Sequence[Family]) -> tuple[Cidr, ...]:
+    """Return addresses for documentation as those of a pod that has some families, IPv4 if none."""
+    made = {IPV4: Cidr(4, SOME_OWN[IPV4], 32), IPV6: Cidr(6, SOME_OWN[IPV6], 128)}
+    return tuple(made[family] for family in families or (IPV4,))
 
 
 class Understood(Record):
-    """Rules with reasons, the Config that they were understood by, and what was read back, if it was."""
+    """Rules with reasons, and the Config that they were understood by.
+
+    `read_back` is what was read back, if that was. `doubt` is what cannot be told of the settings, in words.
+    """
 
     rules: Rules
     config: Config
     read_back: ReadBack | None = None
+    doubt: str = ""
 
 
-def understood(context: Context, rules: Rules, network: Network, given: Callable[[], Config]) -> Understood:
+def understood(context: Context, rules: Rules, given: Callable[[], Config]) -> Understood:
     """Return rules with their reasons. `given` returns the Config of the settings that were given."""
+    found = tuple(places(rules))
     if context.describes_rules:
         from .. import policy
 
         config = given()
-        program = explained(rules.program, (policy.build(config),), network)
+        wanted = policy.build(config)
+        program = explained(rules.program, [(place, wanted) for place in found])
         return Understood(rules.replace(program=program), config)
-    found = sorted(_read_back(rules), key=lambda each: not each.exact)
-    if not found:
-        return Understood(rules.replace(unread=(*rules.unread, _DEFAULTS)), given())
+    pairs = ((place, _read_back(place)) for place in found)
+    read = sorted(((place, back) for place, back in pairs if back), key=lambda pair: not pair[1].exact)
+    if not read:
+        return Understood(rules.replace(settings=(_UNKNOWN,)), given(), doubt=f"settings {_UNKNOWN}")
     context.log_settings()
     from ..status.written import command_line
 
-    told = tuple(f"settings: read back from the rules: {command_line(e)}" for e in found if e.exact)
-    untold = tuple(_NEAREST.format(command_line(each)) for each in found if not each.exact)
-    program = explained(rules.program, [each.ruleset for each in found], network)
-    rules = rules.replace(program=program, read=(*rules.read, *told), unread=(*rules.unread, *untold))
-    return Understood(rules, found[0].config, found[0])
+    told = tuple((_READ_BACK if b.exact else _NEAREST).format(command_line(b)) for _, b in read)
+    program = explained(rules.program, [(place, back.ruleset) for place, back in read])
+    _, first = read[0]
+    doubt = "" if first.exact else f"settings: {told[0]}"
+    return Understood(rules.replace(program=program, settings=told), first.config, first, doubt)
 
 
-def _read_back(rules: Rules) -> list[ReadBack]:
-    """Return the settings that the rules in each place mean. Routing does not matter here."""
+def _read_back(place: Place) -> ReadBack | None:
+    """Return the settings that the rules in a place mean. Routing does not matter here."""
     from ..status.settings_of import settings_of
 
-    read = []
-    for ruleset, native in rulesets(rules):
-        found = settings_of(ruleset, native)
-        if found and not found.exact and found.ruleset.routing:
-            found = settings_of(ruleset.replace(routing=found.ruleset.routing), native)
-        if found:
-            read.append(found)
-    return read
+    ruleset = place.ruleset
+    found = settings_of(ruleset, place.native)
+    if found and not found.exact and found.ruleset.routing:
+        return settings_of(ruleset.replace(routing=found.ruleset.routing), place.native)
+    return found

@@ -10,6 +10,7 @@ from ..pictures import subject
 from ..pictures.draw import drawn, own_of
 from ..settings.commands import PICTURES
 from ..settings.declared import BY_NAME
+from ..settings.texts import quoted
 from ..status.written import command_line
 from . import streams
 from .log import log
@@ -53,19 +54,23 @@ def write_report(context: Context) -> int:
     from ..pictures.report import page
 
     shown, config, read_back = _subject(context, options["own"])
-    settings = [(each.setting.flag, each.text, each.origin) for each in context.parsed.changed]
-    arguments = _arguments(context)
-    if read_back:
-        names = read_back.settings.items()
-        settings = [(BY_NAME[name].flag, text, "read back from the rules") for name, text in names]
-        arguments = _shortened(" ".join(map(shlex.quote, read_back.arguments)))
-    text = page(shown, config, settings, arguments)
+    text = page(shown, config, _settings(context, read_back), _arguments(context))
     if path == "-":
         streams.write(text)
     else:
         _replace(path, text)
         log.info(f"report written to {path}")
     return 0
+
+
+def _settings(context: Context, read_back: ReadBack | None) -> list[tuple[str, str, str]] | None:
+    """Return the settings that differ from their defaults, with where each is from; None: not known."""
+    if read_back:
+        names = read_back.settings.items()
+        return [(BY_NAME[name].flag, text, "read back from the rules") for name, text in names]
+    if context.options["live"] and not context.describes_rules:
+        return None
+    return [(each.setting.flag, each.text, each.origin) for each in context.parsed.changed]
 
 
 def _subject(context: Context, own: Sequence[Cidr]) -> tuple[Subject, Config, ReadBack | None]:
@@ -89,14 +94,16 @@ def _in_the_kernel(context: Context, own: Sequence[Cidr]) -> tuple[Subject, Conf
 
     given = network_of(tuple(own), Question("out"))
     network = given if own else here.network() or given
-    found = understood(context, here.rules(network), network, context.config)
-    for note in found.rules.unread:
-        log.warn(f"not read: {note}")
-    facts = [("rules", "those in the kernel")]
+    found = understood(context, here.rules(network), context.config)
+    unread = tuple(f"not read: {each}" for each in found.rules.unread)
+    notes = (*unread, *filter(None, (found.doubt,)))
+    for note in notes:
+        log.warn(note)
+    facts = [("rules", "in the kernel")]
     if found.read_back:
         facts.append(("settings", _shortened(command_line(found.read_back))))
     world = here.world(found.rules, network)
-    shown = subject.of_world(world, proxy_of(found.config), facts, found.rules.unread)
+    shown = subject.of_world(world, proxy_of(found.config), facts, notes)
     return shown, found.config, found.read_back
 
 
@@ -143,7 +150,7 @@ def _replace(path: str, text: str) -> None:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
         why = error.strerror if isinstance(error, OSError) else error
-        raise KernelError(f"--html: {path!r} cannot be written: {why}") from error
+        raise KernelError(f"--html: {quoted(path)} cannot be written: {why}") from error
 
 
 def _mode(path: str) -> int:

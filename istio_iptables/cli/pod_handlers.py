@@ -6,7 +6,7 @@ from ..errors import FOUND, SettingsError
 from ..pod import pick
 from ..pod.container import container_settings, entry, for_entry, rights
 from ..pod.lint import KINDS, lint
-from ..settings.texts import nearest
+from ..settings.texts import nearest, quoted
 from . import streams
 from .collect import pod_name, pods_of
 from .log import log
@@ -61,7 +61,9 @@ def init_container(context: Context) -> int:
 def findings(context: Context) -> int:
     """pod lint: print the findings."""
     ignored = context.options["ignore"]
-    unknown = [f"--ignore: {kind!r}: unknown kind{_hint(kind)}" for kind in ignored if kind not in KINDS]
+    unknown = [
+        f"--ignore: {quoted(kind)}: unknown kind{_hint(kind)}" for kind in ignored if kind not in KINDS
+    ]
     if unknown:
         raise SettingsError(unknown)
     pods = [(file, pod) for file, found in _manifests(context) for pod in found]

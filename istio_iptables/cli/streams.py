@@ -54,3 +54,20 @@ def complain(text: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
+
+
+def append(path: str, text: str) -> str:
+    """Append text to a file, and return why that could not be done, or nothing.
+
+    It is opened anew for each text, so whoever rotates it may rename or remove it, and written in one piece,
+    so lines of several processes do not mix (open(2), O_APPEND).
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(descriptor, text.encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

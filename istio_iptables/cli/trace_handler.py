@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from ..errors import FOUND, DumpError, SettingsError
 from ..interpreter.surroundings import World
-from ..rules.model import IPV4, IPV6, NO_ID
+from ..policy import build
+from ..rules.model import FAMILIES, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
+from ..settings.texts import quoted
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import Question, complete, mistakes_in, mistakes_in_endpoint
-from ..trace.world import network_of, of_settings, proxy_of
+from ..trace.packet import complete, mistakes_in, mistakes_in_endpoint, question_of
+from ..trace.world import network_of, of_settings, proxy_of, with_objects
 from . import streams
 from .collect import text_of_file
-from .live import understood
+from .live import PodOf, examples, own_of, understood
 from .log import log
 from .trace_watch import watch
 
@@ -22,29 +24,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..interpreter.routing import Network
     from ..interpreter.verdict import Verdict
     from ..settings.config import Config
-    from ..settings.environment import Environment
     from ..trace.dumps import Rules
+    from ..trace.packet import Question
     from .context import Context
 
 
 def follow_packet(context: Context) -> int:
     """trace: print the way of a packet. Exit code 3 if the verdict is not the expected one."""
     options = context.options
-    question = Question(
-        context.invocation.operands[0],  # type: ignore[arg-type]  # checked with the command line
-        options["to"],
-        options["from"],
-        options["uid"],
-        options["gid"],
-        options["udp"],
-        options["iface"],
-        options["mark"],
-        options["ctstate"],
-        options["zone"],
-    )
+    direction = context.invocation.operands[0]
+    question = question_of(direction, options)  # type: ignore[arg-type]  # checked with the command line
     _check(question, context)
     config, world, rules = _world(context, question)
     proxy = proxy_of(config)
@@ -67,7 +58,7 @@ def _check(question: Question, context: Context) -> None:
     options, more = context.options, context.invocation.operands[1:]
     mistakes = mistakes_in(question)
     if more and not options["file"]:
-        mistakes.append(f"{more[0]!r}: unexpected argument after the command trace")
+        mistakes.append(f"{quoted(more[0])}: unexpected argument after the command trace")
     if options["file"] and (options["live"] or options["watch"]):
         mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
     if options["watch"] and options["iface"]:
@@ -106,19 +97,6 @@ def _without_effect(context: Context) -> list[str]:
     return warnings
 
 
-class _Pod:
-    """An Environment: a pod whose addresses are given, all else is as on this machine."""
-
-    def __init__(self, machine: Environment, network: Network) -> None:
-        self._families = bool(network.own(IPV4)), bool(network.own(IPV6))
-        self.dns_servers = machine.dns_servers
-        self.user_id = machine.user_id
-        self.group_id = machine.group_id
-
-    def usable_families(self) -> tuple[bool, bool]:
-        return self._families
-
-
 def _choices(context: Context) -> Choices:
     """Return what --follow needs to know besides the rules."""
     options = context.options
@@ -140,14 +118,17 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
         rules = _rules_of(files)
         network = rules.network or given
         # Nothing here has to do with this machine.
-        found = understood(context, rules, network, lambda: resolve(context.parsed, context.facts)[0])
+        pod = PodOf(context.facts, options["own"] or own_of(rules.network) or examples(FAMILIES))
+        found = understood(context, rules, lambda: resolve(context.parsed, pod)[0])
+        if not rules.network:  # as it must be for the rules to work
+            network = with_objects(network, build(found.config).routing)
         return found.config, World(found.rules.program, network), found.rules
     network = given if options["own"] else here.network() or given
-    pod = _Pod(context.facts, network) if options["own"] else None
+    of_pod = PodOf(context.facts, options["own"]) if options["own"] else None
     if options["live"] or options["watch"]:
-        found = understood(context, here.rules(network), network, lambda: context.config(pod))
+        found = understood(context, here.rules(network), lambda: context.config(of_pod))
         return found.config, here.world(found.rules, network), found.rules
-    config = context.config(pod)
+    config = context.config(of_pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None
 
 
@@ -167,7 +148,8 @@ def _name(file: str) -> str:
 def _with(rules: Rules | None, found: dict[str, object]) -> dict[str, object]:
     if not rules:
         return found
-    return {"read": list(rules.read), "unread": list(rules.unread), "assumed": list(rules.assumed), **found}
+    names = ("read", "unread", "assumed", "settings")
+    return {**{name: list(getattr(rules, name)) for name in names}, **found}
 
 
 def _print(found: str | dict[str, object], rules: Rules | None) -> None:

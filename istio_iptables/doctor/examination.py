@@ -34,21 +34,24 @@ class Check(Record):
     """A check: its name, which is the anchor of its section in docs/doctor.md, and what it does.
 
     `of_namespace`: it looks at the network namespace of the settings. `of_writing`: it does not matter to a
-    run that neither reads nor writes rules.
+    run that neither reads nor writes rules. `of_node`: what it finds is the same for all pods of a node:
+    what a process may do there, its programs, its kernel.
     """
 
     name: str
     examine: Callable[[Here], Answer]
     of_namespace: bool = False
     of_writing: bool = True
+    of_node: bool = False
 
 
 def examine(here: Here) -> tuple[Result, ...]:
     """Make all checks."""
-    return tuple(Result.of(check.name, _answer(check, here)) for check in CHECKS)
+    return tuple(Result.of(check.name, answer(check, here)) for check in CHECKS)
 
 
-def _answer(check: Check, here: Here) -> Answer:
+def answer(check: Check, here: Here) -> Answer:
+    """Make one check; what keeps it from being made is an answer too."""
     if check.of_writing and not here.writes:
         option = "--dry-run" if here.operation.dry_run else "--skip-rule-apply"
         return fine(f"not needed: {option} leaves the rules alone")
@@ -206,29 +209,37 @@ CHECKS: tuple[Check, ...] = (
         of_writing=False,
     ),
     # rights
-    Check("capabilities", lambda here: rights.capabilities(here.rights)),
-    Check("user", lambda here: rights.user(here.rights, here.legacy_list_problem)),
+    Check("capabilities", lambda here: rights.capabilities(here.rights), of_node=True),
+    Check("user", lambda here: rights.user(here.rights, here.legacy_list_problem), of_node=True),
     Check("no-new-privs", lambda here: rights.no_new_privs(here.rights)),
-    Check("user-namespace", _user_namespace, of_namespace=True),
+    Check("user-namespace", _user_namespace, of_namespace=True, of_node=True),
     Check("validation-rights", _validation_rights, of_writing=False),
     # programs and libraries
-    Check("backend", _backend, of_namespace=True),
-    Check("libiptc", _libiptc),
-    Check("iptables-legacy", _iptables_legacy),
+    Check("backend", _backend, of_namespace=True, of_node=True),
+    Check("libiptc", _libiptc, of_node=True),
+    Check("iptables-legacy", _iptables_legacy, of_node=True),
     Check(
         "iptables-nft",
         lambda here: programs.iptables_nft(live_programs.commands(IPTABLES_NFT, here.families), here.needs),
+        of_node=True,
     ),
-    Check("extensions", _extensions),
-    Check("nft", lambda here: programs.nft(live_programs.nft(here.for_nft), here.needs, OLDEST)),
+    Check("extensions", _extensions, of_node=True),
+    Check(
+        "nft", lambda here: programs.nft(live_programs.nft(here.for_nft), here.needs, OLDEST), of_node=True
+    ),
     # the kernel
-    Check("legacy-tables", _legacy_tables),
+    Check("legacy-tables", _legacy_tables, of_node=True),
     Check(
         "nf-tables",
         lambda here: kernel_checks.nf_tables(here.needs, here.evidence, answers=here.nftables_answer),
+        of_node=True,
     ),
-    Check("matches-and-targets", lambda here: kernel_checks.matches_and_targets(here.needs, here.evidence)),
-    Check("ipv6-nat", _ipv6_nat),
+    Check(
+        "matches-and-targets",
+        lambda here: kernel_checks.matches_and_targets(here.needs, here.evidence),
+        of_node=True,
+    ),
+    Check("ipv6-nat", _ipv6_nat, of_node=True),
     # files
     Check(
         "lock-file",
@@ -255,7 +266,7 @@ CHECKS: tuple[Check, ...] = (
         of_writing=False,
     ),
     Check("interfaces", lambda here: network.interfaces(missing_interfaces(here.parsed)), of_namespace=True),
-    Check("ipv6-disabled", _ipv6_disabled, of_namespace=True),
+    Check("ipv6-disabled", _ipv6_disabled, of_namespace=True, of_node=True),
     Check(
         "rp-filter",
         lambda here: network.rp_filter(live_network.forwarding(), tproxy=here.config.tproxy),

@@ -29,7 +29,7 @@ from .iptables_args import rule_args
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from ..change.actions import Action, Live
@@ -133,14 +133,15 @@ def _changes(part: Difference) -> list[str]:
     return list(changes)[2:]  # the first two lines are file names
 
 
-def json_text(plan: Plan, refused: str = "") -> str:
+def json_text(plan: Plan, refused: str = "", verdicts: Mapping[str, Any] | None = None) -> str:
     """Return the difference as JSON: whether there is one, and the lines of each part.
 
-    `refused` is why it could not be applied, nothing if it could.
+    `refused` is why it could not be applied, nothing if it could. `verdicts` are the packets that it changes,
+    if they were looked for.
     """
     parts = json_parts(plan)
-    why = {"refused": refused} if refused else {}
-    return as_json.text({"differs": bool(parts), **why, "parts": parts})
+    more = {**({"refused": refused} if refused else {}), **({"verdicts": verdicts} if verdicts else {})}
+    return as_json.text({"differs": bool(parts), **more, "parts": parts})
 
 
 def json_parts(plan: Plan) -> list[dict[str, Any]]:

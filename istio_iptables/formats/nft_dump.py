@@ -95,7 +95,7 @@ def _not_json(text: str, error: json.JSONDecodeError) -> str:
     if not text.strip():
         return "nothing was read: `nft -j list ruleset` prints at least its version"
     is_short = error.pos >= len(text.rstrip()) or not text.rstrip().endswith("]}")
-    if text.lstrip().startswith("{") and is_short:
+    if text.lstrip().startswith("{") and is_short and error.msg != "Extra data":
         return f"the JSON of nft ends at {where} before it is complete: what wrote it was interrupted"
     return f"not JSON ({error.msg}) at {where}; `nft -j list ruleset` prints it, `nft list ruleset` does not"
 

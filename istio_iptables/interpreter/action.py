@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ..rules.model import FULL_MASK
 from ..startup.record import Record
+from .condition import ALWAYS, Unmodelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal, TypeAlias
 
     from .condition import Condition
@@ -54,7 +56,8 @@ class Assign(Action):
     """A mark becomes `(mark & keep) ^ flip`; with `source`, the other mark, `^ (source & source_mask)`, too.
 
     `field` is `mark` or `connection_mark`. Nothing happens if one of them is the connection's and there is no
-    conntrack entry (xt_connmark.c, nft_ct.c).
+    conntrack entry (xt_connmark.c, nft_ct.c). `in_template`: that of iptables takes a template for an entry,
+    see conntrack.py. It is one for all packets, so the mark in it is not known.
     """
 
     field: str
@@ -62,6 +65,7 @@ class Assign(Action):
     flip: int = 0
     source: str = ""
     source_mask: int = FULL_MASK
+    in_template: bool = True
 
 
 class Zone(Action):
@@ -132,6 +136,19 @@ class TProxy(Action):
 
 
 class Unknown(Action):
-    """An action that is not modelled; it may go on, accept or drop. `why` is its name."""
+    """An action that is not modelled; it may go on, accept or drop, or translate. `why` is its name."""
 
     why: str
+
+
+#: If chance chooses one of so many translations, all of them are followed.
+MOST_CHOICES = 8
+
+
+def one_of(ways: Sequence[tuple[str, Action]], what: str) -> Action:
+    """Return the action that is one of some, by chance, each with its name; Unknown if these are too many."""
+    if len(ways) > MOST_CHOICES or any(isinstance(action, (Choose, Unknown)) for _, action in ways):
+        return ways[0][1] if len(ways) == 1 else Unknown(what)
+    *others, (_, last) = ways
+    chosen = [(Unmodelled(f"whether it is {name}"), action) for name, action in others]
+    return Choose((*chosen, (ALWAYS, last))) if chosen else last

@@ -105,16 +105,14 @@ def states(wanted: frozenset[str], *, before: bool = False) -> Condition:
 def mark(value: int, mask: int, *, negate: bool, before: bool = False) -> Condition:
     """Return what `connmark` means: a packet without an entry never matches.
 
-    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. Where
-    conntrack may not have seen a packet yet (`before`), it has the mark of no connection; if a rule has given
-    it a zone, it has that of the rule's template, 0 (xt_CT.c).
+    The connection mark of such a packet is 0 here, so that has to be said only if 0 would match. A template
+    is one for all packets, so the mark that rules have left in it is not known.
     """
     found = negated(Masked("connection_mark", value, mask), negate)
-    zero_matches = (value == 0) != negate
-    if not (zero_matches or before):
-        return found
-    known = AllOf((has_entry(before=before), found), _MARK)
-    return AnyOf((known, TEMPLATE), _MARK) if zero_matches and before else known
+    if before:
+        of_template = AllOf((TEMPLATE, Unmodelled("connection mark of a template")))
+        return AnyOf((AllOf((has_entry(before=True), found)), of_template), _MARK)
+    return found if (value == 0) == negate else AllOf((has_entry(), found), _MARK)
 
 
 def reply_source(make: Callable[[str], Condition], field: str) -> Condition:

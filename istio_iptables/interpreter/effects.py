@@ -57,10 +57,13 @@ class Effects(Generic[S]):
 
     # --- marks, zones --------------------------------------------------------------------------
 
-    def _assign(self, _walk: Walk[S], action: actions.Assign, packets: S, _: Place) -> tuple[S, S, S]:
+    def _assign(self, walk: Walk[S], action: actions.Assign, packets: S, place: Place) -> tuple[S, S, S]:
         algebra = self._algebra
         without = algebra.empty
         if "connection_mark" in (action.field, action.source):
+            if action.in_template:
+                template, packets = algebra.split(packets, TEMPLATE, NO_QUESTION)
+                walk.end(template, "not known", place, "the mark that goes with its zone is not known")
             packets, without = algebra.split(packets, _HAS_ENTRY, NO_QUESTION)
         if action.source == "connection_mark":  # a template has one, too: 0
             templates, without = algebra.split(without, TEMPLATE, NO_QUESTION)

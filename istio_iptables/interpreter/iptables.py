@@ -13,18 +13,23 @@ from . import conntrack
 from .condition import ALWAYS, AllOf, Masked, Named, negated, number, numbers
 from .iptables_options import foreign_match, foreign_target
 from .known import ANYWHERE, Scope
-from .program import IPTABLES_HOOKS, Base, Rule, Table
+from .program import IPTABLES_HOOKS, IPTABLES_NFT, IPTABLES_NFT_PRIORITIES, Base, Rule, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from ..rules.model import Match, Target
+    from ..rules.model import Family, Match, Target
     from .action import Action
     from .condition import Condition
     from .known import Known
     from .program import HookName
+
+
+def title(name: str, location: str, family: Family) -> str:
+    """Return what a table is called for people."""
+    return f"{name} ({location}, {family})"
 
 
 def compiled(
@@ -42,32 +47,34 @@ def compiled(
     scope = Scope(known, table.family, before_conntrack=table.name == "raw")
     chains = {
         chain.name: tuple(
-            _rule(at, rule, chain.name, text_of, scope) for at, rule in enumerate(chain.in_order, 1)
+            compiled_rule(at, rule, text_of(rule, chain.name), scope)
+            for at, rule in enumerate(chain.in_order, 1)
         )
         for chain in table.chains
     }
-    bases = tuple(_bases(table, policies or {}))
-    title = f"{table.name} ({location}, {table.family})"
-    return Table(location, title, table.name, frozenset((table.family,)), bases, chains)
+    bases = tuple(_bases(table, location, policies or {}))
+    called = title(table.name, location, table.family)
+    return Table(location, called, table.name, frozenset((table.family,)), bases, chains)
 
 
-def _bases(table: model.Table, policies: Mapping[str, str]) -> Iterable[Base]:
+def _bases(table: model.Table, location: str, policies: Mapping[str, str]) -> Iterable[Base]:
     for chain in table.chains:
         where = IPTABLES_HOOKS.get((table.name, chain.name))
         if where:
             hook: HookName = chain.name.lower()  # type: ignore[assignment]  # the keys are the built-in chains
             kind, priority = where
+            if location == IPTABLES_NFT:
+                priority = IPTABLES_NFT_PRIORITIES.get(table.name, priority)
             yield Base(chain.name, hook, priority, kind, policies.get(chain.name) == "DROP")
 
 
-def _rule(
-    at: int, rule: model.Rule, chain: str, text_of: Callable[[model.Rule, str], str], scope: Scope
-) -> Rule:
+def compiled_rule(at: int, rule: model.Rule, text: str, scope: Scope) -> Rule:
+    """Return a rule as a program has it, the `at`-th of its chain, that its tool writes as `text`."""
     conditions = [condition(match, scope) for match in rule.matches if not isinstance(match, model.Comment)]
     parts = [part for each in conditions for part in (each.parts if isinstance(each, AllOf) else (each,))]
     reason = rule.reason
     statements: tuple[Condition | Action, ...] = (*parts, *action(rule.target))
-    return Rule(at, text_of(rule, chain), statements, reason, rule.counters)
+    return Rule(at, text, statements, reason, rule.counters)
 
 
 def condition(match: Match, scope: Scope = ANYWHERE) -> Condition:

@@ -10,11 +10,13 @@ from ..rules.model import FULL_MASK
 from . import action as actions
 from .addresses import BITS, block, span
 from .condition import ALWAYS, number
+from .packet import address_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..rules.model import Family
     from .action import Action
 
 
@@ -158,7 +160,10 @@ def _to_ports(
     if first == last:
         return (make(first),)
     if options.flag("--random"):
-        raise _NotModelled(text)
+        if ports.base is not None:
+            raise _NotModelled(text)
+        each = range(first, min(last, first + actions.MOST_CHOICES) + 1)
+        return (actions.one_of([(f"port {port}", make(port)) for port in each], text),)
     kept = (number("destination_port", first, last), make(None))
     if ports.base is None:
         return (actions.Choose((kept, (ALWAYS, make(first)))),)
@@ -181,11 +186,20 @@ def _redirect(options: _Options, text: str) -> tuple[Action, ...]:
 
 def _destination(options: _Options, text: str) -> tuple[Action, ...]:
     options.only("--to-destination", "--random", "--persistent")
-    where, ports = _where(options.needed("--to-destination"))
-    return _to_ports(ports, lambda port: actions.Destination(where, port), options, text)
+    family, first, last, ports = _where(options.needed("--to-destination"))
+
+    def to(where: int | None) -> Action:
+        [found] = _to_ports(ports, lambda port: actions.Destination(where, port), options, text)
+        return found
+
+    if family is None or first is None or last is None:
+        return (to(None),)
+    # Of several addresses a hash of both ends chooses one (find_best_ips_proto).
+    each = range(first, min(last, first + actions.MOST_CHOICES) + 1)
+    return (actions.one_of([(address_text(family, where), to(where)) for where in each], text),)
 
 
-def _where(text: str) -> tuple[int | None, _Ports | None]:
+def _where(text: str) -> tuple[Family | None, int | None, int | None, _Ports | None]:
     """Parse `[address[-address]][:port[-port[/base]]]`, IPv6 in brackets if a port follows."""
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
@@ -194,12 +208,8 @@ def _where(text: str) -> tuple[int | None, _Ports | None]:
         host, ports = text, ""
     else:
         host, _, ports = text.partition(":")
-    where = None
-    if host:
-        _, where, last = span(host)
-        if where != last:  # a hash of both ends chooses one (find_best_ips_proto)
-            raise _NotModelled(text)
-    return where, _Ports(ports) if ports else None
+    found: tuple[Family | None, int | None, int | None] = span(host) if host else (None, None, None)
+    return *found, _Ports(ports) if ports else None
 
 
 def _netmap(options: _Options, text: str) -> tuple[Action, ...]:
@@ -250,8 +260,10 @@ def _masquerade(options: _Options, text: str) -> tuple[Action, ...]:
 
 def _source(options: _Options, text: str) -> tuple[Action, ...]:
     try:
-        where, ports = _where(options.needed("--to-source"))
-    except (_NotModelled, LookupError, ValueError, OSError):
+        _, where, last, ports = _where(options.needed("--to-source"))
+    except (LookupError, ValueError, OSError):
+        return (actions.Source(text),)
+    if where != last:
         return (actions.Source(text),)  # one of several addresses
     return _from_ports(ports, actions.Source(text, where, kept=where is None), options)
 

@@ -164,7 +164,7 @@ def _divide(region: Region, changed: Changed, condition: Condition, asked: Quest
         return (left, those) if all_of else (those, left)
     found = _LEAVES[type(condition)](condition, changed, region.space)
     if found is None:
-        return region.divide(f"? {asked.key or asked.about}: {condition!r}", ((1, 1),))
+        return region.divide(question_field(asked, condition), ((1, 1),))
     if isinstance(found, bool):
         return (region, nothing) if found else (nothing, region)
     hit, misses = region, [nothing]
@@ -173,6 +173,22 @@ def _divide(region: Region, changed: Changed, condition: Condition, asked: Quest
         misses.append(more)
     return hit, Region.together(misses)
 
+
+def question_field(asked: Question, condition: Condition) -> str:
+    """Return the field of regions for whether a condition is true that cannot be told; see asked_about."""
+    why = condition.why if isinstance(condition, Unmodelled) else repr(condition)
+    return f"{_QUESTION}{'' if asked.about is None else asked.about}\n{why}"
+
+
+def asked_about(field: str) -> str:
+    """Return what a field of regions is a question about, in words; nothing if it is another field."""
+    if not field.startswith(_QUESTION):
+        return ""
+    about, _, why = field.removeprefix(_QUESTION).partition("\n")
+    return about or why
+
+
+_QUESTION = "? "
 
 #: A leaf's value for packets that the walk has changed in some way: known, not known (None), or what
 #: fields of packets as they set out must be.

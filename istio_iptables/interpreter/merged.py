@@ -6,25 +6,46 @@ twenty thousand CIDRs is then one condition, whose values were united once.
 
 from __future__ import annotations
 
+from ..startup.record import Record
 from .condition import Condition, In, numbers
-from .program import Program, Rule
+from .program import Program, Rule, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+class Run(Record):
+    """Rules that follow each other, do the same, and differ in the values of one field, as one rule.
+
+    `differ` is the place of the statement in which they differ; None for one rule alone.
+    """
+
+    rule: Rule
+    members: tuple[Rule, ...]
+    differ: int | None = None
+
+
 def merged(program: Program) -> Program:
-    """Return the program; a rule that stands for several has the number and the text of the first."""
-    return Program(
-        tuple(
-            table.replace(chains={name: tuple(_rules(rules)) for name, rules in table.chains.items()})
-            for table in program.tables
-        )
-    )
+    """Return the program; a rule that stands for several has the number and the text of the first.
+
+    It is made once for each program.
+    """
+    made: dict[str, Program] = program.__dict__
+    if "_merged" not in made:
+        found = Program(tuple(_merged(table) for table in program.tables))
+        found.__dict__["_merged"] = found
+        made["_merged"] = found
+    return made["_merged"]
 
 
-def _rules(rules: Sequence[Rule]) -> Iterator[Rule]:
+def _merged(table: Table) -> Table:
+    chains = {name: tuple(run.rule for run in runs(rules)) for name, rules in table.chains.items()}
+    return table.replace(chains=chains)
+
+
+def runs(rules: Sequence[Rule]) -> Iterator[Run]:
+    """Yield the rules of a chain, those together that are one rule in a merged program."""
     run: list[Rule] = []
     at: int | None = None  #: the statement in which the rules of the run differ
     for rule in rules:
@@ -33,11 +54,11 @@ def _rules(rules: Sequence[Rule]) -> Iterator[Rule]:
             at = differs
         else:
             if run:
-                yield _one(run, at)
+                yield Run(_one(run, at), tuple(run), at)
             run, at = [], None
         run.append(rule)
     if run:
-        yield _one(run, at)
+        yield Run(_one(run, at), tuple(run), at)
 
 
 def _difference(one: Rule, other: Rule) -> int | None:

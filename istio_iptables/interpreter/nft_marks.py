@@ -34,7 +34,8 @@ def _assign(field: str, value: Any) -> actions.Assign:
     masks, flip = _bits(value)
     other = _OTHER[field]
     source = other if masks.get(other) else ""
-    return actions.Assign(field, masks.get(field, 0), flip, source, masks.get(other, FULL_MASK))
+    mask = masks.get(other, FULL_MASK)
+    return actions.Assign(field, masks.get(field, 0), flip, source, mask, in_template=False)
 
 
 def _bits(value: Any) -> tuple[dict[str, int], int]:

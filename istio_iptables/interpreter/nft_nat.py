@@ -13,7 +13,7 @@ from .nft_fields import of_family
 from .nft_maps import both, branches, choose
 from .nft_values import UnreadError, address
 from .nft_values import number as constant
-from .packet import TCP, UDP
+from .packet import TCP, UDP, address_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,19 +81,13 @@ def redirect(inner: Mapping[str, Any] | None, scope: NativeScope, why: str) -> S
     """Return what redirect does."""
     if not inner or inner.get("port") is None:
         return (actions.Redirect(0),)
-    _refuse_chance(inner)
     needs, found = targets(inner, scope)
+    random = _by_chance(inner)
     ways = [
-        (condition, _to_port(_ends(data, _number), lambda port: actions.Redirect(port or 0)))
+        (condition, _to_port(_ends(data, _number), lambda port: actions.Redirect(port or 0), random, why))
         for condition, data in found
     ]
     return (*needs, choose(ways))
-
-
-def _refuse_chance(inner: Mapping[str, Any]) -> None:
-    """Raise UnreadError if the port is one of a range by chance."""
-    if isinstance(inner.get("port"), dict) and _by_chance(inner):
-        raise UnreadError(inner)
 
 
 def _by_chance(inner: Mapping[str, Any]) -> bool:
@@ -103,10 +97,9 @@ def _by_chance(inner: Mapping[str, Any]) -> bool:
 
 def destination(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
     """Return what dnat does."""
-    _refuse_chance(inner)
     needs, found = _cases(inner, scope)
-    family = _family(inner, scope)
-    return (*needs, choose([(when, _translation(to, port, family)) for when, to, port in found]))
+    family, random = _family(inner, scope), _by_chance(inner)
+    return (*needs, choose([(when, _translation(to, port, family, random, why)) for when, to, port in found]))
 
 
 def _family(inner: Mapping[str, Any], scope: NativeScope) -> Family:
@@ -140,21 +133,32 @@ def _mapped(to: Mapping[str, Any], family: Family) -> Action:
     return actions.NetMap(address(to["prefix"]["addr"], family), (1 << free) - 1)
 
 
-def _translation(to: Any, port: Any, family: Family) -> Action:
+def _translation(to: Any, port: Any, family: Family, random: bool, why: str) -> Action:
     to, port = _apart(to, port)
     if isinstance(to, dict) and "prefix" in to and port is None:
         return _mapped(to, family)
-    first, last = (None, None) if to is None else _ends(to, lambda value: address(value, family))
-    if first != last:  # a hash of both ends chooses one (find_best_ips_proto)
-        raise UnreadError(to)
     ports = None if port is None else _ends(port, _number)
-    return _to_port(ports, lambda number: actions.Destination(first, number))
+
+    def at(where: int | None) -> Action:
+        return _to_port(ports, lambda number: actions.Destination(where, number), random, why)
+
+    if to is None:
+        return at(None)
+    # Of several addresses a hash of both ends chooses one (find_best_ips_proto).
+    first, last = _ends(to, lambda value: address(value, family))
+    each = range(first, min(last, first + actions.MOST_CHOICES) + 1)
+    return actions.one_of([(address_text(family, where), at(where)) for where in each], why)
 
 
-def _to_port(ports: tuple[int, int] | None, make: Callable[[int | None], Action]) -> Action:
+def _to_port(
+    ports: tuple[int, int] | None, make: Callable[[int | None], Action], random: bool, why: str
+) -> Action:
     """Return a translation to one port of a range: as iptables' (`_to_ports` of iptables_targets.py)."""
     if ports is None or ports[0] == ports[1]:
         return make(ports[0] if ports else None)
+    if random:
+        each = range(ports[0], min(ports[1], ports[0] + actions.MOST_CHOICES) + 1)
+        return actions.one_of([(f"port {port}", make(port)) for port in each], why)
     kept = number("destination_port", *ports)
     return actions.Choose(((kept, make(None)), (ALWAYS, make(ports[0]))))
 

@@ -97,7 +97,12 @@ class Packet(Record):
     @property
     def has_ports(self) -> bool:
         """True if its protocol has ports."""
-        return self.protocol in (TCP, UDP, SCTP, DCCP, UDPLITE)
+        return has_ports(self.protocol)
+
+
+def has_ports(protocol: int) -> bool:
+    """Tell whether packets of a protocol have ports."""
+    return protocol in (TCP, UDP, SCTP, DCCP, UDPLITE)
 
 
 def address_text(family: Family, address: int) -> str:

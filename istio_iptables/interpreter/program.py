@@ -31,6 +31,10 @@ IPTABLES_HOOKS: Mapping[tuple[str, str], tuple[Kind, int]] = {
     **{("security", chain): ("filter", 50) for chain in ("INPUT", "FORWARD", "OUTPUT")},
     **{("nat", chain): ("nat", 100) for chain in ("INPUT", "POSTROUTING")},
 }
+#: Where a table of iptables is whose rules are those of nf_tables, and the priorities that differ there: they
+#: are the command's (nft.c in iptables), not those of the kernel's own tables.
+IPTABLES_NFT = "iptables-nft"
+IPTABLES_NFT_PRIORITIES: Mapping[str, int] = {"security": 150}
 CONNTRACK_PRIORITY = -200
 #: All nat chains are asked here, whatever their own priority, in the order of that (nf_nat_core.c).
 NAT_PRIORITY: Mapping[str, int] = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}

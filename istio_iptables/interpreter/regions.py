@@ -124,13 +124,11 @@ class Region:
             left = kept
         return Region(self.space, _together(self.space, left.boxes))
 
-    def one(self) -> dict[str, Any]:
-        """Return the constraints of one box by field, that with the fewest: for an example."""
-        return dict(sorted(self.boxes, key=_size)[0])
-
 
 def common(one: Any, other: Any) -> Any:
     """Return the values that are in both sets."""
+    if one is other:
+        return one
     if isinstance(one, tuple):
         return valuesets.common(one, other)
     return one & other if _are_words(one, other) else valuesets.cubes_common(one, other)
@@ -190,23 +188,25 @@ def _with(box: Mapping[str, Values], field: str, values: Values, everything: Val
     return tuple(sorted(made.items(), key=_name))
 
 
-def _size(box: Box) -> int:
-    return len(box)
-
-
 def _name(item: tuple[str, Values]) -> str:
     return item[0]
 
 
 def _both(one: Box, other: Box) -> Box | None:
-    made = dict(one)
-    for field, values in other:
-        if field in made:
-            values = common(made[field], values)
-            if not values:
+    """Return what is in both boxes. Long sets come last: mostly a short one tells that there is nothing."""
+    made = {**dict(one), **dict(other)}
+    if len(made) < len(one) + len(other):
+        ours = dict(one)
+        shared = [(field, values) for field, values in other if field in ours]
+        for field, values in sorted(shared, key=_length) if len(shared) > 1 else shared:
+            made[field] = common(ours[field], values)
+            if not made[field]:
                 return None
-        made[field] = values
     return tuple(sorted(made.items(), key=_name))
+
+
+def _length(item: tuple[str, Values]) -> int:
+    return len(item[1])
 
 
 def _together(space: Space, boxes: Iterable[Box]) -> tuple[Box, ...]:

@@ -55,6 +55,11 @@ class Address(Record):
         """True for 169.254.0.0/16 and fe80::/10."""
         return self.address >> 16 == 0xA9FE if self.family == IPV4 else self.address >> 118 == 0x3FA
 
+    @property
+    def is_tentative(self) -> bool:
+        """True while the kernel still finds out whether another machine has it, and does not use it."""
+        return "tentative" in self.flags and "optimistic" not in self.flags
+
 
 class Hop(Record):
     """One of the ways that a route has (ip-route(8), `nexthop`); `gateway` as `ip route` prints it."""

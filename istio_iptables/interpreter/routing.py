@@ -70,6 +70,10 @@ class Network(Record):
         """Return all addresses of an interface, in the kernel's order, which is that of ip-address(8)."""
         return [a for a in self.addresses if a.family == family and a.interface == interface]
 
+    def redirects_to(self, family: Family, interface: str) -> list[Address]:
+        """Return the addresses that REDIRECT may give what comes in by an interface (nf_nat_redirect.c)."""
+        return [address for address in self.of_interface(family, interface) if not address.is_tentative]
+
     def sender(self, family: Family, interface: str) -> int | None:
         """Return the address that MASQUERADE takes for what leaves by an interface.
 

@@ -153,8 +153,9 @@ def _candidates(network: Network, destination: int, routed: Routed) -> Iterator[
     """Yield the addresses in the kernel's order; for multicast and link-local ones only the interface's."""
     only_own = destination >> 120 == 0xFF or _scope(destination) <= _LINK_LOCAL
     for address in network.addresses:
-        usable = "tentative" not in address.flags or "optimistic" in address.flags
-        if address.family != IPV4 and usable and (address.interface == routed.interface or not only_own):
+        if address.family == IPV4 or address.is_tentative:
+            continue
+        if address.interface == routed.interface or not only_own:
             yield address
 
 

@@ -120,7 +120,7 @@ class Host(_Base[S]):
         """
         network = self._world.network
         for interface, part in self._by_interface(packets, "received_on"):
-            addresses = network.of_interface(self._family, interface)
+            addresses = network.redirects_to(self._family, interface)
             if self._family == IPV4:
                 yield part, addresses[0].address if addresses else 0
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..startup.record import Record
 from . import action as actions
 from .algebra import NO_QUESTION, Question
-from .condition import AllOf, Condition, OneOf, Same, number
+from .condition import AllOf, Condition, OneOf, Same, Unmodelled, number
 from .conntrack import has_entry
 from .effects import Effects
 from .program import CONNTRACK_PRIORITY, NAT_PRIORITY, Place
@@ -68,6 +68,9 @@ class Observer:
     def missed(self, table: Table, chain: str, rule: Rule, packets: Any) -> None:
         """Packets have passed by a rule, which did not match."""
 
+    def met(self, table: Table, chain: str, rule: Rule, packets: Any, following: Any) -> None:
+        """Packets have met a rule, and some of them go on to the next one of the chain."""
+
     def acted(self, table: Table, chain: str, rule: Rule, action: Action, packets: Any) -> None:
         """A rule has matched and done something; `packets` are as they are afterwards."""
 
@@ -113,6 +116,7 @@ class Walk(Generic[S]):
         self._surroundings = surroundings
         self._observer = observer or Observer()
         self._hook: HookName = "output"
+        self._translates = False  #: it is in a chain of nat
         self._effects = Effects(family, algebra, surroundings)
 
     def end(self, packets: S, how: How, place: Place | None = None, note: str = "") -> None:
@@ -224,6 +228,7 @@ class Walk(Generic[S]):
         if base.kind == "route":
             packets = algebra.assign(packets, _REMEMBER_MARK)
         self._observer.entered(base.hook, table, base)
+        self._translates = base.kind == "nat"
         ongoing, accepted = self._chain(table, base.chain, packets, 0)
         if base.drops:
             place = Place(table.title, base.chain, 0, "policy DROP")
@@ -249,6 +254,7 @@ class Walk(Generic[S]):
             if algebra.is_empty(here):
                 break
             flow = self._rule(table, name, rule, here, depth)
+            self._observer.met(table, name, rule, here, flow.next)
             here = flow.next
             returned = algebra.join(returned, flow.returned)
             accepted = algebra.join(accepted, flow.accepted)
@@ -312,7 +318,8 @@ class Walk(Generic[S]):
         flow = Flow(algebra.empty, algebra.empty, algebra.empty, algebra.empty)
         place = Place(table.title, chain, rule.number, rule.text)
         for number_of, (condition, branch) in enumerate(action.branches):
-            asked = Question(("choice", table.title, chain, rule.number, number_of), place)
+            key = ("choice", table.title, chain, rule.number, number_of, condition)
+            asked = Question(key, _by_chance(place, condition))
             hit, packets = algebra.split(packets, condition, asked)
             if not algebra.is_empty(hit):
                 one = self._act(table, chain, rule, branch, hit, depth)
@@ -320,18 +327,26 @@ class Walk(Generic[S]):
         return flow.replace(next=algebra.join(flow.next, packets))
 
     def _unknown(self, table: Table, chain: str, rule: Rule, action: actions.Unknown, packets: S) -> Flow:
+        """It may let packets go on, accept or drop them, and in nat send them where nobody knows."""
         algebra = self.algebra
         none = algebra.empty
         place = Place(table.title, chain, rule.number, rule.text)
-        asked = Question(("action", table.title, chain, rule.number), place, 3)
+        asked = Question(("action", table.title, chain, rule.number), place, 4 if self._translates else 3)
         how = algebra.answer(asked)
         self._observer.acted(table, chain, rule, action, packets)
         if how == 0:
             return Flow(packets, none, none, none)
         if how == 1:
             return Flow(none, none, none, packets)
-        self.end(packets, "dropped", place)
+        self.end(packets, "dropped" if how == 2 else "not known", place)
         return Flow(none, none, none, none)
+
+
+def _by_chance(place: Place, condition: Condition) -> Place:
+    """Return a place that names what is chosen by chance there."""
+    if not isinstance(condition, Unmodelled) or condition.why in place.text:
+        return place
+    return place.replace(text=f"{place.text} ({condition.why})")
 
 
 _REMEMBER_MARK = actions.Assign("mark_before", 0, source="mark")

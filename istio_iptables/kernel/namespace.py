@@ -81,6 +81,24 @@ def _open(namespace: str, origin: str) -> tuple[int, str]:
     return descriptor, path
 
 
+def enter_new() -> None:
+    """Enter a new network namespace, which ends with this process. Raises KernelError if it may not."""
+    try:
+        if hasattr(os, "unshare"):  # Python 3.12 and later
+            os.unshare(_CLONE_NEWNET)
+            return
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.unshare(_CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    except OSError as error:
+        raise KernelError(
+            f"a network namespace cannot be made: {error.strerror}",
+            "run as root with the capability SYS_ADMIN, which unshare(2) requires",
+        ) from error
+
+
 def _setns(descriptor: int, path: str) -> None:
     if hasattr(os, "setns"):  # Python 3.12 and later
         try:

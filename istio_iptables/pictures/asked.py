@@ -10,29 +10,16 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
-from ..trace.packet import Question, mistakes_in, mistakes_in_endpoint
+from ..trace.packet import OPTIONS, mistakes_in, mistakes_in_endpoint, question_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..rules.model import Cidr
     from ..settings.parsers import Names
+    from ..trace.packet import Question
 
 #: The options of `trace` that say which packet it is, and what of its way is wanted.
-_OPTIONS = (
-    "to",
-    "from",
-    "uid",
-    "gid",
-    "udp",
-    "iface",
-    "mark",
-    "ctstate",
-    "zone",
-    "own",
-    "follow",
-    "endpoint",
-    "proxy-runs-as",
-)
+_OPTIONS = (*OPTIONS, "own", "follow", "endpoint", "proxy-runs-as")
 
 
 class Asked(Record):
@@ -74,18 +61,8 @@ def asked(text: str, names: Names) -> Asked:
     mistakes += bad
     if mistakes:
         raise SettingsError([f"--trace: {mistake}" for mistake in mistakes])
-    question = Question(
-        invocation.operands[0],  # type: ignore[arg-type]  # checked with the words
-        options["to"],
-        options["from"],
-        options["uid"],
-        options["gid"],
-        options["udp"],
-        options["iface"],
-        options["mark"],
-        options["ctstate"],
-        options["zone"],
-    )
+    direction = invocation.operands[0]
+    question = question_of(direction, options)  # type: ignore[arg-type]  # checked with the words
     mistakes = mistakes_in(question) + mistakes_in_endpoint(options["endpoint"])
     if not options["follow"]:
         for name in ("endpoint", "proxy-runs-as"):

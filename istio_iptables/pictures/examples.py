@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..interpreter.packet import endpoint_text
+from ..interpreter.packet import UDP
 from ..rules.istio import DNS_PORT, PASSTHROUGH_IPV4, PASSTHROUGH_IPV6, PROGRAM
 from ..rules.model import FAMILIES, IPV4, IPV6, NO_ID, Cidr
 from ..settings.config import Everything
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
-from ..trace.packet import Question
+from ..trace.packet import Question, words
 from .subject import EXAMPLE_OWN, followed, interface_of, outcome
 
 TYPE_CHECKING = False
@@ -38,9 +38,10 @@ class Example(Record):
     title: str
     question: Question
 
-    def command(self, settings: str = "") -> str:
-        """Return the command that follows it; `settings` are arguments."""
-        return " ".join(part for part in (PROGRAM, settings, "trace", arguments(self.question)) if part)
+    def command(self, settings: str = "", *, live: bool = False) -> str:
+        """Return the command that follows it, through the rules of `settings` (arguments), or live ones."""
+        parts = (PROGRAM, settings, "trace", *words(self.question), "--live" if live else "")
+        return " ".join(part for part in parts if part)
 
 
 def examples(config: Config, network: Network) -> tuple[Example, ...]:
@@ -93,7 +94,7 @@ class _Making:
             yield f"a process of an excluded group ({group}) calls a service", of_group
         yield "the application calls itself by the pod's address", self._out(self._own(), self._app_port())
         yield "the application calls localhost", self._out(self._local(), self._app_port())
-        yield "the application asks a DNS server", self._out(self._server(), DNS_PORT).replace(udp=True)
+        yield "the application asks a DNS server", self._out(self._server(), DNS_PORT).replace(protocol=UDP)
 
     def _out(self, to: Cidr, port: int) -> Question:
         return Question("out", Endpoint(to, port), uid=self._uid, gid=self._gid)
@@ -113,7 +114,7 @@ class _Making:
             to_application = to_application.replace(source=Endpoint(source))
         yield "Envoy hands a connection to the application", to_application
         if self._config.captures_dns(self._family):
-            yield "the agent asks a DNS server", self._sent(self._server(), DNS_PORT).replace(udp=True)
+            yield "the agent asks a DNS server", self._sent(self._server(), DNS_PORT).replace(protocol=UDP)
 
     def _sent(self, to: Cidr, port: int) -> Question:
         return Question("out", Endpoint(to, port), uid=self._proxy["uid"], gid=self._proxy["gid"])
@@ -127,16 +128,16 @@ class _Making:
         listed = not isinstance(ports, Everything)
         excluded = () if listed else config.inbound_ports_excluded
         if not isinstance(ports, Everything) and ports:
-            yield "somebody calls a captured port of the application", self._in(ports[0].first)
-            yield "somebody calls another port of the application", self._in(_free(_PORTS, ports))
+            yield "a client calls a captured port of the application", self._in(ports[0].first)
+            yield "a client calls another port of the application", self._in(_free(_PORTS, ports))
         else:
-            yield "somebody calls the application", self._in(_free(_PORTS[1:], excluded))
+            yield "a client calls the application", self._in(_free(_PORTS[1:], excluded))
         for port in excluded[:1]:
-            yield f"somebody calls an excluded port ({port.first})", self._in(port.first)
-        yield f"somebody calls the tunnel port ({config.tunnel_port})", self._in(config.tunnel_port)
+            yield f"a client calls an excluded port ({port.first})", self._in(port.first)
+        yield f"a client calls the tunnel port ({config.tunnel_port})", self._in(config.tunnel_port)
         for interface in config.interfaces_excluded[:1]:
             by = self._in(self._app_port()).replace(interface=interface_of(interface))
-            yield f"somebody calls by an excluded interface ({interface})", by
+            yield f"a client calls by an excluded interface ({interface})", by
         for interface in config.rerouted_interfaces[:1]:
             to = Endpoint(self._captured() or self._service(0), self._port())
             by_vm = Question("in", to, interface=interface_of(interface))
@@ -158,7 +159,7 @@ class _Making:
         off = "" if self._family in self._config.families else ", which is off"
         captured = self._captured() or self._service(0)
         yield f"the application calls a service over IPv6{off}", self._out(captured, self._port())
-        yield f"somebody calls the application over IPv6{off}", self._in(self._app_port())
+        yield f"a client calls the application over IPv6{off}", self._in(self._app_port())
 
     # --- addresses and ports
 
@@ -226,26 +227,3 @@ def _free(candidates: Iterable[int], *taken: Iterable[PortRange]) -> int:
     ranges = [ports for each in taken for ports in each]
     found = [port for port in candidates if not any(ports.first <= port <= ports.last for ports in ranges)]
     return (found or list(candidates))[0]
-
-
-def arguments(question: Question) -> str:
-    """Return a packet as the options of `trace`."""
-    words: list[str] = [question.direction]
-    if question.uid is not None:
-        words.append(f"--uid {question.uid}")
-    if question.gid not in (None, question.uid):
-        words.append(f"--gid {question.gid}")
-    for name, endpoint in (("from", question.source), ("to", question.to)):
-        if endpoint.address or endpoint.port:
-            words.append(f"--{name} {_endpoint(endpoint)}")
-    words += ["--udp"] if question.udp else []
-    words += [f"--iface {question.interface}"] if question.interface else []
-    words += [f"--mark {question.mark:#x}"] if question.mark else []
-    words += [f"--ctstate {question.state}"] if question.state != "NEW" else []
-    return " ".join(words)
-
-
-def _endpoint(endpoint: Endpoint) -> str:
-    if endpoint.address is None:
-        return f":{endpoint.port}"
-    return endpoint_text(endpoint.address.family, endpoint.address.address, endpoint.port)

@@ -108,7 +108,7 @@ class PlacedHook(Record):
 
 
 class PlacedNode(Record):
-    """Somebody who sends or receives, and the ports there, with lines that say what happens to what comes."""
+    """Who sends or receives, and the ports there, with lines that say what happens to what comes."""
 
     node: Node
     box: Box
@@ -144,11 +144,13 @@ def layout(picture: Picture, top: float) -> Layout:
     column_top = top + NODE_HEIGHT + ARROW
     out = tuple(_column(picture.out, "left", left, column_top))
     into = tuple(_column(picture.into, "right", right, column_top))
-    bottom = max(out[-1].box.bottom, into[-1].box.bottom) + ARROW + 14
+    listeners = tuple(_listeners(picture, (*out, *into), centre, column_top))
+    columns = out[-1].box.bottom, into[-1].box.bottom
+    bottom = max(*columns, *(each.box.bottom + 12 for each in listeners)) + ARROW + 14
     nodes = (
         PlacedNode(picture.node("app"), Box(left, top, COLUMN, NODE_HEIGHT)),
         PlacedNode(picture.node("callers"), Box(right, top, COLUMN, NODE_HEIGHT)),
-        *_listeners(picture, (*out, *into), centre, column_top),
+        *listeners,
         PlacedNode(picture.node("outside"), Box(left, bottom, COLUMN, NODE_HEIGHT)),
         PlacedNode(picture.node("served"), Box(right, bottom, COLUMN, NODE_HEIGHT)),
     )

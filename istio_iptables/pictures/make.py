@@ -239,7 +239,7 @@ def _nodes(proxy: Proxy, ports: Iterable[int]) -> Iterator[Node]:
     users = ", ".join(f"UID {uid}" for uid in proxy.uids)
     groups = ", ".join(f"GID {gid}" for gid in proxy.gids)
     yield Node("app", "application", "Application", ("calls a service", "as another user than the proxy"))
-    yield Node("callers", "network", "Network", ("somebody outside calls this pod",))
+    yield Node("callers", "network", "Network", ("a client calls this pod",))
     own: dict[int, Port] = {}
     for port in _listeners(proxy):
         own.setdefault(port.number, port)

@@ -147,7 +147,7 @@ class Port(Record):
 
 
 class Node(Record):
-    """Somebody who sends or receives."""
+    """Who sends or receives: the application, the proxy, or hosts outside of the pod."""
 
     id: str
     kind: NodeKind

@@ -43,13 +43,14 @@ class _Connection(Record):
 def page(
     subject: Subject,
     config: Config,
-    settings: Sequence[tuple[str, str, str]] = (),
+    settings: Sequence[tuple[str, str, str]] | None = (),
     arguments: str = "",
 ) -> str:
     """Return the page.
 
     `config` is what the connections are made for. `settings` are those that differ from their defaults: the
-    flag, its value, and where that was given; `arguments` are the same for a command line.
+    flag, its value, and where that was given; None if they are not known. `arguments` are those that were
+    given for a command line.
     """
     picture = subject.picture()
     connections = tuple(_connections(subject, config, picture))
@@ -68,7 +69,7 @@ class _Page:
         subject: Subject,
         picture: Picture,
         connections: Sequence[_Connection],
-        settings: Sequence[tuple[str, str, str]],
+        settings: Sequence[tuple[str, str, str]] | None,
         arguments: str,
     ) -> None:
         self._subject = subject
@@ -128,6 +129,9 @@ class _Page:
                 yield f'<td data-label="value">{_value(value)}</td>'
                 yield f'<td data-label="given by">{escaped(origin)}</td></tr>'
             yield "</tbody></table>"
+        elif self._settings is None:
+            yield "<p>None were given, and no rule is known as one of istio-iptables. The proxy is taken to "
+            yield "have the default ports and users.</p>"
         else:
             yield "<p>All settings have their defaults.</p>"
         yield "</div><div><table><caption>Who listens</caption>"
@@ -187,7 +191,8 @@ class _Page:
             for hop in each.found.hops:
                 yield from _hop(hop)
             yield "</ol>"
-            yield f'<code class="command">{escaped(each.example.command(self._arguments))}</code>'
+            command = each.example.command(self._arguments, live=self._subject.live)
+            yield f'<code class="command">{escaped(command)}</code>'
             yield "</article>"
         yield "</section>"
 

@@ -109,8 +109,8 @@ def of_world(
     families: tuple[Family, ...] = tuple(
         family for family in FAMILIES if any(family in table.families for table in world.program.tables)
     )
-    facts = (*facts, ("for", shown(families)))
-    return Subject(world, proxy, families or (IPV4,), facts, (_NAT, *notes), live=True)
+    facts = (*facts, ("for", shown(families))) if families else facts
+    return Subject(world, proxy, families or (IPV4,), tuple(facts), (_NAT, *notes), live=True)
 
 
 class Followed(Record):

@@ -104,6 +104,7 @@ def clauses(conditions: Iterable[Condition], family: Family | None = None) -> li
     `family` is that of addresses, if it is known from elsewhere: an address is a number here.
     """
     parts = list(_flat(conditions))
+    parts = [part for at, part in enumerate(parts) if not _is_implied(part, parts[:at])]
     for part in parts:
         if isinstance(part, OneOf) and part.field == "family" and len(part.words) == 1:
             [family] = part.words  # type: ignore[assignment]  # families are its words
@@ -115,6 +116,14 @@ def clauses(conditions: Iterable[Condition], family: Family | None = None) -> li
         for clause in found
         if not (clause.noun == "families" and by_address) and not (clause.template == _SOCKET and by_owner)
     ]
+
+
+def _is_implied(part: Condition, earlier: Iterable[Condition]) -> bool:
+    """Tell whether a condition holds anyway where an earlier one does, of the same field."""
+    return isinstance(part, In) and any(
+        isinstance(each, In) and each.field == part.field and set(each.ranges) <= set(part.ranges)
+        for each in earlier
+    )
 
 
 def _flat(conditions: Iterable[Condition]) -> Iterator[Condition]:
@@ -222,7 +231,7 @@ class Effect(Record):
 
 def effect(doing: Sequence[Action]) -> Effect:
     """Return what the actions of a rule do, one after the other."""
-    found = [_effect(each) for each in doing]
+    found = [_effect(each) for each in doing if each != _COUNTER]
     if not found:
         return Effect("pass", "counted")
     deciding = min(found, key=lambda each: _DECIDING.index(each.kind) if each.kind in _DECIDING else -1)
@@ -234,6 +243,8 @@ def effect(doing: Sequence[Action]) -> Effect:
     return Effect(deciding.kind, text, tuple(target for each in found for target in each.leads_to))
 
 
+#: What a rule of nftables does that has counters. Its counts are shown, if there are any.
+_COUNTER = actions.Pass("counter")
 #: The kinds that say more of what a rule does than those after them.
 _DECIDING = ("tproxy", "call", "return", "accept", "mark", "pass")
 

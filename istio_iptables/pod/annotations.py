@@ -56,13 +56,14 @@ TRAFFIC = "traffic.sidecar.istio.io/"
 #: health, Envoy's metrics.
 SIDECAR_PORTS = tuple(map(str, istio.SIDECAR_PORTS))
 
+MODE_ANNOTATION = "sidecar.istio.io/interceptionMode"
 #: The interception mode, which has one more value in a pod: NONE captures nothing.
 MODE = BY_NAME["istio-inbound-interception-mode"].replace(
     parse=one_of("REDIRECT", "TPROXY", NO_INTERCEPTION, empty="REDIRECT")
 )
 
 ANNOTATIONS: tuple[Annotation, ...] = (
-    Annotation("sidecar.istio.io/interceptionMode", MODE),
+    Annotation(MODE_ANNOTATION, MODE),
     Annotation(f"{TRAFFIC}includeOutboundIPRanges", BY_NAME["istio-service-cidr"]),
     Annotation(f"{TRAFFIC}excludeOutboundIPRanges", BY_NAME["istio-service-exclude-cidr"]),
     Annotation(f"{TRAFFIC}includeInboundPorts", BY_NAME["istio-inbound-ports"]),
@@ -96,6 +97,15 @@ VARIABLES_OF_CNI: Mapping[str, Setting] = {DNS_CAPTURE: BY_NAME["capture-all-dns
 
 #: The annotation and label that switch injection of the sidecar on or off.
 INJECT = "sidecar.istio.io/inject"
+#: The annotation in which the injector lists, in JSON, what it has put into the pod.
+STATUS = "sidecar.istio.io/status"
+#: The annotation of a pod whose traffic ambient mode takes, its value then, and the label that asks for it.
+AMBIENT = "ambient.istio.io/redirection"
+AMBIENT_ON = "enabled"
+DATA_PLANE = "istio.io/dataplane-mode"
+AMBIENT_DATA_PLANE = "ambient"
+#: The variable of the proxy's container that keeps the agent from starting Envoy.
+DISABLE_ENVOY = "DISABLE_ENVOY"
 #: The annotation that holds settings of the proxy, in YAML, and the key in it for the proxy's variables.
 PROXY_CONFIG = "proxy.istio.io/config"
 PROXY_METADATA = "proxyMetadata"

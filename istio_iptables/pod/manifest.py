@@ -11,7 +11,7 @@ from ..errors import SettingsError
 from ..settings import yaml_text
 from ..settings.go_flags import flag_of
 from ..settings.positions import position
-from ..settings.texts import nearest, shown
+from ..settings.texts import nearest, quoted, shown
 from ..startup.record import Record
 from .annotations import PROXY
 from .view import View
@@ -275,10 +275,12 @@ def pick(found: Sequence[Pod], name: str, what: str) -> Pod:
     if not called:
         hint = nearest(name, {n for pod in found for n in pod.names})
         raise SettingsError(
-            [f"--pod-name: {what} contains no pod {name!r}{hint}: it contains {_listed(found)}"]
+            [f"--pod-name: {what} contains no pod {quoted(name)}{hint}: it contains {_listed(found)}"]
         )
     if len(called) > 1:
-        what_to_do = f"--pod-name: {name!r} is the name of several" if name else "choose one with --pod-name"
+        what_to_do = (
+            f"--pod-name: {quoted(name)} is the name of several" if name else "choose one with --pod-name"
+        )
         raise SettingsError([f"{what} contains {len(found)} pods, {what_to_do}: {_listed(called)}"])
     return called[0]
 

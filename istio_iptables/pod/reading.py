@@ -13,7 +13,7 @@ from ..settings.commands import DEFAULT_COMMAND
 from ..settings.declared import BY_NAME, BY_VARIABLE
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
-from ..settings.texts import Given, shown
+from ..settings.texts import Given, quoted, shown
 from ..startup.record import Record
 from .annotations import (
     ANNOTATIONS,
@@ -52,21 +52,23 @@ class Reading(Record):
     refusals: tuple[str, ...]
 
 
-def read_settings(pod: Pod, others: Sequence[Given] = ()) -> Reading:
-    """Return the settings of a pod. `others` take precedence over them.
+def read_settings(pod: Pod, others: Sequence[Given] = (), defaults: Sequence[Given] = ()) -> Reading:
+    """Return the settings of a pod. `others` take precedence over them, and they over `defaults`.
 
     With --cni-mode among `others` they are those of Istio's CNI plugin, which differ a little from those of
     Istio's init container. (An istio-init that has the flag uses it for the lock: see container.for_entry.)
+    `defaults` are those of the node; the settings that are returned begin with them.
     """
     mistakes = [f"{pod.label}: {problem}" for problem in pod.problems]
     by_cni = _is_by_cni(others)
-    given: list[Given] = []
+    of_node = {item.setting.name: item for item in defaults}
+    given: list[Given] = list(defaults)
     for annotation in ANNOTATIONS:
-        given += _from_annotation(pod, annotation, by_cni=by_cni)
+        given += _from_annotation(pod, annotation, of_node.get(annotation.setting.name), by_cni=by_cni)
     if pod.annotations.get(STATUS_PORT, "") not in ("", status_port(pod)):
-        problem = f"{str(pod.annotations[STATUS_PORT])!r} is not a port: use a number from 0 (none) to 65535"
+        problem = f"{quoted(pod.annotations[STATUS_PORT])} is not a port: use a number from 0 (none) to 65535"
         mistakes.append(f"{origin_of(pod, STATUS_PORT)}: {problem}")
-    given += _from_identity(pod, mistakes)
+    given += _from_identity(pod, of_node, mistakes)
     given += _from_variables(pod, mistakes, by_cni=by_cni)
     given += _from_init(pod, mistakes)
     return Reading(tuple(given), tuple(mistakes), tuple(_refusals(pod)))
@@ -114,21 +116,25 @@ def always_in(pod: Pod, annotation: Annotation) -> tuple[str, ...]:
     return (*((port,) if port.strip("0") else ()), *annotation.always[1:])
 
 
-def _from_annotation(pod: Pod, annotation: Annotation, *, by_cni: bool) -> Iterator[Given]:
+def _from_annotation(
+    pod: Pod, annotation: Annotation, of_node: Given | None, *, by_cni: bool
+) -> Iterator[Given]:
     name = written(pod, annotation)
-    text = str(pod.annotations[name]) if name else ""
+    text = str(pod.annotations[name]) if name else of_node.text if of_node else ""
     always = always_in(pod, annotation)
     there = members(text)
     text = ",".join([*filter(None, [text]), *(port for port in always if port not in there)])
     if name:
         yield Given(annotation.setting, text, origin_of(pod, name))
+    elif of_node:
+        yield of_node.replace(text=text)
     elif always:
         yield Given(annotation.setting, text, f"{pod.label}: {OWN_PORTS}")
     elif by_cni and annotation.of_cni:
         yield Given(annotation.setting, annotation.of_cni, f"{pod.label}: {CNI_DEFAULT}")
 
 
-def _from_identity(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
+def _from_identity(pod: Pod, of_node: Mapping[str, Given], mistakes: list[str]) -> Iterator[Given]:
     """Return the user and group of the proxy: those of its own securityContext, or Istio's.
 
     With TPROXY the proxy has to run as UID 0. Then -u stays 1337, and the rules recognize the proxy by its
@@ -140,10 +146,10 @@ def _from_identity(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     for (setting, field), text in zip(fields, identity, strict=True):
         origin = f"{pod.label}: container {PROXY}: securityContext.{field}"
         if text and not (text.isascii() and text.isdigit()):
-            mistakes.append(f"{origin}: {str(text)!r} is not a number")
+            mistakes.append(f"{origin}: {quoted(text)} is not a number")
         elif text.lstrip("0"):
             yield Given(BY_NAME[setting], str(text), origin)
-        else:
+        elif setting not in of_node:
             yield Given(BY_NAME[setting], PROXY_ID, f"{pod.label}: the proxy's user and group in Istio")
 
 
@@ -184,7 +190,7 @@ def metadata_of(pod: Pod) -> Metadata:
     """Return the proxyMetadata of a pod."""
     text = pod.annotations.get(PROXY_CONFIG, "")
     try:
-        documents = yaml_text.read_documents(text)
+        documents = yaml_text.read_documents(text) if text else []
     except yaml_text.Unreadable as error:
         return Metadata(problems=(f"is neither YAML nor JSON: {error}",))
     if len(documents) > 1:
@@ -219,7 +225,9 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     where = f"{pod.label}: container {INIT}"
     given_arguments = arguments(container)
     if given_arguments is None:
-        mistakes.append(f"{where}: command: {container.command_line[0]!r} is not {PROGRAM}: cannot be read")
+        mistakes.append(
+            f"{where}: command: {quoted(container.command_line[0])} is not {PROGRAM}: cannot be read"
+        )
         return
     own = {name: text for name, text in container.variables.items() if text is not None}
     mistakes += [
@@ -231,10 +239,11 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]
     mistakes += [f"{where}: {shown(flag)}: sets up no rules" for flag in invocation.meta]
     mistakes += [
-        f"{where}: {source.origin}: {source.text!r} is a file in the container, which is not in the manifest"
+        f"{where}: {source.origin}: {quoted(source.text)} is a file in the container, which "
+        "is not in the manifest"
         for source in invocation.sources
     ]
     if invocation.command not in ("", DEFAULT_COMMAND):
-        mistakes.append(f"{where}: {invocation.command!r}: a command that sets up no rules")
+        mistakes.append(f"{where}: {quoted(invocation.command)}: a command that sets up no rules")
     for given in (*from_environment(own), *invocation.settings):
         yield given.replace(origin=f"{where}: {given.origin}")

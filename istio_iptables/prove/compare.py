@@ -29,9 +29,17 @@ def differences(one: Sequence[Outcome], other: Sequence[Outcome]) -> Iterator[Di
         for theirs in other:
             if ours.verdict == theirs.verdict and ours.verdict.code != "depends":
                 continue
+            if _contradict(ours, theirs):
+                continue
             both = ours.region & theirs.region
             if both:
                 yield Difference(both, ours, theirs)
+
+
+def _contradict(one: Outcome, other: Outcome) -> bool:
+    """Tell whether two outcomes stand for different answers to one question."""
+    answers = dict(one.if_)
+    return any(answers.get(about, answer) != answer for about, answer in other.if_)
 
 
 def _without_common(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..interpreter.many import asked_about
 from ..interpreter.packet import TCP, UDP
 from ..interpreter.valuesets import a_mark
 from ..rules.model import IPV4
@@ -34,11 +35,27 @@ _ADDRESSES = {
 
 def example(region: Region, packets: Packets, own: int | None = None) -> Packet:
     """Return a packet of a region. `own` is an address of the namespace, which is plain, too."""
-    box = region.one()
+    boxes = sorted(region.boxes, key=len)[:_MOST_BOXES]
+    found = [_of_box(dict(box), packets, own) for box in boxes]
+    return max(found, key=lambda each: _plainness(each, own))
+
+
+#: The plainest packet is looked for in as many boxes.
+_MOST_BOXES = 50
+
+
+def _plainness(packet: Packet, own: int | None) -> int:
+    """Return how many fields of a packet have plain values."""
+    addresses = _ADDRESSES[packet.family]
+    plain = {**_PLAIN, **addresses, "source": (*addresses["source"], own)}
+    return sum(getattr(packet, field) in values for field, values in plain.items())
+
+
+def _of_box(box: dict[str, Any], packets: Packets, own: int | None) -> Packet:
     family = packets.space.family
     fields: dict[str, Any] = {}
     for field in packets.free:
-        if field.startswith("?"):
+        if asked_about(field):
             continue
         values = box.get(field, packets.space.everything(field))
         plain = _PLAIN.get(field, _ADDRESSES[family].get(field, ()))
@@ -70,7 +87,8 @@ def _one(values: Any, plain: tuple[Any, ...]) -> Any:
 
 def questions(region: Region) -> tuple[str, ...]:
     """Return what a region depends on that is not modelled, in the words of the rule."""
-    return tuple(dict.fromkeys(name[2:] for box in region.boxes for name, _ in box if name.startswith("? ")))
+    about = (asked_about(name) for box in region.boxes for name, _ in box)
+    return tuple(dict.fromkeys(each for each in about if each))
 
 
 def is_ipv4(packets: Packets) -> bool:

@@ -15,6 +15,7 @@ from .terms import TCP_ONLY, Terms, impossible, port, ports
 from .words import (
     dns_words,
     family_words,
+    groups_words,
     inbound_words,
     listed,
     loopback_words,
@@ -53,12 +54,8 @@ def _clause(name: str, verdict: Verdict, says: str, *when: Condition) -> Clause:
 
 def _off(terms: Terms) -> Iterator[Clause]:
     """A family that is off."""
-    yield _clause(
-        "family-off",
-        DIRECT,
-        f"{family_words(terms.family)} is off: all of it passes unseen, as it is",
-        ALWAYS,
-    )
+    says = f"{family_words(terms.family)} is off: all of it passes unseen, as it is"
+    yield _clause("family-off", DIRECT, says, ALWAYS)
 
 
 def _sent(terms: Terms) -> Iterator[Clause]:
@@ -83,14 +80,14 @@ def _sent(terms: Terms) -> Iterator[Clause]:
     yield _clause("tunnel-port", DIRECT, says, terms.proxy, terms.to_itself, terms.tunnel)
     if config.redirect_dns:
         says = f"DNS of {proxy} to its own pod is left alone"
-        yield _clause("dns", DIRECT, says, terms.proxy_users, terms.to_itself, port(DNS_PORT))
+        yield _clause("dns", DIRECT, says, terms.proxy, terms.to_itself, port(DNS_PORT))
     says = f"what {proxy} sends to its own pod, but {loopback}, comes in at {config.inbound_port}"
     yield _clause("own-pod", enters, says, TCP_ONLY, terms.proxy, terms.to_itself, Not(terms.loopback))
     says = f"what {proxy} sends elsewhere goes out as it is"
     yield _clause("proxy-left-alone", DIRECT, says, terms.proxy)
 
     # The application
-    says = "what groups send that are not captured is left alone"
+    says = f"what {groups_words(config)} send is left alone"
     yield _clause("outbound-excluded", DIRECT, says, Not(terms.groups_captured))
     says = f"DNS to {dns_words(config, terms.family)} goes to the agent, port {DNS_AGENT_PORT}"
     yield _clause("dns", agent, says, terms.dns)
@@ -131,12 +128,10 @@ def _received(terms: Terms) -> Iterator[Clause]:
 def _later(terms: Terms) -> Iterator[Clause]:
     """What belongs to a connection that was there before, or to none."""
     if terms.packets.phase == "invalid":
-        says = (
-            "a packet that belongs to no connection (INVALID) is dropped where it comes in (--drop-invalid)"
-        )
+        says = "a packet of no connection (INVALID) is dropped where it comes in (--drop-invalid)"
         if terms.config.drop_invalid:
             arrives = terms.to_itself if terms.packets.direction == "out" else ALWAYS
             yield _clause("invalid", DROPPED, says, arrives)
-        yield _clause("invalid", DIRECT, "what is INVALID else is left alone", ALWAYS)
+        yield _clause("invalid", DIRECT, "any other INVALID packet goes on as it is", ALWAYS)
     says = "connections from before, and all but the first packet of one, go on as they did"
     yield _clause("later-packets", DIRECT, says, ALWAYS)

@@ -6,7 +6,7 @@ described in docs/what-is-proved.md, with a packet.
 
 from __future__ import annotations
 
-from ..interpreter.condition import AllOf, AnyOf, Not
+from ..interpreter.condition import ALWAYS, AllOf, AnyOf, Not
 from ..interpreter.route import ERRORS
 from ..interpreter.routing import LOOPBACK
 from ..interpreter.verdict import DIRECT, DROPPED, LOOPS, REJECTED, Verdict
@@ -17,7 +17,7 @@ from .terms import NO_SOCKET, TCP_ONLY, Terms, fits, ids, mark, port, ports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from ..interpreter.condition import Condition
 
@@ -34,107 +34,17 @@ class Case(Record):
 
 
 class OpenEnd(Record):
-    """An exception of the intent: its name for people and programs, what the rules do and why."""
+    """An exception of the intent: its name for people and programs, what the rules do, why, and to what."""
 
     name: str
     does: str
     why: str
+    cases: Callable[[Terms], Iterator[Case]]
 
     def clauses(self, terms: Terms) -> Iterator[Clause]:
         """Yield what it says of packets of one kind."""
-        for case in _CASES[self.name](terms):
+        for case in self.cases(terms):
             yield Clause(f"{OPEN_END}{self.name}", case.when, case.verdict, self.does)
-
-
-#: All of them. Where two are about one packet, the first counts.
-OPEN_ENDS = (
-    OpenEnd(
-        "loopback-network",
-        "with TPROXY and a loopback network without 127.0.0.1, what OUTPUT has redirected and carries "
-        "the mark 1338 is handed to the inbound port, if -b has the port that it was redirected to",
-        "REDIRECT in OUTPUT turns a destination into 127.0.0.1, and TPROXY leaves the loopback network alone",
-    ),
-    OpenEnd(
-        "own-pod-tproxy",
-        "with TPROXY the first user of the proxy comes in at its own pod by REDIRECT, whatever -b and "
-        "-d say, and the others by TPROXY, also at the tunnel port and at ports that -o leaves alone",
-        "REDIRECT in OUTPUT is the same in both modes; the mark 1338 is set for all of them, and "
-        "TPROXY in PREROUTING knows nothing of the exceptions in OUTPUT",
-    ),
-    OpenEnd(
-        "carries-mark",
-        "with TPROXY a packet that carries the mark of -t already counts as one of the proxy's, and "
-        "one with 1338 as one that the proxy sends to its own pod",
-        "rules and routes tell them by the mark alone (SO_MARK needs the capability NET_ADMIN)",
-    ),
-    OpenEnd(
-        "other-proxy-users",
-        "what all but the first user of the proxy send to their own pod reaches the application as it is",
-        "the rule that leaves alone what is not from the first user over lo comes before those of the others",
-    ),
-    OpenEnd(
-        "same-port",
-        "if -z is -p, what the proxy sends to its own pod comes back to its outbound port",
-        "one port cannot be told from the other",
-    ),
-    OpenEnd(
-        "group-dns",
-        "TCP to port 53 of the own pod comes in at the inbound port, if only the group is the proxy's",
-        "with DNS redirection the exception of port 53 is made for users only",
-    ),
-    OpenEnd(
-        "dns-own-pod",
-        "with DNS redirection, TCP to port 53 of the own pod that is no captured DNS goes to the "
-        "outbound port",
-        "the rule that leaves the own pod alone makes an exception of port 53, whatever the server",
-    ),
-    OpenEnd(
-        "no-socket",
-        "a packet that belongs to no socket is captured as the application's, whoever caused it",
-        "only a packet of a socket has an owner",
-    ),
-    OpenEnd(
-        "no-address",
-        "REDIRECT drops what comes in by an interface without an address of its family, and with IPv6 "
-        "without one of the scope of its destination (such as link-local)",
-        "REDIRECT turns the destination into an address of that interface (nf_nat_redirect.c)",
-    ),
-    OpenEnd(
-        "link-local",
-        "with TPROXY and IPv6, what is handed to the inbound port is dropped, if its destination "
-        "belongs to a link (link-local, multicast) and is no address of the interface that it came in "
-        "by",
-        "for such a destination the kernel takes routes by that interface alone; that of TPROXY is by lo",
-    ),
-    OpenEnd(
-        "rerouted-exclusions",
-        "what comes in by an interface of -k goes to the outbound port if -i names its destination: "
-        "-x, -o and -q do not count",
-        "the rules of -k have the destinations of -i alone",
-    ),
-    OpenEnd(
-        "rerouted-tproxy",
-        "with TPROXY what comes in by an interface of -k is handed to the inbound port, if -b has its port",
-        "the rules of -k are in the table nat, those of TPROXY in mangle, which comes before",
-    ),
-    OpenEnd(
-        "tunnel-tproxy",
-        "with TPROXY what comes to the tunnel port is handed to the inbound port, if -b has it",
-        "the exception of the tunnel port is made in the table nat alone",
-    ),
-    OpenEnd(
-        "invalid-tproxy",
-        "with TPROXY an INVALID packet is handed to the inbound port, unless --drop-invalid drops it; "
-        "and that drops nothing on the interfaces of -c",
-        "TPROXY is for packets, not for connections; in the table mangle the rules of -c come first",
-    ),
-)
-
-
-def open_ends(terms: Terms) -> Iterator[Clause]:
-    """Yield the clauses of all open ends for packets of one kind."""
-    for end in OPEN_ENDS:
-        yield from end.clauses(terms)
 
 
 # --- words that several need --------------------------------------------------------------------
@@ -192,18 +102,13 @@ def _captured(terms: Terms) -> Condition:
 _DNS = port(DNS_PORT)
 
 
-def _first_owner(terms: Terms) -> Condition:
-    """The user, or group, of which the first rules about owners are."""
+def _of_first_user(terms: Terms) -> Condition:
+    """The rules about the first user of the proxy let it pass to those about the others."""
     config = terms.config
-    return ids("uid", config.proxy_uids[:1]) if config.proxy_uids else ids("gid", config.proxy_gids[:1])
-
-
-def _of_first_owner(terms: Terms) -> Condition:
-    """The rules about the first owner let it pass to those of the others."""
-    config = terms.config
+    first = ids("uid", config.proxy_uids[:1])
     if config.outbound_cidrs_name_loopback:
-        return AllOf()
-    return AnyOf((_first_owner(terms), _DNS)) if config.redirect_dns else _first_owner(terms)
+        return ALWAYS
+    return AnyOf((first, _DNS)) if config.redirect_dns else first
 
 
 # --- what each is about -------------------------------------------------------------------------
@@ -229,7 +134,7 @@ def _loopback_network(terms: Terms) -> Iterator[Case]:
     if not config.tproxy or not _first(terms, "out") or terms.loopback_has_usual_address:
         return
     redirected = [
-        (AllOf((_own_pod(terms), _of_first_owner(terms))), config.inbound_port),
+        (AllOf((_own_pod(terms), _of_first_user(terms))), config.inbound_port),
         (AllOf((TCP_ONLY, _application(terms), terms.dns)), DNS_AGENT_PORT),
         (_captured(terms), config.outbound_port),
     ]
@@ -241,7 +146,7 @@ def _loopback_network(terms: Terms) -> Iterator[Case]:
 def _own_pod_tproxy(terms: Terms) -> Iterator[Case]:
     if terms.config.tproxy and _first(terms, "out"):
         redirected = LOOPS if terms.config.inbound_port == terms.config.outbound_port else _enters(terms)
-        yield Case(AllOf((_own_pod(terms), _of_first_owner(terms))), redirected)
+        yield Case(AllOf((_own_pod(terms), _of_first_user(terms))), redirected)
         yield Case(AllOf((terms.proxy, _turned_in(terms))), _handed(terms))
 
 
@@ -259,7 +164,7 @@ def _carries_mark(terms: Terms) -> Iterator[Case]:
 
 def _other_proxy_users(terms: Terms) -> Iterator[Case]:
     if _first(terms, "out"):
-        yield Case(AllOf((_own_pod(terms), Not(_of_first_owner(terms)))), DIRECT)
+        yield Case(AllOf((_own_pod(terms), Not(_of_first_user(terms)))), DIRECT)
 
 
 def _same_port(terms: Terms) -> Iterator[Case]:
@@ -366,19 +271,106 @@ def _invalid_tproxy(terms: Terms) -> Iterator[Case]:
         yield Case(inbound(terms), _handed(terms))
 
 
-_CASES: Mapping[str, Callable[[Terms], Iterator[Case]]] = {
-    "loopback-network": _loopback_network,
-    "own-pod-tproxy": _own_pod_tproxy,
-    "carries-mark": _carries_mark,
-    "other-proxy-users": _other_proxy_users,
-    "same-port": _same_port,
-    "group-dns": _group_dns,
-    "dns-own-pod": _dns_own_pod,
-    "no-socket": _no_socket,
-    "link-local": _link_local,
-    "rerouted-exclusions": _rerouted_exclusions,
-    "rerouted-tproxy": _rerouted_tproxy,
-    "tunnel-tproxy": _tunnel_tproxy,
-    "no-address": _no_address,
-    "invalid-tproxy": _invalid_tproxy,
-}
+#: All of them. Where two are about one packet, the first counts.
+OPEN_ENDS = (
+    OpenEnd(
+        "loopback-network",
+        "with TPROXY and a loopback network without 127.0.0.1, what OUTPUT has redirected and carries "
+        "the mark 1338 is handed to the inbound port, if -b has the port that it was redirected to",
+        "REDIRECT in OUTPUT turns a destination into 127.0.0.1, and TPROXY leaves the loopback network alone",
+        _loopback_network,
+    ),
+    OpenEnd(
+        "own-pod-tproxy",
+        "with TPROXY the first user of the proxy comes in at its own pod by REDIRECT, whatever -b and "
+        "-d say, and the others by TPROXY, also at the tunnel port and at ports that -o leaves alone",
+        "REDIRECT in OUTPUT is the same in both modes; the mark 1338 is set for all of them, and "
+        "TPROXY in PREROUTING knows nothing of the exceptions in OUTPUT",
+        _own_pod_tproxy,
+    ),
+    OpenEnd(
+        "carries-mark",
+        "with TPROXY a packet that carries the mark of -t already counts as one of the proxy's, and "
+        "one with 1338 as one that the proxy sends to its own pod",
+        "rules and routes tell them by the mark alone (SO_MARK needs the capability NET_ADMIN)",
+        _carries_mark,
+    ),
+    OpenEnd(
+        "other-proxy-users",
+        "what all but the first user of the proxy send to their own pod reaches the application as it is",
+        "the rule that leaves alone what is not from the first user over lo comes before those of the others",
+        _other_proxy_users,
+    ),
+    OpenEnd(
+        "same-port",
+        "if -z is -p, what the proxy sends to its own pod comes back to its outbound port",
+        "one port cannot be told from the other",
+        _same_port,
+    ),
+    OpenEnd(
+        "group-dns",
+        "TCP to port 53 of the own pod comes in at the inbound port, if only the group is the proxy's",
+        "with DNS redirection the exception of port 53 is made for users only",
+        _group_dns,
+    ),
+    OpenEnd(
+        "dns-own-pod",
+        "with DNS redirection, TCP to port 53 of the own pod that is no captured DNS goes to the "
+        "outbound port",
+        "the rule that leaves the own pod alone makes an exception of port 53, whatever the server",
+        _dns_own_pod,
+    ),
+    OpenEnd(
+        "no-socket",
+        "a packet that belongs to no socket is captured as the application's, whoever caused it",
+        "only a packet of a socket has an owner",
+        _no_socket,
+    ),
+    OpenEnd(
+        "no-address",
+        "REDIRECT drops what comes in by an interface without an address of its family, and with IPv6 "
+        "without one of the scope of its destination (such as link-local)",
+        "REDIRECT turns the destination into an address of that interface (nf_nat_redirect.c)",
+        _no_address,
+    ),
+    OpenEnd(
+        "link-local",
+        "with TPROXY and IPv6, what is handed to the inbound port is dropped, if its destination "
+        "belongs to a link (link-local, multicast) and is no address of the interface that it came in "
+        "by",
+        "for such a destination the kernel takes routes by that interface alone; that of TPROXY is by lo",
+        _link_local,
+    ),
+    OpenEnd(
+        "rerouted-exclusions",
+        "what comes in by an interface of -k goes to the outbound port if -i names its destination: "
+        "-x, -o and -q do not count",
+        "the rules of -k have the destinations of -i alone",
+        _rerouted_exclusions,
+    ),
+    OpenEnd(
+        "rerouted-tproxy",
+        "with TPROXY what comes in by an interface of -k is handed to the inbound port, if -b has its port",
+        "the rules of -k are in the table nat, those of TPROXY in mangle, which comes before",
+        _rerouted_tproxy,
+    ),
+    OpenEnd(
+        "tunnel-tproxy",
+        "with TPROXY what comes to the tunnel port is handed to the inbound port, if -b has it",
+        "the exception of the tunnel port is made in the table nat alone",
+        _tunnel_tproxy,
+    ),
+    OpenEnd(
+        "invalid-tproxy",
+        "with TPROXY an INVALID packet is handed to the inbound port, unless --drop-invalid drops it; "
+        "and that drops nothing on the interfaces of -c",
+        "TPROXY is for packets, not for connections; in the table mangle the rules of -c come first",
+        _invalid_tproxy,
+    ),
+)
+
+
+def open_ends(terms: Terms) -> Iterator[Clause]:
+    """Yield the clauses of all open ends for packets of one kind."""
+    for end in OPEN_ENDS:
+        yield from end.clauses(terms)

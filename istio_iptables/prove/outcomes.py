@@ -11,11 +11,12 @@ from ..interpreter.merged import merged
 from ..interpreter.packet import TCP, address_text
 from ..interpreter.regions import Region
 from ..interpreter.verdict import DEPENDS, DIRECT, DROPPED, LOOPS, REJECTED, Verdict
+from ..interpreter.walk import Observer
 from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
 
     from ..interpreter.condition import Condition
     from ..interpreter.surroundings import World
@@ -52,23 +53,34 @@ def outcomes(world: World, packets: Packets, proxy: Proxy) -> tuple[Outcome, ...
     The world is that of `simplified`, or any other.
     """
     found: list[Outcome] = []
-    pending: list[dict[Hashable, int]] = [{}]
-    ways = 0
-    while pending:
-        answers = pending.pop()
-        ways += 1
-        algebra = Many(packets.space, answers)
-        journey = Journey(world, packets.space.family, algebra)
-        start = algebra.all(packets.fixed, packets.free, packets.possible)
-        ended = journey.outbound(start) if packets.direction == "out" else journey.inbound(start)
-        new = [question for question in algebra.questions if question.key not in answers]
-        if new and ways + len(pending) < _MOST_WAYS:
-            question = new[0]
-            pending += [{**answers, question.key: option} for option in range(question.options)]
-            continue
+    for ended, algebra in ways(world, packets):
         told = tuple((str(question.about), algebra.answer(question)) for question in algebra.questions)
         found += _verdicts(ended, algebra, packets, proxy, told)
     return tuple(found)
+
+
+def ways(
+    world: World, packets: Packets, observer: Callable[[], Observer] = Observer
+) -> Iterator[tuple[list[Ended], Many]]:
+    """Yield how the ways of packets end, for each combination of answers to what nothing in the rules tells.
+
+    `observer` makes one that is told of the steps; of a combination that is not followed to its end, too.
+    """
+    pending: list[dict[Hashable, int]] = [{}]
+    done = 0
+    while pending:
+        answers = pending.pop()
+        done += 1
+        algebra = Many(packets.space, answers)
+        journey = Journey(world, packets.space.family, algebra, observer(), packets.fixed.bound)
+        start = algebra.all(packets.fixed, packets.free, packets.possible)
+        ended = journey.outbound(start) if packets.direction == "out" else journey.inbound(start)
+        new = [question for question in algebra.questions if question.key not in answers]
+        if new and done + len(pending) < _MOST_WAYS:
+            question = new[0]
+            pending += [{**answers, question.key: option} for option in range(question.options)]
+            continue
+        yield ended, algebra
 
 
 def _verdicts(
@@ -94,7 +106,7 @@ def _of(
         yield region, _NOT_DELIVERED[how]
     elif fields["tproxied"]:
         yield region, Verdict("tproxied", str(fields["tproxied"]))
-    elif fields["redirected"]:
+    elif fields["redirected"] and how != "sent":  # a socket that is bound to an interface sends it there
         redirected = Verdict("redirected", str(fields["redirected"]))
         if fields["redirected"] != proxy.outbound_port or packets.direction == "in":
             yield region, redirected

@@ -77,6 +77,7 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
         own = next((each.address for each in world.network.own(packets.space.family)), None)
         found = outcomes(world, packets, proxy)
         left = _minus(packets.possible, outcomes(bare, packets, proxy))
+        own = next((each.address for each in world.network.own(packets.space.family)), None)
         for clause in promised(packets):
             region, left = divided(left, clause)
             if not region:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from ..interpreter import action as actions
 from ..interpreter.condition import AllOf, AnyOf, Condition, Named, Not, OneOf
+from ..interpreter.merged import merged
 from ..interpreter.packet import ACK, SYN, TCP, Packet
 from ..interpreter.regions import Region, Space
 from ..interpreter.routing import LOOPBACK
-from ..rules.model import IPV4, NO_ID
+from ..rules.model import FAMILIES, IPV4, NO_ID
 from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal, TypeAlias
 
     from ..interpreter.action import Action
+    from ..interpreter.program import Program
     from ..interpreter.surroundings import World
     from ..rules.model import Family
 
@@ -47,7 +49,7 @@ class Packets(Record):
     possible: Region
 
 
-def packets(worlds: Iterable[World], family: Family, direction: Direction, phase: Phase) -> Packets:
+def packets(worlds: Sequence[World], family: Family, direction: Direction, phase: Phase) -> Packets:
     """Return all packets of a kind, as far as some worlds tell them apart."""
     highest = (1 << (32 if family == IPV4 else 128)) - 1
     ranges = {
@@ -76,12 +78,28 @@ def packets(worlds: Iterable[World], family: Family, direction: Direction, phase
     )
     space = Space(family, ranges, marks, words)
     free = frozenset(ranges) | marks | frozenset(words)
-    return Packets(direction, phase, space, fixed, free, _possible(space, direction))
+    known = {name for world in worlds for name in world.network.interfaces} - {LOOPBACK}
+    return Packets(direction, phase, space, fixed, free, _possible(space, direction, known))
 
 
-def _possible(space: Space, direction: Direction) -> Region:
+def every_kind(worlds: Sequence[World]) -> Iterator[Packets]:
+    """Yield all packets there are: of both families, sent and received, first and later ones.
+
+    Those that are sent by a socket which is bound to an interface are kinds of their own, since they take
+    other routes.
+    """
+    names = dict.fromkeys(name for world in worlds for name in world.network.interfaces)
+    for direction in DIRECTIONS:
+        for bound in ("", *names) if direction == "out" else ("",):
+            for family in FAMILIES:
+                for phase in PHASES:
+                    kind = packets(worlds, family, direction, phase)
+                    yield kind.replace(fixed=kind.fixed.replace(bound=bound))
+
+
+def _possible(space: Space, direction: Direction, interfaces: Iterable[str]) -> Region:
     if direction == "in":
-        return Region.whole(space)
+        return Region(space, ((("received_on", frozenset(interfaces)),),))
     none, some = ((NO_ID, NO_ID),), ((0, NO_ID - 1),)
     return Region(space, tuple((("gid", ids), ("uid", ids)) for ids in (some, none)))
 
@@ -91,7 +109,12 @@ def _names(world: World) -> Iterator[str]:
     yield from world.network.interfaces
     for rule in world.network.rules:
         yield from _named(rule.condition)
-    for table in world.program.tables:
+    yield from names_of(world.program)
+
+
+def names_of(program: Program) -> Iterator[str]:
+    """Yield a name for each set of interfaces that rules tell from others."""
+    for table in merged(program).tables:
         for chain in table.chains.values():
             for each in chain:
                 for statement in each.statements:

@@ -156,7 +156,7 @@ class Terms:
         """
         named: list[Condition] = []
         for name in self.network.interfaces:
-            own = [each.address for each in self.network.of_interface(self.family, name)]
+            own = [each.address for each in self.network.redirects_to(self.family, name)]
             of_scope = [
                 is_number("destination", first, last)
                 for first, last in (_IPV6_SCOPES if self.family != IPV4 else ())

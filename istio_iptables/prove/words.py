@@ -34,6 +34,13 @@ def proxy_words(config: Config) -> str:
     return f"the proxy (UID {listed(config.proxy_uids)}, GID {listed(config.proxy_gids)})"
 
 
+def groups_words(config: Config) -> str:
+    """Return the groups whose outbound traffic is not captured."""
+    if config.owner_groups == ALL:
+        return f"groups {listed(config.owner_groups_excluded)}"
+    return f"other groups than {listed(config.owner_groups)}"
+
+
 def family_words(family: Family) -> str:
     """Return a family as people call it."""
     return "IPv4" if family == IPV4 else "IPv6"

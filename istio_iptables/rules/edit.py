@@ -8,7 +8,7 @@ edit has an exact inverse, which is what a rollback applies.
 from __future__ import annotations
 
 from ..startup.record import Record
-from .model import BUILTIN_CHAINS, Chain, Jump, Rule, Table
+from .model import BUILTIN_CHAINS, Chain, Comment, Jump, Rule, Table
 from .ownership import is_owned, owned, owned_rules
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from .model import Counters, Family, TableName
+    from .model import Counters, Family, Match, TableName, Target
 
 
 class CreateChain(Record):
@@ -276,6 +276,21 @@ def _forwards(chain: _Backwards | None) -> list[tuple[int, int]]:
         i, j, chain = chain
         pairs.append((i, j))
     return pairs[::-1]
+
+
+def same_rules(found: Sequence[Rule], wanted: Sequence[Rule]) -> Iterator[Rule | None]:
+    """Yield for each rule of a chain the same one among the wanted ones, None if there is none.
+
+    A rule of another tool may lack the comment, or be in another place: it is there for the same reason.
+    """
+    pairs = dict(common_subsequence(found, wanted))
+    others = {_without_comments(rule): rule for rule in wanted} if len(pairs) < len(found) else {}
+    for number, rule in enumerate(found):
+        yield wanted[pairs[number]] if number in pairs else others.get(_without_comments(rule))
+
+
+def _without_comments(rule: Rule) -> tuple[frozenset[Match], Target]:
+    return frozenset(match for match in rule.matches if not isinstance(match, Comment)), rule.target
 
 
 def apply_to(table: Table, edit: TableEdit) -> Table:

@@ -117,12 +117,20 @@ _TRACE = (
     ),
     _switch("udp", "It is UDP, not TCP."),
     option(
+        "protocol",
+        "Its protocol, by default TCP: a name such as icmp, or its number. --to needs a port only if it has "
+        "ports.",
+        _packet("protocol"),
+        metavar="PROTOCOL",
+    ),
+    option(
         "iface",
         "The interface: out, that its socket is bound to; in, that it comes in by.",
         _packet("interface"),
         metavar="NAME",
     ),
     option("mark", "Its mark.", _packet("mark"), default="0", metavar="MARK"),
+    option("connmark", "The mark of its connection.", _packet("mark"), default="0", metavar="MARK"),
     option(
         "ctstate",
         "Its conntrack state.",
@@ -182,6 +190,35 @@ _TRACE = (
 )
 
 
+#: What `prove` judges, and by what.
+_PROVE = (
+    _switch("live", "Judge the rules in the kernel, of all tables and backends, not those of the settings."),
+    option(
+        "file",
+        "Judge the rules of dumps, as for trace; `-` is standard input. May be given several times.",
+        parsers.anything,
+        metavar="FILE",
+        repeats=True,
+    ),
+    option(
+        "same-as",
+        "Tell whether other rules do the same with every packet: `live`, a dump, or a file of settings as "
+        "for --config. Several dumps may be given.",
+        parsers.anything,
+        metavar="FILE",
+        repeats=True,
+    ),
+    _switch("dead", "Find the rules that no packet reaches, and which earlier rules take theirs."),
+    option(
+        "own",
+        "The pod's own addresses: a list. By default addresses for documentation, with --live those of the "
+        "namespace.",
+        _packet("own_addresses"),
+        metavar="ADDRESSES",
+    ),
+    _switch("json", "Print what was found as JSON."),
+)
+
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
 #: What it can draw.
@@ -196,7 +233,13 @@ COMMANDS: tuple[Command, ...] = (
         "diff",
         "Show how the rules in place differ from the wanted ones: exit code 0 if they are equal, 3 if not.",
         "diff",
-        (option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),),
+        (
+            option("json", "Print the difference as JSON.", parsers.boolean, default="false", metavar="BOOL"),
+            _switch(
+                "verdicts",
+                "Tell whether the difference changes what becomes of any packet, and show such packets.",
+            ),
+        ),
     ),
     Command(
         "status",
@@ -291,6 +334,14 @@ COMMANDS: tuple[Command, ...] = (
         ),
         only_prints=True,
         without_capture=True,
+    ),
+    Command(
+        "prove",
+        "Prove that rules do what the settings promise, with every packet there can be: exit code 0 if all "
+        "of it is proved, 3 if not.",
+        "prove_handler.prove",
+        _PROVE,
+        only_prints=True,
     ),
     Command(
         "report",

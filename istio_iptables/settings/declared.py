@@ -365,6 +365,12 @@ SETTINGS: tuple[Setting, ...] = (
     _switch("force-apply", "Write the rules even if they are in place already.", field="force_apply"),
     _switch("skip-rule-apply", "Do not touch any rules.", field="skip_rule_apply"),
     _switch(
+        "prove",
+        "Before rules are written, prove that they do what the settings promise, for all packets and beside "
+        "rules of other programs; refuse what is refuted.",
+        field="prove",
+    ),
+    _switch(
         "run-validation",
         "After applying, prove with real connections that redirection works (like `validate`).",
         field="run_validation",

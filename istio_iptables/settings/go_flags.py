@@ -15,7 +15,7 @@ from ..rules.istio import PROGRAM
 from ..startup.record import Record
 from .commands import COMMAND_BY_NAME, COMMANDS, GROUPS
 from .declared import BY_NAME, BY_SHORT, SOURCE_BY_NAME, SOURCES
-from .texts import Given, nearest, shown
+from .texts import Given, nearest, quoted, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class _Reader:
         elif command.operand and (not command.operand.most or len(self.operands) < command.operand.most):
             self.operands.append(argument)
         else:
-            self.mistakes.append(f"{argument!r}: unexpected argument after the command {self.command}")
+            self.mistakes.append(f"{quoted(argument)}: unexpected argument after the command {self.command}")
 
     def _command(self, word: str) -> None:
         if self.command_is_unknown:
@@ -121,7 +121,7 @@ class _Reader:
         else:
             known = [command.name for command in COMMANDS if command.name.startswith(self.command)]
             hint = nearest(name, known) or f" (commands: {', '.join(known)})"
-            self.mistakes.append(f"{name!r}: unknown command{hint}")
+            self.mistakes.append(f"{quoted(name)}: unknown command{hint}")
             self.command_is_unknown = bool(self.command)
 
     def _complete(self) -> None:
@@ -135,7 +135,7 @@ class _Reader:
         if command and command.operand and command.operand.values:
             allowed = command.operand.values
             self.mistakes += [
-                f"{self.command}: {word!r} is not one of {', '.join(allowed)}"
+                f"{self.command}: {quoted(word)} is not one of {', '.join(allowed)}"
                 for word in (self.operands[:1] if command.operand.rest else self.operands)
                 if word not in allowed
             ]
@@ -150,7 +150,7 @@ class _Reader:
         name = " ".join(self.operands)
         if name and name not in COMMAND_BY_NAME and name not in GROUPS:
             hint = nearest(name, [*COMMAND_BY_NAME, *GROUPS])
-            self.mistakes.append(f"{name!r}: unknown command{hint}")
+            self.mistakes.append(f"{quoted(name)}: unknown command{hint}")
             return
         self.meta.append(f"--{self.command}")
         self.command = name

@@ -75,6 +75,20 @@ NO_EFFECT: tuple[NoEffect, ...] = (
         " with {cause}: there every list is a set already",
     ),
     NoEffect(
+        "prove",
+        "dry-run",
+        lambda values: bool(values["prove"] and values["dry_run"]),
+        " with {cause}, which writes nothing",
+        "leave one of both out",
+    ),
+    NoEffect(
+        "prove",
+        "skip-rule-apply",
+        lambda values: bool(values["prove"] and values["skip_rule_apply"]),
+        " with {cause}, which writes nothing",
+        "leave one of both out",
+    ),
+    NoEffect(
         "capture-all-dns",
         "redirect-dns",
         lambda values: bool(values["capture_all_dns"] and not values["redirect_dns"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..rules.model import FULL_MASK, NO_ID, Cidr
 from ..startup.record import Record
 from .parsers import LARGEST_PORT, BadValue, host_cidr, interfaces, members
+from .texts import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _number(text: str, what: str, largest: int, smallest: int = 0) -> int:
     except ValueError:
         number = -1
     if not smallest <= number <= largest or text[:1] in "+-" or "_" in text or text != text.strip():
-        raise BadValue(f"{text!r} is not {what}: use a number from {smallest} to {largest}")
+        raise BadValue(f"{quoted(text)} is not {what}: use a number from {smallest} to {largest}")
     return number
 
 
@@ -41,18 +42,18 @@ def endpoint(text: str, _: Names) -> Endpoint:
     if text.startswith("["):
         address, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
-            raise BadValue(f"{text!r} is not an address and port: write [ADDRESS]:PORT")
+            raise BadValue(f"{quoted(text)} is not an address and port: write [ADDRESS]:PORT")
         port = rest[1:] if rest else ""
         if rest == ":":
-            raise BadValue(f"{text!r} has no port after the colon")
+            raise BadValue(f"{quoted(text)} has no port after the colon")
     elif text.count(":") == 1:
         address, _colon, port = text.partition(":")
         if not port:
-            raise BadValue(f"{text!r} has no port after the colon")
+            raise BadValue(f"{quoted(text)} has no port after the colon")
     cidr = host_cidr(address) if address else None
     if address and cidr is None:
         raise BadValue(
-            f"{text!r} is not an address: use 10.0.0.1:80, [fd00::1]:80, or an address without a port"
+            f"{quoted(text)} is not an address: use 10.0.0.1:80, [fd00::1]:80, or an address without a port"
         )
     return Endpoint(cidr, _number(port, "a port", LARGEST_PORT, 1) if port else 0)
 
@@ -61,7 +62,7 @@ def interface(text: str, names: Names) -> str:
     """Parse the name of an interface, of one and no pattern; the empty text is none."""
     found = interfaces(text, names)
     if len(found) > 1 or text.endswith("+"):
-        raise BadValue(f"{text!r} is not the name of one interface: use a name such as eth0")
+        raise BadValue(f"{quoted(text)} is not the name of one interface: use a name such as eth0")
     return found[0] if found else ""
 
 
@@ -76,7 +77,8 @@ def _identity(kind: str) -> Callable[[str, Names], int | None]:
         found = names.user_id(text) if kind == "user" else names.group_id(text)
         if found is None:
             raise BadValue(
-                f"there is no {kind} {text!r} on this machine: use a name that exists here, a number, or "
+                f"there is no {kind} {quoted(text)} on this machine: use a name that exists "
+                "here, a number, or "
                 "`none` for a packet that belongs to no socket"
             )
         return found
@@ -96,8 +98,19 @@ def user_and_group(text: str, names: Names) -> tuple[int, int] | None:
     uid = user(whose, names)
     gid = group(of_group, names) if colon else uid
     if uid in (None, NO_ID) or gid in (None, NO_ID):
-        raise BadValue(f"{text!r} is not a user, or a user and a group: use 1337, 1337:1337, or names")
+        raise BadValue(f"{quoted(text)} is not a user, or a user and a group: use 1337, 1337:1337, or names")
     return uid, gid
+
+
+def protocol(text: str, _: Names) -> int | None:
+    """Parse a protocol over IP, a name of protocols(5) or a number; the empty text is none."""
+    if not text:
+        return None
+    from ..interpreter.protocols import PROTOCOLS
+
+    if text.lower() in PROTOCOLS:
+        return PROTOCOLS[text.lower()]
+    return _number(text, "a protocol such as tcp, udp or icmp", 255)
 
 
 def mark(text: str, _: Names) -> int:
@@ -121,7 +134,7 @@ def own_addresses(text: str, _: Names) -> tuple[Cidr, ...]:
     for member in members(text):
         cidr = host_cidr(member)
         if cidr is None:
-            problems.append(f"{member!r} is not an address")
+            problems.append(f"{quoted(member)} is not an address")
         else:
             found.append(cidr)
     if problems:
@@ -139,5 +152,7 @@ def verdict(text: str, _: Names) -> str:
         text.replace(":", " ", 1).split() if text.startswith(("redirected:", "tproxied:")) else text.split()
     )
     if not words or words[0] not in CODES or len(words) > 2:
-        raise BadValue(f"{text!r} is not a verdict: use one of {', '.join(CODES)}, with its port or address")
+        raise BadValue(
+            f"{quoted(text)} is not a verdict: use one of {', '.join(CODES)}, with its port or address"
+        )
     return " ".join(words)

@@ -11,10 +11,11 @@ from ..rules.istio import TPROXY_ROUTE_TABLE
 from ..rules.model import FULL_MASK, NO_ID, Cidr, PortRange
 from ..startup.c_modules import socket
 from .config import ALL, Everything
+from .texts import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
     from typing import Protocol, TypeVar
 
     T = TypeVar("T")
@@ -33,6 +34,10 @@ _LARGEST_ID = NO_ID - 1
 LARGEST_PORT = 65535
 #: IFNAMSIZ is 16 with the closing NUL (linux/if.h).
 _LONGEST_INTERFACE_NAME = 15
+
+
+#: As many members a list may have. A rule set of so many is no use to a kernel.
+MOST_MEMBERS = 200_000
 
 
 class BadValue(ValueError):
@@ -65,8 +70,10 @@ def members(text: str) -> tuple[str, ...]:
     return tuple(member.strip() for member in text.split(",") if member.strip())
 
 
-def _each(texts: Iterable[str], parse: Callable[[str], T], no_wildcard: str = "") -> tuple[T, ...]:
+def _each(texts: Sequence[str], parse: Callable[[str], T], no_wildcard: str = "") -> tuple[T, ...]:
     """Parse every member, and report all bad ones together. `no_wildcard` says why `*` is not allowed."""
+    if len(texts) > MOST_MEMBERS:
+        raise BadValue(f"a list of {len(texts)} members is too long: at most {MOST_MEMBERS} are taken")
     parsed: list[T] = []
     problems: list[str] = []
     for text in texts:
@@ -83,18 +90,18 @@ def _each(texts: Iterable[str], parse: Callable[[str], T], no_wildcard: str = ""
 
 # --- booleans, words, times -----------------------------------------------------------------
 
-#: What counts as true.
+#: What counts as true, and what counts as false.
 TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 def boolean(text: str, _: Names) -> bool:
     """Parse a boolean as Go's strconv.ParseBool does."""
     if text in TRUE:
         return True
-    if text in _FALSE:
+    if text in FALSE:
         return False
-    raise BadValue(f"{text!r} is not a boolean: use true or false (also 1, t, T, TRUE, 0, f, F, FALSE)")
+    raise BadValue(f"{quoted(text)} is not a boolean: use true or false (also 1, t, T, TRUE, 0, f, F, FALSE)")
 
 
 def anything(text: str, _: Names) -> str:
@@ -106,7 +113,7 @@ def image(text: str, _: Names) -> str:
     """Accept the name of a container's image: any text that is not blank."""
     if not text.strip():
         raise BadValue(
-            f"{text!r} is not an image: use a name such as registry.example.com/istio-iptables:0.1.0"
+            f"{quoted(text)} is not an image: use a name such as registry.example.com/istio-iptables:0.1.0"
         )
     return text
 
@@ -123,7 +130,7 @@ def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], st
         if text == "" and empty is not None:
             return empty
         if text not in choices:
-            raise BadValue(f"{text!r} is not one of {', '.join(words)}")
+            raise BadValue(f"{quoted(text)} is not one of {', '.join(words)}")
         return text
 
     words = tuple(choice for choice in choices if choice)
@@ -148,13 +155,15 @@ def duration(text: str, _: Names) -> float:
     # Without `re`: every run parses the default, and start-up must not pay for that import.
     nanoseconds, rest = 0.0, text.removeprefix("+")
     if rest.startswith("-"):
-        raise BadValue(f"{text!r} is out of range: the duration must be more than zero")
+        raise BadValue(f"{quoted(text)} is out of range: the duration must be more than zero")
     while True:
         after = rest.lstrip("0123456789.")
         number = rest[: len(rest) - len(after)]
         unit = next((unit for unit in _NANOSECONDS if after.startswith(unit)), "")
         if not unit or not number.strip(".") or number.count(".") > 1:
-            raise BadValue(f"{text!r} is not a duration: use numbers with units, such as 5s, 500ms or 1m30s")
+            raise BadValue(
+                f"{quoted(text)} is not a duration: use numbers with units, such as 5s, 500ms or 1m30s"
+            )
         nanoseconds += float(number) * _NANOSECONDS[unit]
         rest = after[len(unit) :]
         if not rest:
@@ -162,7 +171,7 @@ def duration(text: str, _: Names) -> float:
     seconds = nanoseconds / 10**9
     if not 0 < seconds < 2**63 / 10**9:
         raise BadValue(
-            f"{text!r} is out of range: use more than zero and less than 292 years (the limits of Go)"
+            f"{quoted(text)} is out of range: use more than zero and less than 292 years (the limits of Go)"
         )
     return seconds
 
@@ -183,7 +192,7 @@ def log_levels(text: str, _: Names) -> tuple[tuple[str, str], ...]:
         scope, _colon, level = member.rpartition(":")
         if level not in LOG_LEVELS:
             raise BadValue(
-                f"{member!r} is not a log level: use [scope:]level, the level being {ANY_LOG_LEVEL}"
+                f"{quoted(member)} is not a log level: use [scope:]level, the level being {ANY_LOG_LEVEL}"
             )
         return scope or LOG_SCOPE, level
 
@@ -199,7 +208,7 @@ setattr(log_levels, "choices", LOG_LEVELS)  # noqa: B010  # for completion, as t
 def _number(text: str, what: str, smallest: int, largest: int) -> int:
     number = _as_number(text, smallest, largest)
     if number is None:
-        raise BadValue(f"{text!r} is not {what}: use a number from {smallest} to {largest}")
+        raise BadValue(f"{quoted(text)} is not {what}: use a number from {smallest} to {largest}")
     return number
 
 
@@ -215,7 +224,7 @@ def mark(text: str, _: Names) -> int:
         digits = str(int(text[2:].lstrip("0")[:9] or "0", 16))
     number = _as_number(digits, 1, FULL_MASK)
     if number is None:
-        raise BadValue(f"{text!r} is not a mark: use a number from 1 to {FULL_MASK}")
+        raise BadValue(f"{quoted(text)} is not a mark: use a number from 1 to {FULL_MASK}")
     return number
 
 
@@ -224,7 +233,8 @@ def route_table(text: str, _: Names) -> int:
     number = _number(text, "a routing table", 1, FULL_MASK)
     if 253 <= number <= 255:
         raise BadValue(
-            f"{text!r} is one of the kernel's own routing tables: use another, such as {TPROXY_ROUTE_TABLE}"
+            f"{quoted(text)} is one of the kernel's own routing tables: use another, such "
+            f"as {TPROXY_ROUTE_TABLE}"
         )
     return number
 
@@ -239,10 +249,11 @@ def _port_range(text: str) -> PortRange:
         high = _number(last, "a port", 1, LARGEST_PORT) if separator else low
     except BadValue:
         raise BadValue(
-            f"{text!r} is not a port: use a number from 1 to {LARGEST_PORT} or a range such as 8000-8100"
+            f"{quoted(text)} is not a port: use a number from 1 to {LARGEST_PORT} or a "
+            "range such as 8000-8100"
         ) from None
     if low > high:
-        raise BadValue(f"{text!r} is an empty range of ports: write the smaller port first")
+        raise BadValue(f"{quoted(text)} is an empty range of ports: write the smaller port first")
     return PortRange(low, high)
 
 
@@ -260,16 +271,20 @@ def ports_or_all(text: str, _: Names) -> Everything | tuple[PortRange, ...]:
 
 def _interface(text: str) -> str:
     if text in (".", ".."):
-        raise BadValue(f"{text!r} is not an interface: no name is '.' or '..'")
+        raise BadValue(f"{quoted(text)} is not an interface: no name is '.' or '..'")
     if not text.isprintable() or any(c in "/:" or c.isspace() for c in text):
         raise BadValue(
-            f"{text!r} is not an interface: a name has no '/', ':', white space or unprintable character"
+            f"{quoted(text)} is not an interface: a name has no '/', ':', white space or "
+            "unprintable character"
         )
     if len(text.encode()) > _LONGEST_INTERFACE_NAME:
-        raise BadValue(f"{text!r} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes")
+        raise BadValue(
+            f"{quoted(text)} is not an interface: a name has at most {_LONGEST_INTERFACE_NAME} bytes"
+        )
     if text[0] in "-!":
         raise BadValue(
-            f"{text!r} is not an interface: iptables takes a name that begins with {text[0]!r} for an option"
+            f"{quoted(text)} is not an interface: iptables takes a name that begins with "
+            f"{quoted(text[0])} for an option"
         )
     return text
 
@@ -304,7 +319,9 @@ def _cidr_parts(text: str) -> tuple[int, int, int, int]:
     except (OSError, ValueError):
         length = None
     if length is None:
-        raise BadValue(f"{text!r} is not a CIDR: use an address or a CIDR such as 10.0.0.0/8 or fd00::/8")
+        raise BadValue(
+            f"{quoted(text)} is not a CIDR: use an address or a CIDR such as 10.0.0.0/8 or fd00::/8"
+        )
     return version, int.from_bytes(packed, "big"), length, bits - length
 
 
@@ -339,7 +356,7 @@ def ipv4_loopback(text: str, _: Names) -> Cidr:
         return Cidr(4, 0x7F000001, 32)
     cidr = _cidr(text)
     if cidr.version != 4 or cidr.address >> 24 != 127 or cidr.prefix < 8:
-        raise BadValue(f"{text!r} is not within the IPv4 loopback network 127.0.0.0/8")
+        raise BadValue(f"{quoted(text)} is not within the IPv4 loopback network 127.0.0.0/8")
     return cidr
 
 
@@ -361,7 +378,7 @@ def _identity(text: str, lookup: Callable[[str], int | None], kind: str) -> int:
     number = lookup(text)
     if number is None:
         raise BadValue(
-            f"there is no {kind} {text!r} on this machine: use a name that exists here, or a number"
+            f"there is no {kind} {quoted(text)} on this machine: use a name that exists here, or a number"
         )
     return number
 

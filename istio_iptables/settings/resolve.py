@@ -14,7 +14,7 @@ from .config import NO_INTERCEPTION, Config, Everything
 from .declared import SETTINGS
 from .no_effect import NO_EFFECT
 from .parsers import BadValue, host_cidr
-from .texts import Given
+from .texts import Given, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Operation(Record):
     cleanup_only: bool
     force_apply: bool
     skip_rule_apply: bool
+    prove: bool
     run_validation: bool
     probe_port: int
     probe_timeout: float
@@ -115,7 +116,7 @@ def _is_service_link(variable: str, text: str) -> bool:
 def service_links(environ: Mapping[str, str]) -> list[str]:
     """Return a warning for each variable of a setting that Kubernetes has set for a Service."""
     return [
-        f"variable {name} = {environ[name]!r} was set by Kubernetes for a Service: ignored"
+        f"variable {name} = {quoted(environ[name])} was set by Kubernetes for a Service: ignored"
         for name in (setting.variable for setting in SETTINGS)
         if _is_service_link(name, environ.get(name, ""))
     ]
@@ -158,7 +159,7 @@ def _names_that_nft_cannot_write(parsed: Mapping[str, Any], strongest: Mapping[s
     if not parsed["native_nftables"]:
         return []
     return [
-        f"{strongest[setting.name].origin}: {name!r} cannot be written with --native-nftables: "
+        f"{strongest[setting.name].origin}: {quoted(name)} cannot be written with --native-nftables: "
         "nft accepts no double quote or backslash in a name; iptables does"
         for setting in SETTINGS
         if setting.field in ("interfaces_excluded", "rerouted_interfaces")
@@ -222,7 +223,8 @@ def _numbers_that_are_names(chosen: Mapping[str, Any], environment: Environment)
         ("group", "GID", environment.group_id, [chosen["proxy_gids"], *groups]),
     ]
     return [
-        f"--native-nftables: a {kind} is named {str(number)!r} here and has {number_kind} {other}, which nft "
+        f"--native-nftables: a {kind} is named {quoted(number)} here and has {number_kind} "
+        f"{other}, which nft "
         f"would take for {number}: rename the {kind}, or leave --native-nftables out"
         for kind, number_kind, find, given in lists
         for number in dict.fromkeys(n for each in given if not isinstance(each, Everything) for n in each)
@@ -254,7 +256,7 @@ def _dns_servers(
     for text in environment.dns_servers():
         server = host_cidr(text)
         if server is None:
-            warnings.append(f"/etc/resolv.conf: {text!r} is not an address: ignored")
+            warnings.append(f"/etc/resolv.conf: {quoted(text)} is not an address: ignored")
         else:
             servers.append(server)
     if not servers:

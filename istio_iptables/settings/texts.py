@@ -19,9 +19,26 @@ class Given(Record):
     origin: str
 
 
+#: A message shows no more characters of a text of a user: a file may be one line of many megabytes.
+_MOST_SHOWN = 200
+
+
 def shown(text: str) -> str:
     """Return a user's text so that it fits into one line of output: unprintable characters are escaped."""
-    return text if text.isprintable() else ascii(text)[1:-1]
+    beginning = text[:_MOST_SHOWN]
+    return _cut(beginning if beginning.isprintable() else ascii(beginning)[1:-1], len(text))
+
+
+def quoted(text: object) -> str:
+    """Return a user's text in quotes, unprintable characters escaped, and of a long one the beginning."""
+    whole = str(text)
+    return _cut(repr(whole[:_MOST_SHOWN]), len(whole))
+
+
+def _cut(beginning: str, length: int) -> str:
+    if length <= _MOST_SHOWN:
+        return beginning
+    return f"{beginning}... ({length} characters)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ scalar without quotes is marked `Unquoted`, since a reader with types may not ta
 from __future__ import annotations
 
 from .positions import JsonSource, Marked, MarkedList
+from .texts import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,13 +100,40 @@ def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for key, value in pairs:
         if key in made:
-            raise Unreadable(f"the key {str(key)!r} appears twice")
+            raise Unreadable(f"the key {quoted(key)} appears twice")
         made[key] = value
     return made
 
 
 def _start(node: Any) -> Position:
     return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+#: As many levels a document may have. Kubernetes' objects have about twenty.
+_DEEPEST = 200
+
+
+def _require_shallow(text: str, loader: Any) -> None:
+    """Raise Unreadable for a document that is nested very deeply: libyaml's composer would end the process.
+
+    Few texts are suspicious: each level takes a bracket, or a column before a line's first word.
+    """
+    import re
+
+    import yaml
+
+    if text.count("[") + text.count("{") <= _DEEPEST and not re.search(
+        rf"^[ \t?-]{{{_DEEPEST}}}", text, re.M
+    ):
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise Unreadable("it is nested too deeply")
 
 
 def _yaml(text: str) -> list[Any]:
@@ -131,6 +159,9 @@ def _yaml(text: str) -> list[Any]:
             return members
 
     try:
+        _require_shallow(text, base)
         return list(yaml.load_all(text, Loader=Loader))
+    except Unreadable:
+        raise
     except (yaml.YAMLError, ValueError) as error:
         raise Unreadable(" ".join(str(error).split())) from error

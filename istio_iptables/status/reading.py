@@ -228,7 +228,7 @@ def _rerouted(prerouting: Chain, excluded: tuple[str, ...]) -> tuple[str, ...]:
     """
     names = _names(_returns(prerouting, model.InInterface), model.InInterface)
     rerouted = names[: max(len(names) - len(excluded), 0)]
-    if not names:  # somebody has removed them
+    if not names:  # they were removed
         jumps = [rule for rule in prerouting.rules if rule.target == Jump(istio.REDIRECT)]
         rerouted = tuple(dict.fromkeys(_names(jumps, model.InInterface)))
     return rerouted[::-1]
@@ -263,7 +263,7 @@ class _Output:
         owners = [rule for rule in chain.rules if rule.target == RETURN and not _negated(rule)]
         uids = [m.uid for m in _each((r for r in owners if _kinds(r) == {model.UidOwner}), model.UidOwner)]
         gids = [m.gid for m in _each((r for r in owners if _kinds(r) == {model.GidOwner}), model.GidOwner)]
-        if not self.proxy_uids and not self.proxy_gids:  # somebody has removed the rules that tell more
+        if not self.proxy_uids and not self.proxy_gids:  # the rules that tell more were removed
             self.proxy_uids, self.proxy_gids = tuple(uids), ()
         self.owner_groups_excluded = tuple(gids[len(self.proxy_gids) :])
         listed = _first(chain, lambda r: r.target == RETURN and _kinds(r) == {model.GidOwner} and _negated(r))

@@ -12,8 +12,8 @@ from ..change.plan import make_plan
 from ..formats import notices
 from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import joined
-from ..rules.edit import common_subsequence
-from ..rules.model import BUILTIN_CHAINS, FAMILIES, Comment, Ruleset
+from ..rules.edit import same_rules
+from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
 from ..rules.ownership import is_owned, owned_rules
 from ..startup.record import Record
 from .settings_of import settings_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..change.actions import Location
     from ..change.neighbours import Interference
     from ..change.plan import Plan
-    from ..rules.model import Family, Listed, Match, RoutingObject, Rule, Table, Target
+    from ..rules.model import Family, Listed, RoutingObject, Rule, Table
     from ..rules.nftables.model import NativeTable
     from .settings_of import ReadBack
 
@@ -241,16 +241,6 @@ def _one_line(lines: Iterable[str]) -> str:
 
 
 def _meant(found: Sequence[Rule], wanted: Sequence[Rule]) -> Iterator[tuple[str, Listed | None]]:
-    """Yield for each rule why it is there, and its list: those of the same rule among the wanted ones.
-
-    A rule of another tool may lack the comment, or be in another place: it is there for the same reason.
-    """
-    pairs = dict(common_subsequence(found, wanted))
-    others = {_without_comments(rule): rule for rule in wanted} if len(pairs) < len(found) else {}
-    for number, rule in enumerate(found):
-        same = wanted[pairs[number]] if number in pairs else others.get(_without_comments(rule))
+    """Yield for each rule why it is there, and its list: those of the same rule among the wanted ones."""
+    for same in same_rules(found, wanted):
         yield (same.reason, same.listed) if same else ("", None)
-
-
-def _without_comments(rule: Rule) -> tuple[frozenset[Match], Target]:
-    return frozenset(match for match in rule.matches if not isinstance(match, Comment)), rule.target

@@ -172,7 +172,7 @@ def _candidates(readings: Sequence[Reading], rules: Ruleset, *, native: bool) ->
     """Yield the settings that the rules may mean, the likeliest first.
 
     More than one, since no single rule tells these: whether lists are compact, whether `*` or a CIDR captures
-    every destination, and, if rules were changed by somebody, which family has the right ones.
+    every destination, and, if rules were changed since, which family has the right ones.
     """
     several = any(reading.several_ports for reading in readings)
     for ordered in _orders(readings):
@@ -201,7 +201,7 @@ def _agree(one: Reading, other: Reading) -> bool:
 
 
 def _is_valid(name: str, text: str) -> bool:
-    """Tell whether a user could have written a value: rules that somebody changed may have any."""
+    """Tell whether a user could have written a value: rules that were changed since may have any."""
     try:
         BY_NAME[name].parse(text, Facts())
     except BadValue:
@@ -212,7 +212,7 @@ def _is_valid(name: str, text: str) -> bool:
 def _config(settings: Mapping[str, str], facts: Facts) -> Config:
     try:
         return _resolved(settings, facts)
-    except SettingsError:  # a name that nft could not write, in native tables that somebody changed
+    except SettingsError:  # a name that nft could not write, in native tables that were changed since
         return _resolved({}, facts)
 
 

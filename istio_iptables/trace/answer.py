@@ -71,8 +71,10 @@ def _about(fork: Fork) -> str:
     return str(fork.about)
 
 
+#: What an action may do that is not modelled; the last in tables of nat alone.
+_ACTIONS = ("it goes on", "it accepts", "it drops", "it translates the connection")
 #: What the answers to a question mean, by the first word of its key.
-_OPTIONS = {"rule": ("it does not match", "it matches"), "action": ("it goes on", "it accepts", "it drops")}
+_OPTIONS = {"rule": ("it does not match", "it matches"), "action": _ACTIONS}
 
 
 def _option(fork: Fork, option: int) -> str:

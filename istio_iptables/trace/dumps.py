@@ -45,8 +45,8 @@ class Rules(Record):
     """The tables of all dumps, the network that they tell of, and what was read and what was not.
 
     `network` is None if nothing tells of addresses, routes or routing rules. `read` and `unread` have a line
-    for each text or thing, for people; `assumed` is what had to be guessed. `dumps` and `objects` are what
-    iptables and nft have printed.
+    for each text or thing, for people; `assumed` is what had to be guessed, and `settings` where those are
+    from by which the rules are understood. `dumps` and `objects` are what iptables and nft have printed.
     """
 
     program: Program
@@ -54,6 +54,7 @@ class Rules(Record):
     read: tuple[str, ...]
     unread: tuple[str, ...]
     assumed: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     dumps: tuple[tuple[Source, Dump], ...] = ()
     objects: tuple[Object, ...] = ()
 
@@ -95,6 +96,7 @@ class _Reading:
         self._sets: dict[str, tuple[str, ...]] = {}
         self._read: list[str] = []
         self._unread: list[str] = []
+        self._assumed: list[str] = []
         #: What iptables cannot show but nft can: not read only if there is no dump of nft.
         self._left_to_nft: list[str] = []
 
@@ -173,18 +175,26 @@ class _Reading:
         tables = [*self._of_iptables(known), *self._of_nftables(known)]
         program = Program(tuple(tables))
         unread = (*self._unread, *(() if self._native else self._left_to_nft))
-        assumed = network.assumed if network and self._network else ()
+        assumed = (*self._assumed, *(network.assumed if network and self._network else ()))
         if network and not self._network:
             unread += network.unread
         objects = tuple(each for _, dump in self._native for each in dump.objects)
-        return Rules(program, network, tuple(self._read), unread, assumed, tuple(self._dumps), objects)
+        return Rules(
+            program,
+            network,
+            tuple(self._read),
+            unread,
+            assumed,
+            dumps=tuple(self._dumps),
+            objects=objects,
+        )
 
     def _of_iptables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._dumps:
             unknown = [table.name for table in dump.tables if not (table.family or source.family)]
             if unknown:
                 names = ", ".join(dict.fromkeys(unknown))
-                self._unread.append(f"{source.name}: no family is told by {names}: taken for IPv4")
+                self._assumed.append(f"{source.name}: no family is told by {names}: taken for IPv4")
             yield from iptables_compiled.compiled(dump, known, source.family or IPV4)
 
     def _of_nftables(self, known: Known) -> Iterator[Table]:

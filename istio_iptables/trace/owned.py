@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..formats.iptables_compiled import IPTABLES
 from ..formats.nft_json import table_of
 from ..rules.istio import NATIVE_FAMILY, NATIVE_TABLES
 from ..rules.model import IPV4, TABLES, Ruleset
+from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,27 +17,37 @@ if TYPE_CHECKING:
     from .dumps import Rules
 
 
-def rulesets(rules: Rules) -> Iterator[tuple[Ruleset, tuple[NativeTable, ...]]]:
-    """Yield the tables of each place that may have rules of istio-iptables, of iptables or native ones.
+class Place(Record):
+    """The tables of iptables in one location, without routing, or the native ones."""
 
-    Routing is left out.
-    """
-    places: dict[str, dict[tuple[str, str], Table]] = {}
+    location: str
+    tables: tuple[Table, ...]
+    native: tuple[NativeTable, ...] = ()
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """The tables of iptables."""
+        return Ruleset(self.tables)
+
+
+def places(rules: Rules) -> Iterator[Place]:
+    """Yield each location in which there may be rules of istio-iptables."""
+    found: dict[str, dict[tuple[str, str], Table]] = {}
     for source, dump in rules.dumps:
         for dumped in dump.tables:
-            family = dumped.family or source.family or IPV4
             if dumped.name in TABLES:
-                tables = places.setdefault(dumped.variant or "", {})
+                family = dumped.family or source.family or IPV4
+                tables = found.setdefault(dumped.variant or IPTABLES, {})
                 tables.setdefault((family, dumped.name), dumped.table(family))
-    for found in places.values():
-        yield Ruleset(tuple(found.values())), ()
+    for location, each in found.items():
+        yield Place(location, tuple(each.values()))
     native = tuple(_native_tables(rules))
     if native:
-        yield Ruleset(), native
+        yield Place("", (), native)
 
 
 def _native_tables(rules: Rules) -> Iterator[NativeTable]:
-    """Yield the native tables, without what nft prints that is not known of such tables."""
+    """Yield the native tables that can be read."""
     for name in NATIVE_TABLES.values():
         of = [
             each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..interpreter.algebra import One
-from ..interpreter.packet import TCP, UDP, Packet, address_text
+from ..interpreter.packet import ACK, SYN, TCP, UDP, Packet, address_text, endpoint_text, has_ports
 from ..interpreter.routing import LOOPBACK, Address
 from ..rules.model import IPV4, NO_ID
 from ..settings.packet_parsers import Endpoint
@@ -12,7 +12,8 @@ from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal, TypeAlias
+    from collections.abc import Mapping
+    from typing import Any, Literal, TypeAlias
 
     from ..interpreter.routing import Network, Routed
     from ..interpreter.verdict import Proxy
@@ -36,11 +37,77 @@ class Question(Record):
     source: Endpoint = Endpoint()
     uid: int | None = None
     gid: int | None = None
-    udp: bool = False
+    protocol: int = TCP
     interface: str = ""
     mark: int = 0
+    connection_mark: int = 0
     state: str = "NEW"
     zone: int = 0
+
+
+#: The options of `trace` that describe its packet.
+OPTIONS = (
+    "to",
+    "from",
+    "uid",
+    "gid",
+    "udp",
+    "protocol",
+    "iface",
+    "mark",
+    "connmark",
+    "ctstate",
+    "zone",
+)
+
+
+def question_of(direction: Direction, options: Mapping[str, Any]) -> Question:
+    """Return the question that options of `trace` ask. Raises SettingsError if they contradict each other."""
+    protocol = options["protocol"]
+    if options["udp"] and protocol not in (None, UDP):
+        raise SettingsError(["--udp and --protocol: two protocols: give one of them"])
+    return Question(
+        direction,
+        options["to"],
+        options["from"],
+        options["uid"],
+        options["gid"],
+        UDP if options["udp"] else TCP if protocol is None else protocol,
+        options["iface"],
+        options["mark"],
+        options["connmark"],
+        options["ctstate"],
+        options["zone"],
+    )
+
+
+def words(question: Question) -> tuple[str, ...]:
+    """Return a question as the arguments of `trace`, without those that have their defaults."""
+    given = {
+        "uid": "" if question.uid is None else _id(question.uid),
+        "gid": "" if question.gid in (None, question.uid) else _id(question.gid or 0),
+        "from": _endpoint(question.source),
+        "to": _endpoint(question.to),
+        "udp": "" if question.protocol != UDP else "true",
+        "protocol": "" if question.protocol in (TCP, UDP) else str(question.protocol),
+        "iface": question.interface,
+        "mark": f"{question.mark:#x}" if question.mark else "",
+        "connmark": f"{question.connection_mark:#x}" if question.connection_mark else "",
+        "ctstate": question.state if question.state != "NEW" else "",
+        "zone": str(question.zone) if question.zone else "",
+    }
+    found = [(f"--{name}", value) if name != "udp" else ("--udp",) for name, value in given.items() if value]
+    return (question.direction, *(word for option in found for word in option))
+
+
+def _id(number: int) -> str:
+    return "none" if number == NO_ID else str(number)
+
+
+def _endpoint(endpoint: Endpoint) -> str:
+    if endpoint.address is None:
+        return f":{endpoint.port}" if endpoint.port else ""
+    return endpoint_text(endpoint.address.family, endpoint.address.address, endpoint.port)
 
 
 class Filled(Record):
@@ -70,9 +137,12 @@ def mistakes_in(question: Question) -> list[str]:
     """Return what is wrong with a question, whatever the network is."""
     mistakes = []
     to, source = question.to, question.source
-    if not to.port:
+    with_ports = has_ports(question.protocol)
+    if with_ports and not to.port:
         mistakes.append("--to: needs a port, such as --to 10.0.0.1:80 or --to [fd00::1]:80")
-    if question.direction == "out" and to.port and to.address is None:
+    if not with_ports and (to.port or source.port):
+        mistakes.append("--to and --from: this protocol has no ports: give addresses alone")
+    if question.direction == "out" and (to.port or not with_ports) and to.address is None:
         mistakes.append("--to: `trace out` needs an address, such as --to 10.0.0.1:80")
     if to.address and source.address and to.address.version != source.address.version:
         mistakes.append("--from and --to: one is an IPv4 address, the other an IPv6 address")
@@ -136,20 +206,20 @@ class _Filling:
     def asked(self) -> Asked:
         """Return the packet."""
         question = self._question
-        source_port = question.source.port or _SOME_PORT
-        if not question.source.port:
-            self._fill("source port", str(source_port), "a kernel gives some port")
+        first = question.state in ("NEW", "RELATED")
         packet = Packet(
             self._family,
-            UDP if question.udp else TCP,
+            question.protocol,
             0,
             question.to.address.address if question.to.address else 0,
-            source_port,
+            self._source_port(),
             question.to.port,
             mark=question.mark,
+            connection_mark=question.connection_mark,
             state=question.state,
             zone=question.zone,
-            first=question.state in ("NEW", "RELATED"),
+            first=first,
+            flags=SYN if first else ACK,
         )
         packet = self._outbound(packet) if question.direction == "out" else self._inbound(packet)
         packet = packet.replace(
@@ -159,6 +229,13 @@ class _Filling:
             original_port=packet.destination_port,
         )
         return Asked(question.direction, packet, tuple(self._filled))
+
+    def _source_port(self) -> int:
+        given = self._question.source.port
+        if given or not has_ports(self._question.protocol):
+            return given
+        self._fill("source port", str(_SOME_PORT), "a kernel gives some port")
+        return _SOME_PORT
 
     def _fill(self, what: str, value: str, why: str) -> None:
         self._filled.append(Filled(what, value, why))

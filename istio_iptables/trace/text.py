@@ -38,11 +38,16 @@ _MOST_UNREAD = 20
 
 
 def read(rules: Rules) -> str:
-    """Return what was read of dumps or the kernel, what was not, and what was guessed, as lines."""
+    """Return as lines what was read of dumps or the kernel, what was not, and what the rules were read by."""
     unread = rules.unread[:_MOST_UNREAD]
     if more := len(rules.unread) - len(unread):
         unread = (*unread, f"{more} more (--json names all)")
-    parts = (("read", rules.read), ("not read", unread), ("assumed", rules.assumed))
+    parts = (
+        ("read", rules.read),
+        ("not read", unread),
+        ("assumed", rules.assumed),
+        ("settings", rules.settings),
+    )
     return "".join(
         f"{label if at == 0 else '':9}  {each}\n" for label, texts in parts for at, each in enumerate(texts)
     )

@@ -324,15 +324,15 @@ def conditions(packet: Packet, *, outbound: bool, given: frozenset[str]) -> str:
     from ..interpreter.packet import address_text
 
     ip = "ip" if packet.family == IPV4 else "ip6"
-    transport = "udp" if packet.protocol == UDP else "tcp"
+    transport = {TCP: "tcp", UDP: "udp"}.get(packet.protocol, str(packet.protocol))
     interface = packet.sent_to if outbound else packet.received_on
     parts = {
         "family": f"meta nfproto {'ipv4' if packet.family == IPV4 else 'ipv6'}",
         "protocol": f"meta l4proto {transport}",
         "source": f"{ip} saddr {address_text(packet.family, packet.source)}",
         "destination": f"{ip} daddr {address_text(packet.family, packet.destination)}",
-        "source_port": f"{transport} sport {packet.source_port}",
-        "destination_port": f"{transport} dport {packet.destination_port}",
+        "source_port": f"th sport {packet.source_port}",
+        "destination_port": f"th dport {packet.destination_port}",
         "uid": f"meta skuid {packet.uid}",
         "gid": f"meta skgid {packet.gid}",
         "mark": f"meta mark {packet.mark:#x}",

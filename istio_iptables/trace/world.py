@@ -7,11 +7,12 @@ from ..formats.iptables_args import rule_args
 from ..formats.iptables_restore import joined
 from ..interpreter import iptables
 from ..interpreter.condition import AllOf, OneOf, Unmodelled, any_of, named, negated
+from ..interpreter.ip_names import LOCAL_TABLE, MAIN_TABLE
 from ..interpreter.journey import World
 from ..interpreter.known import Known
 from ..interpreter.origins import SourceCheck
 from ..interpreter.program import Program
-from ..interpreter.routing import Address, Route, assumed_network, local_default, mark_rule
+from ..interpreter.routing import LOOPBACK, Address, Network, Route, assumed_network, local_default, mark_rule
 from ..interpreter.verdict import Proxy
 from ..rules import model
 from ..rules.model import IPV4, IPV6, Cidr
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.condition import Condition
     from ..interpreter.program import Table
-    from ..interpreter.routing import Network, RoutingRule
+    from ..interpreter.routing import RoutingRule
     from ..kernel.sysctls import Sysctls
     from ..rules.model import Family, RoutingObject, Rule, Ruleset
     from ..settings.config import Config
@@ -80,7 +81,7 @@ def of_ruleset(ruleset: Ruleset, known: Known, *, native: bool = False) -> Itera
         from ..rules.nftables.translate import translate
 
         for table in translate(ruleset):
-            yield nft_rules.compiled(table, _native_text)
+            yield nft_rules.compiled(table, native_text)
         return
     for each in ruleset.tables:
         yield iptables.compiled(each, "iptables", text_of, known)
@@ -91,7 +92,8 @@ def text_of(rule: Rule, chain: str) -> str:
     return joined(["-A", chain, *rule_args(rule)])
 
 
-def _native_text(rule: Rule) -> str:
+def native_text(rule: Rule) -> str:
+    """Return a rule of a native table as nft prints it."""
     from ..formats.nft import rule_lines
 
     return " ".join(line.strip() for line in rule_lines(rule, counted=False))
@@ -105,9 +107,7 @@ def with_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
             own = Address("lo", item.family, item.cidr.address, item.cidr.prefix)
             if not any((a.family, a.address) == (own.family, own.address) for a in addresses):
                 addresses.append(own)
-                routes.append(
-                    Route(own.family, "local", "local", own.address, own.address, "lo", own.address)
-                )
+                routes += _routes_of(own)
         elif isinstance(item, model.MarkLookup):
             rule = mark_rule(item.family, item.mark, str(item.table), _next_priority(rules, item.family))
             if not any(
@@ -128,6 +128,26 @@ def _next_priority(rules: Iterable[RoutingRule], family: Family) -> int:
     return max(numbers[1] - 1, 0) if len(numbers) > 1 else 0
 
 
+def _routes_of(own: Address) -> Iterator[Route]:
+    """Yield the routes that the kernel makes for an address of lo (fib_add_ifaddr, inet6_addr_add)."""
+    yield Route(own.family, LOCAL_TABLE, "local", own.address, own.address, LOOPBACK)
+    if own.family == IPV6:
+        yield Route(own.family, MAIN_TABLE, "unicast", own.address, own.address, LOOPBACK, metric=256)
+
+
+def without_objects(network: Network, objects: Iterable[RoutingObject]) -> Network:
+    """Return a network without some of the addresses, rules and routes that `with_objects` adds."""
+    gone = with_objects(Network(), objects)
+    addresses = {(a.family, a.address) for a in gone.addresses}
+    rules = {(r.family, r.condition, r.table) for r in gone.rules}
+    routes = {(r.family, r.table, r.kind, r.first, r.last) for r in gone.routes}
+    return network.replace(
+        addresses=tuple(a for a in network.addresses if (a.family, a.address) not in addresses),
+        rules=tuple(r for r in network.rules if (r.family, r.condition, r.table) not in rules),
+        routes=tuple(r for r in network.routes if (r.family, r.table, r.kind, r.first, r.last) not in routes),
+    )
+
+
 def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
     """Return a network of which no more is known than its own addresses, and what a packet tells of it.
 
@@ -141,7 +161,7 @@ def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
     network = assumed_network([("eth0", cidr) for cidr in own], why=why)
     if question.interface in ("", *network.interfaces):
         return network
-    return _with_interface(network, question.interface)
+    return with_interface(network, question.interface)
 
 
 def _examples(number: int) -> tuple[Cidr, Cidr]:
@@ -153,7 +173,7 @@ def _is_loopback(cidr: Cidr) -> bool:
     return Address("", cidr.family, cidr.address, cidr.prefix).is_loopback
 
 
-def _with_interface(network: Network, name: str) -> Network:
+def with_interface(network: Network, name: str) -> Network:
     """Return a network with one more interface, with addresses and default routes, which come last."""
     other = assumed_network([(name, cidr) for cidr in _examples(1)], why="")
     routes = [route for route in other.routes if route.interface == name]

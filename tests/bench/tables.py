@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import datapath, lists, runs
+from . import datapath, lists, runs, see
 from .figures import Check, Spread, met
 
 Results = dict[str, Any]
@@ -109,6 +109,17 @@ MANY: tuple[Column, ...] = (
     ("failed", lambda row: f"{row['failed']} of {row['runs']}"),
 )
 
+LOOKS: tuple[Column, ...] = (
+    ("rules", lambda row: row["way"]),
+    ("command", lambda row: row["what"]),
+    ("excluded CIDRs", lambda row: f"{row['count']:,}" if row["count"] else ""),
+    ("wall, ms", lambda row: ms(row["wall"])),
+    ("wanted", lambda row: f"{row['wanted']:g}"),
+    ("cpu, ms", lambda row: ms(row["cpu"])),
+    ("peak, MB", lambda row: mb(row["peak"])),
+    ("processes", lambda row: str(row["processes"])),
+)
+
 CHECKS: tuple[Column, ...] = (
     ("what", lambda row: row["what"]),
     ("in", lambda row: row["unit"]),
@@ -137,6 +148,7 @@ class Section(NamedTuple):
 SECTIONS = {
     "runs": Section("Whole runs", WHOLE_RUNS, 2, runs.checks),
     "lists": Section("Long lists", LONG_LISTS, 2, lists.checks),
+    "see": Section("To look", LOOKS, 2, see.checks),
     "datapath": Section("The data path", DATA_PATH, 1, datapath.checks),
     "many": Section("Many pods at once", MANY, 2),
 }

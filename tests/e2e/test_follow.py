@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from istio_iptables.interpreter.packet import Packet, address_text, endpoint_text
+from istio_iptables.interpreter.packet import TCP, UDP, Packet, address_text, endpoint_text
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.go_flags import read_arguments
@@ -116,7 +116,7 @@ class Oracle:
             question = Question("in", wanted, _endpoint(scenarios.resolve(side, version)))
         else:
             uid, gid = {"app": APP, "root": (0, 0), "agent": AGENT}.get(who, self._mesh.identity)
-            question = Question("out", wanted, uid=uid, gid=gid, udp=udp)
+            question = Question("out", wanted, uid=uid, gid=gid, protocol=UDP if udp else TCP)
         pod = _endpoint(scenarios.resolve("pod", version), 8080)
         user = AGENT if udp or port == "53" else self._mesh.identity
         choices = Choices(pod if name == SERVICE else Endpoint(), user, self._config.dns_servers)

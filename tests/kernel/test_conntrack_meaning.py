@@ -10,20 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from istio_iptables.interpreter.packet import ICMP, SYN, TCP, UDP, Packet
-
-from ..support.drawn_packets import number, with_original
+from ..support.fixed_packets import BEYOND, FAR, NEAR, NEAR_SIDE, OWN, SIDE, echo, seen, tcp, udp
 from ..support.testbed import Setup, Step, Testbed, lines
 from ..support.truth import Compared, compare
 
-OWN, SIDE, FAR, BEYOND, SERVICE, SNAT = (
-    "10.88.0.2",
-    "10.89.0.2",
-    "198.18.0.1",
-    "198.19.0.1",
-    "10.96.0.1",
-    "10.88.0.7",
-)
+SERVICE, SNAT = "10.96.0.1", "10.88.0.7"
 
 #: What is done to connections, before which hooks of nat have been asked.
 NAT = f"""\
@@ -71,20 +62,6 @@ NATIVE = (
 )
 
 
-def udp(source: str, destination: str, port: int, by: str = "", **more: object) -> Packet:
-    """Return a first packet."""
-    owner = {} if by else {"uid": 1000, "gid": 1000}
-    fields = {"protocol": UDP, "flags": 0, **owner, **more}
-    protocol = fields.pop("protocol")
-    ends = (number(source), number(destination))
-    ports = (40000, port) if port else (0, 0)
-    return with_original(Packet("ipv4", protocol, *ends, *ports, received_on=by, **fields))  # type: ignore[arg-type]
-
-
-def tcp(source: str, destination: str, port: int, by: str = "") -> Packet:
-    return udp(source, destination, port, by, protocol=TCP, flags=SYN)
-
-
 PACKETS = (
     udp(OWN, SERVICE, 53),
     udp(OWN, FAR, 53),
@@ -93,10 +70,9 @@ PACKETS = (
     udp(OWN, OWN, 5353),
     tcp(OWN, SERVICE, 80),
     tcp(OWN, FAR, 80),
-    udp("10.89.0.1", SIDE, 53, "lo1"),
-    udp("10.88.0.1", OWN, 53, "eth0"),
-    tcp("10.89.0.1", SIDE, 80, "lo1"),
-    udp(OWN, FAR, 0, protocol=ICMP),
+    udp(NEAR_SIDE, SIDE, 53, "lo1"),
+    udp(NEAR, OWN, 53, "eth0"),
+    tcp(NEAR_SIDE, SIDE, 80, "lo1"),
 )
 
 
@@ -106,17 +82,9 @@ def bed() -> Iterator[Testbed]:
         yield made
 
 
-def seen(bed: Testbed, *steps: Step) -> list[Compared]:
-    """Send the packets through some rules; all that was foretold has to have happened."""
-    try:
-        bed.load(Setup(steps))
-        world = bed.world()
-        found = [each for packet in PACKETS for each in compare(bed, world, packet, talk=packet.has_ports)]
-        wrong = [str(each) for each in found if each.differences]
-        assert not wrong, "\n".join(wrong)
-        return found
-    finally:
-        bed.unload()
+def talks(bed: Testbed, *steps: Step) -> list[Compared]:
+    """Send the packets, answers and later ones through some rules; all foretold has to have happened."""
+    return seen(bed, Setup(steps), PACKETS, talk=True)
 
 
 def probes(chain: str, options: Sequence[str], first_bit: int) -> list[str]:
@@ -145,8 +113,8 @@ def test_options_behind_nat(bed: Testbed, variant: str, chain: str) -> None:
     """Of OUTPUT and INPUT the table security is behind nat, of the others mangle before it."""
     table = "security" if chain in ("INPUT", "OUTPUT") else "mangle"
     text = f"{NAT}*{table}\n{lines(probes(chain, both_ways(OPTIONS), 0))}COMMIT\n"
-    found = seen(bed, Step(f"{variant} ipv4", text))
-    assert not any(each.depends for each in found if each.packet.has_ports)
+    found = talks(bed, Step(f"{variant} ipv4", text))
+    assert not any(each.depends for each in found)
     assert len({each.observed.event.mark for each in found if each.observed.event}) >= 3
 
 
@@ -157,7 +125,7 @@ def test_expressions_behind_nat(bed: Testbed, hook: str, priority: int) -> None:
     """`ct reply` of a first packet is what nat has made of it so far."""
     zones = "*raw\n-A OUTPUT -p tcp -j CT --zone 5\n-A PREROUTING -i lo1 -j CT --zone 5\nCOMMIT\n"
     text = f"table ip probe {{\n{native('probe', hook, priority)}}}\n"
-    found = seen(bed, Step("legacy ipv4", f"{zones}{NAT}"), Step("nft", text))
+    found = talks(bed, Step("legacy ipv4", f"{zones}{NAT}"), Step("nft", text))
     assert not any(each.depends for each in found)
     assert len({each.observed.event.mark for each in found if each.observed.event}) >= 3
 
@@ -173,7 +141,7 @@ def test_zones_and_what_has_none(bed: Testbed, zone: str) -> None:
     raw += [*probes("OUTPUT", options, 17), *probes("PREROUTING", options, 17)]
     text = f"*raw\n{lines(raw)}COMMIT\n{NAT}"
     chains = native("sent", "output", 10) + native("came", "prerouting", -90)
-    found = seen(bed, Step("legacy ipv4", text), Step("nft", f"table ip probe {{\n{chains}}}\n"))
+    found = talks(bed, Step("legacy ipv4", text), Step("nft", f"table ip probe {{\n{chains}}}\n"))
     assert not any(each.depends for each in found)
 
 
@@ -185,14 +153,14 @@ def test_zones_of_nft(bed: Testbed, statement: str) -> None:
     """The rules behind one that sets a zone do not find it before conntrack has seen the packet."""
     first = [f"meta l4proto udp {statement}"]
     chains = native("sent", "output", -310, first) + native("came", "prerouting", -310, first)
-    found = seen(bed, Step("nft", f"table ip probe {{\n{chains}}}\n"), Step("legacy ipv4", NAT))
+    found = talks(bed, Step("nft", f"table ip probe {{\n{chains}}}\n"), Step("legacy ipv4", NAT))
     assert not any(each.depends for each in found)
 
 
 def test_a_zone_of_nft_undoes_notrack(bed: Testbed) -> None:
     """What then becomes of the packet is not foretold; iptables leaves it alone, whoever said so."""
     first = "*raw\n-A OUTPUT -p udp -j CT --notrack\n-A OUTPUT -p udp -j CT --zone 5\nCOMMIT\n"
-    assert not any(each.depends for each in seen(bed, Step("legacy ipv4", first)))
+    assert not any(each.depends for each in talks(bed, Step("legacy ipv4", first)))
     again = (
         "table ip probe { chain out { type filter hook output priority -290; udp dport 53 ct zone set 5; }; }"
     )
@@ -212,5 +180,29 @@ def test_options_of_a_packet_that_has_got_a_zone_and_no_entry_yet(bed: Testbed, 
     options = (*OPTIONS, "--ctproto 17", "--ctorigdst 0.0.0.0/1", "--ctstate NEW --ctorigdst 0.0.0.0/1")
     both = [*both_ways(options[:-1]), options[-1]]
     rules = [*zone, *probes("OUTPUT", both, 0), *probes("PREROUTING", both, 0)]
-    found = seen(bed, Step(f"{variant} ipv4", f"*raw\n{lines(rules)}COMMIT\n{NAT}"))
+    found = talks(bed, Step(f"{variant} ipv4", f"*raw\n{lines(rules)}COMMIT\n{NAT}"))
     assert not any(each.depends for each in found)
+
+
+def test_an_echo_has_no_ports(bed: Testbed) -> None:
+    """In their place there are its type and code, and its number."""
+    text = f"*mangle\n{lines(probes('OUTPUT', ['--ctorigdstport 2048'], 0))}COMMIT\n"
+    [found] = seen(bed, Setup((Step("legacy ipv4", text),)), [echo(OWN, FAR)])
+    assert found.observed.event
+    assert found.observed.event.mark == 1
+    assert {way.packet.mark for way in found.foretold.ways} == {0, 1}
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_the_mark_of_a_template_stays_for_the_next_packet(bed: Testbed, variant: str) -> None:
+    """What one packet leaves there another one finds, so nothing about it is foretold."""
+    rules = (
+        "-A OUTPUT -p udp -j CT --zone 5",
+        "-A OUTPUT -p udp -m connmark --mark 0x7 -j MARK --set-mark 0x1",
+        "-A OUTPUT -p udp -m udp --dport 53 -j CONNMARK --set-mark 0x7",
+    )
+    step = Step(f"{variant} ipv4", f"*raw\n{lines(rules)}COMMIT\n")
+    found = seen(bed, Setup((step,)), [udp(OWN, FAR, port) for port in (54, 53, 54)])
+    assert [each.observed.event.mark for each in found if each.observed.event] == [0, 0, 1]
+    assert [each.depends for each in found] == [False, True, False]
+    assert {way.packet.mark for way in found[2].foretold.ways} == {0, 1}

@@ -13,13 +13,12 @@ import pytest
 
 from istio_iptables.interpreter.explore import explore
 from istio_iptables.interpreter.journey import World
-from istio_iptables.interpreter.packet import UDP, Packet
+from istio_iptables.interpreter.packet import Packet
 from istio_iptables.interpreter.verdict import Proxy
 from istio_iptables.kernel.sysctls import Sysctls
-from istio_iptables.rules.model import NO_ID
 from istio_iptables.trace.world import with_sysctls
 
-from ..support.drawn_packets import number, with_original
+from ..support.fixed_packets import BEYOND, GUEST, GUEST6, NEAR, NEAR6, NEAR_SIDE, OWN, OWN6, udp
 from ..support.testbed import Setup, Step, Testbed
 from ..support.truth import compare
 
@@ -39,29 +38,12 @@ class Case(NamedTuple):
     how: str
 
 
-NEAR, SIDE, GUEST, FAR = "10.88.0.1", "10.89.0.1", "192.168.50.2", "10.244.1.5"
-OWN, OWN_SIDE = "10.88.0.2", "10.89.0.2"
-NEAR6, GUEST6, FAR6 = "fd88::1", "fd50::2", "fd00:244::5"
+FAR, FAR6, OWN_SIDE = "10.244.1.5", "fd00:244::5", "10.89.0.2"
 ALL, ETH0, LO1, VM0 = (f"ipv4/conf/{name}" for name in ("all", "eth0", "lo1", "vm0"))
 
 
 def packet(case: Case) -> Packet:
-    family = "ipv6" if ":" in case.source else "ipv4"
-    owner = NO_ID if case.by else 1000
-    made = Packet(
-        family,  # type: ignore[arg-type]  # one of the two
-        UDP,
-        number(case.source),
-        number(case.destination),
-        40000,
-        7000,
-        received_on=case.by,
-        flags=0,
-        packet_type="unicast",
-        uid=owner,
-        gid=owner,
-    )
-    return with_original(made)
+    return udp(case.source, case.destination, by=case.by)
 
 
 def agree(bed: Testbed, setup: Setup, *cases: Case) -> None:
@@ -74,6 +56,7 @@ def agree(bed: Testbed, setup: Setup, *cases: Case) -> None:
             assert not found.differences, str(found)
             assert not found.depends, str(found)
             assert found.observed.how == case.how, str(found)
+            assert {way.end.how for way in found.foretold.ways} == {case.how}, str(found)
     finally:
         bed.unload()
 
@@ -134,16 +117,23 @@ def test_loopback_addresses_come_and_go_by_interface(
         bed,
         Setup((), True, variables),
         Case("eth0", NEAR, "127.0.0.1", eth0),
-        Case("lo1", SIDE, "127.9.9.9", lo1),
+        Case("lo1", NEAR_SIDE, "127.9.9.9", lo1),
         Case("", "127.0.0.1", FAR, away[eth0]),
-        Case("", "127.0.0.1", "198.19.0.1", away[lo1]),
+        Case("", "127.0.0.1", BEYOND, away[lo1]),
         Case("", "127.0.0.1", "127.0.0.1", "delivered"),
     )
 
 
 UNREACHABLE = "203.0.113.1"
 #: Packets that come in by lo1, to the pod and to be forwarded.
-FILTERED = ((SIDE, OWN), (NEAR, OWN), (UNREACHABLE, OWN), (SIDE, GUEST), (NEAR, GUEST), (FAR, OWN_SIDE))
+FILTERED = (
+    (NEAR_SIDE, OWN),
+    (NEAR, OWN),
+    (UNREACHABLE, OWN),
+    (NEAR_SIDE, GUEST),
+    (NEAR, GUEST),
+    (FAR, OWN_SIDE),
+)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +144,7 @@ FILTERED = ((SIDE, OWN), (NEAR, OWN), (UNREACHABLE, OWN), (SIDE, GUEST), (NEAR, 
         (((f"{LO1}/rp_filter", 2),), "110111"),
         (((f"{ALL}/rp_filter", 1),), "100100"),
         (((f"{ALL}/rp_filter", 1), (f"{LO1}/rp_filter", 2)), "110111"),  # the greater one counts
+        (((f"{ALL}/rp_filter", 2), (f"{LO1}/rp_filter", 1)), "110111"),
         (((f"{ETH0}/rp_filter", 1),), "111111"),
     ],
 )
@@ -165,7 +156,7 @@ def test_sources_are_filtered_by_the_way_back(
         there = "sent" if destination == GUEST else "delivered"
         cases.append(Case("lo1", source, destination, there if passes == "1" else "dropped"))
     # ::1 and IPv6 have nothing of the kind; a socket's packets are not filtered.
-    cases += [Case("lo1", NEAR6, "fd88::2", "delivered"), Case("", OWN, OWN, "delivered")]
+    cases += [Case("lo1", NEAR6, OWN6, "delivered"), Case("", OWN, OWN, "delivered")]
     zero = tuple((f"{name}/rp_filter", 0) for name in (ALL, ETH0, LO1))
     agree(bed, Setup((), True, (*zero, *variables)), *cases)
 
@@ -219,7 +210,7 @@ def test_what_cannot_be_read_is_no_answer(bed: Testbed) -> None:
         return str(explore(world, packet(Case(by, source, destination, "")), "in", Proxy()).verdict)
 
     assert verdict("lo1", NEAR, OWN) == "depends"
-    assert verdict("lo1", SIDE, OWN) == "direct"
+    assert verdict("lo1", NEAR_SIDE, OWN) == "direct"
     assert verdict("eth0", NEAR, GUEST) == "depends"
     assert verdict("eth0", NEAR6, GUEST6) == "depends"
-    assert verdict("eth0", NEAR6, "fd88::2") == "direct"
+    assert verdict("eth0", NEAR6, OWN6) == "direct"

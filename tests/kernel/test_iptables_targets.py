@@ -127,10 +127,13 @@ def test_connections_arrive_where_the_interpreter_sends_them(place: Namespace, f
 
 
 def test_an_address_of_several_is_not_foretold(place: Namespace):
-    """The kernel chooses one by a hash of both ends: connections to one address go to different ones."""
-    place.ip(*(f"addr add 10.78.0.{last}/32 dev lo" for last in range(1, 9)))
+    """The kernel chooses one by a hash of both ends: connections to one address go to different ones.
+
+    Of this many none is foretold.
+    """
+    place.ip(*(f"addr add 10.78.0.{last}/32 dev lo" for last in range(1, 13)))
     place.listen("anybody", tcp=[8080], addresses=["0.0.0.0"])
-    target = "DNAT --to-destination 10.78.0.1-10.78.0.8:8080"
+    target = "DNAT --to-destination 10.78.0.1-10.78.0.12:8080"
     place.run(["iptables-legacy-restore"], stdin=f"*nat\n-A OUTPUT -p tcp -j {target}\nCOMMIT\n")
     arrivals = [place.connect(f"192.0.2.{last}", 80).arrival for last in range(1, 17)]
     assert len({arrival.local[0] for arrival in arrivals if arrival}) > 1

@@ -1,118 +1,190 @@
-"""trace of the rules in the kernel and of dumps, in every backend; --watch, which leaves nothing behind."""
+"""trace of the rules in the kernel and of dumps, in every backend, with settings and reasons."""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.applying import BACKENDS, every_backend
+from tests.support.seeing import CAPTURED, COMMAND, EXCLUDED, FORMS, SETTINGS, every_form, pod
 
-from ..support.scratch import KERNEL, Scratch
+from ..support.failing import failed, hidden
+from ..support.scratch import KERNEL, SETPRIV, Scratch
 
 pytestmark = KERNEL
 
-SETTINGS = ["-x", "10.9.0.0/16", "--dual-stack"]
-COMMAND = (sys.executable, "-m", "istio_iptables")
-EXCLUDED, CAPTURED = "10.9.1.1:80", "10.8.1.1:80"
-#: What a command is that makes one connection as an application does; it need not succeed.
-DIAL = (
-    "import socket; s = socket.socket(); s.setblocking(False)\n"
-    "try: s.connect(('10.8.1.1', 80))\n"
-    "except OSError: pass"
-)
+_LEGACY, _NFT, _NFT_COMMAND = "/usr/sbin/xtables-legacy-multi", "/usr/sbin/xtables-nft-multi", "/usr/sbin/nft"
 
 
-@contextmanager
-def pod() -> Iterator[Scratch]:
-    """A namespace with a way out."""
-    with Scratch() as scratch:
-        scratch.ip("link", "add", "eth0", "type", "veth", "peer", "name", "out")
-        scratch.give("out")
-        scratch.give("eth0", "10.0.0.2/16", "fd00::2/64")
-        scratch.ip("route", "add", "default", "via", "10.0.0.1")
-        yield scratch
-
-
-def verdict(scratch: Scratch, *arguments: str, stdin: str = "") -> dict[str, Any]:
+def answer(scratch: Scratch, *arguments: str, stdin: str = "") -> dict[str, Any]:
     found = scratch.run(*COMMAND, "trace", "out", "--uid", "1000", "--json", *arguments, stdin=stdin)
     assert found.returncode == 0, found.stderr
     document: dict[str, Any] = json.loads(found.stdout)
     assert isinstance(document["read"], list)
-    code: dict[str, Any] = document["hops"][0]["verdict"]
+    return document
+
+
+def verdict(scratch: Scratch, *arguments: str, stdin: str = "") -> dict[str, str]:
+    code: dict[str, str] = answer(scratch, *arguments, stdin=stdin)["hops"][0]["verdict"]
     return code
 
 
-@every_backend
-def test_the_rules_in_the_kernel_are_followed(backend: str) -> None:
-    options, _ = BACKENDS[backend]
+def reasons(document: dict[str, Any]) -> list[str]:
+    """The reasons of the rules that decided or changed something."""
+    steps = document["hops"][0]["paths"][0]["steps"]
+    return [step["reason"] for step in steps if step["step"] == "rule"]
+
+
+# --- the rules in the kernel ------------------------------------------------------------------
+
+
+@every_form
+def test_the_rules_in_the_kernel_are_followed(form: str) -> None:
     with pod() as scratch:
-        scratch.apply(*options, *SETTINGS)
+        scratch.apply(*FORMS[form], *SETTINGS)
         before = scratch.state()
         assert verdict(scratch, "--live", "--to", EXCLUDED) == {"code": "direct", "to": ""}
         assert verdict(scratch, "--live", "--to", CAPTURED) == {"code": "redirected", "to": "15001"}
         assert scratch.state() == before
 
 
+@every_form
+def test_live_rules_have_their_reasons_without_any_setting(form: str) -> None:
+    """The settings are read back: also the ports and users of the proxy, which the verdict depends on."""
+    with pod() as scratch:
+        scratch.apply(*FORMS[form], "-p", "15101", "-u", "4242", "-x", "10.9.0.0/16")
+        found = answer(scratch, "--live", "--to", CAPTURED)
+        assert "" not in reasons(found)
+        assert "all other outbound traffic is captured" in reasons(found)
+        assert "15101, the proxy's port for outbound connections" in found["hops"][0]["conclusion"]
+        [line] = found["settings"]
+        assert line.startswith("read back from the rules: istio-iptables --envoy-port=15101 ")
+        assert "--proxy-uid=4242" in line
+        own = answer(scratch, "--live", "--to", CAPTURED, "--uid", "4242")
+        assert "it is the proxy's own" in own["hops"][0]["conclusion"]
+
+
+def test_settings_that_are_given_count_before_those_in_place() -> None:
+    with pod() as scratch:
+        scratch.apply("-p", "15101")
+        found = answer(scratch, "-p", "15101", "--live", "--to", CAPTURED)
+        assert found["settings"] == []
+        assert "" not in reasons(found)
+        other = answer(scratch, "-p", "15001", "--live", "--to", CAPTURED)
+        assert "" in reasons(other)  # the rule to 15101 is none of these settings'
+
+
+def test_tproxy_is_told_without_its_routes() -> None:
+    with pod() as scratch:
+        scratch.apply("-m", "TPROXY", "--dual-stack")
+        found = answer(scratch, "--live", "--to", CAPTURED)
+        assert found["settings"][0].startswith("read back from the rules: ")
+
+
+def test_rules_that_no_settings_mean_have_the_reasons_of_the_nearest() -> None:
+    with pod() as scratch:
+        scratch.apply("--force-iptables-binary", "legacy", *SETTINGS)
+        scratch.check("iptables-legacy", "-t", "nat", "-D", "ISTIO_OUTPUT", "1")
+        found = answer(scratch, "--live", "--to", CAPTURED)
+        [line] = found["settings"]
+        assert line.startswith("none mean exactly these rules: reasons")
+        assert "--istio-service-exclude-cidr=10.9.0.0/16" in line
+        assert "all other outbound traffic is captured" in reasons(found)
+
+
+def test_without_rules_of_istio_iptables_that_is_said() -> None:
+    with pod() as scratch:
+        scratch.check("iptables-legacy", "-t", "nat", "-A", "OUTPUT", "-p", "udp", "-j", "ACCEPT")
+        found = answer(scratch, "--live", "--to", CAPTURED)
+        [line] = found["settings"]
+        assert line.startswith("not known: no rule is one of istio-iptables, so the proxy is taken to have")
+
+
+# --- what cannot be read ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hide", "what"),
+    [
+        (_LEGACY, "the tables of iptables-legacy (ipv4)"),
+        (_NFT_COMMAND, "the tables of nftables (inet own)"),
+    ],
+)
+def test_a_part_of_the_rules_is_no_answer(hide: str, what: str) -> None:
+    """What is missing could decide: `legacy` has the rules, `inet own` a rule of another program."""
+    with pod() as scratch:
+        scratch.apply("--force-iptables-binary", "legacy", *SETTINGS)
+        scratch.nft(script="table inet own { chain c { type filter hook output priority 0; }; }")
+        command = [*hidden(hide), *COMMAND, "trace", "out", "--live", "--to", CAPTURED]
+        failed(
+            scratch.run(*command),
+            "the rules in place cannot all be read, and an answer from the rest could be wrong: ",
+            what,
+            "is not installed",
+            "install the package",
+        )
+
+
+def test_who_may_read_nothing_is_told_what_and_why() -> None:
+    with pod() as scratch:
+        scratch.apply("--force-iptables-binary", "legacy", *SETTINGS)
+        nobody = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+        failed(scratch.run(*nobody, *COMMAND, "trace", "out", "--live", "--to", CAPTURED), "root")
+
+
+def test_tables_of_iptables_nft_are_enough_without_nft_and_the_other_way_round() -> None:
+    with pod() as scratch:
+        scratch.apply("--force-iptables-binary", "nft", *SETTINGS)
+        command = [*COMMAND, "trace", "out", "--uid", "1000", "--json", "--live", "--to", CAPTURED]
+        for hide in (_NFT, _NFT_COMMAND):
+            done = scratch.run(*hidden(hide), *command)
+            assert done.returncode == 0, done.stderr
+            found = json.loads(done.stdout)
+            told = [line for line in found["unread"] if "read with nft, which tells less" in line]
+            assert bool(told) == (hide == _NFT)
+            # `-m owner` is not in what nft prints of a table of iptables.
+            wanted = "depends" if hide == _NFT else "redirected"
+            assert found["hops"][0]["verdict"]["code"] == wanted
+
+
+# --- dumps ------------------------------------------------------------------------------------
+
+
 def test_a_dump_is_followed_wherever_it_was_made() -> None:
     with Scratch(addresses=True) as scratch:
-        scratch.apply("--force-iptables-binary", "legacy", *SETTINGS)
+        scratch.apply("--force-iptables-binary", "legacy", *SETTINGS, "-p", "15101")
         dump = scratch.save("legacy", "ipv4")
     with Scratch() as elsewhere:
         own = ["--own", "10.0.0.2", "--file", "-"]
         assert verdict(elsewhere, *own, "--to", EXCLUDED, stdin=dump)["code"] == "direct"
-        assert verdict(elsewhere, *own, "--to", CAPTURED, stdin=dump)["to"] == "15001"
+        found = answer(elsewhere, *own, "--to", CAPTURED, stdin=dump)
+        assert found["hops"][0]["verdict"]["to"] == "15101"
+        assert "" not in reasons(found)
         half = dump.partition("COMMIT")[0]
         cut = elsewhere.run(*COMMAND, "trace", "out", "--to", CAPTURED, *own, stdin=half)
         assert (cut.returncode, cut.stdout) == (2, "")
         assert "COMMIT" in cut.stderr
 
 
-@every_backend
-def test_a_real_packet_is_shown_with_the_rules_that_it_met(backend: str) -> None:
-    options, _ = BACKENDS[backend]
+@every_form
+def test_everything_that_programs_print_in_one_text(form: str, tmp_path: Path) -> None:
+    """What the page for a pod far away says to do, with all commands one after the other."""
     with pod() as scratch:
-        scratch.apply(*options, *SETTINGS)
-        watcher = watching(scratch, "--count", "1")
-        dial_until_it_ends(scratch, watcher)
-        shown = json.loads(watcher.communicate(timeout=20)[0].splitlines()[0])
-        assert shown["packet"]["destination"] == "10.8.1.1"
-        rules = [step for step in shown["steps"] if step["step"] == "rule"]
-        assert any("15001" in step["text"] for step in rules), shown
-        assert "istio-iptables-trace" not in scratch.nft("list", "tables")
-
-
-@pytest.mark.parametrize("after", [0.05, 0.3, 0.6, 0.9, 1.2])
-def test_nothing_stays_of_a_watcher_that_is_killed(after: float) -> None:
-    with Scratch(addresses=True) as scratch:
-        loggers = scratch.check("cat", "/proc/sys/net/netfilter/nf_log/2")
-        watcher = watching(scratch)
-        time.sleep(after)
-        watcher.send_signal(signal.SIGKILL)
-        watcher.wait()
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            if scratch.check("cat", "/proc/sys/net/netfilter/nf_log/2") == loggers:
-                break
-            time.sleep(0.05)
-        assert scratch.check("cat", "/proc/sys/net/netfilter/nf_log/2") == loggers
-        assert scratch.nft("list", "tables") == ""
-
-
-def watching(scratch: Scratch, *arguments: str) -> Any:
-    command = ["trace", "out", "--to", CAPTURED, "--watch", "--json", *arguments]
-    return scratch.spawn(*COMMAND, *command)
-
-
-def dial_until_it_ends(scratch: Scratch, watcher: Any) -> None:
-    """Make connections until the watcher has seen one: when it is ready cannot be told from outside."""
-    deadline = time.monotonic() + 30
-    while watcher.poll() is None and time.monotonic() < deadline:
-        scratch.python(DIAL)
-        time.sleep(0.2)
+        scratch.apply(*FORMS[form], *SETTINGS)
+        commands = (
+            "iptables-legacy-save; ip6tables-legacy-save; iptables-nft-save; ip6tables-nft-save; "
+            "nft -j list ruleset; ip rule; ip -6 rule; ip route show table all; ip -j addr"
+        )
+        text = scratch.check("sh", "-c", commands)
+        live = [answer(scratch, "--live", "--to", to) for to in (CAPTURED, EXCLUDED)]
+    (tmp_path / "dump").write_text(text)
+    for to, wanted in zip((CAPTURED, EXCLUDED), live, strict=True):
+        packet = ["trace", "out", "--uid", "1000", "--to", to, "--json", "--file", str(tmp_path / "dump")]
+        done = subprocess.run([*COMMAND, *packet], capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout)
+        assert found["unread"] == []
+        assert found["hops"][0]["verdict"] == wanted["hops"][0]["verdict"]
+        assert reasons(found) == reasons(wanted)

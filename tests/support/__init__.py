@@ -47,6 +47,8 @@ Where tests run:
 - dnsmasq: a real DNS server
 - browser: a headless Chromium, and the pages that it shows
 - picturing: subjects for tests of pictures, and what is in the text of a picture
+- cni, cni_runtime: calls of the CNI plugin, and a runtime that keeps to the CNI specification
+- containerd, cri: Debian's containerd in namespaces of its own, and the calls that kubelet makes
 - imports: which imports the start-up path avoids
 - skipping: mark and skip the tests of a folder, and say how many were skipped
 """

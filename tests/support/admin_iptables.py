@@ -226,6 +226,8 @@ def _conntrack(draw: DrawFn, family: str, negation: str) -> str:
         f"{negation}--ctorigdstport {port}",
         f"{negation}--ctreplsrc {network}",
         f"{negation}--ctrepldst {network}",
+        f"{negation}--ctreplsrcport {port}",
+        f"{negation}--ctrepldstport {port}",
         "--ctdir ORIGINAL",
         "--ctdir REPLY",
         f"{negation}--ctproto tcp",
@@ -265,6 +267,7 @@ def iptables_targets(draw: DrawFn, family: str, table: str, chain: str, matches:
         found += [_FINAL, "-j REJECT --reject-with tcp-reset" if matches.startswith("-p tcp") else _FINAL]
     if table == "raw":
         found += ["-j CT --notrack", "-j CT --zone 5", "-j CT --zone 7", "-j CT --zone-orig 3"]
+        found.append("-j CT --zone-reply 3")
     if table == "mangle":
         found += [draw(_mark_target()) for _ in range(4)]
         if chain == "PREROUTING" and transport:
@@ -311,6 +314,7 @@ def _nat_targets(draw: DrawFn, family: str, chain: str, transport: bool) -> list
                 "-j REDIRECT --to-ports 8000-8010",
                 f"-j DNAT --to-destination {with_port(target, '9000-9010/8000')}",
                 f"-j DNAT --to-destination {with_port(target, '8000-8005')}",
+                f"-j DNAT --to-destination {with_port(target, '8000-8002')}{draw(seldom(' --random'))}",
             ]
         return found
     source = draw(some(SOURCES[family]))

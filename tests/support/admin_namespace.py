@@ -10,11 +10,18 @@ from hypothesis.strategies import DrawFn
 from .pod_settings import OWN
 from .testbed import Step
 
+#: Networks all addresses of which are the pod's.
+LOCAL = "route add local 203.0.113.192/26 dev lo\n"
+LOCAL6 = "route add local 2001:db8:bad:9::/64 dev lo\n"
+
 
 @st.composite
 def routing(draw: DrawFn) -> list[Step]:
-    """Seldom a routing rule, which leads to another way out."""
-    if draw(st.integers(0, 4)):
+    """Seldom a routing rule, which leads to another way out, or a network that is local."""
+    what = draw(st.integers(0, 9))
+    if what == 0:
+        return [Step("ip", LOCAL), Step("ip -6", LOCAL6)]
+    if what > 2:
         return []
     kinds: Sequence[Callable[[str], str]] = (
         lambda _: "fwmark 0x4000/0x4000 lookup 300",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from .admin_values import MARKS, MASKS, NETWORKS, PORTS, SOURCES, TARGETS, some, with_port
+from .admin_values import MARKS, MASKS, NETWORKS, PORTS, SOURCES, TARGETS, seldom, some, with_port
 from .testbed import Step, lines
 
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
@@ -151,6 +151,9 @@ def _nft_match(draw: DrawFn, rule: _Rule) -> str:
         f"ct status {draw(some(('dnat', 'snat', 'seen-reply')))}",
         f"fib daddr type {operator}{draw(some(('local', 'unicast', 'broadcast')))}",
         f"ct original {key} daddr {network}",
+        f"ct reply {key} {draw(some(('saddr', 'daddr')))} {operator}{network}",
+        f"meta l4proto {protocol} ct original proto-dst {operator}{ports[0]}",
+        f"ct {draw(some(('', 'original ', 'reply ')))}zone {operator}{draw(some((0, 3, 5)))}",
         f"{key} daddr {operator}@{key}_networks",
         f"{key} saddr {operator}@{key}_networks",
         f"{key} daddr . {protocol} dport {operator}@{key}_pairs",
@@ -200,7 +203,13 @@ def _nft_target(draw: DrawFn, rule: _Rule, kind: str) -> str:
         f"{rule.protocol} dport . {rule.key} daddr vmap {{ {first} . {near} : drop }}",
     ]
     if rule.early:
-        found += ["notrack", "ct zone set 5", "ct zone set 7", "ct original zone set 3"]
+        found += [
+            "notrack",
+            "ct zone set 5",
+            "ct zone set 7",
+            "ct original zone set 3",
+            "ct reply zone set 5",
+        ]
     else:
         found += [f"ct mark set {mark}", "ct mark set meta mark", f"ct mark set ct mark or {mark}"]
     if kind == "filter" and rule.hook in ("input", "forward", "output"):
@@ -217,6 +226,7 @@ def _nft_nat(draw: DrawFn, rule: _Rule) -> list[str]:
     family = _KEYS[rule.key]
     target, port, protocol = draw(some(TARGETS[family])), draw(some(PORTS)), rule.protocol
     if rule.hook in ("prerouting", "output"):
+        several = f"{with_port(target, '8000-8002')}{draw(seldom(' random'))}"
         mapped = f"{rule.key} daddr map {{ {draw(some(TARGETS[family]))} : {target} }}"
         return [
             f"dnat{rule.of} to {target}",
@@ -225,6 +235,7 @@ def _nft_nat(draw: DrawFn, rule: _Rule) -> list[str]:
             f"meta l4proto {protocol} redirect to :{port}",
             "redirect",
             f"dnat{rule.of} to {mapped}",
+            f"meta l4proto {protocol} dnat{rule.of} to {several}",
             f"dnat{rule.of} to {protocol} dport map @{rule.key}_ends",
             f"meta l4proto {protocol} redirect to :{protocol} dport map {{ 80 : 8000, 443 : {port} }}",
         ]

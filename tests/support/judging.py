@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -9,7 +10,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from istio_iptables import configure, policy
+from istio_iptables import Facts, configure, policy
 from istio_iptables.errors import SettingsError
 from istio_iptables.formats import iptables_compiled, iptables_dump
 from istio_iptables.formats.iptables_restore import script
@@ -37,7 +38,6 @@ from istio_iptables.trace.packet import Question
 from istio_iptables.trace.world import network_of, with_objects
 
 from . import strategies
-from .rulesets import BOTH
 
 if TYPE_CHECKING:
     from istio_iptables.rules.model import Family
@@ -46,15 +46,36 @@ _LOOPBACK = (Address("lo", IPV4, 0x7F000001, 8), Address("lo", IPV6, 1, 128))
 
 
 def configs() -> SearchStrategy[Config]:
-    """Random settings for a pod that has both families."""
-    return st.builds(_config, strategies.settings() | strategies.colliding_settings())
+    """Random settings for pods with one family or both, and DNS servers of either family or none."""
+    chosen = strategies.settings() | strategies.colliding_settings()
+    return st.builds(_config, chosen, _OFTEN, strategies.environments())
 
 
-def _config(chosen: dict[str, str]) -> Config:
-    try:
-        return configure(chosen, environment=BOTH)
-    except SettingsError:
-        reject()
+#: What makes the most difference, and would be seldom together otherwise.
+_DESTINATIONS = ["*", "127.0.0.0/8,10.0.0.0/8,fd00::/8", "::1,fd00::/8,10.0.0.2"]
+_OFTEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "istio-inbound-interception-mode": st.just("TPROXY"),
+        "dual-stack": st.just("true"),
+        "istio-service-cidr": st.sampled_from(
+            ["*", "127.0.0.0/8,10.0.0.0/8,fd00::/8", "::1,fd00::/8,10.0.0.2"]
+        ),
+    },
+)
+
+
+def _config(
+    chosen: dict[str, str], often: dict[str, str], environment: tuple[bool, bool, list[str]]
+) -> Config:
+    ipv4, ipv6, servers = environment
+    chosen = {**chosen, **often}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return configure(chosen, environment=Facts(ipv4, ipv6, tuple(servers)))
+        except SettingsError:
+            reject()
 
 
 def _one_address(_config: Config) -> Network:

@@ -16,9 +16,12 @@ from istio_iptables.settings.no_effect import NO_EFFECT
 
 from .sources import modules
 
-#: Calls whose first argument is a message, by the name of what is called, and the kind of message.
+#: Calls whose first argument is a message (after a code, the second), by the name of what is called, and
+#: the kind of message.
 _CALLS = {
     "KernelError": "error",
+    "Busy": "error",
+    "CniError": "error",
     "Differs": "error",
     "DumpError": "error",
     "SettingsError": "mistake",
@@ -55,7 +58,8 @@ def _of_module(name: str) -> Iterator[Message]:
         if not isinstance(node, ast.Call) or not node.args:
             continue
         kind = _kind(node.func)
-        given = node.args[0]
+        has_code = isinstance(node.func, ast.Name) and node.func.id == "CniError" and len(node.args) > 1
+        given = node.args[1 if has_code else 0]
         texts = _constants().get(given.id, []) if isinstance(given, ast.Name) else _texts(given)
         for text in texts if kind else ():
             if len(text.replace("…", "").strip(": ")) >= _SHORTEST:

@@ -406,24 +406,42 @@ BY_IPTABLES: Mapping[str, Callable[[Names], SearchStrategy[str]]] = {
 # --- altogether -------------------------------------------------------------------------------
 
 
+#: Settings by which rule sets of ours differ most, and what these are called.
+_OF_SETTINGS = {
+    "redirect-dns": "DNS",
+    "kube-virt-interfaces": "kube-virt",
+    "istio-exclude-interfaces": "interfaces",
+    "ISTIO_OUTBOUND_OWNER_GROUPS": "owner groups",
+    "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "owner groups",
+    "compact": "compact",
+}
+#: All kinds of rules there are.
+KINDS = (
+    *("REDIRECT", "TPROXY", *WRITERS, *dict.fromkeys(_OF_SETTINGS.values())),
+    *(*BY_IPTABLES, "firewalld by nft", "admin", "admin by nft", "routing", "sysctls"),
+)
+
+
 @st.composite
-def ours(draw: DrawFn) -> tuple[str, list[Step]]:
-    """The rules of this tool for some settings, and who has written them."""
+def ours(draw: DrawFn) -> tuple[str, list[Step], list[str]]:
+    """The rules of this tool for some settings, who has written them, and what kinds they are of."""
     values = draw(st.sampled_from([pod_settings()] * 4 + [any_settings()]).flatmap(lambda of: of))
     writer = draw(st.sampled_from(WRITERS))
     if writer != "native" and draw(st.integers(0, 3)) == 0:
         values = {**values, "compact": "true"}
-    return writer, our_rules(values, writer, SERVERS)
+    mode = values.get("istio-inbound-interception-mode", "REDIRECT")
+    kinds = [writer, mode or "REDIRECT", *(kind for name, kind in _OF_SETTINGS.items() if name in values)]
+    return writer, our_rules(values, writer, SERVERS), kinds
 
 
 @st.composite
-def neighbours(draw: DrawFn, variant: str, when: str) -> list[Step]:
-    """The rules of a neighbour; by iptables mostly of the variant given."""
+def neighbours(draw: DrawFn, variant: str, when: str) -> tuple[str, list[Step]]:
+    """The rules of a neighbour and their kind; by iptables mostly of the variant given."""
     kind = draw(st.sampled_from([*BY_IPTABLES, "firewalld by nft", *["admin"] * 6, *["admin by nft"] * 5]))
     if kind == "firewalld by nft":
-        return [draw(firewalld())]
+        return kind, [draw(firewalld())]
     if kind == "admin by nft":
-        return [draw(by_nft(f"admin-{when}"))]
+        return kind, [draw(by_nft(f"admin-{when}"))]
     if draw(st.integers(0, 9)) == 0:
         variant = "nft" if variant == "legacy" else "legacy"
     families = draw(st.sampled_from([["ipv4"], ["ipv4", "ipv6"], ["ipv6"]]))
@@ -431,18 +449,23 @@ def neighbours(draw: DrawFn, variant: str, when: str) -> list[Step]:
     for family in families:
         text = draw(by_iptables(family) if kind == "admin" else BY_IPTABLES[kind](NAMES[family]))
         steps.append(Step(f"{variant} {family}", text))
-    return [step for step in steps if step.text]
+    return kind, [step for step in steps if step.text]
 
 
 @st.composite
 def setups(draw: DrawFn) -> Setup:
     """A pod: ours with others before and after, ours alone, or others alone."""
-    writer, own = draw(ours())
+    writer, own, of_own = draw(ours())
     variant = draw(st.sampled_from(["legacy", "nft"])) if writer == "native" else writer
     before, after = draw(st.sampled_from([(0, 0), (1, 0), (1, 0), (0, 1), (0, 1), (1, 1)]))
-    steps = [step for _ in range(before) for step in draw(neighbours(variant, "before"))]
+    parts = [draw(neighbours(variant, "before")) for _ in range(before)]
+    kinds = []
     if draw(st.integers(0, 7)) or not (before or after):
-        steps += own
-    steps += [step for _ in range(after) for step in draw(neighbours(variant, "after"))]
-    steps += draw(routing())
-    return Setup(tuple(steps), draw(st.booleans()), draw(sysctls()))
+        parts.append(("", own))
+        kinds += of_own
+    parts += [draw(neighbours(variant, "after")) for _ in range(after)]
+    steps = [step for _, found in parts for step in found]
+    ways, variables = draw(routing()), draw(sysctls())
+    kinds += [kind for kind, _ in parts if kind]
+    kinds += ["routing"] * bool(ways) + ["sysctls"] * bool(variables)
+    return Setup((*steps, *ways), draw(st.booleans()), variables, tuple(dict.fromkeys(kinds)))

@@ -356,6 +356,25 @@ class Namespace:
         return answer
 
 
+class Attached(Namespace):
+    """A network namespace that somebody else has made and will remove, under a name of ours.
+
+    `path` is where it is seen, such as below /proc/PID/root; it is not resolved, as links there mislead.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__("a")
+        self._path = path
+
+    def _make(self) -> None:
+        Path(f"/run/netns/{self.name}").touch()
+        _command("mount", "--no-canonicalize", "--bind", self._path, f"/run/netns/{self.name}")
+
+    def set_up(self) -> None:
+        """Let who listens on port 80 do so as an ordinary user; the network stays as it is."""
+        self.sysctl("net/ipv4/ip_unprivileged_port_start", 0)
+
+
 class Link(NamedTuple):
     """A cable between the pod and a neighbour: interfaces and addresses at either end."""
 

@@ -62,6 +62,7 @@ NOT_ABOUT_RULES: frozenset[str] = frozenset(
         "dual-stack",  # decides whether IPv6 is on, and that is an argument of expected(): see ipv6_is_on()
         "dry-run",
         "skip-rule-apply",
+        "prove",
         "run-validation",
         "iptables-probe-port",
         "probe-timeout",

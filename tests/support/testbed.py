@@ -85,11 +85,15 @@ class Step(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """The state of a pod. `sysctls` are variables with their values, such as `ipv4/conf/eth0/rp_filter`."""
+    """The state of a pod. `sysctls` are variables with their values, such as `ipv4/conf/eth0/rp_filter`.
+
+    `kinds` says what rules these are, for people who count.
+    """
 
     steps: tuple[Step, ...]
     forwards: bool = True
     sysctls: tuple[tuple[str, int], ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 class Observed(NamedTuple):

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from istio_iptables.change import actions
-from istio_iptables.interpreter import nft_rules
+from istio_iptables.interpreter import nft_rules, program
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from istio_iptables.rules import istio
 from tests.support.sources import modules
@@ -32,7 +32,7 @@ PLACES = [
     ("rules/istio.py", NUMBERS, set()),
     ("rules/istio.py", CHAINS_AND_TABLES, set()),
     ("rules/istio.py", {istio.TAG}, set()),
-    ("change/actions.py", {*actions.IPTABLES_LOCATIONS}, {"doctor/examination.py"}),
+    ("change/actions.py", {*actions.IPTABLES_LOCATIONS}, {"doctor/examination.py", "interpreter/program.py"}),
     ("kernel/xtables/libiptc.py", {Libiptc.name}, {"doctor/examination.py"}),
 ]
 
@@ -61,6 +61,7 @@ def test_a_fact_is_in_one_module(place: str, facts: set[object], allowed: set[st
     assert found - allowed == {place}
 
 
-def test_the_interpreter_calls_the_location_of_native_rules_as_all_do() -> None:
+def test_the_interpreter_calls_locations_as_all_do() -> None:
     """It is below the package that names the locations."""
     assert nft_rules.LOCATION == actions.NFTABLES
+    assert program.IPTABLES_NFT == actions.IPTABLES_NFT

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, SettingsError, build, configure
+from istio_iptables import Facts, SettingsError, configure
 from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
     AllOf,
@@ -23,6 +23,7 @@ from istio_iptables.interpreter.condition import (
     OneOf,
     Unmodelled,
 )
+from istio_iptables.interpreter.packet import UDP
 from istio_iptables.interpreter.program import Rule, Table
 from istio_iptables.pictures import fold, subject, words
 from istio_iptables.pictures.asked import asked
@@ -30,7 +31,6 @@ from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
 from istio_iptables.pictures.words import clauses, effect, listed
 from istio_iptables.rules.model import Counters
-from istio_iptables.trace.reasons import explained
 from istio_iptables.trace.steps import RuleStep
 from tests.support import strategies
 from tests.support.cases import all_cases
@@ -348,32 +348,6 @@ def test_the_way_of_a_packet_that_depends_has_all_outcomes():
     assert "It depends on" in way.conclusion
 
 
-def test_live_rules_get_the_reasons_of_the_settings_that_mean_them():
-    config, shown = among_others()
-    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
-    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
-    assert not any(row.reason for row in rows_of(subject.of_world(live, shown.proxy).picture()))
-    live = live.replace(program=explained(live.program, [build(config)], live.network))
-    rows = rows_of(subject.of_world(live, shown.proxy).picture())
-    reasons = {row.reason for row in rows if "ISTIO" in row.texts[0]}
-    assert reasons == {row.reason for row in rows_of(case("defaults")[1].picture())}
-    assert {row.reason for row in rows if "ISTIO" not in row.texts[0]} == {""}
-
-
-def test_native_live_rules_get_their_reasons_too():
-    config, shown = case("native")
-    tables = tuple(without_reasons(table) for table in shown.world.program.tables)
-    live = shown.world.replace(program=shown.world.program.replace(tables=tables))
-    live = live.replace(program=explained(live.program, [build(config)], live.network))
-    rows = rows_of(subject.of_world(live, shown.proxy).picture())
-    assert [row.reason for row in rows] == [row.reason for row in rows_of(shown.picture())]
-
-
-def without_reasons(table: Table) -> Table:
-    chains = {name: tuple(r.replace(reason="") for r in rules) for name, rules in table.chains.items()}
-    return table.replace(chains=chains)
-
-
 # --- ways -------------------------------------------------------------------------------------
 
 
@@ -477,10 +451,10 @@ def test_the_connections_of_the_defaults():
         "Envoy calls a service": "direct",
         "Envoy calls a service that this pod itself serves": "redirected 15006",
         "Envoy hands a connection to the application": "direct",
-        "somebody calls the application": "redirected 15006",
-        "somebody calls the tunnel port (15008)": "direct",
+        "a client calls the application": "redirected 15006",
+        "a client calls the tunnel port (15008)": "direct",
         "the application calls a service over IPv6, which is off": "direct",
-        "somebody calls the application over IPv6, which is off": "direct",
+        "a client calls the application over IPv6, which is off": "direct",
     }
 
 
@@ -504,19 +478,19 @@ def test_the_connections_show_what_the_settings_say():
     assert found["a process of an excluded group (5) calls a service"] == "direct"
     assert found["the application asks a DNS server"] == "redirected 15053"
     assert found["the agent asks a DNS server"] == "direct"
-    assert found["somebody calls an excluded port (8080)"] == "direct"
-    assert found["somebody calls by an excluded interface (eth1)"] == "direct"
+    assert found["a client calls an excluded port (8080)"] == "direct"
+    assert found["a client calls by an excluded interface (eth1)"] == "direct"
     assert found["a packet of no known connection comes in"] == "dropped"
     assert found["the application calls a service over IPv6"] == "redirected 15001"
-    assert found["somebody calls the application over IPv6"] == "redirected 15006"
+    assert found["a client calls the application over IPv6"] == "redirected 15006"
 
 
 def test_the_connections_of_lists():
     found = verdicts(outbound_cidrs=["10.96.0.0/12"], inbound_ports=[80], rerouted_interfaces=["vm0"])
     assert found["the application calls a service"] == "redirected 15001"
     assert found["the application calls an address that is not listed"] == "direct"
-    assert found["somebody calls a captured port of the application"] == "redirected 15006"
-    assert found["somebody calls another port of the application"] == "direct"
+    assert found["a client calls a captured port of the application"] == "redirected 15006"
+    assert found["a client calls another port of the application"] == "direct"
     assert found["the virtual machine behind vm0 calls a service"] == "redirected 15001"
 
 
@@ -525,7 +499,7 @@ def test_the_connections_of_lists():
 
 def test_the_options_of_trace_describe_a_packet():
     found = asked("out --uid 1000 --to '[fd00::1]:80' --follow --own 10.0.0.2 --udp", IPV4)
-    assert (found.question.direction, found.question.uid, found.question.udp) == ("out", 1000, True)
+    assert (found.question.direction, found.question.uid, found.question.protocol) == ("out", 1000, UDP)
     assert (str(found.question.to.address), found.question.to.port) == ("fd00::1/128", 80)
     assert found.follow
     assert [str(cidr) for cidr in found.own] == ["10.0.0.2/32"]

@@ -250,6 +250,7 @@ def none(tmp_path: Path) -> str:
         (["diff", "--json"], {"differs": False, "parts": []}),
         (["validate"], ""),
         (["validate", "--json"], {"succeeded": True, "probes": [], "notes": []}),
+        (["prove", "--json"], {"proved": True, "properties": [], "refutations": []}),
         (["render"], ""),
         (["pod", "args"], ""),
         (["pod", "args", "--format=shell"], ""),
@@ -277,6 +278,7 @@ def test_the_json_of_nothing_to_do_is_that_of_the_commands():
         "diff",
         "doctor",
         "validate",
+        "prove",
         "pod args",
         "pod init-container",
     }

@@ -327,7 +327,7 @@ def test_a_flag_that_is_written_as_its_variable_is_recognised(tmp_path: Path):
 
 def test_a_file_without_end_is_not_read_to_its_end():
     (mistake,) = mistakes_of("--config", "/dev/zero")
-    assert mistake == "--config: '/dev/zero' is too large: at most 64 MiB are read"
+    assert mistake == "--config: '/dev/zero' is too large: at most 16 MiB are read"
 
 
 def test_the_name_of_a_file_cannot_make_another_line(tmp_path: Path):

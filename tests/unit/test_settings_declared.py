@@ -29,6 +29,7 @@ DEFAULTS = {
     "istio-inbound-tproxy-route-table": "133",
     "dry-run": "false",
     "skip-rule-apply": "false",
+    "prove": "false",
     "run-validation": "false",
     "iptables-probe-port": "15002",
     "probe-timeout": "5s",
@@ -196,7 +197,7 @@ def test_what_every_flag_comes_to():
 def test_how_to_run():
     operation = parsed(
         *("-n", "--reconcile", "--cleanup-only", "--force-apply", "--skip-rule-apply", "--cni-mode"),
-        "--run-validation",
+        *("--prove", "--run-validation"),
         *("--iptables-probe-port", "1", "--probe-timeout", "1m30s", "--network-namespace", "pod"),
         *("--force-iptables-binary", "nft", "--log_output_level", "debug,ads:none", "--log_as_json"),
         environ={"DRY_RUN_FILE_PATH": "/tmp/script"},
@@ -208,6 +209,7 @@ def test_how_to_run():
         "cleanup_only": True,
         "force_apply": True,
         "skip_rule_apply": True,
+        "prove": True,
         "run_validation": True,
         "probe_port": 1,
         "probe_timeout": 90.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cni import configuration, variables
 from tests.support.imports import expensive
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,25 @@ for _, _, rule in plan.wanted.rules():
     assert not any(
         module.startswith(("istio_iptables.status", "istio_iptables.cli.status")) for module in modules
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the plugin is for Linux")
+def test_the_cni_plugin():
+    """A runtime starts it for each pod: it imports what a plain call does, and its own modules."""
+    given = json.dumps(configuration())
+    environ = variables(CNI_NETNS="/proc/there-is-none")
+    modules = imported(
+        f"""import io, os, sys
+os.environ.update({environ})
+sys.stdin = io.TextIOWrapper(io.BytesIO({given.encode()!r}))
+from istio_iptables.__main__ import cni
+assert cni() == 1
+assert "istio_iptables.cni.rules" in sys.modules"""
+    )
+    assert {"istio_iptables.kernel.machine", "istio_iptables.pod.reading"} <= modules
+    assert expensive(modules) == set()
+    assert not {"istio_iptables.api", "istio_iptables.cli.handlers"} & modules
+    assert not any("doctor" in module or "interpreter" in module for module in modules)
 
 
 def test_status():

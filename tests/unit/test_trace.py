@@ -406,12 +406,3 @@ def test_everything_that_is_wrong_is_said_at_once():
     assert_refused(run("trace", "sideways", "--to", "10.0.0.1:80"), "trace: 'sideways' is not one of out, in")
     assert_refused(run("trace"), "trace: needs DIRECTION")
     assert_refused(run("trace", "out", "--to", "10.0.0.1"), "--to: needs a port")
-
-
-def test_options_that_do_nothing_are_not_accepted_in_silence():
-    packet = ("trace", "out", "--to", "10.1.2.3:80")
-    assert_refused(run(*packet, "--endpoint", "10.0.0.2"), "--endpoint: needs an address and a port")
-    done = run(*packet, "--endpoint", "10.0.0.2:80", "--proxy-runs-as", "5")
-    assert done.status == 0
-    for name in ("endpoint", "proxy-runs-as"):
-        assert f"--{name} has no effect without --follow" in done.errors

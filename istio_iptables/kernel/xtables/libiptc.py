@@ -14,7 +14,7 @@ import os
 import struct
 
 from ...change.actions import IPTABLES_LEGACY
-from ...errors import KernelError
+from ...errors import Busy, KernelError
 from ...formats import IPTABLES
 from ...rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ...rules.model import TABLES, Chain, Table
@@ -345,7 +345,8 @@ def explain(family: Family, operation: str, number: int) -> KernelError:
 
         remedy = legacy_lacking(IPTABLES[family])
     elif number == errno.EAGAIN:
-        remedy = "another program changed the table at the same time without the xtables lock: run again"
+        retry = "another program changed the table at the same time without the xtables lock: run again"
+        return Busy(cause, retry)
     else:
         remedy = "see the kernel's log (dmesg) for what it refused"
     return KernelError(cause, remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...rules import istio
 from ...settings.declared import OWNER_GROUPS, OWNER_GROUPS_EXCLUDED
 from ...settings.parsers import BadValue
+from ...settings.texts import quoted
 from ...settings.yaml_text import Unquoted
 from ..annotations import (
     ANNOTATIONS,
@@ -141,7 +142,7 @@ def overridden(subject: Subject) -> Iterator[Finding]:
         except BadValue:
             continue
         if wanted != found:
-            problem = f"is overridden: {subject.place(given)} sets {given.text!r}"
+            problem = f"is overridden: {subject.place(given)} sets {quoted(given.text)}"
             remedy = "make the two equal, or have the sidecar injected again"
             yield subject.finding("overridden", f"annotation {name}", problem, remedy)
 
@@ -180,7 +181,7 @@ def no_sidecar(subject: Subject) -> Iterator[Finding]:
     mode = BY_SETTING["istio-inbound-interception-mode"].name
     for name in subject.annotated:
         if off and pod.container(PROXY) is None:
-            problem = f"has no effect: {INJECT} is {inject!r}, so the pod gets no sidecar"
+            problem = f"has no effect: {INJECT} is {quoted(inject)}, so the pod gets no sidecar"
             yield subject.finding("no-sidecar", f"annotation {name}", problem, "remove one of the two")
         elif subject.captures_nothing and name != mode:
             problem = f"has no effect: {mode} is 'NONE', so nothing is captured"

@@ -11,6 +11,7 @@ from ...rules import istio
 from ...settings.config import NO_INTERCEPTION, Everything
 from ...settings.declared import DNS_CAPTURE, DUAL_STACK
 from ...settings.parsers import TRUE, cidrs, host_cidr, members
+from ...settings.texts import quoted
 from ..annotations import ANNOTATIONS, BY_SETTING, INIT, MODE, PROXY, STATUS_PORT
 from ..reading import proxy_variable, status_port
 from .intervals import Interval, Intervals, interval
@@ -64,10 +65,10 @@ def refused_by_istio(subject: Subject) -> Iterator[Finding]:
             continue
         for member in members(subject.text(name)):
             if name in _PORTS and ("-" in member or ":" in member):
-                problem = f"{member!r} is a range, which Istio's injector rejects"
+                problem = f"{quoted(member)} is a range, which Istio's injector rejects"
                 yield subject.about(name, "istio", problem, "list each port by itself")
             if name in _CIDRS and member != "*" and "/" not in member:
-                problem = f"{member!r} has no prefix length, which Istio's injector rejects"
+                problem = f"{quoted(member)} has no prefix length, which Istio's injector rejects"
                 length = "/128" if ":" in member else "/32"
                 yield subject.about(name, "istio", problem, f"write {member}{length}")
     if subject.pod.annotations.get(STATUS_PORT) == "":
@@ -82,14 +83,14 @@ def interface_names(subject: Subject) -> Iterator[Finding]:
         for member in members(subject.text(name)):
             real, at, _ = member.partition("@")
             if at and real:
-                problem = f"{member!r} is how ip(8) shows {real}: no interface has that name"
+                problem = f"{quoted(member)} is how ip(8) shows {real}: no interface has that name"
                 yield subject.about(name, "interface", problem, f"write {real}")
             elif "*" in member and len(member) > 1:
-                problem = f"{member!r} is no wildcard here: it is the name itself"
+                problem = f"{quoted(member)} is no wildcard here: it is the name itself"
                 remedy = "list each interface" if annotated else f"write {real.replace('*', '')}+"
                 yield subject.about(name, "interface", problem, remedy)
             elif member.endswith("+") and annotated:
-                problem = f"{member!r} is a wildcard, which Istio's injector rejects"
+                problem = f"{quoted(member)} is a wildcard, which Istio's injector rejects"
                 yield subject.about(name, "istio", problem, "list each interface")
 
 
