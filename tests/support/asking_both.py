@@ -28,13 +28,29 @@ OWN = (Cidr(4, 0x0A000002, 32), Cidr(6, (0xFD << 120) | 2, 128))
 NETWORK = network_of(OWN, Question("out"))
 
 
-def world_of(ruleset: Ruleset, *, native: bool = False) -> World:
-    """Return the pod with some rules."""
+def interfaces_of(*rules: Ruleset) -> tuple[str, ...]:
+    """Return interfaces that rules tell from others, one of those that a pattern is for, and one of none."""
+    names = {
+        match.name
+        for ruleset in rules
+        for _, _, rule in ruleset.rules()
+        for match in rule.matches
+        if isinstance(match, (model.InInterface, model.OutInterface))
+    }
+    found = {name.removesuffix("+") for name in names} | {
+        f"{name[:-1]}7" for name in names if name[-1] == "+"
+    }
+    return tuple(sorted({*found, "any"} - {"", "lo", "eth0"}))
+
+
+def world_of(ruleset: Ruleset, others: tuple[str, ...], *, native: bool = False) -> World:
+    """Return the pod with some rules, and with further interfaces, which have no addresses."""
     network = with_objects(NETWORK, ruleset.routing)
+    network = network.replace(interfaces=(*network.interfaces, *others))
     return World(Program(tuple(of_ruleset(ruleset, Known(network), native=native))), network)
 
 
-def pod_of(ruleset: Ruleset, family: model.Family) -> z3_judge.Pod:
+def pod_of(ruleset: Ruleset, family: model.Family, others: tuple[str, ...]) -> z3_judge.Pod:
     """Return the same as the judge has it."""
     more = tuple(
         each.cidr.address
@@ -45,7 +61,7 @@ def pod_of(ruleset: Ruleset, family: model.Family) -> z3_judge.Pod:
         each.mark for each in ruleset.routing if isinstance(each, MarkLookup) and each.family == family
     )
     own: Mapping[model.Family, int] = {each.family: each.address for each in OWN}
-    return z3_judge.Pod("eth0", {"ipv4": (0x7F000001,), "ipv6": (1, *more)}, own, delivered)
+    return z3_judge.Pod("eth0", {"ipv4": (0x7F000001,), "ipv6": (1, *more)}, own, delivered, others)
 
 
 class Proved(NamedTuple):
@@ -74,9 +90,11 @@ class Judged(NamedTuple):
 
 def judged(one: Ruleset, other: Ruleset, proxy: Proxy, kind: Kind, *, native: bool = False) -> Judged:
     """Ask both, and each about the packet of the other; and both about a packet of some outcomes."""
-    answer = proved(world_of(one, native=native), world_of(other, native=native), proxy, kind)
+    others = interfaces_of(one, other)
+    worlds = [world_of(each, others, native=native) for each in (one, other)]
+    answer = proved(*worlds, proxy, kind)
     whose = z3_judge.Proxy(proxy.uids, proxy.gids, proxy.outbound_port)
-    judge = z3_judge.Judge(one.tables, other.tables, pod_of(one, kind.family), whose, kind)
+    judge = z3_judge.Judge(one.tables, other.tables, pod_of(one, kind.family, others), whose, kind)
     packet = judge.packet()
     wrong = [] if packet is None else _wrong(answer, judge, packet, differs=True)
     for region in [difference.region for difference in answer.found[:_MOST]]:

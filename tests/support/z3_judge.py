@@ -32,15 +32,17 @@ from .z3_packets import (
 
 
 class Pod(NamedTuple):
-    """A pod: the addresses of `lo` and of the only other interface, by which all leaves that is not its own.
+    """A pod: the addresses of `lo` and of an interface, by which all leaves that is not for the pod.
 
-    What has one of the marks `delivered` is for the pod itself (`ip rule ... fwmark`).
+    By `others`, which have no addresses, packets come in, too. What has one of the marks `delivered` is for
+    the pod itself (`ip rule ... fwmark`).
     """
 
     interface: str
     loopback: Mapping[model.Family, tuple[int, ...]]
     own: Mapping[model.Family, int]
     delivered: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 class Proxy(NamedTuple):
@@ -82,7 +84,7 @@ class Judge:
         proxy: Proxy,
         kind: Kind,
     ) -> None:
-        self._kind = kind
+        self._kind, self._pod = kind, pod
         self._sent = any_packet(kind)
         self._verdicts = [_Way(rules, pod, proxy, kind, self._sent).verdict() for rules in (one, other)]
 
@@ -90,7 +92,8 @@ class Judge:
         """Return a packet for which the rule sets have different verdicts, None if there is none."""
         solver = z3.SolverFor("QF_BV")
         ours, theirs = self._verdicts
-        solver.add(*possible(self._sent, self._kind), z3.simplify(ours != theirs))
+        interfaces = (self._pod.interface, *self._pod.others)
+        solver.add(possible(self._sent, self._kind, interfaces), z3.simplify(ours != theirs))
         answer = solver.check()
         if answer == z3.unsat:
             return None
@@ -339,8 +342,7 @@ class _Way:
             self._set(z3.And(hit, self._has_entry), connection_mark=self.mark)
         elif isinstance(target, model.RestoreMark):
             self._set(z3.And(hit, self._has_entry), mark=self.connection_mark)
-            if not self.tracked:
-                self._set(z3.And(hit, self.zoned), mark=constant(0, 32))
+            self._assert_no_zone()
         elif isinstance(target, model.ConntrackZone):
             if not self.tracked:
                 self.zoned = z3.Or(self.zoned, hit)
@@ -382,11 +384,14 @@ class _Way:
     def _has_entry(self) -> bool:
         return self.tracked and self._kind.phase != "invalid"
 
+    def _assert_no_zone(self) -> None:
+        """A zone comes with a mark of its own, until conntrack has found the connection: not known here."""
+        assert self.tracked or z3.is_false(z3.simplify(self.zoned)), "a connection mark in raw, after CT"
+
     def _holds(self, match: model.Match) -> Term:
         if isinstance(match, model.ConnectionMark) and not self._has_entry:
-            # There is no connection, so it has no mark, negated or not. A zone comes with a mark of 0.
-            zero_matches = (match.value == 0) != match.negated
-            return z3.And(not self.tracked and zero_matches, self.zoned)
+            self._assert_no_zone()
+            return z3.BoolVal(False)  # there is no connection, so it has no mark, negated or not
         found = _HOLDS[type(match)](self, match)
         return z3.Not(found) if getattr(match, "negated", False) else found
 

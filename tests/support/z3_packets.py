@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import z3
@@ -70,14 +69,11 @@ def constant(value: int, width: int) -> Term:
     return z3.BitVecVal(value, width)
 
 
-def possible(sent: Sent, kind: Kind) -> list[Term]:
-    """A socket has a user and a group; what comes in comes by an interface with a name, which is not lo."""
+def possible(sent: Sent, kind: Kind, interfaces: Iterable[str]) -> Term:
+    """A socket has a user and a group; what comes in comes by one of the interfaces."""
     if kind.direction == "out":
-        return [(sent.uid == NO_ID) == (sent.gid == NO_ID)]
-    size = NAME_BITS
-    letters = [z3.Extract(size - 8 * at - 1, size - 8 * at - 8, sent.name) for at in range(NAME_BITS // 8)]
-    ends = [z3.Implies(one == 0, other == 0) for one, other in itertools.pairwise(letters)]
-    return [letters[0] != 0, letters[-1] == 0, sent.name != number("lo"), *ends]
+        return (sent.uid == NO_ID) == (sent.gid == NO_ID)
+    return z3.Or(*(sent.name == number(each) for each in interfaces))
 
 
 def packet_of(found: z3.ModelRef, sent: Sent, kind: Kind) -> dict[str, int | str]:

@@ -24,7 +24,6 @@ from istio_iptables.rules.model import (
     FAMILIES,
     Chain,
     ConnectionMark,
-    ConntrackZone,
     Mark,
     RestoreMark,
     Rule,
@@ -89,9 +88,9 @@ def _ask(
     tally: Tally, about: str, rules: tuple[Ruleset, Ruleset], proxy: Proxy, family: model.Family, native: bool
 ) -> None:
     found = [judged(*rules, proxy, kind, native=native) for kind in _kinds(family)]
-    tally.add(about, found)
     for kind, each in zip(_kinds(family), found, strict=True):
-        assert not each.disagreements, (kind, each.disagreements)
+        assert not each.disagreements, (kind, about, each.disagreements)
+    tally.add(about, found)
 
 
 @_pairs(0.4)
@@ -111,18 +110,12 @@ def test_of_any_rules_both_say_the_same(tally: Tally, seed: int) -> None:
 
 
 #: Rules of raw and of mangle for what is sent, with what becomes of a later packet whose connection has the
-#: mark 1: before conntrack it has none, and that of a zone is 0 (tests/kernel/test_assumptions.py shows it).
+#: mark 1: before conntrack it has none (tests/kernel/test_assumptions.py shows it).
 _BEFORE_CONNTRACK: dict[str, tuple[list[Rule], list[Rule], str]] = {
     "no mark is known": ([Rule((ConnectionMark(1),), DROP)], [], "direct"),
     "none is known to be another one": ([Rule((ConnectionMark(7, negated=True),), DROP)], [], "direct"),
     "afterwards it is known": ([], [Rule((ConnectionMark(1),), DROP)], "dropped"),
-    "a zone has the mark 0": ([Rule((), ConntrackZone(1)), Rule((ConnectionMark(0),), DROP)], [], "dropped"),
-    "that is restored": (
-        [Rule((), SetMark(9)), Rule((), ConntrackZone(1)), Rule((), RestoreMark())],
-        [Rule((Mark(0),), DROP)],
-        "dropped",
-    ),
-    "without a zone there is nothing to restore": (
+    "there is nothing to restore": (
         [Rule((), SetMark(9)), Rule((), RestoreMark())],
         [Rule((Mark(9),), DROP)],
         "dropped",
@@ -156,5 +149,11 @@ def test_of_changed_rules_of_the_policy_both_say_the_same(tally: Tally, config: 
     if changed is None:
         reject()
     native = random.randrange(3) == 0 and has_native_form(changed.ruleset)
-    about = f"{changed.kind}{' (native)' if native else ''}"
-    _ask(tally, about, (one, changed.ruleset), proxy_of(config), family, native)
+    _ask(
+        tally,
+        f"{changed.kind}{' (native)' if native else ''}",
+        (one, changed.ruleset),
+        proxy_of(config),
+        family,
+        native,
+    )
