@@ -21,7 +21,7 @@ from istio_iptables.trace.packet import Question
 from istio_iptables.trace.world import network_of, of_ruleset, with_objects
 
 from . import z3_judge
-from .z3_packets import Kind, Sent
+from .z3_packets import HOSTS, Kind, Sent
 
 #: The pod of all pairs: its own addresses on eth0, and a default route by it.
 OWN = (Cidr(4, 0x0A000002, 32), Cidr(6, (0xFD << 120) | 2, 128))
@@ -37,10 +37,9 @@ def interfaces_of(*rules: Ruleset) -> tuple[str, ...]:
         for match in rule.matches
         if isinstance(match, (model.InInterface, model.OutInterface))
     }
-    found = {name.removesuffix("+") for name in names} | {
-        f"{name[:-1]}7" for name in names if name[-1] == "+"
-    }
-    return tuple(sorted({*found, "any"} - {"", "lo", "eth0"}))
+    found = {"any", *(name.removesuffix("+") for name in names)}
+    found |= {f"{name[:-1]}7" for name in names if name.endswith("+")}
+    return tuple(sorted(found - {"", "lo", "eth0"}))
 
 
 def world_of(ruleset: Ruleset, others: tuple[str, ...], *, native: bool = False) -> World:
@@ -76,6 +75,9 @@ class Proved(NamedTuple):
 def proved(one: World, other: World, proxy: Proxy, kind: Kind) -> Proved:
     """Ask the prover."""
     every = packets((one, other), *kind)
+    for field in ("source", "destination"):
+        hosts, _ = every.possible.divide(field, (HOSTS[kind.family],))
+        every = every.replace(possible=hosts)
     ours, theirs = (outcomes(simplified(each), every, proxy) for each in (one, other))
     return Proved(every, ours, theirs, list(differences(ours, theirs)))
 
@@ -91,8 +93,8 @@ class Judged(NamedTuple):
 def judged(one: Ruleset, other: Ruleset, proxy: Proxy, kind: Kind, *, native: bool = False) -> Judged:
     """Ask both, and each about the packet of the other; and both about a packet of some outcomes."""
     others = interfaces_of(one, other)
-    worlds = [world_of(each, others, native=native) for each in (one, other)]
-    answer = proved(*worlds, proxy, kind)
+    before, after = (world_of(each, others, native=native) for each in (one, other))
+    answer = proved(before, after, proxy, kind)
     whose = z3_judge.Proxy(proxy.uids, proxy.gids, proxy.outbound_port)
     judge = z3_judge.Judge(one.tables, other.tables, pod_of(one, kind.family, others), whose, kind)
     packet = judge.packet()

@@ -283,9 +283,9 @@ class _Way:
         self._table("mangle", goes_on)
 
     def _no_host(self, source: Term) -> Term:
-        """Addresses from which nothing may come: 0.0.0.0/8 and groups; ::ffff:0:0/96 and multicast."""
+        """Addresses from which nothing may come: groups, and ::ffff:0:0/96."""
         if self._kind.family == IPV4:
-            return z3.Or(self._within(source, 0, (1 << 24) - 1), self._is_group(source))
+            return self._is_group(source)
         return z3.Or(
             self._within(source, 0xFFFF << 32, (0x10000 << 32) - 1),
             self._within(source, 0xFF << 120, (1 << 128) - 1),

@@ -14,6 +14,8 @@ Direction = Literal["out", "in"]
 Phase = Literal["first", "later", "invalid"]
 Term = Any
 
+#: All addresses but those that stand for none, or for all; what the kernel makes of these has other tests.
+HOSTS = {"ipv4": (1 << 24, 0xFFFFFFFE), "ipv6": (1, (1 << 128) - 1)}
 NAME_BITS = 8 * 16  #: of the name of an interface (IFNAMSIZ)
 
 
@@ -70,10 +72,15 @@ def constant(value: int, width: int) -> Term:
 
 
 def possible(sent: Sent, kind: Kind, interfaces: Iterable[str]) -> Term:
-    """A socket has a user and a group; what comes in comes by one of the interfaces."""
+    """A socket has a user and a group; what comes in comes by one of the interfaces.
+
+    Addresses of HOSTS are looked at alone.
+    """
+    first, last = HOSTS[kind.family]
+    hosts = [z3.And(z3.UGE(each, first), z3.ULE(each, last)) for each in (sent.source, sent.destination)]
     if kind.direction == "out":
-        return (sent.uid == NO_ID) == (sent.gid == NO_ID)
-    return z3.Or(*(sent.name == number(each) for each in interfaces))
+        return z3.And(*hosts, (sent.uid == NO_ID) == (sent.gid == NO_ID))
+    return z3.And(*hosts, z3.Or(*(sent.name == number(each) for each in interfaces)))
 
 
 def packet_of(found: z3.ModelRef, sent: Sent, kind: Kind) -> dict[str, int | str]:
