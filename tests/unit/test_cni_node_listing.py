@@ -6,7 +6,6 @@ What a text means is read by the standard library's json, whose objects are pair
 from __future__ import annotations
 
 import json
-from os.path import commonpath
 from typing import Any
 
 import pytest
@@ -35,6 +34,12 @@ def chain(text: str) -> list[Any]:
     return found
 
 
+def in_common(one: str, other: str) -> int:
+    """The length of the beginning that both have in common."""
+    pairs_of = zip(one, other, strict=False)
+    return next((number for number, (a, b) in enumerate(pairs_of) if a != b), min(len(one), len(other)))
+
+
 def types(text: str) -> list[str]:
     plugins: list[dict[str, str]] = json.loads(text)["plugins"]
     return [plugin["type"] for plugin in plugins]
@@ -61,9 +66,7 @@ def test_the_entry_is_the_last_and_there_is_one(text: str):
 @given(lists(with_ours=False))
 def test_all_else_stays_byte_for_byte_and_comes_back(text: str):
     new = with_entry(read_list(text), ENTRY)
-    before = commonpath([text, new])
-    after = commonpath([text[::-1], new[::-1]])
-    assert len(before) + len(after) >= len(text)
+    assert in_common(text, new) + in_common(text[::-1], new[::-1]) >= len(text)
     assert without_entry(read_list(new)) == text
 
 

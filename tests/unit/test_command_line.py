@@ -104,6 +104,7 @@ def test_entry_points():
     assert dict(line.split(" = ") for line in lines) == {
         "istio-iptables": "istio_iptables.__main__:main",
         "istio-clean-iptables": "istio_iptables.__main__:clean",
+        "istio-iptables-cni": "istio_iptables.__main__:cni",
     }
     assert callable(__main__.main)
     assert callable(__main__.clean)
