@@ -201,7 +201,8 @@ def subjects_of(sources: Sequence[Source], own: tuple[Cidr, ...] = ()) -> list[S
         namespace = World(Program(), assumed(own, names))
         return [_subject(each, namespace, own) for each in sources]
     if known.is_live and known.rules:
-        namespace = here.world(known.rules, known.network)
+        # What only an earlier routing rule makes a martian is taken to come in: so more has to be proved.
+        namespace = here.world(known.rules, known.network, ever_routed=False)
     else:
         namespace = World(Program(), known.network)
     return [_subject(each, namespace, _told(each, known)) for each in sources]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from ..rules.model import IPV4, NO_ID
 from .algebra import NO_QUESTION, Question
 from .condition import AllOf, AnyOf, Named, Not, OneOf, label, named, number, numbers
-from .origins import NO_CHECK, refused
+from .origins import refused
 from .packet import TCP
 from .routing import LOCAL_KINDS, LOOPBACK
 from .surroundings import LEAVES_BY_LO, NOT_KNOWN, Host
@@ -193,7 +193,7 @@ class Journey(Generic[S]):
         for name, check in self._world.sources.items():
             part, packets = algebra.split(packets, named("received_on", (name,)), NO_QUESTION)
             passed = algebra.join(passed, self._checked(part, check, name, routed))
-        return algebra.join(passed, self._checked(packets, NO_CHECK, "", routed))
+        return algebra.join(passed, self._checked(packets, self._world.other_sources, "", routed))
 
     def _checked(self, packets: S, check: SourceCheck, interface: str, routed: Routed) -> S:
         """Return the packets from an interface whose source is taken."""

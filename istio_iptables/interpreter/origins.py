@@ -47,12 +47,14 @@ class SourceCheck(Record):
 
     `rp_filter` is 0 (no reverse path filtering), STRICT or LOOSE, None if it is not known. `accept_local`:
     own addresses are no martians. `by_mark`: the way back is that of packets with the same mark
-    (src_valid_mark).
+    (src_valid_mark). `ever_routed`: there were routing rules or local routes of a user that are gone, which
+    cannot be seen; None if it is not known.
     """
 
     rp_filter: int | None = 0
     accept_local: bool = False
     by_mark: bool = False
+    ever_routed: bool | None = False
 
 
 NO_CHECK = SourceCheck()
@@ -107,17 +109,16 @@ class _Check:
     def _martians_unfiltered(self) -> Condition:
         """Without rules and local routes of users the kernel compares with the own addresses only.
 
-        If there were some that are gone, it goes on to look up the way back; that cannot be seen. What was
-        assumed has none that are gone.
+        Even if they are gone, it goes on to look up the way back (fib4_has_custom_rules).
         """
         network = self._network
         if self._check.accept_local:
             return NEVER
         by_route = self._sources(self._is_martian)
-        if _has_own_routing(network):
+        if _has_own_routing(network) or self._check.ever_routed:
             return by_route
         is_own = numbers("source", [(a.address, a.address) for a in network.addresses if a.family == IPV4])
-        if network.assumed:
+        if self._check.ever_routed is False:
             return is_own
         return AnyOf((is_own, AllOf((by_route, _EVER_ROUTED))), _EVER_ROUTED.why)
 

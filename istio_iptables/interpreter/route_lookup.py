@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ..rules.model import IPV4
 from .algebra import NO_QUESTION, Question
-from .condition import ALWAYS, Unmodelled, number, numbers
+from .condition import ALWAYS, AllOf, Unmodelled, number, numbers
 from .ip_names import MAIN_TABLE
-from .route import ERRORS, SENT_HERE, Routed, RoutingRule
+from .route import ERRORS, LOOPBACK, SENT_HERE, Routed, RoutingRule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ _GROUPS = (
     (number("destination", 0xE0000000, 0xEFFFFFFF), "multicast"),
     (number("destination", 0xFFFFFFFF), "broadcast"),
 )
+#: What is sent to 0.0.0.0 or :: stays here (ip_route_output_key_hash_rcu; rawv6_sendmsg: only at first).
+_TO_NOWHERE = AllOf((SENT_HERE, number("destination", 0)))
 #: IPv6 destinations that mean something on one link alone (rt6_need_strict): ::1, link-local, multicast.
 OF_THE_LINK = numbers(
     "destination", [(1, 1), (0xFE80 << 112, (0xFEC0 << 112) - 1), (0xFF << 120, (1 << 128) - 1)]
@@ -71,6 +73,10 @@ class RouteLookup(Generic[S]):
 
     def routes(self, packets: S) -> Iterator[tuple[S, Routed]]:
         """Yield the packets of each route that they take, and the route; packets without one come last."""
+        if self._family == IPV4 or not self._again:
+            part, packets = self._algebra.split(packets, _TO_NOWHERE, NO_QUESTION)
+            if not self._algebra.is_empty(part):
+                yield part, Routed("local", LOOPBACK)
         if self._family == IPV4:
             for destination, kind in _GROUPS:
                 part, packets = self._algebra.split(packets, destination, NO_QUESTION)

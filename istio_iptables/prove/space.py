@@ -101,7 +101,10 @@ def _possible(space: Space, direction: Direction, interfaces: Iterable[str]) -> 
     if direction == "in":
         return Region(space, ((("received_on", frozenset(interfaces)),),))
     none, some = ((NO_ID, NO_ID),), ((0, NO_ID - 1),)
-    return Region(space, tuple((("gid", ids), ("uid", ids)) for ids in (some, none)))
+    region = Region(space, tuple((("gid", ids), ("uid", ids)) for ids in (some, none)))
+    # Who connects to 0.0.0.0 or :: has an own address written there before any rule (ip_route_output_key).
+    _, possible = region.divide("destination", ((0, 0),))
+    return possible
 
 
 def _names(world: World) -> Iterator[str]:

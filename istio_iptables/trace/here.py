@@ -64,8 +64,8 @@ def _unreadable(missing: Sequence[Unreadable]) -> KernelError:
     )
 
 
-def world(found: Rules, network: Network) -> World:
-    """Return the namespace with what the kernel's variables say about packets."""
+def world(found: Rules, network: Network, *, ever_routed: bool | None = None) -> World:
+    """Return the namespace, with what the kernel's variables say; `ever_routed`: see SourceCheck."""
     from ..kernel.sysctls import read_sysctls
 
-    return with_sysctls(World(found.program, network), read_sysctls())
+    return with_sysctls(World(found.program, network), read_sysctls(), ever_routed=ever_routed)

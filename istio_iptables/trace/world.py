@@ -51,17 +51,20 @@ def of_settings(config: Config, network: Network, *, native: bool) -> World:
     return World(Program(tuple(of_ruleset(ruleset, Known(network), native=native))), network)
 
 
-def with_sysctls(world: World, said: Sysctls) -> World:
-    """Return a namespace in which the kernel's variables are as they say."""
+def with_sysctls(world: World, said: Sysctls, *, ever_routed: bool | None = None) -> World:
+    """Return a namespace in which the kernel's variables are as they say; `ever_routed`: see SourceCheck."""
     filters = dict.fromkeys(world.network.interfaces) if said.rp_filter is None else said.rp_filter
     names = {*filters, *said.accept_local, *said.src_valid_mark}
     return world.replace(
         forwards=any_of(_forwards(said)),
         localnet=said.route_localnet,
         sources={
-            name: SourceCheck(filters.get(name, 0), name in said.accept_local, name in said.src_valid_mark)
+            name: SourceCheck(
+                filters.get(name, 0), name in said.accept_local, name in said.src_valid_mark, ever_routed
+            )
             for name in sorted(names)
         },
+        other_sources=SourceCheck(ever_routed=ever_routed),
     )
 
 

@@ -95,7 +95,7 @@ def environment(bench: Bench, command: str, pod: Namespace, number: int, program
     }
 
 
-def take(bench: Bench) -> dict[str, Any]:
+def take(bench: Bench, at_once: int = AT_ONCE) -> dict[str, Any]:
     """Measure, and return the section of the results."""
     wanted = calls(bench)
     samples: dict[str, list[Usage]] = {call.name: [] for call in wanted}
@@ -110,7 +110,7 @@ def take(bench: Bench) -> dict[str, Any]:
                     samples[call.name].append(usage)
     base = [_median(samples[name]) for name in (BARE, RESTORE)]
     rows = [_row(name, found, base) for name, found in samples.items()]
-    return {"rounds": bench.rounds, "rows": [*rows, _at_once(bench)]}
+    return {"rounds": bench.rounds, "rows": [*rows, _at_once(bench, at_once)]}
 
 
 def _measured(call: Call, bench: Bench, node: Namespace, pod: Namespace, number: int) -> Usage:
@@ -137,21 +137,21 @@ def _row(name: str, found: list[Usage], base: list[float]) -> dict[str, Any]:
     }
 
 
-def _at_once(bench: Bench) -> dict[str, Any]:
+def _at_once(bench: Bench, count: int) -> dict[str, Any]:
     """Measure many calls at one moment: how long the last takes, and what each takes of a processor."""
     walls, processor = [], []
     for turn in range(-1, max(bench.rounds // 4, 1)):
         with clearing_up() as until:
             node = make_pod(until)
-            pods = [make_pod(until) for _ in range(AT_ONCE)]
+            pods = [make_pod(until) for _ in range(count)]
             with node.inside():
                 wall, cpu = _together(bench, pods, until.callback)
             if turn >= 0:
                 walls.append(wall)
                 processor += cpu
     return {
-        "what": f"ADD, {AT_ONCE} at once, until the last is done",
-        "at_once": AT_ONCE,
+        "what": f"ADD, {count} at once, until the last is done",
+        "at_once": count,
         "wall": spread(walls),
         "cpu": spread(processor),
         "times": None,

@@ -258,6 +258,16 @@ def test_what_leaves_by_lo_comes_back_without_its_socket_with_mark_and_connectio
     assert seen.event.uid is None
 
 
+@each_family
+def test_what_is_sent_to_no_address_stays_here(bed: Testbed, family: str) -> None:
+    """A program that connects to 0.0.0.0 or :: has its own loopback address written there before."""
+    nowhere = {"ipv4": "0.0.0.0", "ipv6": "::"}[family]
+    mangle = "-A POSTROUTING -o lo -j MARK --set-mark 1"
+    with rules(bed, iptables("legacy", family, mangle=mangle)):
+        seen = send(bed, outbound(family, nowhere))
+    assert (seen.how, arrived(seen), mark_of(seen)) == ("delivered", ("lo", 80), 1)
+
+
 def test_a_source_of_127_leaves_by_lo_alone_and_comes_in_by_no_cable(bed: Testbed) -> None:
     source = number("127.0.0.1")
     counting = "-A PREROUTING -i eth0 -s 127.0.0.0/8 -j CONNMARK --set-mark 1"

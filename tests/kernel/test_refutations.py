@@ -31,11 +31,10 @@ from istio_iptables.prove.example import questions
 from istio_iptables.prove.outcomes import outcomes, simplified
 from istio_iptables.prove.space import DIRECTIONS, PHASES, Packets, packets
 from istio_iptables.rules import model
-from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.trace.world import of_ruleset, proxy_of
 
 from ..support import drawn_packets
-from ..support.mutations import change
+from ..support.mutations import change, has_native_form
 from ..support.our_rules import WRITERS, steps_of
 from ..support.pod_settings import SERVERS, Settings
 from ..support.pod_settings import settings as pod_settings
@@ -114,18 +113,9 @@ def _changed(values: Settings, random: Random) -> Changed:
     found = change(random, before)
     if found is None:
         reject()
-    if writer == "native" and not _has_native_form(found.ruleset):
+    if writer == "native" and not has_native_form(found.ruleset):
         reject()
     return Changed(before, found.ruleset, writer, proxy_of(config), found.family, found.about)
-
-
-def _has_native_form(ruleset: Ruleset) -> bool:
-    """Tell whether rules can be written for nftables: a negated owner cannot be, everywhere."""
-    try:
-        translate(ruleset)
-    except ValueError:
-        return False
-    return True
 
 
 def _without_change(changed: Changed, world: World) -> World:

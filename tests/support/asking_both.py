@@ -21,20 +21,35 @@ from istio_iptables.trace.packet import Question
 from istio_iptables.trace.world import network_of, of_ruleset, with_objects
 
 from . import z3_judge
-from .z3_judge import Kind
+from .z3_packets import HOSTS, Kind, Sent
 
 #: The pod of all pairs: its own addresses on eth0, and a default route by it.
 OWN = (Cidr(4, 0x0A000002, 32), Cidr(6, (0xFD << 120) | 2, 128))
 NETWORK = network_of(OWN, Question("out"))
 
 
-def world_of(ruleset: Ruleset, *, native: bool = False) -> World:
-    """Return the pod with some rules."""
+def interfaces_of(*rules: Ruleset) -> tuple[str, ...]:
+    """Return interfaces that rules tell from others, one of those that a pattern is for, and one of none."""
+    names = {
+        match.name
+        for ruleset in rules
+        for _, _, rule in ruleset.rules()
+        for match in rule.matches
+        if isinstance(match, (model.InInterface, model.OutInterface))
+    }
+    found = {"any", *(name.removesuffix("+") for name in names)}
+    found |= {f"{name[:-1]}7" for name in names if name.endswith("+")}
+    return tuple(sorted(found - {"", "lo", "eth0"}))
+
+
+def world_of(ruleset: Ruleset, others: tuple[str, ...], *, native: bool = False) -> World:
+    """Return the pod with some rules, and with further interfaces, which have no addresses."""
     network = with_objects(NETWORK, ruleset.routing)
+    network = network.replace(interfaces=(*network.interfaces, *others))
     return World(Program(tuple(of_ruleset(ruleset, Known(network), native=native))), network)
 
 
-def pod_of(ruleset: Ruleset, family: model.Family) -> z3_judge.Pod:
+def pod_of(ruleset: Ruleset, family: model.Family, others: tuple[str, ...]) -> z3_judge.Pod:
     """Return the same as the judge has it."""
     more = tuple(
         each.cidr.address
@@ -45,7 +60,7 @@ def pod_of(ruleset: Ruleset, family: model.Family) -> z3_judge.Pod:
         each.mark for each in ruleset.routing if isinstance(each, MarkLookup) and each.family == family
     )
     own: Mapping[model.Family, int] = {each.family: each.address for each in OWN}
-    return z3_judge.Pod("eth0", {"ipv4": (0x7F000001,), "ipv6": (1, *more)}, own, delivered)
+    return z3_judge.Pod("eth0", {"ipv4": (0x7F000001,), "ipv6": (1, *more)}, own, delivered, others)
 
 
 class Proved(NamedTuple):
@@ -60,6 +75,9 @@ class Proved(NamedTuple):
 def proved(one: World, other: World, proxy: Proxy, kind: Kind) -> Proved:
     """Ask the prover."""
     every = packets((one, other), *kind)
+    for field in ("source", "destination"):
+        hosts, _ = every.possible.divide(field, (HOSTS[kind.family],))
+        every = every.replace(possible=hosts)
     ours, theirs = (outcomes(simplified(each), every, proxy) for each in (one, other))
     return Proved(every, ours, theirs, list(differences(ours, theirs)))
 
@@ -73,42 +91,48 @@ class Judged(NamedTuple):
 
 
 def judged(one: Ruleset, other: Ruleset, proxy: Proxy, kind: Kind, *, native: bool = False) -> Judged:
-    """Ask both, and each about the packet of the other."""
-    answer = proved(world_of(one, native=native), world_of(other, native=native), proxy, kind)
-    place = pod_of(one, kind.family), z3_judge.Proxy(proxy.uids, proxy.gids, proxy.outbound_port), kind
-    packet = z3_judge.different(one.tables, other.tables, *place)
-    wrong = []
-    if packet is not None:
-        wrong += _wrong(answer, (one, other), place, packet, "the packet of Z3")
-    for difference in answer.found[:2]:
-        own = _values(example(difference.region, answer.every), kind)
-        wrong += _wrong(answer, (one, other), place, own, "the packet of the prover")
+    """Ask both, and each about the packet of the other; and both about a packet of some outcomes."""
+    others = interfaces_of(one, other)
+    before, after = (world_of(each, others, native=native) for each in (one, other))
+    answer = proved(before, after, proxy, kind)
+    whose = z3_judge.Proxy(proxy.uids, proxy.gids, proxy.outbound_port)
+    judge = z3_judge.Judge(one.tables, other.tables, pod_of(one, kind.family, others), whose, kind)
+    packet = judge.packet()
+    wrong = [] if packet is None else _wrong(answer, judge, packet, differs=True)
+    for region in [difference.region for difference in answer.found[:_MOST]]:
+        wrong += _wrong(answer, judge, _values(example(region, answer.every), kind), differs=True)
+    for outcome in (*_some(answer.one), *_some(answer.other)):
+        wrong += _wrong(answer, judge, _values(example(outcome.region, answer.every), kind))
     if (packet is None) == bool(answer.found):
         wrong.append(f"Z3 finds a difference: {packet}; the prover: {answer.found[:1]}")
     return Judged(packet is not None, bool(answer.found), tuple(wrong))
 
 
+#: Packets of each list that are looked at.
+_MOST = 4
+
+
+def _some(found: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    return found[:: len(found) // _MOST + 1]
+
+
 def _wrong(
-    answer: Proved,
-    rules: tuple[Ruleset, Ruleset],
-    place: tuple[z3_judge.Pod, z3_judge.Proxy, Kind],
-    packet: Mapping[str, int | str],
-    whose: str,
+    answer: Proved, judge: z3_judge.Judge, packet: Mapping[str, int | str], differs: bool = False
 ) -> list[str]:
     """Return in what both disagree about one packet, nothing if they do not."""
-    by_z3 = [str(z3_judge.verdict(each.tables, *place, packet)) for each in rules]
+    by_z3 = [str(each) for each in judge.verdicts(packet)]
     box = _box(packet, answer.every)
     by_prover = [
         [str(outcome.verdict) for outcome in each if outcome.region & box]
         for each in (answer.one, answer.other)
     ]
-    if [[each] for each in by_z3] == by_prover and by_z3[0] != by_z3[1]:
+    if [[each] for each in by_z3] == by_prover and (by_z3[0] != by_z3[1] or not differs):
         return []
-    return [f"{whose}, {packet}: Z3 {by_z3}, the prover {by_prover}"]
+    return [f"{packet}: Z3 {by_z3}, the prover {by_prover}"]
 
 
 def _values(packet: Packet, kind: Kind) -> dict[str, int | str]:
-    fields = [name for name in z3_judge.Sent._fields if name != "name"]
+    fields = [name for name in Sent._fields if name != "name"]
     values: dict[str, Any] = {name: getattr(packet, name) for name in fields}
     return values if kind.direction == "out" else {**values, "name": packet.received_on}
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from istio_iptables.rules import model
 from istio_iptables.rules.model import BUILTIN_CHAINS, Cidr, PortRange, Rule, Ruleset
+from istio_iptables.rules.nftables.translate import translate
 
 
 class Change(NamedTuple):
@@ -40,6 +41,15 @@ def change(random: Random, ruleset: Ruleset, kind: str = "") -> Change | None:
                 about = f"{each}: {table.family} {table.name} {chain.name} {at + 1}"
                 return Change(each, table.family, about, _with(ruleset, table, chain, found))
     return None
+
+
+def has_native_form(ruleset: Ruleset) -> bool:
+    """Tell whether rules can be written for nftables: a negated owner cannot be, everywhere."""
+    try:
+        translate(ruleset)
+    except ValueError:
+        return False
+    return True
 
 
 def _with(ruleset: Ruleset, table: model.Table, chain: model.Chain, rules: tuple[Rule, ...]) -> Ruleset:

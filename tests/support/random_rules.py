@@ -51,6 +51,8 @@ class _Maker:
         self._random = random
         self._family: model.Family = family
         self._name: model.TableName = name
+        # The connection mark of a packet with a zone, before conntrack, is what rules have left there.
+        self._has_zones = name == "raw" and random.random() < 0.6
 
     def table(self, rules: int) -> Table:
         """Return a table with a number of rules. The chains of a hook jump to its further ones alone."""
@@ -82,7 +84,7 @@ class _Maker:
         options += ["owner", "owner"] if hook in ("OUTPUT", "POSTROUTING") else []
         options += ["out"] if hook in ("OUTPUT", "POSTROUTING", "FORWARD") else []
         options += ["in"] if hook in ("PREROUTING", "INPUT", "FORWARD") else []
-        options += ["state", "connmark"]
+        options += ["state"] if self._has_zones else ["state", "connmark"]
         for kind in sorted(set(random.sample(options, random.choice((0, 1, 1, 2, 2, 3))))):
             yield from self._match(kind)
 
@@ -141,7 +143,7 @@ class _Maker:
                 options += [model.TProxy(15006, random.choice((1337, 1, 0)))] * 2
         else:
             zones = [model.ConntrackZone(1), model.ConntrackZone(2)]
-            options += [model.DROP, *zones, self._mark(), model.RestoreMark()]
+            options += [model.DROP, self._mark(), *(zones if self._has_zones else [model.RestoreMark()])]
         return random.choice(options)
 
     def _mark(self) -> model.SetMark:

@@ -93,7 +93,7 @@ def _hosts(every: Packets, network: Network) -> Iterator[tuple[int, int]]:
     """Yield the addresses that are one host's: what is sent to many is for those alone who say so."""
     _, last = every.space.ranges["destination"]
     many = {route.first for route in network.routes if route.kind == "broadcast"}
-    first = 0
+    first = 1
     for each in sorted(address for address in many if address <= last):
         if first < each:
             yield first, each - 1

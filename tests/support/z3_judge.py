@@ -9,37 +9,40 @@ It knows the tables raw, mangle and nat, and the matches and targets of rules/mo
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import z3
 
 from istio_iptables.rules import model
 from istio_iptables.rules.model import IPV4, NO_ID
 
-Direction = Literal["out", "in"]
-Phase = Literal["first", "later", "invalid"]
-
-
-class Kind(NamedTuple):
-    """Packets that a socket sends (`out`) or that come in: a connection's first, a later one, or none's."""
-
-    family: model.Family
-    direction: Direction
-    phase: Phase
+from .z3_packets import (
+    NAME_BITS,
+    Kind,
+    Sent,
+    Term,
+    any_packet,
+    constant,
+    number,
+    packet_of,
+    possible,
+    replaced,
+)
 
 
 class Pod(NamedTuple):
-    """A pod: the addresses of `lo` and of the only other interface, by which all leaves that is not its own.
+    """A pod: the addresses of `lo` and of an interface, by which all leaves that is not for the pod.
 
-    What has one of the marks `delivered` is for the pod itself (`ip rule ... fwmark`).
+    By `others`, which have no addresses, packets come in, too. What has one of the marks `delivered` is for
+    the pod itself (`ip rule ... fwmark`).
     """
 
     interface: str
     loopback: Mapping[model.Family, tuple[int, ...]]
     own: Mapping[model.Family, int]
     delivered: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 class Proxy(NamedTuple):
@@ -55,65 +58,6 @@ VERDICTS = ("none yet", "direct", "redirected", "tproxied", "dropped", "rejected
 _NONE, _DIRECT, _REDIRECTED, _TPROXIED, _DROPPED, _REJECTED, _LOOPS = range(len(VERDICTS))
 _STATES = {"first": "NEW", "later": "ESTABLISHED", "invalid": "INVALID"}
 _PROTOCOLS = {"tcp": 6, "udp": 17}
-_NAME_BYTES = 16  # IFNAMSIZ
-
-Term = Any
-
-
-class Sent(NamedTuple):
-    """A packet as it sets out, as terms of Z3. `name` is the interface that it comes in by."""
-
-    protocol: Term
-    source: Term
-    destination: Term
-    source_port: Term
-    destination_port: Term
-    uid: Term
-    gid: Term
-    mark: Term
-    connection_mark: Term
-    name: Term
-
-
-def _widths(family: model.Family) -> Sent:
-    bits = 32 if family == IPV4 else 128
-    return Sent(8, bits, bits, 16, 16, 32, 32, 32, 32, _NAME_BYTES * 8)
-
-
-def _any_packet(kind: Kind) -> Sent:
-    sent = Sent(*(z3.BitVec(name, width) for name, width in _widths(kind.family)._asdict().items()))
-    if kind.direction == "in":
-        sent = sent._replace(uid=_value(NO_ID, 32), gid=_value(NO_ID, 32))
-    else:
-        sent = sent._replace(name=_value(0, _NAME_BYTES * 8))
-    return sent if kind.phase == "later" else sent._replace(connection_mark=_value(0, 32))
-
-
-def _this_packet(kind: Kind, values: Mapping[str, int | str]) -> Sent:
-    known = {name: _number(values.get(name, 0)) for name in Sent._fields}
-    return Sent(*(_value(known[name], width) for name, width in _widths(kind.family)._asdict().items()))
-
-
-def _number(value: int | str) -> int:
-    return value if isinstance(value, int) else int.from_bytes(_name(value), "big")
-
-
-def _name(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape").ljust(_NAME_BYTES, b"\0")
-
-
-def _value(number: int, width: int) -> Term:
-    return z3.BitVecVal(number, width)
-
-
-def _possible(sent: Sent, kind: Kind) -> list[Term]:
-    """A socket has a user and a group; what comes in comes by an interface with a name, which is not lo."""
-    if kind.direction == "out":
-        return [(sent.uid == NO_ID) == (sent.gid == NO_ID)]
-    size = _NAME_BYTES * 8
-    letters = [z3.Extract(size - 8 * at - 1, size - 8 * at - 8, sent.name) for at in range(_NAME_BYTES)]
-    ends = [z3.Implies(one == 0, other == 0) for one, other in itertools.pairwise(letters)]
-    return [letters[0] != 0, letters[-1] == 0, sent.name != _number("lo"), *ends]
 
 
 # --- what is asked ----------------------------------------------------------------------------
@@ -129,45 +73,47 @@ class Verdict(NamedTuple):
         return f"{self.code} {self.port or ''}".rstrip()
 
 
-def different(
-    one: Iterable[model.Table], other: Iterable[model.Table], pod: Pod, proxy: Proxy, kind: Kind
-) -> dict[str, int | str] | None:
-    """Return a packet for which two rule sets have different verdicts, None if there is none."""
-    sent = _any_packet(kind)
-    solver = z3.SolverFor("QF_BV")
-    solver.add(*_possible(sent, kind))
-    ours, theirs = (_Way(rules, pod, proxy, kind, sent).verdict() for rules in (one, other))
-    solver.add(z3.simplify(ours != theirs))
-    answer = solver.check()
-    if answer == z3.unsat:
-        return None
-    assert answer == z3.sat, "the solver gives up"
-    return _packet(solver.model(), sent, kind)
+class Judge:
+    """Two rule sets in a pod, and the packets of one kind: whether they have the same verdict for all."""
+
+    def __init__(
+        self,
+        one: Iterable[model.Table],
+        other: Iterable[model.Table],
+        pod: Pod,
+        proxy: Proxy,
+        kind: Kind,
+    ) -> None:
+        self._kind, self._pod = kind, pod
+        self._sent = any_packet(kind)
+        self._verdicts = [_Way(rules, pod, proxy, kind, self._sent).verdict() for rules in (one, other)]
+
+    def packet(self) -> dict[str, int | str] | None:
+        """Return a packet for which the rule sets have different verdicts, None if there is none."""
+        solver = z3.SolverFor("QF_BV")
+        ours, theirs = self._verdicts
+        interfaces = (self._pod.interface, *self._pod.others)
+        solver.add(possible(self._sent, self._kind, interfaces), z3.simplify(ours != theirs))
+        answer = solver.check()
+        if answer == z3.unsat:
+            return None
+        assert answer == z3.sat, "the solver gives up"
+        return packet_of(solver.model(), self._sent, self._kind)
+
+    def verdicts(self, packet: Mapping[str, int | str]) -> tuple[Verdict, Verdict]:
+        """Return both verdicts for one packet with the fields of `Sent`; those that are missing are 0."""
+        one, other = (_verdict(replaced(each, self._sent, self._kind, packet)) for each in self._verdicts)
+        return one, other
 
 
-def _packet(found: z3.ModelRef, sent: Sent, kind: Kind) -> dict[str, int | str]:
-    values: dict[str, int | str] = {
-        name: found.eval(term, model_completion=True).as_long() for name, term in sent._asdict().items()
-    }
-    name = values.pop("name")
-    assert isinstance(name, int)
-    if kind.direction == "in":
-        text = name.to_bytes(_NAME_BYTES, "big").rstrip(b"\0")
-        values["name"] = text.decode("utf-8", "surrogateescape")
-    return values
-
-
-def verdict(
-    rules: Iterable[model.Table], pod: Pod, proxy: Proxy, kind: Kind, packet: Mapping[str, int | str]
-) -> Verdict:
-    """Return the verdict for one packet, which has the fields of `Sent`; those that are missing are 0."""
-    found = z3.simplify(_Way(rules, pod, proxy, kind, _this_packet(kind, packet)).verdict()).as_long()
+def _verdict(term: Term) -> Verdict:
+    found = z3.simplify(term).as_long()
     return Verdict(VERDICTS[found >> 16], found & 0xFFFF)
 
 
 # --- the way of packets -----------------------------------------------------------------------
 
-_EMPTY, _LO = (_value(_number(text), _NAME_BYTES * 8) for text in ("", "lo"))
+_EMPTY, _LO = (constant(number(text), NAME_BITS) for text in ("", "lo"))
 
 
 class _Way:
@@ -177,7 +123,7 @@ class _Way:
         self._tables = {table.name: table for table in rules if table.family == kind.family}
         self._pod, self._proxy, self._kind, self._sent = pod, proxy, kind, sent
         self._bits = 32 if kind.family == IPV4 else 128
-        self._cable = _value(_number(pod.interface), _NAME_BYTES * 8)
+        self._cable = constant(number(pod.interface), NAME_BITS)
         self.protocol, self.source, self.source_port = sent.protocol, sent.source, sent.source_port
         self.destination, self.destination_port = sent.destination, sent.destination_port
         self.uid, self.gid, self.mark = sent.uid, sent.gid, sent.mark
@@ -185,7 +131,7 @@ class _Way:
         self.came_by, self.leaves_by = sent.name, _EMPTY
         self.tracked = False  #: conntrack has looked at it
         self.zoned: Term = z3.BoolVal(False)  #: a rule has chosen its zone
-        self.ended, self.redirected, self.tproxied = _value(_NONE, 8), _value(0, 16), _value(0, 16)
+        self.ended, self.redirected, self.tproxied = constant(_NONE, 8), constant(0, 16), constant(0, 16)
         self.destination_decided: Term = z3.BoolVal(False)
         self.hook = ""
 
@@ -204,25 +150,25 @@ class _Way:
             looping = z3.BoolVal(False)
         arrived = z3.If(
             self.tproxied != 0,
-            z3.Concat(_value(_TPROXIED, 8), self.tproxied),
+            z3.Concat(constant(_TPROXIED, 8), self.tproxied),
             z3.If(
                 self.redirected == 0,
-                _value(_DIRECT << 16, 24),
+                constant(_DIRECT << 16, 24),
                 z3.If(
                     looping,
-                    _value(_LOOPS << 16, 24),
-                    z3.Concat(_value(_REDIRECTED, 8), self.redirected),
+                    constant(_LOOPS << 16, 24),
+                    z3.Concat(constant(_REDIRECTED, 8), self.redirected),
                 ),
             ),
         )
-        return z3.If(self.ended == _NONE, arrived, z3.Concat(self.ended, _value(0, 16)))
+        return z3.If(self.ended == _NONE, arrived, z3.Concat(self.ended, constant(0, 16)))
 
     def _set(self, on: Term, **fields: Term) -> None:
         for name, value in fields.items():
             setattr(self, name, z3.If(on, value, getattr(self, name)))
 
     def _end(self, on: Term, how: int) -> None:
-        self._set(z3.And(on, self.ended == _NONE), ended=_value(how, 8))
+        self._set(z3.And(on, self.ended == _NONE), ended=constant(how, 8))
 
     @property
     def _alive(self) -> Term:
@@ -287,7 +233,7 @@ class _Way:
         self._table("mangle")
         # What leaves by the cable has arrived as far as the pod is concerned; the rest comes back by lo.
         self.leaves_by, self.came_by = _EMPTY, _LO
-        self.uid = self.gid = _value(NO_ID, 32)
+        self.uid = self.gid = constant(NO_ID, 32)
         if self._kind.phase == "invalid":  # it has no connection, so it is as if conntrack had not seen it
             self.tracked, self.zoned = False, z3.BoolVal(False)
         self._back_by_lo(stays)
@@ -337,9 +283,9 @@ class _Way:
         self._table("mangle", goes_on)
 
     def _no_host(self, source: Term) -> Term:
-        """Addresses from which nothing may come: 0.0.0.0/8 and groups; ::ffff:0:0/96 and multicast."""
+        """Addresses from which nothing may come: groups, and ::ffff:0:0/96."""
         if self._kind.family == IPV4:
-            return z3.Or(self._within(source, 0, (1 << 24) - 1), self._is_group(source))
+            return self._is_group(source)
         return z3.Or(
             self._within(source, 0xFFFF << 32, (0x10000 << 32) - 1),
             self._within(source, 0xFF << 120, (1 << 128) - 1),
@@ -391,18 +337,17 @@ class _Way:
         """Do what a target does with packets; return whether these leave the table then."""
         if isinstance(target, model.SetMark):
             kept = model.FULL_MASK & ~target.mask
-            self._set(hit, mark=(self.mark & kept) ^ _value(target.value, 32))
+            self._set(hit, mark=(self.mark & kept) ^ constant(target.value, 32))
         elif isinstance(target, model.SaveMark):
             self._set(z3.And(hit, self._has_entry), connection_mark=self.mark)
         elif isinstance(target, model.RestoreMark):
             self._set(z3.And(hit, self._has_entry), mark=self.connection_mark)
-            if not self.tracked:
-                self._set(z3.And(hit, self.zoned), mark=_value(0, 32))
+            self._assert_no_zone()
         elif isinstance(target, model.ConntrackZone):
             if not self.tracked:
                 self.zoned = z3.Or(self.zoned, hit)
         elif isinstance(target, model.TProxy):
-            self._set(hit, tproxied=_value(target.port, 16), mark=_value(target.mark, 32))
+            self._set(hit, tproxied=constant(target.port, 16), mark=constant(target.mark, 32))
             return True
         elif isinstance(target, model.Redirect):
             self._redirect(target, hit)
@@ -417,9 +362,9 @@ class _Way:
     def _redirect(self, target: model.Redirect, hit: Term) -> None:
         """REDIRECT: to the loopback address for what is sent, else to an address of the interface."""
         family = self._kind.family
-        self._set(hit, redirected=_value(target.port, 16), destination_port=_value(target.port, 16))
+        self._set(hit, redirected=constant(target.port, 16), destination_port=constant(target.port, 16))
         if self.hook == "OUTPUT":
-            self._set(hit, destination=_value(0x7F000001 if family == IPV4 else 1, self._bits))
+            self._set(hit, destination=constant(0x7F000001 if family == IPV4 else 1, self._bits))
             return
         has_one = self.came_by == self._cable
         if family != IPV4:  # of the scope of the destination; the pod has one address, which is global
@@ -431,7 +376,7 @@ class _Way:
             others = z3.Or(*(self._within(self.destination, *scope) for scope in scopes))
             has_one = z3.And(has_one, z3.Not(others))
         self._end(z3.And(hit, z3.Not(has_one)), _DROPPED)
-        self._set(hit, destination=_value(self._pod.own[family], self._bits))
+        self._set(hit, destination=constant(self._pod.own[family], self._bits))
 
     # --- matches -------------------------------------------------------------------------------
 
@@ -439,17 +384,20 @@ class _Way:
     def _has_entry(self) -> bool:
         return self.tracked and self._kind.phase != "invalid"
 
+    def _assert_no_zone(self) -> None:
+        """A zone comes with a mark of its own, until conntrack has found the connection: not known here."""
+        assert self.tracked or z3.is_false(z3.simplify(self.zoned)), "a connection mark in raw, after CT"
+
     def _holds(self, match: model.Match) -> Term:
         if isinstance(match, model.ConnectionMark) and not self._has_entry:
-            # There is no connection, so it has no mark, negated or not. A zone comes with a mark of 0.
-            zero_matches = (match.value == 0) != match.negated
-            return z3.And(not self.tracked and zero_matches, self.zoned)
+            self._assert_no_zone()
+            return z3.BoolVal(False)  # there is no connection, so it has no mark, negated or not
         found = _HOLDS[type(match)](self, match)
         return z3.Not(found) if getattr(match, "negated", False) else found
 
     def _cidr(self, address: Term, cidr: model.Cidr) -> Term:
         free = cidr.bits - cidr.prefix
-        return z3.LShR(address, free) == _value(cidr.address >> free, self._bits)
+        return z3.LShR(address, free) == constant(cidr.address >> free, self._bits)
 
     def _port(self, port: Term, ports: Iterable[model.PortRange]) -> Term:
         return z3.Or(*(self._within(port, each.first, each.last) for each in ports))
@@ -465,11 +413,11 @@ class _Way:
 def _interface(name: Term, pattern: str) -> Term:
     """A trailing `+` stands for any ending (iptables(8), --in-interface)."""
     if not pattern.endswith("+"):
-        return name == _number(pattern)
+        return name == number(pattern)
     start = pattern[:-1].encode("utf-8", "surrogateescape")
     if not start:
         return z3.BoolVal(True)
-    size = _NAME_BYTES * 8
+    size = NAME_BITS
     return z3.Extract(size - 1, size - 8 * len(start), name) == int.from_bytes(start, "big")
 
 

@@ -185,6 +185,14 @@ def test_the_pod_goes_before_the_node():
     assert [str(port) for port in of_node] == ["9999", "15020", "15021", "15090"]  # type: ignore[attr-defined]
 
 
+def test_variables_of_the_runtime_are_no_settings(monkeypatch):
+    """The plugin gets the environment of a daemon, which may have been set for other things."""
+    for name in ("ISTIO_DUAL_STACK", "DRY_RUN", "ISTIO_META_DNS_CAPTURE", "NATIVE_NFTABLES"):
+        monkeypatch.setenv(name, "true")
+    found = values({})
+    assert not any(found[f] for f in ("dual_stack", "dry_run", "redirect_dns", "native_nftables"))
+
+
 def test_dns_of_a_pod_is_all_dns_since_the_nodes_servers_are_not_its_own():
     for found in (
         values({"redirect-dns": True}),

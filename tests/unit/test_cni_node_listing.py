@@ -6,7 +6,6 @@ What a text means is read by the standard library's json, whose objects are pair
 from __future__ import annotations
 
 import json
-from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -35,6 +34,12 @@ def chain(text: str) -> list[Any]:
     return found
 
 
+def in_common(one: str, other: str) -> int:
+    """The length of the beginning that both have in common."""
+    pairs_of = zip(one, other, strict=False)
+    return next((number for number, (a, b) in enumerate(pairs_of) if a != b), min(len(one), len(other)))
+
+
 def types(text: str) -> list[str]:
     plugins: list[dict[str, str]] = json.loads(text)["plugins"]
     return [plugin["type"] for plugin in plugins]
@@ -55,11 +60,6 @@ def test_the_entry_is_the_last_and_there_is_one(text: str):
         (k, v) for k, v in pairs(text) if k != "plugins"
     ]
     assert with_entry(read_list(new), ENTRY) == new
-
-
-def in_common(one: str, other: str) -> int:
-    """Return how many characters two texts have in common at their beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @some

@@ -255,7 +255,14 @@ def test_what_goes_wrong_has_a_code(monkeypatch, error, code):
 @pytest.mark.parametrize("command", ["DEL", "GC"])
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"settings": {"nonsense": 1}}, {"prevResult": None}, {"cni.dev/valid-attachments": [{"x": 1}]}],
+    [
+        {},
+        {"settings": {"nonsense": 1}},
+        {"prevResult": None},
+        {"prevResult": 1},
+        {"name": None},
+        {"cni.dev/valid-attachments": [{"x": 1}]},
+    ],
 )
 @pytest.mark.parametrize("annotations", [None, INJECTED, PLAIN, {"sidecar.istio.io/status": "["}])
 def test_a_pod_can_go_whatever_became_of_its_node(monkeypatch, command, keys, annotations):

@@ -48,11 +48,12 @@ def found(
     ],
 )
 def test_the_way_back_counts(source: str, off: str, loose: str, strict: str) -> None:
-    where = network().replace(assumed=(), rules=default_rules())
+    where = network().replace(rules=default_rules())
     wanted = {0: off, LOOSE: loose, STRICT: strict}
-    assert {mode: found(where, source, SourceCheck(mode)) for mode in wanted} == wanted
+    assert {mode: found(where, source, SourceCheck(mode, ever_routed=None)) for mode in wanted} == wanted
     assert found(network(RULE), source, SourceCheck()) == off.rstrip("?")
-    assert found(where.replace(assumed=("routes",)), source, SourceCheck()) == off.replace("martian?", "")
+    assert found(where, source, SourceCheck(ever_routed=True)) == off.rstrip("?")
+    assert found(where, source, SourceCheck()) == off.replace("martian?", "")
 
 
 def test_a_source_without_a_way_back() -> None:

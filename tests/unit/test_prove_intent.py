@@ -13,6 +13,7 @@ from istio_iptables import configure
 from istio_iptables.interpreter.condition import ALWAYS, AllOf
 from istio_iptables.interpreter.explore import explore
 from istio_iptables.interpreter.journey import World
+from istio_iptables.interpreter.verdict import DROPPED
 from istio_iptables.prove import intent
 from istio_iptables.prove.open_ends import OPEN_END, OPEN_ENDS, OpenEnd
 from istio_iptables.prove.proof import Property
@@ -53,7 +54,7 @@ def test_a_property_is_said_with_the_settings_filled_in() -> None:
     says = {each.name: " ".join(each.says) for each in found}
     assert "TCP to any address goes to 4000" in says["outbound-captured"]
     assert "10.0.0.0/8" in says["outbound-excluded"]
-    assert "any but 9090 goes to 15006" in says["inbound-captured"]
+    assert "TCP that comes in to any port but 9090 goes to 15006" in says["inbound-captured"]
     assert "15008" in says["tunnel-port"]
     assert "UID 1337, GID 1337" in says["no-loop"]
     assert "4000" in says["no-loop"]
@@ -72,6 +73,21 @@ def test_what_is_about_no_packet_is_not_said() -> None:
     names = {each.name for each in judged(_of({}), of_settings(_of({}), assumed(_of({})), native=False))}
     assert "rerouted" not in names
     assert not any("tproxy" in name for name in names)
+
+
+@pytest.mark.slow
+def test_a_mark_that_rules_take_away_may_be_that_of_a_route() -> None:
+    config = _of({**TPROXY, "istio-inbound-ports": ""})
+    network = NETWORKS["policy routing"](config)
+    world = of_settings(config, network, native=False)
+    [later] = [
+        each
+        for each in kinds((world,), config)
+        if (each.space.family, each.direction, each.phase) == ("ipv4", "out", "later")
+    ]
+    dropped = [clause for clause in intent.promised(config, network)(later) if clause.verdict == DROPPED]
+    assert {clause.name for clause in dropped} == {"open-end: carries-mark"}
+    assert not wrong(judged(config, world))
 
 
 def test_every_open_end_is_on_the_page() -> None:
@@ -100,7 +116,7 @@ SOME = {
     "group-dns": {"redirect-dns": "true"},
     "dns-own-pod": {"redirect-dns": "true"},
     "no-socket": {},
-    "no-address": {},
+    "no-address": {"dual-stack": "true"},
     "link-local": {**TPROXY, "dual-stack": "true"},
     "rerouted-exclusions": {"kube-virt-interfaces": "vm0", "istio-service-exclude-cidr": "10.0.0.0/8"},
     "rerouted-tproxy": {**TPROXY, "kube-virt-interfaces": "vm0"},

@@ -24,7 +24,6 @@ from istio_iptables.rules.model import (
     FAMILIES,
     Chain,
     ConnectionMark,
-    ConntrackZone,
     Mark,
     RestoreMark,
     Rule,
@@ -32,14 +31,13 @@ from istio_iptables.rules.model import (
     SetMark,
     Table,
 )
-from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.config import Config
 from istio_iptables.trace.world import proxy_of
 from tests.support.asking_both import Judged, judged
 from tests.support.judging import configs
-from tests.support.mutations import change
+from tests.support.mutations import change, has_native_form
 from tests.support.random_rules import random_ruleset
-from tests.support.z3_judge import Kind
+from tests.support.z3_packets import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -90,9 +88,9 @@ def _ask(
     tally: Tally, about: str, rules: tuple[Ruleset, Ruleset], proxy: Proxy, family: model.Family, native: bool
 ) -> None:
     found = [judged(*rules, proxy, kind, native=native) for kind in _kinds(family)]
-    tally.add(about, found)
     for kind, each in zip(_kinds(family), found, strict=True):
-        assert not each.disagreements, (kind, each.disagreements)
+        assert not each.disagreements, (kind, about, each.disagreements)
+    tally.add(about, found)
 
 
 @_pairs(0.4)
@@ -112,18 +110,12 @@ def test_of_any_rules_both_say_the_same(tally: Tally, seed: int) -> None:
 
 
 #: Rules of raw and of mangle for what is sent, with what becomes of a later packet whose connection has the
-#: mark 1: before conntrack it has none, and that of a zone is 0 (tests/kernel/test_assumptions.py shows it).
+#: mark 1: before conntrack it has none (tests/kernel/test_assumptions.py shows it).
 _BEFORE_CONNTRACK: dict[str, tuple[list[Rule], list[Rule], str]] = {
     "no mark is known": ([Rule((ConnectionMark(1),), DROP)], [], "direct"),
     "none is known to be another one": ([Rule((ConnectionMark(7, negated=True),), DROP)], [], "direct"),
     "afterwards it is known": ([], [Rule((ConnectionMark(1),), DROP)], "dropped"),
-    "a zone has the mark 0": ([Rule((), ConntrackZone(1)), Rule((ConnectionMark(0),), DROP)], [], "dropped"),
-    "that is restored": (
-        [Rule((), SetMark(9)), Rule((), ConntrackZone(1)), Rule((), RestoreMark())],
-        [Rule((Mark(0),), DROP)],
-        "dropped",
-    ),
-    "without a zone there is nothing to restore": (
+    "there is nothing to restore": (
         [Rule((), SetMark(9)), Rule((), RestoreMark())],
         [Rule((Mark(9),), DROP)],
         "dropped",
@@ -143,15 +135,6 @@ def test_before_conntrack_has_seen_a_packet(about: str) -> None:
     assert found.differs == (expected == "dropped")
 
 
-def _has_native_form(ruleset: Ruleset) -> bool:
-    """Tell whether rules can be written for nftables: a negated owner cannot be, everywhere."""
-    try:
-        translate(ruleset)
-    except ValueError:
-        return False
-    return True
-
-
 @_pairs(0.6)
 @given(config=configs(), seed=_SEEDS)
 def test_of_changed_rules_of_the_policy_both_say_the_same(tally: Tally, config: Config, seed: int) -> None:
@@ -165,6 +148,12 @@ def test_of_changed_rules_of_the_policy_both_say_the_same(tally: Tally, config: 
     changed = change(random, one)
     if changed is None:
         reject()
-    native = random.randrange(3) == 0 and _has_native_form(changed.ruleset)
-    about = f"{changed.kind}{' (native)' if native else ''}"
-    _ask(tally, about, (one, changed.ruleset), proxy_of(config), family, native)
+    native = random.randrange(3) == 0 and has_native_form(changed.ruleset)
+    _ask(
+        tally,
+        f"{changed.kind}{' (native)' if native else ''}",
+        (one, changed.ruleset),
+        proxy_of(config),
+        family,
+        native,
+    )

@@ -274,6 +274,7 @@ def test_captured_groups_go_to_a_chain_of_the_rest():
     [
         pytest.param(Rule((UidOwner(5, negated=True),), DROP), id="not a RETURN"),
         pytest.param(Rule((OutInterface("lo"), UidOwner(5, negated=True)), RETURN), id="not alone"),
+        pytest.param(Rule((UidOwner(5, negated=True), Transport("tcp")), RETURN), id="not alone, but first"),
     ],
 )
 def test_what_cannot_be_said_is_refused(rule: Rule):

@@ -277,9 +277,9 @@ def _without_negated_owners(chain: NativeChain) -> list[NativeChain]:
         negated = _negated_owner(rule)
         if negated is None:
             continue
-        if rule.target != model.RETURN or rule.matches[:1] != (negated,) or chain.hook:
+        others = tuple(match for match in rule.matches if isinstance(match, model.Comment))
+        if rule.target != model.RETURN or rule.matches != (negated, *others) or chain.hook:
             raise ValueError(f"no way to write this for nftables: {rule}")
-        others = tuple(match for match in rule.matches[1:] if isinstance(match, model.Comment))
         name = f"{chain.name}-of-{negated.kind}s"
         go_on = Rule((negated.replace(negated=False), *others), model.Jump(name, goto=True), rule.reason)
         rest = NativeChain(name, None, chain.rules[number + 1 :])
