@@ -1,4 +1,5 @@
-# The init container's image; `make image` builds it, `make image-test` tries it in a pod.
+# The init container's image; `make image` builds it, `make image-test` tries it in a pod. The target `cni` is the image
+# of the CNI plugin's installer.
 #
 # Both `args: [istio-iptables, -p, ...]` and `args: [-p, ...]` work: see ENTRYPOINT. Another base: --build-arg BASE=...; it
 # must be Debian or a relative with Python 3.11 or newer, venv included. For a build that never changes, name the base by
@@ -39,6 +40,7 @@ COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
 # without the manual page, since there is no man, and of programs Python and our own alone: dependencies bring some, and
 # venv what people type into shells.
+# The programs start without what the environment names (-I) and without the modules of site (-S).
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
 ARG VERSION=
@@ -50,11 +52,32 @@ RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
  && cd /opt/istio-iptables/lib/python3*/site-packages \
  && rm -rf netaddr/tests netaddr/eui/*.txt netaddr/eui/*.idx \
  && cd /opt/istio-iptables \
+ && sed -i '1s/$/ -IS/' bin/istio-* \
  && rm -rf include share .gitignore \
  && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
 
-FROM ${BASE}
+# What the image of the CNI plugin's installer has besides: what starts the plugin on a node that has nothing, and the
+# client of the Kubernetes API. Of the client, the half for asynchronous programs is left out, and what only that needs.
+FROM build AS build-cni
+COPY requirements/cni.txt requirements/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
+    --mount=type=secret,id=ca.pem,mode=0444 \
+    /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
+        --wheel-dir /cni-wheels -r requirements/cni.txt \
+ && rm -f /cni-wheels/rich-* /cni-wheels/pygments-* /cni-wheels/markdown_it_py-* /cni-wheels/mdurl-* \
+        /cni-wheels/aio* \
+ && /build/bin/pip --python /opt/istio-iptables/bin/python install \
+        --no-cache-dir --no-index --no-deps --no-compile /cni-wheels/*.whl \
+ && rm -rf /opt/istio-iptables/lib/python3*/site-packages/kubernetes/aio \
+ && cd /opt/istio-iptables \
+ && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
+COPY tools/launch.c tools/
+RUN mkdir /opt/istio-iptables/libexec \
+ && cc -static -Os -s -o /opt/istio-iptables/libexec/istio-iptables-launch tools/launch.c
+
+FROM ${BASE} AS istio-iptables
 ARG DEBIAN_FRONTEND=noninteractive
 # iptables brings the extensions and libraries that python-iptables loads, too; their folder gets a name that does not
 # depend on the architecture. Python's images come without bytecode for the standard library, which would be compiled
@@ -91,3 +114,12 @@ LABEL org.opencontainers.image.title="istio-iptables" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
+
+# The installer of the CNI plugin: `make image ARGS="--target cni" IMAGE=istio-iptables-cni`.
+FROM istio-iptables AS cni
+COPY --from=build-cni /opt/istio-iptables /opt/istio-iptables
+LABEL org.opencontainers.image.title="istio-iptables-cni" \
+      org.opencontainers.image.description="Puts the CNI plugin istio-iptables-cni on a node, and keeps it there"
+
+# The init container, which is what is built by default.
+FROM istio-iptables

@@ -79,7 +79,8 @@ soak: export HYPOTHESIS_PROFILE = fuzz
 soak: system $(VENV) ## thousands of generated configurations and 20,000 packets, in the kernel
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py test_fake_kernel.py \
-	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py) $(ARGS)
+	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py) \
+	    tests/unit/test_cni_node_kills.py $(ARGS)
 
 golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; read the difference before you commit it
 	$(VENV)/bin/python -m tests.support.golden --write
@@ -118,6 +119,8 @@ lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.to
 	    --extra libiptc --output-file requirements/libiptc.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
 	    --extra cni-api --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
+	    --constraint requirements/dev.txt --extra cni-api --extra libiptc --output-file requirements/cni.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

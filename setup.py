@@ -1,4 +1,4 @@
-"""The part of the build that is not data: the version, from tools/version.py. All else is in setup.cfg."""
+"""The part of the build that is not data: the version, and the programs. All else is in setup.cfg."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,13 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
+from distutils.command.build_scripts import build_scripts  # isort: skip  # setuptools brings it
+
 sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
 from version import LINE, version
 
 VERSION = version()
+LAUNCHER = Path(__file__).resolve().parent / "tools" / "launcher"
 
 
 def write_version(package):
@@ -40,4 +43,24 @@ class Sdist(sdist):
         write_version(Path(base_dir) / "istio_iptables")
 
 
-setup(version=VERSION, cmdclass={"build_py": BuildPy, "sdist": Sdist})
+#: All are tools/launcher: it runs the command that it is called by.
+PROGRAMS = ("istio-iptables", "istio-clean-iptables", "istio-iptables-cni")
+
+
+class BuildScripts(build_scripts):
+    """Makes the programs that pip installs. Its `#!python` becomes the Python that it is installed for."""
+
+    def run(self):
+        """Write the launcher under the name of each program."""
+        folder = Path(self.build_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in PROGRAMS:
+            (folder / name).write_bytes(LAUNCHER.read_bytes())
+            (folder / name).chmod(0o755)
+
+
+setup(
+    version=VERSION,
+    scripts=["tools/launcher"],
+    cmdclass={"build_py": BuildPy, "build_scripts": BuildScripts, "sdist": Sdist},
+)

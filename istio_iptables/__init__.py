@@ -20,6 +20,7 @@ What is here:
     picture, report                        a Config to a picture of the packets' way; to a page for a browser
     Machine, prepare                       the kernel, and what has to change there
     settings_of                            the settings that rules in place mean
+    prove_rules                            whether rules do what settings promise, for all packets at once
     validate, succeeded                    real connections that prove that redirection works
     network_namespace                      run functions in another network namespace
     enter_network_namespace                enter one for the rest of the process's life
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         picture,
         pod_settings,
         prepare,
+        prove_rules,
         render,
         report,
         settings_of,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from .kernel.prepared import Prepared
     from .kernel.this_machine import ThisMachine
     from .pod.lint.findings import Finding
+    from .prove.found import Judged, Judgement, Refutation
     from .rules.edit import CreateChain, Delete, Insert, RemoveChain, ReplaceRules, TableEdit
     from .rules.model import (
         Chain,
@@ -116,6 +119,8 @@ _WHERE = {
     "Identity": "validation.model",
     "Insert": "rules.edit",
     "IstioIptablesError": "errors",
+    "Judged": "prove.found",
+    "Judgement": "prove.found",
     "KernelError": "errors",
     "Listed": "rules.model",
     "Live": "change.actions",
@@ -135,6 +140,7 @@ _WHERE = {
     "Prepared": "kernel.prepared",
     "Probe": "validation.model",
     "ReadBack": "status.settings_of",
+    "Refutation": "prove.found",
     "RemoveByHandle": "change.actions",
     "RemoveChain": "rules.edit",
     "RemoveObject": "change.actions",
@@ -163,6 +169,7 @@ _WHERE = {
     "picture": "api",
     "pod_settings": "api",
     "prepare": "api",
+    "prove_rules": "api",
     "render": "api",
     "report": "api",
     "settings_of": "api",
@@ -194,6 +201,8 @@ __all__ = [
     "Identity",
     "Insert",
     "IstioIptablesError",
+    "Judged",
+    "Judgement",
     "KernelError",
     "Listed",
     "Live",
@@ -213,6 +222,7 @@ __all__ = [
     "Prepared",
     "Probe",
     "ReadBack",
+    "Refutation",
     "RemoveByHandle",
     "RemoveChain",
     "RemoveObject",
@@ -241,6 +251,7 @@ __all__ = [
     "picture",
     "pod_settings",
     "prepare",
+    "prove_rules",
     "render",
     "report",
     "settings_of",

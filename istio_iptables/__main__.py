@@ -13,7 +13,6 @@ import os
 import sys
 
 from .errors import INTERRUPTED
-from .settings.go_flags import read_arguments
 from .startup.c_modules import signal
 
 TYPE_CHECKING = False
@@ -33,6 +32,8 @@ def _main(arguments: Sequence[str]) -> int:
         from .cli.help_app import run_app
 
         return run_app([])
+    from .settings.go_flags import read_arguments  # the CNI plugin does without
+
     return _dispatch(read_arguments(arguments))
 
 
@@ -42,6 +43,8 @@ def clean(arguments: Sequence[str] | None = None) -> int:
 
 
 def _clean(arguments: Sequence[str]) -> int:
+    from .settings.go_flags import read_arguments
+
     invocation = read_arguments(arguments)
     mistakes = invocation.mistakes
     if invocation.command not in ("", "cleanup"):
@@ -52,6 +55,15 @@ def _clean(arguments: Sequence[str]) -> int:
 def cni() -> int:
     """Run istio-iptables-cni, the CNI plugin, which a container runtime calls with variables alone."""
     return _process(_cni)
+
+
+#: The commands by the names that their programs have; all other names are that of istio-iptables.
+_BY_NAME = {"istio-clean-iptables": clean, "istio-iptables-cni": cni}
+
+
+def run_as(name: str) -> int:
+    """Run the command whose program has a name, with the process's arguments; tools/launcher calls it."""
+    return _BY_NAME.get(name, main)()
 
 
 def _cni(_: Sequence[str]) -> int:
@@ -72,6 +84,8 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as we run
     status = INTERRUPTED
     try:
+        if callable(signal.getsignal(signal.SIGINT)):  # else the caller ignores it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             status = command(sys.argv[1:])
         finally:

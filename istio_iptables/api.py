@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .kernel.machine import Machine
     from .kernel.prepared import Prepared
     from .pod.lint import Finding
+    from .prove.found import Judgement
     from .rules.model import Family
     from .rules.nftables.model import NativeTable
     from .settings.commands import PictureStyle, Style
@@ -316,6 +317,36 @@ def validate(
     from .validation.plan import plan
 
     return probe_all(plan(config, policy.build(config), situation(), port), seconds, in_place=in_place)
+
+
+def prove_rules(
+    config: Config, ruleset: Ruleset | None = None, *, native: bool = False, own: Sequence[str] = ()
+) -> Judgement:
+    """Prove that rules do what a Config promises, for all packets at once, as `istio-iptables prove` does.
+
+    The rules are those that the Config means, or `ruleset`; with `native` in the form of native nftables.
+    Nothing of this machine counts: the pod has the addresses `own`, by default addresses for documentation.
+    `is_proved` of the result tells whether every property is proved; its refutations are packets.
+
+    >>> from istio_iptables import Facts, build, configure, prove_rules
+    >>> config = configure(environment=Facts())
+    >>> prove_rules(config).is_proved
+    True
+    >>> other = build(configure(outbound_cidrs_excluded="10.9.0.0/16", environment=Facts()))
+    >>> found = prove_rules(config, other).refutations[0]
+    >>> str(found.wanted), str(found.found), found.refutes
+    ('redirected 15001', 'direct', ('outbound-captured', 'every-packet'))
+    """
+    require_type(config, Config, "prove_rules() takes a Config (see configure)")
+    rules = policy.build(config) if ruleset is None else ruleset
+    require_type(rules, Ruleset, "prove_rules() takes a Ruleset (see build) as its second argument")
+    from .prove.found import judgement
+    from .prove.subject import of_rules
+    from .prove.ways import judged
+    from .trace.world import examples
+
+    subject = of_rules(rules, _addresses(own) or examples(FAMILIES), native=native)
+    return judgement(subject, judged(config, subject.world), config)
 
 
 def settings_of(ruleset: Ruleset, native: Sequence[NativeTable] = ()) -> ReadBack | None:

@@ -99,9 +99,14 @@ def from_file(path: str) -> tuple[list[Given], list[str]]:
 
     Raises SettingsError if the file cannot be read, or is not such a mapping.
     """
+    return from_text(text_of_file(path, "--config"), path)
+
+
+def from_text(text: str, path: str) -> tuple[list[Given], list[str]]:
+    """Return the settings in the text of a file, and the mistakes in it; see from_file."""
     from ..settings.mapping import from_mapping
 
-    return from_mapping(_mapping(path), shown(path))
+    return from_mapping(_mapping(text, path), shown(path))
 
 
 def is_settings(text: str) -> bool:
@@ -109,7 +114,7 @@ def is_settings(text: str) -> bool:
     from ..formats.iptables_dump import is_dump
     from ..settings import yaml_text
 
-    if is_dump(text):
+    if is_dump(text) or text.count("\n") > _MOST_LINES:
         return False
     try:
         found = yaml_text.read_documents(text)
@@ -121,10 +126,9 @@ def is_settings(text: str) -> bool:
     return "nftables" not in found[0] and not any(str(name).isdigit() for name in found[0])
 
 
-def _mapping(path: str) -> dict[str, Any]:
+def _mapping(text: str, path: str) -> dict[str, Any]:
     from ..settings import yaml_text
 
-    text = text_of_file(path, "--config")
     if text.count("\n") > _MOST_LINES:
         raise SettingsError([f"--config: {quoted(path)} is too large: at most {_MOST_LINES} lines are read"])
     try:

@@ -180,6 +180,18 @@ class _Command(typer.core.TyperCommand):
         _write(_help_by_group(self, ctx), formatter)
 
 
+def _settings_parameters() -> list[inspect.Parameter]:
+    """Return the options of the command line itself: every setting that has a flag, files, and --version."""
+    by_name, by_place = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    version = typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
+    return [
+        inspect.Parameter("context", by_place, annotation=typer.Context),
+        *(_option(setting, setting.group) for setting in SETTINGS if setting.has_flag),
+        *(_option(source, "Operation") for source in SOURCES),
+        inspect.Parameter("version", by_name, default=False, annotation=Annotated[bool, version]),
+    ]
+
+
 def make_app() -> typer.Typer:
     """Make the application from the declarations."""
     app = typer.Typer(
@@ -199,31 +211,7 @@ def make_app() -> typer.Typer:
         if context.invoked_subcommand is None:
             raise typer.Exit(handlers.handle(context.obj))
 
-    app.callback()(
-        _with_signature(
-            settings,
-            "settings",
-            _HELP,
-            [
-                inspect.Parameter(
-                    "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
-                ),
-                *(_option(setting, setting.group) for setting in SETTINGS if setting.has_flag),
-                *(_option(source, "Operation") for source in SOURCES),
-                inspect.Parameter(
-                    "version",
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=False,
-                    annotation=Annotated[
-                        bool,
-                        typer.Option(
-                            "--version", "-V", help="Print the version.", callback=_version, is_eager=True
-                        ),
-                    ],
-                ),
-            ],
-        )
-    )
+    app.callback()(_with_signature(settings, "settings", _HELP, _settings_parameters()))
     groups = {group: _group(app, group) for group in GROUPS}
     for command in COMMANDS:
         parent = app if len(command.words) == 1 else groups[command.words[0]]

@@ -11,15 +11,13 @@ from ..interpreter.routing import Address
 from ..rules.model import FAMILIES, IPV4, IPV6, Cidr
 from ..startup.record import Record
 from ..trace.owned import places
-from ..trace.packet import SOME_OWN
 from ..trace.reasons import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from ..interpreter.routing import Network
-    from ..rules.model import Family
     from ..settings.config import Config
     from ..settings.environment import Environment
     from ..status.settings_of import ReadBack
@@ -55,12 +53,6 @@ def own_of(network: Network | None) -> tuple[Cidr, ...]:
     """Return the own addresses of a network, none if it is not known."""
     own = [each for family in FAMILIES for each in network.own(family)] if network else []
     return tuple(Cidr(4 if each.family == IPV4 else 6, each.address, each.prefix) for each in own)
-
-
-def examples(families: Sequence[Family]) -> tuple[Cidr, ...]:
-    """Return addresses for documentation as those of a pod that has some families, IPv4 if none."""
-    made = {IPV4: Cidr(4, SOME_OWN[IPV4], 32), IPV6: Cidr(6, SOME_OWN[IPV6], 128)}
-    return tuple(made[family] for family in families or (IPV4,))
 
 
 class Understood(Record):

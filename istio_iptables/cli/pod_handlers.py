@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ..errors import FOUND, SettingsError
 from ..pod import pick
-from ..pod.container import container_settings, entry, for_entry, rights
+from ..pod.annotations import INIT
+from ..pod.container import VALIDATION, container_settings, entry, for_entry, for_validation, rights
 from ..pod.lint import KINDS, lint
+from ..settings.resolve import parse
 from ..settings.texts import nearest, quoted
 from . import streams
 from .collect import pod_name, pods_of
@@ -46,8 +48,12 @@ def arguments(context: Context) -> int:
 
 def init_container(context: Context) -> int:
     """pod init-container: print the entry."""
-    found = for_entry(container_settings(context.given), context.operation)
-    made = entry(found, context.options["image"], rights(context.parsed))
+    given, parsed, name = context.given, context.parsed, INIT
+    if context.options["cni"]:
+        given, name = [*for_validation(given)], VALIDATION
+        parsed = parse(given, context.facts)
+    found = for_entry(container_settings(given), parsed.operation())
+    made = entry(found, context.options["image"], rights(parsed), name)
     if context.options["format"] == "json":
         _print_json(made)
         return 0

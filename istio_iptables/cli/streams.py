@@ -59,8 +59,8 @@ def complain(text: str) -> None:
 def append(path: str, text: str) -> str:
     """Append text to a file, and return why that could not be done, or nothing.
 
-    It is opened anew for each text, so whoever rotates it may rename or remove it, and written in one piece,
-    so lines of several processes do not mix (open(2), O_APPEND).
+    It is opened anew for each text, so a program that rotates it may rename or remove it, and written in one
+    piece, so lines of several processes do not mix (open(2), O_APPEND).
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

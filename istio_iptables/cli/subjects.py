@@ -16,24 +16,22 @@ from ..prove.after import after
 from ..prove.space import names_of
 from ..prove.subject import Subject, assumed
 from ..rules.model import FAMILIES
-from ..settings.declared import SOURCE_BY_NAME
-from ..settings.go_flags import Invocation
-from ..settings.resolve import HOW_TO_RUN, parse, resolve
-from ..settings.texts import Given
+from ..settings.resolve import HOW_TO_RUN, from_environment, parse, resolve
 from ..startup.record import Record
 from ..trace import dumps, here
-from ..trace.world import of_ruleset, proxy_of, with_objects
-from .collect import collect, is_settings, text_of_file
-from .live import PodOf, examples, own_of, understood
+from ..trace.world import examples, of_ruleset, proxy_of, with_objects
+from .collect import from_text, is_settings, text_of_file
+from .live import PodOf, own_of, understood
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..change.plan import Plan
     from ..interpreter.verdict import Proxy
     from ..rules.model import Cidr, RoutingObject
     from ..settings.config import Config
+    from ..settings.go_flags import Invocation
     from ..trace.dumps import Rules
     from .context import Context
 
@@ -84,12 +82,12 @@ def in_kernel(settings: tuple[str, ...] = ()) -> Source:
     )
 
 
-def of_dumps(files: Sequence[str], option: str, settings: tuple[str, ...] = ()) -> Source:
-    """Return the rules of dumps. Raises DumpError if one cannot be read."""
-    rules = dumps.read([dumps.Source(called(file), text) for file, text in texts_of(files, option)])
-    arguments = tuple(word for file in files for word in ("--file", file))
+def of_dumps(texts: Mapping[str, str], settings: tuple[str, ...] = ()) -> Source:
+    """Return the rules of dumps, texts by the names of files. Raises DumpError if one cannot be read."""
+    rules = dumps.read([dumps.Source(called(file), text) for file, text in texts.items()])
+    arguments = tuple(word for file in texts for word in ("--file", file))
     return Source(
-        f"of {', '.join(map(called, files))}",
+        f"of {', '.join(map(called, texts))}",
         rules.program,
         settings,
         arguments,
@@ -104,10 +102,10 @@ def called(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def texts_of(files: Sequence[str], option: str) -> list[tuple[str, str]]:
-    """Return the names and texts of files. Raises DumpError if one cannot be read."""
+def texts_of(files: Sequence[str], option: str) -> dict[str, str]:
+    """Return the texts of files by their names, each read once. Raises DumpError if one cannot be read."""
     try:
-        return [(file, text_of_file(file, option)) for file in files]
+        return {file: text_of_file(file, option) for file in dict.fromkeys(files)}
     except SettingsError as error:
         raise DumpError(str(error)) from error
 
@@ -138,7 +136,7 @@ class Subjects:
     def _read(self) -> tuple[Config, Source]:
         context, options = self._context, self._context.options
         if files := options["file"]:
-            source = of_dumps(files, "--file", self._words)
+            source = of_dumps(texts_of(files, "--file"), self._words)
             pod = PodOf(context.facts, self._own or own_of(source.network) or examples(FAMILIES))
             return self._understood(source, lambda: resolve(context.parsed, pod)[0])
         if options["live"]:
@@ -162,21 +160,22 @@ class Subjects:
         """Return the rules of --same-as: those in the kernel, of dumps, or of a file of settings."""
         if "live" in files:
             return in_kernel(self._words)
-        if not any(is_settings(text) for _, text in texts_of(files, "--same-as")):
+        texts = texts_of(files, "--same-as")
+        if not any(is_settings(text) for text in texts.values()):
             try:
-                return self._with_objects(of_dumps(files, "--same-as", self._words), self.config)
+                return self._with_objects(of_dumps(texts, self._words), self.config)
             except DumpError as error:
                 raise DumpError(f"--same-as: neither a file of settings nor a dump: {error}") from error
-        if len(files) > 1:
+        if len(texts) > 1:
             raise SettingsError(["--same-as: a file of settings is compared alone: give one file"])
-        return self._of_settings_file(files[0])
+        [(file, text)] = texts.items()
+        return self._of_settings_file(file, text)
 
-    def _of_settings_file(self, file: str) -> Source:
+    def _of_settings_file(self, file: str, text: str) -> Source:
         """Return the rules that `--config FILE` would mean here, without the flags of this command line."""
         context = self._context
-        origin = Given(SOURCE_BY_NAME["config"], file, "--same-as")
-        given, mistakes = collect(Invocation(sources=(origin,)), context.environ)
-        parsed = parse(given, context.facts, mistakes)
+        given, mistakes = from_text(text, file)
+        parsed = parse([*given, *from_environment(context.environ)], context.facts, mistakes)
         environment = PodOf(context.facts, self._own) if self._own else context.facts
         config, _ = resolve(parsed, environment)
         native = parsed.operation().native_nftables
@@ -202,10 +201,18 @@ def subjects_of(sources: Sequence[Source], own: tuple[Cidr, ...] = ()) -> list[S
         namespace = World(Program(), assumed(own, names))
         return [_subject(each, namespace, own) for each in sources]
     if known.is_live and known.rules:
-        namespace = here.world(known.rules, known.network)
+        # What only an earlier routing rule makes a martian is taken to come in: so more has to be proved.
+        namespace = here.world(known.rules, known.network, ever_routed=False)
     else:
         namespace = World(Program(), known.network)
-    return [_subject(each, namespace, ()) for each in sources]
+    return [_subject(each, namespace, _told(each, known)) for each in sources]
+
+
+def _told(source: Source, known: Source) -> tuple[Cidr, ...]:
+    """Return the own addresses that `trace` has to be told, since only the other source has them."""
+    if source.network or (known.is_live and not source.rules):
+        return ()
+    return own_of(known.network)
 
 
 def _subject(source: Source, namespace: World, own: tuple[Cidr, ...]) -> Subject:

@@ -8,15 +8,14 @@ from ..policy import build
 from ..rules.model import FAMILIES, NO_ID
 from ..settings.parsers import host_cidr
 from ..settings.resolve import resolve
-from ..settings.texts import quoted
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
 from ..trace.packet import complete, mistakes_in, mistakes_in_endpoint, question_of
-from ..trace.world import network_of, of_settings, proxy_of, with_objects
+from ..trace.world import examples, network_of, of_settings, proxy_of, with_objects
 from . import streams
 from .collect import text_of_file
-from .live import PodOf, examples, own_of, understood
+from .live import PodOf, own_of, understood
 from .log import log
 from .trace_watch import watch
 
@@ -55,10 +54,8 @@ def follow_packet(context: Context) -> int:
 
 def _check(question: Question, context: Context) -> None:
     """Refuse options that go with others, or with none, before anything is read."""
-    options, more = context.options, context.invocation.operands[1:]
+    options = context.options
     mistakes = mistakes_in(question)
-    if more and not options["file"]:
-        mistakes.append(f"{quoted(more[0])}: unexpected argument after the command trace")
     if options["file"] and (options["live"] or options["watch"]):
         mistakes.append("--file: the rules are those of dumps or those in the kernel: give one of both")
     if options["watch"] and options["iface"]:
@@ -113,9 +110,8 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     """Return the namespace of the settings, of dumps or of the kernel, and what was read of the latter."""
     options = context.options
     given = network_of(options["own"], question)
-    files = (*options["file"], *context.invocation.operands[1:])
-    if files:
-        rules = _rules_of(files)
+    if options["file"]:
+        rules = _rules_of(options["file"])
         network = rules.network or given
         # Nothing here has to do with this machine.
         pod = PodOf(context.facts, options["own"] or own_of(rules.network) or examples(FAMILIES))

@@ -40,6 +40,14 @@ def _path(value: object) -> str:
     return text
 
 
+def readable_path(value: object, default: str) -> str:
+    """Return a path although the rest may be wrong: the default for none, an empty text for a mistake."""
+    try:
+        return default if value is None else _path(value)
+    except parsers.BadValue:
+        return ""
+
+
 def _seconds(value: object) -> float:
     """Return the seconds of a Go duration such as 5s. Raises BadValue."""
     return parsers.duration(_text(value), NO_NAMES)

@@ -88,8 +88,7 @@ def count(path: str, outcome: Outcome) -> str:
     """Count a call in the file, and return why that could not be done, or nothing."""
     directory = os.path.dirname(path)
     try:
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = _opened(directory)
         try:
             if not _is_locked(lock):
                 return f"{directory} is locked by another process"
@@ -99,6 +98,15 @@ def count(path: str, outcome: Outcome) -> str:
     except (OSError, ValueError) as error:
         return str(error)
     return ""
+
+
+def _opened(directory: str) -> int:
+    """Open a directory, which is made if it is not there."""
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -12,8 +12,9 @@ import time
 
 from ..errors import Busy, KernelError, SettingsError
 from ..settings.resolve import parse
+from ..startup.record import Record
 from . import protocol
-from .configuration import NO_NAMES, read
+from .configuration import NO_NAMES, read, readable_path
 from .decision import Skip, decide
 from .names import MAX_CONFIGURATION, METRICS_FILE, VERSIONS
 from .pod import handed_over, identity, of_annotations, why_not_handed_over
@@ -72,26 +73,26 @@ def _answer(request: Request, log: Log) -> str:
         _as_far_as_possible(request, log)
         return ""
     begun = time.monotonic()
-    metrics_file = METRICS_FILE
+    metrics_file = readable_path(request.document.get("metrics_file"), METRICS_FILE)
     try:
         node = _node(request, log)
-        metrics_file = node.metrics_file
-        answer, skipped = _COMMANDS[request.command.name](request, node, log)
+        done = _COMMANDS[request.command.name](request, node, log)
     except Exception as error:
         found = _for_the_runtime(error, log)
         if request.command is protocol.ADD:
             _count(metrics_file, "failed", str(found.code), begun, log)
         raise found from error
     if request.command is protocol.ADD:
-        _count(metrics_file, "skipped" if skipped else "captured", skipped, begun, log)
-    return answer
+        _count(metrics_file, "skipped" if done.skipped else "captured", done.skipped, begun, log)
+    return done.answer
 
 
 def _node(request: Request, log: Log) -> Node:
+    """Return the configuration of the node. Its mistakes are logged where it says, if that can be read."""
+    log.append_to(readable_path(request.document.get("log_file"), ""))
     node = read(request.document.values())
     operation = parse(node.given, NO_NAMES).operation()
     log.configure(operation.log_levels, as_json=operation.log_as_json)
-    log.append_to(node.log_file)
     return node
 
 
@@ -130,6 +131,13 @@ def _count(path: str, result: str, label: str, begun: float, log: Log) -> None:
 # --- the commands ---------------------------------------------------------------------------
 
 
+class _Done(Record):
+    """What a command has to answer, nothing for most of them, and why a pod gets no rules, if so."""
+
+    answer: str = ""
+    skipped: str = ""
+
+
 def _look_up(request: Request, node: Node) -> KnownPod:
     """Return what is known of the pod: from the runtime, else from the API. Raises CniError."""
     who = identity(request)
@@ -143,42 +151,42 @@ def _look_up(request: Request, node: Node) -> KnownPod:
     return ask(who, node)
 
 
-def _add(request: Request, node: Node, log: Log) -> tuple[str, str]:
-    """Make the rules, and return the result of the plugins before and why there are no rules, if so."""
+def _add(request: Request, node: Node, log: Log) -> _Done:
+    """Make the rules, and answer with the result of the plugins before this one."""
     answer = protocol.result_text(request.document)
     found = decide(identity(request), node, lambda: _look_up(request, node))
     if isinstance(found, Skip):
         log.info(f"no rules: {found.why} ({found.reason})")
-        return answer, found.reason
+        return _Done(answer, found.reason)
     from . import rules
 
     parsed = rules.settings(node, found)
     rules.enter_namespace(request.namespace)
     rules.put_in_place(parsed, log)
-    return answer, ""
+    return _Done(answer)
 
 
-def _check(request: Request, node: Node, log: Log) -> tuple[str, str]:
+def _check(request: Request, node: Node, log: Log) -> _Done:
     """Raise CniError unless what ADD made is in place."""
     found = decide(identity(request), node, lambda: _look_up(request, node))
     if isinstance(found, Skip):
         log.info(f"nothing to check: {found.why} ({found.reason})")
-        return "", ""
+        return _Done()
     from . import rules
 
     parsed = rules.settings(node, found)
     rules.enter_namespace(request.namespace)
     rules.require_in_place(parsed, log)
     log.info("the rules are in place")
-    return "", ""
+    return _Done()
 
 
-def _status(request: Request, node: Node, log: Log) -> tuple[str, str]:
+def _status(_: Request, node: Node, __: Log) -> _Done:
     """Raise CniError if rules could not be written on this node."""
     from .status import require_available
 
     require_available(node)
-    return "", ""
+    return _Done()
 
 
 _COMMANDS = {"ADD": _add, "CHECK": _check, "STATUS": _status}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..pod import Container, Pod, pods
 from ..pod.annotations import STATUS
+from ..settings.texts import shown
 from ..startup import json_text
 from ..startup.record import Record
 from .names import ANNOTATIONS
@@ -33,7 +34,7 @@ class Identity(Record):
     uid: str = ""
 
     def __str__(self) -> str:
-        return f"pod {self.namespace}/{self.name}" if self.name else "no pod"
+        return shown(f"pod {self.namespace}/{self.name}") if self.name else "no pod"
 
 
 class KnownPod(Record):

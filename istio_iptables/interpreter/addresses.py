@@ -116,7 +116,7 @@ _TYPES = _ROUTE_TYPES | {"UNSPEC", "MULTICAST", "NAT", "XRESOLVE"}
 
 _V6_TYPES = frozenset({"UNSPEC", "UNICAST", "LOCAL", "ANYCAST", "MULTICAST", "UNREACHABLE"})
 
-_V4_BROADCAST: tuple[Range, ...] = ((0, 0x00FFFFFF), (0xFFFFFFFF, 0xFFFFFFFF))
+_V4_BROADCAST: tuple[Range, ...] = ((0, 0), (0xFFFFFFFF, 0xFFFFFFFF))
 _V4_MULTICAST: Range = (0xE0000000, 0xEFFFFFFF)
 _V6_MULTICAST: Range = (0xFF << 120, (1 << 128) - 1)
 #: ::, and IPv4-mapped addresses, are no unicast addresses (__ipv6_addr_type).

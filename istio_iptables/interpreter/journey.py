@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from ..rules.model import IPV4, NO_ID
 from .algebra import NO_QUESTION, Question
-from .condition import AnyOf, Named, Not, OneOf, label, named, number, numbers
-from .origins import NO_CHECK, refused
+from .condition import AllOf, AnyOf, Named, Not, OneOf, label, named, number, numbers
+from .origins import refused
+from .packet import TCP
 from .routing import LOCAL_KINDS, LOOPBACK
 from .surroundings import LEAVES_BY_LO, NOT_KNOWN, Host
 from .surroundings import World as World
@@ -38,9 +39,16 @@ _FROM_LO = Named("received_on", LOOPBACK)
 _LOOPBACK_NETWORK = (0x7F000000, 0x7FFFFFFF)
 #: What IPv6 discards before any hook, if it does not come from lo (ip6_rcv_core).
 _IPV6_LOOPBACK = AnyOf((number("destination", 1), number("source", 1)))
+_MANY = ((0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF))
+_FROM_MANY = numbers("source", _MANY)
+#: What goes to all on a link may come from 0.0.0.0, and nothing else may; TCP takes nothing of the kind
+#: (tcp_v4_rcv). Other addresses of 0.0.0.0/8 are like any other since Linux 5.3.
+_TO_ALL = AllOf((number("destination", 0xFFFFFFFF), Not(number("protocol", TCP))))
+_NO_DESTINATION = number("destination", 0)
+_NO_SOURCE_NOTE = "no packet may come from that address"
 #: Addresses that nothing on a wire may have as its source (ip_route_input_slow, ip6_rcv_core).
 _NO_SOURCE = {
-    "ipv4": numbers("source", ((0, 0x00FFFFFF), (0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF))),
+    "ipv4": numbers("source", ((0, 0), *_MANY)),
     "ipv6": numbers("source", ((0xFFFF00000000, 0xFFFFFFFFFFFF), (0xFF << 120, (1 << 128) - 1))),
 }
 _LOOPBACK_ADDRESS = AnyOf((number("destination", *_LOOPBACK_NETWORK), number("source", *_LOOPBACK_NETWORK)))
@@ -132,7 +140,7 @@ class Journey(Generic[S]):
         refused, others = self._algebra.split(others, _IPV6_LOOPBACK, NO_QUESTION)
         self._walk.end(refused, "dropped", note=_MARTIAN)
         refused, others = self._algebra.split(others, _NO_SOURCE["ipv6"], NO_QUESTION)
-        self._walk.end(refused, "dropped", note="no packet may come from that address")
+        self._walk.end(refused, "dropped", note=_NO_SOURCE_NOTE)
         return self._algebra.join(lo, others)
 
     def _route(self, packets: S) -> None:
@@ -164,12 +172,17 @@ class Journey(Generic[S]):
     def _without_martians(self, packets: S) -> S:
         """Return the packets whose addresses may come in by an interface (ip_route_input_slow)."""
         algebra = self._algebra
+        to_all, packets = algebra.split(packets, _TO_ALL, NO_QUESTION)
+        refused, to_all = algebra.split(to_all, _FROM_MANY, NO_QUESTION)
+        self._walk.end(refused, "dropped", note=_NO_SOURCE_NOTE)
         refused, packets = algebra.split(packets, _NO_SOURCE["ipv4"], NO_QUESTION)
-        self._walk.end(refused, "dropped", note="no packet may come from that address")
+        self._walk.end(refused, "dropped", note=_NO_SOURCE_NOTE)
+        refused, packets = algebra.split(packets, _NO_DESTINATION, NO_QUESTION)
+        self._walk.end(refused, "dropped", note="no packet may go to that address")
         free, packets = algebra.split(packets, named("received_on", self._world.localnet), NO_QUESTION)
         refused, packets = algebra.split(packets, _LOOPBACK_ADDRESS, NO_QUESTION)
         self._walk.end(refused, "dropped", note=_MARTIAN)
-        return algebra.join(free, packets)
+        return algebra.join(algebra.join(free, packets), to_all)
 
     def _with_possible_origins(self, packets: S, routed: Routed) -> S:
         """Return the packets whose source IPv4 takes from their interface (fib_validate_source)."""
@@ -180,7 +193,7 @@ class Journey(Generic[S]):
         for name, check in self._world.sources.items():
             part, packets = algebra.split(packets, named("received_on", (name,)), NO_QUESTION)
             passed = algebra.join(passed, self._checked(part, check, name, routed))
-        return algebra.join(passed, self._checked(packets, NO_CHECK, "", routed))
+        return algebra.join(passed, self._checked(packets, self._world.other_sources, "", routed))
 
     def _checked(self, packets: S, check: SourceCheck, interface: str, routed: Routed) -> S:
         """Return the packets from an interface whose source is taken."""

@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from ..rules.model import IPV4
 from ..startup.record import Record
-from .condition import NEVER, AllOf, AnyOf, In, Not, Unmodelled, number, numbers
+from .condition import (
+    ALWAYS,
+    NEVER,
+    AllOf,
+    AnyOf,
+    In,
+    Masked,
+    Not,
+    Unmodelled,
+    any_of,
+    negated,
+    number,
+    numbers,
+)
 from .destinations import CannotTell, routes_of
 from .ip_names import LOCAL_TABLE
 from .packet import Packet
@@ -34,16 +47,19 @@ class SourceCheck(Record):
 
     `rp_filter` is 0 (no reverse path filtering), STRICT or LOOSE, None if it is not known. `accept_local`:
     own addresses are no martians. `by_mark`: the way back is that of packets with the same mark
-    (src_valid_mark).
+    (src_valid_mark). `ever_routed`: there were routing rules or local routes of a user that are gone, which
+    cannot be seen; None if it is not known.
     """
 
     rp_filter: int | None = 0
     accept_local: bool = False
     by_mark: bool = False
+    ever_routed: bool | None = False
 
 
 NO_CHECK = SourceCheck()
-_EVER_ROUTED = Unmodelled("another routing rule or local route has ever been in this network namespace")
+_HAS_SOURCE = Not(number("source", 0))
+_EVER_ROUTED = Unmodelled("whether there ever was another routing rule or local route")
 
 
 class Refused(Record):
@@ -74,29 +90,37 @@ class _Check:
         self._to_many = to_many
 
     def refused(self) -> Refused:
-        mode = self._check.rp_filter
+        found = self._refused(self._check.rp_filter)
+        if not self._to_many:
+            return found
+        # A host that has no address yet may send to all (ip_route_input_slow).
+        return Refused(AllOf((_HAS_SOURCE, found.martian)), AllOf((_HAS_SOURCE, found.filtered)))
+
+    def _refused(self, mode: int | None) -> Refused:
         if mode == 0:
             return Refused(self._martians_unfiltered())
         martian = self._sources(self._is_martian)
         filtered = self._sources(lambda routed: self._is_filtered(routed, mode or STRICT))
-        if mode is None:
-            filtered = AllOf((filtered, Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter")))
-        return Refused(martian, filtered)
+        if mode is not None:
+            return Refused(martian, filtered)
+        unread = Unmodelled(f"net.ipv4.conf.{self._interface}.rp_filter, which could not be read")
+        return Refused(self._martians_unfiltered(), AllOf((AnyOf((martian, filtered)), unread), unread.why))
 
     def _martians_unfiltered(self) -> Condition:
         """Without rules and local routes of users the kernel compares with the own addresses only.
 
-        If there were some that are gone, it goes on to look up the way back; that cannot be seen. What was
-        assumed has none that are gone.
+        Even if they are gone, it goes on to look up the way back (fib4_has_custom_rules).
         """
         network = self._network
         if self._check.accept_local:
             return NEVER
         by_route = self._sources(self._is_martian)
-        if _has_own_routing(network):
+        if _has_own_routing(network) or self._check.ever_routed:
             return by_route
         is_own = numbers("source", [(a.address, a.address) for a in network.addresses if a.family == IPV4])
-        return is_own if network.assumed else AnyOf((is_own, AllOf((by_route, _EVER_ROUTED))))
+        if self._check.ever_routed is False:
+            return is_own
+        return AnyOf((is_own, AllOf((by_route, _EVER_ROUTED))), _EVER_ROUTED.why)
 
     # --- the way back --------------------------------------------------------------------------
 
@@ -117,20 +141,22 @@ class _Check:
 
     def _sources(self, is_refused: Callable[[Routed], bool]) -> Condition:
         """Return the condition that the way back to the source of a packet is of some kind."""
-        if self._to_many:
-            return self._of_destination(0, is_refused)
-        parts = _parts(self._network)
-        if len(parts) == 1:
-            return self._of_destination(None, is_refused)
-        found = tuple(
-            AllOf((number("destination", first, last), self._of_destination(first, is_refused)))
-            for first, last in parts
-        )
-        return AnyOf(found)
+        ends = [(0, 0)] if self._to_many else _parts(self._network)
+        marks = _marks(self._network) if self._check.by_mark else [(ALWAYS, 0)]
+        found: list[Condition] = []
+        for first, last in ends:
+            for marked, mark in marks:
+                # On the way back the destination is the source; a packet to many has none then.
+                known = first if self._to_many or len(ends) > 1 else None
+                by_route = self._of_destination(known, mark, is_refused)
+                there = ALWAYS if self._to_many or len(ends) == 1 else number("destination", first, last)
+                found.append(_all(there, marked, by_route))
+        return any_of(found)
 
-    def _of_destination(self, destination: int | None, is_refused: Callable[[Routed], bool]) -> Condition:
-        """Return the same for packets to one destination: on the way back that is the source."""
-        mark = None if self._check.by_mark else 0
+    def _of_destination(
+        self, destination: int | None, mark: int | None, is_refused: Callable[[Routed], bool]
+    ) -> Condition:
+        """Return the same for packets to one destination with one mark, each None if it is not known."""
         asked = Packet(
             IPV4,
             protocol=None,  # type: ignore[arg-type]  # the next ones too: not known
@@ -142,15 +168,19 @@ class _Check:
             mark=mark,  # type: ignore[arg-type]
             uid=0,
         )
+        ranges: list[tuple[int, int]] = []
         try:
-            found = [
-                ranges
-                for ranges, routed in routes_of(self._network, asked, any_way=True)
-                if is_refused(routed)
-            ]
+            for those, routed in routes_of(self._network, asked, any_way=True):
+                ranges += those if is_refused(routed) else ()
         except CannotTell as error:
             return Unmodelled(str(error))
-        return numbers("source", [each for ranges in found for each in ranges])
+        return numbers("source", ranges)
+
+
+def _all(*parts: Condition) -> Condition:
+    """Return the condition that all of some are true; one alone is itself."""
+    found = tuple(part for part in parts if part != ALWAYS)
+    return found[0] if len(found) == 1 else AllOf(found)
 
 
 def _has_own_routing(network: Network) -> bool:
@@ -176,19 +206,46 @@ def _has_own_routing(network: Network) -> bool:
 def _parts(network: Network) -> list[tuple[int, int]]:
     """Return ranges of addresses that no routing rule tells apart by its source."""
     starts = {0}
-    for rule in network.rules:
-        if rule.family == IPV4:
-            for first, last in _compared_sources(rule.condition):
+    for part in _compared(network):
+        if isinstance(part, In) and part.field == "source":
+            for first, last in part.ranges:
                 starts |= {first, last + 1}
     ordered = sorted(each for each in starts if each <= _HIGHEST)
     return list(zip(ordered, [*(each - 1 for each in ordered[1:]), _HIGHEST], strict=True))
 
 
-def _compared_sources(condition: Condition) -> Iterator[tuple[int, int]]:
-    if isinstance(condition, In) and condition.field == "source":
-        yield from condition.ranges
-    elif isinstance(condition, (AllOf, AnyOf)):
+def _marks(network: Network) -> list[tuple[Condition, int | None]]:
+    """Return the marks that routing rules tell apart: a condition for each, and one of them.
+
+    It is None for those of which none was found.
+    """
+    rules = [part for part in _compared(network) if isinstance(part, Masked) and part.field == "mark"]
+    compared = list(dict.fromkeys(rules))
+    values = [0, *(rule.value for rule in compared)]
+    found: dict[tuple[bool, ...], int] = {}
+    for mark in dict.fromkeys(one | other for one in values for other in values):
+        found.setdefault(tuple(mark & rule.mask == rule.value for rule in compared), mark)
+    known: list[tuple[Condition, int | None]] = [
+        (_all(*(negated(rule, not holds) for rule, holds in zip(compared, of, strict=True))), mark)
+        for of, mark in found.items()
+    ]
+    if len(found) == 2 ** len(compared):
+        return known
+    return [*known, (AllOf(tuple(negated(condition) for condition, _ in known)), None)]
+
+
+def _compared(network: Network) -> Iterator[Condition]:
+    """Yield what the routing rules compare packets with."""
+    for rule in network.rules:
+        if rule.family == IPV4:
+            yield from _leaves(rule.condition)
+
+
+def _leaves(condition: Condition) -> Iterator[Condition]:
+    if isinstance(condition, (AllOf, AnyOf)):
         for part in condition.parts:
-            yield from _compared_sources(part)
+            yield from _leaves(part)
     elif isinstance(condition, Not):
-        yield from _compared_sources(condition.part)
+        yield from _leaves(condition.part)
+    else:
+        yield condition

@@ -10,6 +10,7 @@ from ..rules.model import IPV4
 from ..startup.record import Record
 from .algebra import NO_QUESTION
 from .condition import ALWAYS, AnyOf, Named, named, number
+from .origins import NO_CHECK
 from .packet import TCP, UDP
 from .routing import LOOPBACK
 
@@ -51,8 +52,9 @@ class World(Record):
     `forwards`: the packets that it forwards if they are not for it (net.ipv4.conf.IF.forwarding,
     net.ipv6.conf.all.forwarding). `localnet`: the interfaces by which packets to and from 127.0.0.0/8 may
     come and go besides lo (route_localnet). `sources`: what it checks of IPv4 packets that come in, by
-    interface (rp_filter); nothing for the others. `listening`: the transparent sockets that TPROXY can hand
-    packets to, as `tcp` or `udp` and port; None: not known, then the packet says so (`listening`).
+    interface (rp_filter), and `other_sources`: of those from others. `listening`: the transparent sockets
+    that TPROXY can hand packets to, as `tcp` or `udp` and port; None: not known, then the packet says so
+    (`listening`).
     """
 
     program: Program
@@ -60,6 +62,7 @@ class World(Record):
     forwards: Condition = ALWAYS
     localnet: frozenset[str] = frozenset()
     sources: Mapping[str, SourceCheck] = {}
+    other_sources: SourceCheck = NO_CHECK
     listening: frozenset[tuple[str, int]] | None = None
 
 

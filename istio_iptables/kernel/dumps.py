@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..change.actions import IPTABLES_LOCATIONS, IPTABLES_NFT, NFTABLES
 from ..errors import KernelError
 from ..formats import NFT_FAMILIES
+from ..formats.iptables_dump import incompatible
 from ..rules.istio import TRACE_TABLE
 from ..rules.model import FAMILIES
 from ..startup.record import Record
@@ -76,7 +77,7 @@ def read_dumps() -> Dumps:
 class _Reader:
     def __init__(self) -> None:
         self.unreadable: list[Unreadable] = []
-        #: The tables, by nftables' family and name, that iptables-nft has printed.
+        #: The tables, by nftables' family and name, that iptables-nft has printed as a whole.
         self._printed: set[tuple[str, str]] = set()
 
     def printed(self) -> Iterator[Printed]:
@@ -116,9 +117,8 @@ class _Reader:
             self._miss(what, error, location)
             return
         if location == IPTABLES_NFT:
-            self._printed |= {
-                (NFT_FAMILIES[family], line[1:]) for line in text.splitlines() if line.startswith("*")
-            }
+            names = {line[1:] for line in text.splitlines() if line.startswith("*")}
+            self._printed |= {(NFT_FAMILIES[family], name) for name in names - incompatible(text)}
         yield Printed(location, " ".join((*command, "--counters")), text, family)
 
     def _nftables(self) -> Iterator[Printed]:

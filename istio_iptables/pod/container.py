@@ -136,11 +136,21 @@ def for_entry(found: ContainerSettings, operation: Operation) -> ContainerSettin
     return container_settings((*found.settings, Given(_CNI_MODE, "true", _OF_THE_ENTRY)))
 
 
-def entry(found: ContainerSettings, image: str, granted: Rights) -> dict[str, Any]:
+#: What a container does that looks for the rules of a CNI plugin, and its name in Istio.
+VALIDATION = "istio-validation"
+_VALIDATES = ("run-validation", "skip-rule-apply")
+
+
+def for_validation(given: Iterable[Given]) -> tuple[Given, ...]:
+    """Return the settings of a container that proves the rules which a CNI plugin has written."""
+    return (*given, *(Given(BY_NAME[name], "true", "--cni") for name in _VALIDATES))
+
+
+def entry(found: ContainerSettings, image: str, granted: Rights, name: str = INIT) -> dict[str, Any]:
     """Return an entry of initContainers with these settings and only these rights."""
     variables = [{"name": name, "value": value} for name, value in found.variables().items()]
     return {
-        "name": INIT,
+        "name": name,
         "image": image,
         "args": found.arguments(),
         **({"env": variables} if variables else {}),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..settings import yaml_text
-from ..settings.go_flags import flag_of
 from ..settings.positions import position
 from ..settings.texts import nearest, quoted, shown
 from ..startup.record import Record
@@ -251,6 +250,8 @@ def _places(view: View) -> Iterator[tuple[str, View]]:
         yield f": variable {each.at('name').text()}", each
     for port in view.at("ports").members():
         yield f": containerPort {port.at('containerPort').text()}", port.at("containerPort")
+    from ..settings.go_flags import flag_of  # the CNI plugin, which is told annotations alone, does without
+
     # The last of several equal flags is the one that counts, and the first place of a name stays.
     for word in reversed((*view.at("command").members(), *view.at("args").members())):
         setting = flag_of(word.text())

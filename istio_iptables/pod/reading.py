@@ -8,8 +8,7 @@ possible in a pod alone are found here.
 from __future__ import annotations
 
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
-from ..settings import go_flags, yaml_text
-from ..settings.commands import DEFAULT_COMMAND
+from ..settings import yaml_text
 from ..settings.declared import BY_NAME, BY_VARIABLE
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
@@ -222,6 +221,9 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
     container = pod.container(INIT)
     if container is None:
         return
+    from ..settings.commands import DEFAULT_COMMAND
+    from ..settings.go_flags import read_arguments
+
     where = f"{pod.label}: container {INIT}"
     given_arguments = arguments(container)
     if given_arguments is None:
@@ -235,7 +237,7 @@ def _from_init(pod: Pod, mistakes: list[str]) -> Iterator[Given]:
         for name, text in container.variables.items()
         if text is None and name in BY_VARIABLE
     ]
-    invocation = go_flags.read_arguments(given_arguments)
+    invocation = read_arguments(given_arguments)
     mistakes += [f"{where}: {mistake}" for mistake in invocation.mistakes]
     mistakes += [f"{where}: {shown(flag)}: sets up no rules" for flag in invocation.meta]
     mistakes += [

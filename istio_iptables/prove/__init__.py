@@ -1,7 +1,12 @@
 """prove: what rules do with all packets at once, held against what the settings promise.
 
 - space: which packets there are; outcomes: what becomes of each, by the interpreter over regions
-- intent: what the settings promise, apart from how rules do it
-- compare: two readings of the same packets, and a packet for every difference
-- example: one packet of a region, to be traced
+- intent: what the settings promise, apart from how rules do it; open_ends: where Istio's rules do otherwise
+- terms, words, clause: what both are written in: conditions, texts, and one sentence
+- compare, same: two readings of the same packets, and a packet for every difference
+- proof: the properties that clauses have, proved or refuted; ways: for the networks and packets of settings
+- dead, runs: rules that no packet reaches
+- example: one packet of a region; traced: that packet as `trace` has it
+- subject: the rules that are judged; after: those that a plan leads to
+- found, text, document: what was found, for people and for programs
 """

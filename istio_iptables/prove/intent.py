@@ -11,7 +11,7 @@ from ..interpreter.verdict import DIRECT, DROPPED, Verdict
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
 from .clause import Clause
 from .open_ends import open_ends
-from .terms import TCP_ONLY, Terms, impossible, port, ports
+from .terms import TCP_ONLY, Terms, port, ports
 from .words import (
     dns_words,
     family_words,
@@ -42,8 +42,7 @@ def promised(config: Config, network: Network) -> Promises:
         if terms.family not in config.families:
             return tuple(_off(terms))
         ways = {("out", "first"): _sent, ("in", "first"): _received}
-        found = (*open_ends(terms), *ways.get((packets.direction, packets.phase), _later)(terms))
-        return tuple(clause for clause in found if not impossible(clause.when))
+        return (*open_ends(terms), *ways.get((packets.direction, packets.phase), _later)(terms))
 
     return clauses
 
@@ -54,7 +53,7 @@ def _clause(name: str, verdict: Verdict, says: str, *when: Condition) -> Clause:
 
 def _off(terms: Terms) -> Iterator[Clause]:
     """A family that is off."""
-    says = f"{family_words(terms.family)} is off: all of it passes unseen, as it is"
+    says = f"{family_words(terms.family)} is off: all of it passes unseen, sent or received, TCP and DNS too"
     yield _clause("family-off", DIRECT, says, ALWAYS)
 
 
@@ -68,7 +67,7 @@ def _sent(terms: Terms) -> Iterator[Clause]:
 
     says = f"what leaves by {listed(config.interfaces_excluded)} is left alone (-c)"
     yield _clause("outbound-excluded", DIRECT, says, terms.by(config.interfaces_excluded))
-    says = "what is neither TCP nor DNS is left alone"
+    says = "what is sent and is neither TCP nor DNS is left alone"
     yield _clause("udp", DIRECT, says, Not(AnyOf((TCP_ONLY, terms.dns))))
     says = f"what goes to port {listed(config.outbound_ports_excluded)} is left alone (-o)"
     yield _clause("outbound-excluded", DIRECT, says, ports(config.outbound_ports_excluded))
@@ -111,7 +110,7 @@ def _received(terms: Terms) -> Iterator[Clause]:
     to_proxy = Verdict("redirected", str(config.outbound_port))
     enters = Verdict("tproxied" if config.tproxy else "redirected", str(config.inbound_port))
 
-    yield _clause("udp", DIRECT, "what is not TCP is left alone", Not(TCP_ONLY))
+    yield _clause("udp", DIRECT, "what comes in and is not TCP is left alone", Not(TCP_ONLY))
     from_machines = terms.by(config.rerouted_interfaces)
     says = f"what comes in by {listed(config.rerouted_interfaces)} counts as outbound (-k)"
     yield _clause("rerouted", to_proxy, says, from_machines, terms.chosen)
@@ -120,7 +119,7 @@ def _received(terms: Terms) -> Iterator[Clause]:
     yield _clause("inbound-excluded", DIRECT, says, terms.by(config.interfaces_excluded))
     says = f"what comes to the tunnel port {config.tunnel_port} (HBONE) is left alone"
     yield _clause("tunnel-port", DIRECT, says, terms.tunnel)
-    says = f"what comes to port {inbound_words(config)} goes to {config.inbound_port}"
+    says = f"TCP that comes in to {inbound_words(config)} goes to {config.inbound_port}"
     yield _clause("inbound-captured", enters, says, terms.inbound_ports)
     yield _clause("inbound-excluded", DIRECT, "what comes to another port is left alone", ALWAYS)
 
@@ -132,6 +131,6 @@ def _later(terms: Terms) -> Iterator[Clause]:
         if terms.config.drop_invalid:
             arrives = terms.to_itself if terms.packets.direction == "out" else ALWAYS
             yield _clause("invalid", DROPPED, says, arrives)
-        yield _clause("invalid", DIRECT, "any other INVALID packet goes on as it is", ALWAYS)
+        yield _clause("invalid", DIRECT, "what is INVALID goes on as it is, where it is not dropped", ALWAYS)
     says = "connections from before, and all but the first packet of one, go on as they did"
     yield _clause("later-packets", DIRECT, says, ALWAYS)

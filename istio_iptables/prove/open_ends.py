@@ -7,10 +7,12 @@ described in docs/what-is-proved.md, with a packet.
 from __future__ import annotations
 
 from ..interpreter.condition import ALWAYS, AllOf, AnyOf, Not
-from ..interpreter.route import ERRORS
+from ..interpreter.condition import number as is_number
+from ..interpreter.route_lookup import OF_THE_LINK
 from ..interpreter.routing import LOOPBACK
 from ..interpreter.verdict import DIRECT, DROPPED, LOOPS, REJECTED, Verdict
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT, PROXY_TO_OWN_POD_MARK
+from ..rules.model import IPV4
 from ..startup.record import Record
 from .clause import Clause
 from .terms import NO_SOCKET, TCP_ONLY, Terms, fits, ids, mark, port, ports
@@ -160,6 +162,13 @@ def _carries_mark(terms: Terms) -> Iterator[Case]:
     elif _first(terms, "out"):
         redirected = AnyOf((AllOf((_application(terms), terms.dns)), _captured(terms)))
         yield Case(AllOf((_turned_in(terms), Not(redirected))), _handed(terms))
+    elif terms.packets.phase == "later" and terms.packets.direction == "out":
+        # The packet gets the mark of its connection instead of its own, which its route may depend on.
+        connection = is_number("connection_mark", config.tproxy_mark)
+        others = (Not(mark(config.tproxy_mark)), Not(terms.by(config.interfaces_excluded)))
+        for lost, routed in terms.routes_with_mark():
+            if routed.error:
+                yield Case(AllOf((TCP_ONLY, connection, *others, lost)), DROPPED)
 
 
 def _other_proxy_users(terms: Terms) -> Iterator[Case]:
@@ -243,15 +252,15 @@ def _rerouted_tproxy(terms: Terms) -> Iterator[Case]:
 
 def _link_local(terms: Terms) -> Iterator[Case]:
     dropped_before = terms.packets.phase == "invalid" and terms.config.drop_invalid
-    if terms.packets.direction != "in" or dropped_before:
+    if terms.family == IPV4 or terms.packets.direction != "in" or dropped_before:
         return
     # What REDIRECT of -k takes, too, has got an address of the interface.
     handed = AllOf((_inbound_tproxied(terms), Not(_rerouted(terms))))
-    for lost, kind in terms.lost_with_mark():
-        if kind in ERRORS or kind == "none":
-            yield Case(AllOf((handed, lost)), DROPPED if kind == "blackhole" else REJECTED)
-        elif terms.packets.phase != "later":  # what TPROXY has handed over is not forwarded
-            yield Case(AllOf((handed, lost)), DROPPED)
+    for lost, routed in terms.routes_with_mark(OF_THE_LINK):
+        if routed.error:
+            yield Case(AllOf((handed, lost)), DROPPED if routed.kind == "blackhole" else REJECTED)
+        elif not routed.is_local and terms.packets.phase != "later":
+            yield Case(AllOf((handed, lost)), DROPPED)  # what TPROXY has handed over is not forwarded
 
 
 def _tunnel_tproxy(terms: Terms) -> Iterator[Case]:
@@ -291,7 +300,8 @@ OPEN_ENDS = (
     OpenEnd(
         "carries-mark",
         "with TPROXY a packet that carries the mark of -t already counts as one of the proxy's, and "
-        "one with 1338 as one that the proxy sends to its own pod",
+        "one with 1338 as one that the proxy sends to its own pod; what a connection with the mark of "
+        "-t sends loses its own mark, and is dropped if it has no route without",
         "rules and routes tell them by the mark alone (SO_MARK needs the capability NET_ADMIN)",
         _carries_mark,
     ),

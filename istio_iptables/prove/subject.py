@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ..interpreter.known import NOTHING_KNOWN
+from ..interpreter.program import Program
 from ..interpreter.surroundings import World
 from ..startup.record import Record
 from ..trace.packet import Question
-from ..trace.world import network_of, with_interface, with_objects
+from ..trace.world import network_of, of_ruleset, with_interface, with_objects
+from .space import names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..interpreter.routing import Network
     from ..interpreter.verdict import Proxy
-    from ..rules.model import Cidr, RoutingObject
+    from ..rules.model import Cidr, RoutingObject, Ruleset
     from ..trace.dumps import Rules
 
 
@@ -65,3 +68,10 @@ class Subject(Record):
         if not self.own:
             return self.world
         return self.world.replace(network=with_objects(network_of(self.own, question), self.objects))
+
+
+def of_rules(ruleset: Ruleset, own: tuple[Cidr, ...], *, native: bool = False) -> Subject:
+    """Return a rule set in a pod of which only its own addresses are known."""
+    program = Program(tuple(of_ruleset(ruleset, NOTHING_KNOWN, native=native)))
+    network = with_objects(assumed(own, tuple(names_of(program))), ruleset.routing)
+    return Subject("of a rule set", World(program, network), own=own, objects=ruleset.routing)

@@ -12,7 +12,6 @@ from ..interpreter.condition import number as is_number
 from ..interpreter.many import Many
 from ..interpreter.packet import TCP, UDP
 from ..interpreter.regions import Region
-from ..interpreter.route_lookup import OF_THE_LINK
 from ..interpreter.routing import LOOPBACK
 from ..rules.istio import DNS_PORT, PASSTHROUGH_IPV4, PASSTHROUGH_IPV6
 from ..rules.model import IPV4, NO_ID
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ..interpreter.condition import Condition
-    from ..interpreter.routing import Network
+    from ..interpreter.routing import Network, Routed
     from ..rules.model import Cidr, Family, PortRange
     from ..settings.config import Cidrs, Config
     from .space import Packets
@@ -169,22 +168,16 @@ class Terms:
         known = tuple(Named("received_on", name) for name in self.network.interfaces)
         return AnyOf((*named, Not(AnyOf(known))))
 
-    def lost_with_mark(self) -> Iterator[tuple[Condition, str]]:
-        """Yield what is for one link, and no address of this namespace there, with the kind of its route.
-
-        IPv6 looks such a route up by the incoming interface alone (rt6_need_strict): the one of TPROXY, which
-        packets with its mark take, is by lo.
-        """
-        if self.family == IPV4:
-            return
+    def routes_with_mark(self, which: Condition = ALWAYS) -> Iterator[tuple[Condition, Routed]]:
+        """Yield packets, of those that have a condition, with the route that they have with TPROXY's mark."""
         algebra = Many(self.packets.space)
         start = algebra.all(self.packets.fixed, self.packets.free, Region.whole(self.packets.space))
-        start, _ = algebra.split(start, OF_THE_LINK, NO_QUESTION)
+        start, _ = algebra.split(start, which, NO_QUESTION)
         marked = algebra.update(start, mark=self.config.tproxy_mark)
-        for part, routed in self.network.route(algebra, marked, self.family):
-            if not routed.is_local:
-                for region in part.values():
-                    yield condition_of(region), routed.kind
+        again = self.packets.direction == "out"
+        for part, routed in self.network.route(algebra, marked, self.family, again=again):
+            for region in part.values():
+                yield condition_of(region), routed
 
     # --- inbound ---
 
@@ -230,15 +223,6 @@ def ports(ranges: Iterable[PortRange]) -> Condition:
 def mark(value: int) -> Condition:
     """It carries a mark."""
     return is_number("mark", value)
-
-
-def impossible(condition: Condition) -> bool:
-    """Tell whether no packet has a condition since a list of it is empty."""
-    if isinstance(condition, AllOf):
-        return any(impossible(part) for part in condition.parts)
-    if isinstance(condition, AnyOf):
-        return all(impossible(part) for part in condition.parts)
-    return isinstance(condition, In) and not condition.ranges
 
 
 def condition_of(region: Region) -> Condition:

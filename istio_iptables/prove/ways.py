@@ -61,7 +61,7 @@ def _addresses(interface: str, number: int, known: Iterable[Family] = ()) -> Ite
 
 def kinds(worlds: Iterable[World], config: Config) -> tuple[Packets, ...]:
     """Return all kinds of packets, as far as some namespaces and the settings tell them apart."""
-    named = Network(interfaces=tuple(_names(config)))
+    named = Network(interfaces=tuple(name for name in _names(config) if name))
     worlds = (*worlds, World(Program(), named))
     return tuple(
         packets(worlds, family, direction, phase)

@@ -24,9 +24,15 @@ def listed(members: Everything | Iterable[object]) -> str:
     """
     if members == ALL:
         return "any address"
-    texts = [str(each) for each in members]  # type: ignore[union-attr]  # not ALL
+    texts = [_text(each) for each in members]  # type: ignore[union-attr]  # not ALL
     few = ", ".join(texts[:_FEW]) or "none"
     return f"{few} and {len(texts) - _FEW} more" if len(texts) > _FEW else few
+
+
+def _text(member: object) -> str:
+    """Return a member of a list; the route to a host is its address."""
+    text = str(member)
+    return text.removesuffix("/128" if ":" in text else "/32")
 
 
 def proxy_words(config: Config) -> str:
@@ -48,12 +54,12 @@ def family_words(family: Family) -> str:
 
 def loopback_words(config: Config, family: Family) -> str:
     """Return the loopback network that is the pod's own."""
-    return str(config.ipv4_loopback) if family == IPV4 else "::1"
+    return _text(config.ipv4_loopback) if family == IPV4 else "::1"
 
 
 def passthrough_words(family: Family) -> str:
     """Return the address that the proxy passes inbound traffic on from."""
-    return str(PASSTHROUGH_IPV4 if family == IPV4 else PASSTHROUGH_IPV6)
+    return _text(PASSTHROUGH_IPV4 if family == IPV4 else PASSTHROUGH_IPV6)
 
 
 def dns_words(config: Config, family: Family) -> str:
@@ -64,6 +70,6 @@ def dns_words(config: Config, family: Family) -> str:
 def inbound_words(config: Config) -> str:
     """Return the inbound ports that are captured."""
     if config.inbound_ports != ALL:
-        return listed(config.inbound_ports)
+        return f"port {listed(config.inbound_ports)}"
     excluded = config.inbound_ports_excluded
-    return f"any but {listed(excluded)}" if excluded else "any"
+    return f"any port but {listed(excluded)}" if excluded else "any port"

@@ -10,6 +10,7 @@ from ..rules.istio import PROGRAM
 from ..startup.record import Record
 from . import parsers
 from .declared import option
+from .node_commands import FOLDERS_FOR_DOCTOR, NODE_COMMANDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ _PROVE = (
     _switch("json", "Print what was found as JSON."),
 )
 
+
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
 #: What it can draw.
@@ -277,7 +279,10 @@ COMMANDS: tuple[Command, ...] = (
         "Find what makes a run fail here, without changing anything: exit code 0 if nothing does, 3 if "
         "something does.",
         "doctor_handler.examine_here",
-        (_switch("json", "Print the checks as JSON."),),
+        (
+            _switch("json", "Print the checks as JSON."),
+            *FOLDERS_FOR_DOCTOR,
+        ),
         without_namespace=True,
     ),
     Command(
@@ -411,11 +416,24 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="IMAGE",
             ),
             _format("yaml", "json", help="yaml (an entry of a list) or json (the container alone)."),
+            _switch("cni", "A CNI plugin writes the rules: the entry only proves that they are there."),
         ),
         Operand(
             "FILE", "Manifest of the pod; without it only the other settings are used.", least=0, source="pod"
         ),
         only_prints=True,
+    ),
+    *(
+        Command(
+            f"cni {name}",
+            help,
+            f"cni_handlers.{name}",
+            options,
+            only_prints=True,
+            without_capture=True,
+            without_namespace=True,
+        )
+        for name, help, options in NODE_COMMANDS
     ),
     Command(
         "completion",
@@ -429,7 +447,10 @@ COMMANDS: tuple[Command, ...] = (
 )
 COMMAND_BY_NAME: Mapping[str, Command] = {command.name: command for command in COMMANDS}
 #: The groups of commands, and what the commands of each are about.
-GROUPS: Mapping[str, str] = {"pod": "Read settings from the manifest of a pod, and check them."}
+GROUPS: Mapping[str, str] = {
+    "pod": "Read settings from the manifest of a pod, and check them.",
+    "cni": "Put the CNI plugin on a node, keep it there, and repair pods that started without it.",
+}
 
 #: Command lines for help and the manual page, and what they do.
 EXAMPLES: Mapping[str, str] = {
@@ -445,6 +466,7 @@ EXIT_CODES: Mapping[int, str] = {
     1: "failed, everything is as before",
     2: "bad usage or settings, nothing was changed",
     3: f"other rules of {PROGRAM} are in place and --reconcile is not given (diff: they differ; status: they "
-    "differ or are absent; trace: not the expected verdict; doctor: a run would fail; pod lint: findings)",
+    "differ or are absent; trace: not the expected verdict; prove: not everything is proved; doctor: a run "
+    "would fail; pod lint: findings; cni status: not as it should be)",
     126: "redirection does not work, or could not be proven to (validate)",
 }

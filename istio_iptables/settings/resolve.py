@@ -9,7 +9,6 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..rules.istio import PROXY_ID
 from ..startup.record import Record
-from .commands import COMMAND_BY_NAME
 from .config import NO_INTERCEPTION, Config, Everything
 from .declared import SETTINGS
 from .no_effect import NO_EFFECT
@@ -172,6 +171,8 @@ def parse_options(
     command: str, given: Sequence[Given], names: parsers.Names
 ) -> tuple[dict[str, Any], list[str]]:
     """Parse the options of a command. Return all values by name, and the mistakes."""
+    from .commands import COMMAND_BY_NAME  # the CNI plugin has no command line
+
     if command not in COMMAND_BY_NAME:
         return {}, []
     parsed: dict[str, Any] = {

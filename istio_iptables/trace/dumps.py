@@ -32,13 +32,14 @@ class Source(Record):
     """A text, and what it is called in messages: the name of a file, or the command that printed it.
 
     `family` is that of a dump of iptables which does not tell it. `rule_texts` is what `nft -a` prints, for a
-    text of `nft -j`.
+    text of `nft -j`. `may_be_empty`: it is not wrong if there is nothing in it that can be read.
     """
 
     name: str
     text: str
     family: Family | None = None
     rule_texts: str = ""
+    may_be_empty: bool = False
 
 
 class Rules(Record):
@@ -102,17 +103,17 @@ class _Reading:
 
     def take(self, source: Source) -> None:
         """Read a text. Raises DumpError or ValueError if that cannot be done, or nothing is in it."""
-        if not source.text.strip():
+        if not source.text.strip() and not source.may_be_empty:
             raise DumpError(f"nothing is in it: {_WANTED}")
         said: list[str] = []  #: what was read of it
         unread: list[_Unread] = []
         for part in texts.parts(source.text):
             said += _READERS[part.program](self, source.replace(text=part.text), unread)
-        if not said:
+        if not said and not source.may_be_empty:
             raise DumpError(f"none of it can be read: {_summary(unread)}: {_WANTED}")
         if unread:
             said.append(f"{_count(len(unread), 'line')} not read")
-        self._read.append(f"{source.name}: {'; '.join(said)}")
+        self._read.append(f"{source.name}: {'; '.join(said) or 'nothing'}")
         for each in sorted(unread, key=lambda each: each.line):
             (self._left_to_nft if each.by_nft else self._unread).append(f"{source.name} {each}")
 

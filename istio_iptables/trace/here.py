@@ -42,7 +42,10 @@ def rules(network: Network) -> Rules:
     missing = tuple(each for each in found.unreadable if each not in told_by_nft)
     if missing:
         raise _unreadable(missing)
-    sources = [dumps.Source(each.command, each.text, each.family, each.rule_texts) for each in found.printed]
+    sources = [
+        dumps.Source(each.command, each.text, each.family, each.rule_texts, may_be_empty=True)
+        for each in found.printed
+    ]
     read = dumps.read(sources, network)
     unread = (f"{each}: read with nft, which tells less of them" for each in told_by_nft)
     return read.replace(unread=(*read.unread, *unread))
@@ -61,8 +64,8 @@ def _unreadable(missing: Sequence[Unreadable]) -> KernelError:
     )
 
 
-def world(found: Rules, network: Network) -> World:
-    """Return the namespace with what the kernel's variables say about packets."""
+def world(found: Rules, network: Network, *, ever_routed: bool | None = None) -> World:
+    """Return the namespace, with what the kernel's variables say; `ever_routed`: see SourceCheck."""
     from ..kernel.sysctls import read_sysctls
 
-    return with_sysctls(World(found.program, network), read_sysctls())
+    return with_sysctls(World(found.program, network), read_sysctls(), ever_routed=ever_routed)

@@ -20,7 +20,7 @@ from .packet import SOME_OWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..interpreter.condition import Condition
     from ..interpreter.program import Table
@@ -51,17 +51,20 @@ def of_settings(config: Config, network: Network, *, native: bool) -> World:
     return World(Program(tuple(of_ruleset(ruleset, Known(network), native=native))), network)
 
 
-def with_sysctls(world: World, said: Sysctls) -> World:
-    """Return a namespace in which the kernel's variables are as they say."""
+def with_sysctls(world: World, said: Sysctls, *, ever_routed: bool | None = None) -> World:
+    """Return a namespace in which the kernel's variables are as they say; `ever_routed`: see SourceCheck."""
     filters = dict.fromkeys(world.network.interfaces) if said.rp_filter is None else said.rp_filter
     names = {*filters, *said.accept_local, *said.src_valid_mark}
     return world.replace(
         forwards=any_of(_forwards(said)),
         localnet=said.route_localnet,
         sources={
-            name: SourceCheck(filters.get(name, 0), name in said.accept_local, name in said.src_valid_mark)
+            name: SourceCheck(
+                filters.get(name, 0), name in said.accept_local, name in said.src_valid_mark, ever_routed
+            )
             for name in sorted(names)
         },
+        other_sources=SourceCheck(ever_routed=ever_routed),
     )
 
 
@@ -167,6 +170,11 @@ def network_of(own: tuple[Cidr, ...], question: Question) -> Network:
 def _examples(number: int) -> tuple[Cidr, Cidr]:
     """Return addresses for documentation as a pod's own."""
     return Cidr(4, SOME_OWN[IPV4] + number, 32), Cidr(6, SOME_OWN[IPV6] + number, 128)
+
+
+def examples(families: Sequence[Family]) -> tuple[Cidr, ...]:
+    """Return addresses for documentation as those of a pod that has some families, IPv4 if none."""
+    return tuple(each for each in _examples(0) if each.family in (families or (IPV4,)))
 
 
 def _is_loopback(cidr: Cidr) -> bool:

@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import datapath, document, image, lists, machine, many, runs, see, tables
+from . import cni, datapath, document, image, lists, machine, many, prove, runs, see, tables
 from .place import ROOT, Bench, Failed, compile_bytecode, hand_over
 
 #: Rounds of each kind unless told otherwise: what is short and shaky needs more of them.
-ROUNDS = {"runs": 25, "lists": 9, "see": 15, "datapath": 25, "many": 7}
+ROUNDS = {"runs": 25, "lists": 9, "see": 15, "prove": 9, "datapath": 25, "many": 7, "cni": 25}
 WARM_UP = 2
 OUTPUT = ROOT / "build" / "bench"
 
@@ -64,7 +64,15 @@ def measure(only: list[str], rounds: int | None, image_name: str) -> dict[str, A
     compile_bytecode()
     gc.disable()  # not while something is timed
     results: dict[str, Any] = {"machine": machine.take()}
-    kinds = {"runs": runs, "lists": lists, "see": see, "datapath": datapath, "many": many}
+    kinds = {
+        "runs": runs,
+        "lists": lists,
+        "see": see,
+        "prove": prove,
+        "datapath": datapath,
+        "many": many,
+        "cni": cni,
+    }
     with tempfile.TemporaryDirectory(prefix="istio-iptables-bench-") as folder:
         for name in only:
             bench = Bench(Path(folder), rounds or ROUNDS[name], WARM_UP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import datapath, lists, runs, see
+from . import cni, datapath, lists, prove, runs, see
 from .figures import Check, Spread, met
 
 Results = dict[str, Any]
@@ -120,6 +120,22 @@ LOOKS: tuple[Column, ...] = (
     ("processes", lambda row: str(row["processes"])),
 )
 
+PROOFS: tuple[Column, ...] = (
+    ("what is proved", lambda row: row["what"]),
+    ("excluded CIDRs", lambda row: f"{row['count']:,}" if row["count"] else ""),
+    ("wall, ms", lambda row: ms(row["wall"])),
+    ("wanted", lambda row: f"{row['wanted']:g}"),
+    ("cpu, ms", lambda row: ms(row["cpu"])),
+    ("peak, MB", lambda row: mb(row["peak"])),
+)
+
+PLUGIN: tuple[Column, ...] = (
+    ("call", lambda row: row["what"]),
+    ("wall, ms", lambda row: ms(row["wall"])),
+    ("times (bare + restore)", lambda row: times(row["times"])),
+    ("cpu of one, ms", lambda row: ms(row["cpu"])),
+)
+
 CHECKS: tuple[Column, ...] = (
     ("what", lambda row: row["what"]),
     ("in", lambda row: row["unit"]),
@@ -149,8 +165,10 @@ SECTIONS = {
     "runs": Section("Whole runs", WHOLE_RUNS, 2, runs.checks),
     "lists": Section("Long lists", LONG_LISTS, 2, lists.checks),
     "see": Section("To look", LOOKS, 2, see.checks),
+    "prove": Section("To prove", PROOFS, 1, prove.checks),
     "datapath": Section("The data path", DATA_PATH, 1, datapath.checks),
     "many": Section("Many pods at once", MANY, 2),
+    "cni": Section("The CNI plugin", PLUGIN, 1, cni.checks),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -93,13 +94,16 @@ def test_a_pod_of_a_chain_is_captured(cluster: Cluster, first: str, version: str
     runtime.delete(container)
 
 
-def test_dual_stack(cluster: Cluster) -> None:
-    runtime = cluster.runtime(dual_stack=True, settings={"dual-stack": True})
+@pytest.mark.parametrize("backend", [{}, {"force-iptables-binary": "nft"}, {"native-nftables": True}])
+def test_dual_stack(cluster: Cluster, backend: dict[str, object]) -> None:
+    runtime = cluster.runtime(dual_stack=True, settings={"dual-stack": True, **backend})
     pod, container = cluster.pod()
     result = runtime.add(container)
     listen(pod)
     for version in (4, 6):
         assert arrives(cluster.node.connect(address(result, version), 80)) == "inbound"
+    runtime.check(container)
+    runtime.delete(container)
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -211,6 +215,22 @@ def test_the_namespace_of_the_node_is_not_touched(cluster: Cluster) -> None:
     assert snapshot(cluster.node) == before
 
 
+@pytest.mark.parametrize("capability", ["net_admin", "net_raw", "sys_admin"])
+def test_a_capability_that_is_missing(cluster: Cluster, tmp_path: Path, capability: str) -> None:
+    pod, container = cluster.pod()
+    before = snapshot(pod)
+    environment = {"CNI_CONTAINERID": "a", "CNI_NETNS": container.namespace, "CNI_IFNAME": "eth0"}
+    for command, code in (("ADD", 5), ("STATUS", 50)):
+        variables = {**environment, "CNI_COMMAND": command, "CNI_ARGS": container.arguments}
+        words = ["setpriv", f"--bounding-set=-{capability}", str(tmp_path / "istio-iptables-cni")]
+        given = json.dumps(cni.configuration(cniVersion="1.1.0"))
+        done = cluster.node.run(words, stdin=given, check=False, env={**os.environ, **variables})
+        answer = json.loads(done.stdout)
+        assert (done.returncode, answer["code"]) == (1, code)
+        assert capability.upper() in f"{answer['msg']} {answer['details']}"
+    assert snapshot(pod) == before
+
+
 # --- CHECK, DEL, GC, STATUS -----------------------------------------------------------------
 
 
@@ -245,6 +265,22 @@ def test_add_again_is_the_same(cluster: Cluster) -> None:
     runtime.plugins = [{**runtime.plugins[-1], "prevResult": result}]
     assert runtime.add(container) == result
     assert snapshot(pod) == before
+
+
+def test_add_again_with_other_settings_replaces_the_rules(cluster: Cluster) -> None:
+    """What a call that was killed has left in the network namespace is not in the way."""
+    runtime = cluster.runtime()
+    _, container = cluster.pod()
+    changed = container._replace(
+        annotations={**INJECTED, "traffic.sidecar.istio.io/includeInboundPorts": "8080"}
+    )
+    result = runtime.add(container)
+    runtime.plugins = [{**runtime.plugins[-1], "prevResult": result}]
+    runtime.add(changed)
+    runtime.check(changed)
+    with pytest.raises(Failed) as caught:
+        runtime.check(container)
+    assert caught.value.code == 100
 
 
 def test_del_takes_away_what_add_made_and_nothing_else(cluster: Cluster) -> None:
@@ -308,8 +344,8 @@ def test_many_pods_at_once(cluster: Cluster) -> None:
 
     metrics = cluster.node.directory / "metrics.prom"
     runtime = cluster.runtime(metrics_file=str(metrics))
-    pods = [cluster.pod() for _ in range(12)]
-    with ThreadPoolExecutor(12) as at_once:
+    pods = [cluster.pod() for _ in range(8)]
+    with ThreadPoolExecutor(8) as at_once:
         results = list(at_once.map(lambda each: runtime.add(each[1]), pods))
     assert len({address(result) for result in results}) == len(pods)
     assert {pod.save("legacy", "ipv4").count("ISTIO_OUTPUT") for pod, _ in pods} == {

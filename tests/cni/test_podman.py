@@ -19,6 +19,7 @@ WHY_NOT = foreign_programs.why_not() or sandbox.why_no_systemd()
 pytestmark = [
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
     pytest.mark.skipif(not (FETCHED / "root/usr/bin/podman").exists(), reason="no package has podman"),
+    pytest.mark.xdist_group("podman"),  # one sandbox for all
 ]
 
 NODE = "192.0.2.1"
@@ -75,7 +76,7 @@ class Podman:
         """Return the network namespace of a container."""
         code, path = self.run(f"inspect --format '{{{{.NetworkSettings.SandboxKey}}}}' {container}")
         assert code == 0, path
-        return Attached(f"/proc/{self.place._pid}/root{path}")
+        return Attached(self.place.seen_from_outside(path))
 
 
 @pytest.fixture(scope="module")

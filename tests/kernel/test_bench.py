@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import datapath, many, place, processes, timing
+from tests.bench import cni, datapath, many, place, processes, runs, timing
 from tests.bench.timing import Case, Command
 
 pytestmark = pytest.mark.kernel
@@ -122,3 +122,15 @@ def test_rules_that_are_not_there_are_not_measured(bench, monkeypatch):
     monkeypatch.setattr(datapath, "TOOL", "true")
     with pytest.raises(place.Failed, match="not in force"), contextlib.ExitStack() as until:
         datapath.make_lane(datapath.Variant("forgotten", 3), bench, until)
+
+
+def test_calls_of_the_cni_plugin_are_for_pods_and_leave_the_node_alone(bench):
+    section = cni.take(bench._replace(rounds=1, warm_up=0), at_once=2)
+    names = [row["what"] for row in section["rows"]]
+    assert names[:6] == [runs.BARE, cni.RESTORE, cni.ADD, cni.CHECK, cni.DEL, cni.SKIPPED]
+    assert names[-1] == "ADD, 2 at once, until the last is done"
+    assert all(row["wall"]["low"] > 0 for row in section["rows"])
+    counted = (bench.folder / "metrics.prom").read_text()
+    assert 'adds_total{result="captured"} 7' in counted  # alone, before CHECK and DEL, and twice two at once
+    assert 'adds_total{result="skipped"} 1' in counted
+    assert [check["wanted"] for check in cni.checks(section)] == [60.0, 3.0]

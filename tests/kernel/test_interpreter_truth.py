@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, Phase, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from istio_iptables.interpreter.packet import TCP, UDP
+
 from ..support.admin_iptables import SETS
 from ..support.drawn_packets import packets, values_of
 from ..support.neighbour_rules import KINDS, setups
@@ -27,8 +29,12 @@ _PACKETS = 20
 #: Pairs of a rule set and a packet for each rule set that is drawn, and the share of them that may depend on
 #: something although all matches and targets are modelled.
 _PAIRS_EACH, _MOST_DEPEND = 20, 0.02
-#: From so many rule sets on, each kind of rules has to be among them.
-_MANY = 500
+#: From so many rule sets on, there has to be a packet of every kind, and a rule set of every kind.
+_SOME, _MANY = 100, 500
+_EVERY = (
+    *("first", "answer", "later", "in", "out", "ipv4", "ipv6", f"protocol {TCP}", f"protocol {UDP}"),
+    *("delivered", "sent", "dropped", "rejected"),
+)
 
 
 class Tally:
@@ -45,6 +51,7 @@ class Tally:
         self.counts[found.what] += 1
         self.counts[found.packet.family] += 1
         self.counts["in" if found.packet.received_on else "out"] += 1
+        self.counts[f"protocol {found.packet.protocol}"] += 1
         self.counts[found.observed.how] += 1
         self.counts[f"verdict {found.foretold.verdict.code}"] += 1
         if found.is_unknown:
@@ -56,6 +63,8 @@ class Tally:
         """Fail if there were not as many pairs as there should be, or too many without an answer."""
         counts = self.counts
         assert counts["pairs"] >= _PAIRS_EACH * rule_sets, counts
+        if rule_sets >= _SOME:
+            assert not [what for what in _EVERY if not counts[what]], counts
         assert counts["depends"] <= _MOST_DEPEND * (counts["pairs"] - counts["not modelled"]), counts
         if rule_sets >= _MANY:
             assert not [kind for kind in KINDS if not self.kinds[kind]], self.kinds

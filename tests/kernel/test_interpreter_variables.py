@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from istio_iptables.interpreter.explore import explore
+from istio_iptables.interpreter.explore import Fork, explore
 from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.packet import Packet
 from istio_iptables.interpreter.verdict import Proxy
@@ -173,6 +173,22 @@ def test_a_routing_rule_may_be_the_way_back(bed: Testbed) -> None:
     )
 
 
+@pytest.mark.parametrize(("by_mark", "way_back"), [(0, "dropped"), (1, "delivered")])
+def test_the_mark_may_choose_the_way_back(bed: Testbed, by_mark: int, way_back: str) -> None:
+    """As a VPN has it: what a rule has marked goes back by another interface."""
+    steps = (
+        Step("ip", "rule add fwmark 0x51 lookup 300\n"),
+        Step("legacy ipv4", "*mangle\n-A PREROUTING -i lo1 -j MARK --set-mark 0x51\nCOMMIT\n"),
+    )
+    variables = ((f"{ALL}/rp_filter", 1), (f"{ALL}/src_valid_mark", by_mark))
+    agree(
+        bed,
+        Setup(steps, True, variables),
+        Case("lo1", FAR, OWN_SIDE, way_back),
+        Case("eth0", FAR, OWN, "delivered"),
+    )
+
+
 def test_own_addresses_from_outside(bed: Testbed) -> None:
     agree(bed, Setup((), True, ((f"{LO1}/rp_filter", 0),)), Case("lo1", OWN, OWN_SIDE, "dropped"))
     accepted = ((f"{LO1}/accept_local", 1), (f"{LO1}/rp_filter", 0))
@@ -199,7 +215,7 @@ def test_whether_there_was_a_rule_shows_in_what_is_a_martian(rule: str) -> None:
         [found] = compare(fresh, fresh.world(), packet(case), talk=False)
     assert not found.differences
     assert found.observed.how == ("dropped" if rule else "delivered")
-    assert found.depends
+    assert "ever was another routing rule" in str(found)
 
 
 def test_what_cannot_be_read_is_no_answer(bed: Testbed) -> None:
@@ -207,10 +223,12 @@ def test_what_cannot_be_read_is_no_answer(bed: Testbed) -> None:
     world: World = with_sysctls(bed.world(), unread)
 
     def verdict(by: str, source: str, destination: str) -> str:
-        return str(explore(world, packet(Case(by, source, destination, "")), "in", Proxy()).verdict)
+        found = explore(world, packet(Case(by, source, destination, "")), "in", Proxy())
+        return f"depends on {found.found.about}" if isinstance(found.found, Fork) else str(found.verdict)
 
-    assert verdict("lo1", NEAR, OWN) == "depends"
+    assert verdict("lo1", NEAR, OWN) == "depends on net.ipv4.conf.lo1.rp_filter, which could not be read"
     assert verdict("lo1", NEAR_SIDE, OWN) == "direct"
-    assert verdict("eth0", NEAR, GUEST) == "depends"
-    assert verdict("eth0", NEAR6, GUEST6) == "depends"
+    forwards = "depends on whether this machine forwards, which could not be read"
+    assert verdict("eth0", NEAR, GUEST) == forwards
+    assert verdict("eth0", NEAR6, GUEST6) == forwards
     assert verdict("eth0", NEAR6, OWN6) == "direct"

@@ -198,6 +198,12 @@ NOWHERE_ELSE = (
     (udp(NEAR, "10.88.0.255", by="eth0"), "delivered"),
     (udp(NEAR, "255.255.255.255", by="eth0"), "delivered"),
     (udp(NEAR, "10.89.0.255", by="eth0"), "delivered"),
+    (udp("0.0.0.0", "255.255.255.255", by="lo1"), "delivered"),  # a host that has no address yet
+    (udp("0.0.0.0", "10.88.0.255", by="eth0"), "dropped"),
+    (udp("224.0.0.9", "255.255.255.255", by="eth0"), "dropped"),
+    (udp(NEAR, "0.0.0.0", by="eth0"), "dropped"),
+    (udp(NEAR, "0.0.0.9", by="eth0"), "sent"),
+    (udp("0.0.0.9", OWN, by="eth0"), "delivered"),
     (udp("127.0.0.1", "127.200.3.4"), "delivered"),
     (udp(OWN, "127.0.0.9"), "delivered"),
     (udp(OWN, "203.0.113.200"), "delivered"),
@@ -232,3 +238,9 @@ def test_rules_see_what_kind_of_destination_it_is(bed: Testbed) -> None:
     packets = [packet for packet, _ in NOWHERE_ELSE if packet.family == "ipv4"]
     found = seen(bed, Setup(steps), [*packets, udp(NEAR, SIDE, by="eth0"), udp(NEAR, GUEST, by="eth0")])
     assert {each.observed.event.mark for each in found if each.observed.event} == {9, 18, 36}
+
+
+def test_who_has_no_address_is_not_filtered(bed: Testbed) -> None:
+    strict = (("ipv4/conf/all/rp_filter", 1),)
+    [found] = seen(bed, Setup((), True, strict), [udp("0.0.0.0", "255.255.255.255", by="lo1")])
+    assert found.observed.how == "delivered"

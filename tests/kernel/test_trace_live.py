@@ -150,6 +150,30 @@ def test_tables_of_iptables_nft_are_enough_without_nft_and_the_other_way_round()
             assert found["hops"][0]["verdict"]["code"] == wanted
 
 
+#: Tables of nft with names that iptables uses, of which iptables-nft-save shows a part, or nothing.
+IN_PART = "table ip filter { chain c { type filter hook output priority 5; tcp dport 80 drop; }; }"
+NOTHING = (
+    "table ip filter { chain OUTPUT { type filter hook output priority 0; tcp dport { 80, 81 } drop; "
+    "ct state vmap { new : drop }; }; }"
+)
+
+
+@pytest.mark.parametrize("script", [IN_PART, NOTHING])
+def test_a_table_that_has_a_name_of_iptables_and_is_not_its_own(script: str) -> None:
+    """nft prints all of it. Without nft it is not read, and that is no answer."""
+    with pod() as scratch:
+        scratch.nft(script=script)
+        found = answer(scratch, "--live", "--to", CAPTURED)
+        assert found["hops"][0]["verdict"] == {"code": "dropped", "to": ""}
+        assert found["unread"] == []
+        saved = scratch.check("iptables-nft-save")
+        assert "incompatible" in saved
+        dump = answer(scratch, "--file", "-", "--to", CAPTURED, stdin=f"{saved}*raw\nCOMMIT\n")
+        assert "read it with `nft -j list ruleset`" in dump["unread"][0]
+        command = [*hidden(_NFT_COMMAND), *COMMAND, "trace", "out", "--live", "--to", CAPTURED]
+        failed(scratch.run(*command), "the tables of nftables (ip filter)", "is not installed")
+
+
 # --- dumps ------------------------------------------------------------------------------------
 
 

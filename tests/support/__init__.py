@@ -48,6 +48,9 @@ Where tests run:
 - browser: a headless Chromium, and the pages that it shows
 - picturing: subjects for tests of pictures, and what is in the text of a picture
 - cni, cni_runtime: calls of the CNI plugin, and a runtime that keeps to the CNI specification
+- cni_node: a node with the plugin on it, and the process that keeps it there
+- cni_lists, cni_kills: network configurations as nodes have them, and a writer that is killed
+- kubernetes_api, broken_pods: a small server for kubernetes' client, and pods without their rules
 - containerd, cri: Debian's containerd in namespaces of its own, and the calls that kubelet makes
 - imports: which imports the start-up path avoids
 - skipping: mark and skip the tests of a folder, and say how many were skipped

@@ -139,12 +139,12 @@ def variables(
     return {name: value for name, value in made.items() if value}
 
 
-def call(monkeypatch: Any, environ: Mapping[str, str], given: object) -> Answer:
+def call(monkeypatch: Any, environ: Mapping[str, str], given: object, log: Recorder | None = None) -> Answer:
     """Call the plugin in this process, with a configuration as data or as bytes."""
     content = given if isinstance(given, bytes) else json.dumps(given).encode()
     out: Any = io.TextIOWrapper(io.BytesIO(), write_through=True)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    log = Recorder()
+    log = log or Recorder()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", out)
         status = plugin.run(environ, log)

@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support import foreign_programs
+from tests.support.cri import Service
 from tests.support.foreign_programs import FETCHED
 from tests.support.netns import Attached, Namespace
 
 _PROGRAMS = FETCHED / "root/usr/bin"
+_PATH = f"{_PROGRAMS}:{FETCHED / 'root/usr/sbin'}"
+_NEEDED = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
 IMAGE = "localhost/pause:1"
 #: A program that waits: all that the container of a sandbox has to do.
 _PAUSE = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
@@ -37,19 +40,12 @@ def why_not() -> str:
     reason = foreign_programs.why_not()
     if reason:
         return reason
-    for program in ("containerd", "containerd-shim-runc-v2", "ctr", "runc"):
-        if not (_PROGRAMS / program).exists() and not shutil.which(
-            program, path=str(FETCHED / "root/usr/sbin")
-        ):
-            return f"no package of this release has {program}"
+    missing = [name for name in _NEEDED if shutil.which(name, path=_PATH) is None]
+    if missing:
+        return f"no package of this release has {', '.join(missing)}"
     if shutil.which("gcc") is None:
         return "gcc is not installed, which makes the program of a sandbox's container"
-    try:
-        import google.protobuf
-        import grpc  # noqa: F401
-    except ImportError as error:
-        return str(error)
-    return "" if google.protobuf.__version__ else "no protobuf"
+    return ""
 
 
 class Containerd:
@@ -87,7 +83,7 @@ class Containerd:
             if plugin.is_file():
                 (self.folder / "bin" / plugin.name).symlink_to(plugin)
         (self.folder / "conf/10-pods.conflist").write_text(json.dumps(self._network))
-        (self.folder / "config.toml").write_text(_CONFIG.format(folder=self.folder, programs=_PROGRAMS))
+        (self.folder / "config.toml").write_text(_CONFIG.format(folder=self.folder))
 
     def _start_space(self) -> None:
         """Start the first process of a space: whatever is in there ends with it."""
@@ -136,12 +132,10 @@ class Containerd:
 
     def start(self) -> None:
         """Start containerd, and wait until its CRI answers."""
-        path = f"PATH={_PROGRAMS}:{FETCHED / 'root/usr/sbin'}:{os.environ['PATH']}"
+        path = f"PATH={_PATH}:{os.environ['PATH']}"
         with open(self.folder / "log", "ab") as log:
             words = self.inside("env", path, "containerd", "--config", str(self.folder / "config.toml"))
             self._daemon = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        from tests.support.cri import Service
-
         deadline = time.monotonic() + _LIMIT
         while True:
             self.service = Service(self.folder / "state/containerd.sock")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from istio_iptables.doctor.examination import CHECKS
 
-from .scratch import Scratch
+from .scratch import SETPRIV, Scratch
 
 #: A line of a log, of a run that has failed.
 _WHAT_TO_DO = "  what to do: "
@@ -68,3 +70,24 @@ def foretells(
     if remedies:
         assert report.checks[name]["remedy"] == remedies[-1]
     return report
+
+
+# --- commands under which something is missing ---------------------------------------------------
+
+
+def dropped(*capabilities: str) -> list[str]:
+    """Return the prefix of a command that is to be without some capabilities."""
+    return [SETPRIV, f"--bounding-set={','.join(f'-{name}' for name in capabilities)}"]
+
+
+def hidden(*programs: str) -> list[str]:
+    """Return the prefix of a command that is not to find some programs or libraries."""
+    paths = [Path(shutil.which(program) or program).resolve() for program in programs]
+    mounts = " && ".join(f"mount --bind /dev/null {path}" for path in dict.fromkeys(paths))
+    return ["unshare", "--mount", "--propagation=private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+
+
+def mounted(*mounts: str) -> list[str]:
+    """Return the prefix of a command in a mount namespace of its own; $$ is the PID of the command."""
+    script = f'{" && ".join(mounts)} && exec "$@"'
+    return ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh"]

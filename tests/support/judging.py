@@ -58,6 +58,7 @@ _OFTEN = st.fixed_dictionaries(
     optional={
         "istio-inbound-interception-mode": st.just("TPROXY"),
         "dual-stack": st.just("true"),
+        "redirect-dns": st.just("true"),
         "istio-service-cidr": st.sampled_from(
             ["*", "127.0.0.0/8,10.0.0.0/8,fd00::/8", "::1,fd00::/8,10.0.0.2"]
         ),

@@ -207,6 +207,10 @@ class Sandbox:
             check=False,
         )
 
+    def seen_from_outside(self, path: str) -> str:
+        """Return the path under which the machine sees a file of the sandbox."""
+        return f"/proc/{self._pid}/root{path}"
+
     def _environment(self) -> dict[str, str]:
         """Return an environment without settings in it, in which `istio-iptables` is the one under test."""
         return {

@@ -42,7 +42,8 @@ class Compared(NamedTuple):
     @property
     def is_unknown(self) -> bool:
         """True if it depends on a match or target that is not modelled."""
-        return any(not isinstance(about, tuple) for about in _questions(self.foretold.found))
+        at_a_rule = any(way.end.how == "not known" and way.end.place for way in self.foretold.ways)
+        return at_a_rule or any(not isinstance(about, tuple) for about in _questions(self.foretold.found))
 
     def __str__(self) -> str:
         lines = [f"{self.what}: {describe(self.packet)}"]
@@ -217,13 +218,15 @@ def _can_be_told(world: World, end: Packet) -> bool:
     """Tell whether an ICMP error can be sent: it comes from what the packet was sent to (icmp_send).
 
     That cannot be an address that is not the pod's, nor a loopback address if it has to go elsewhere, and
-    nobody refuses a broadcast.
+    nobody refuses a broadcast. The first address of a network on a link is anycast, to which IPv6 sends none
+    (ipv6_anycast_destination).
     """
     routes = world.network.routes
     if any(route.kind == "broadcast" and route.first == end.destination for route in routes):
         return False
     if end.family != IPV4:
-        return True
+        near = (route for route in routes if route.prefix < 127 and not route.gateway)
+        return all(route.family == IPV4 or route.first != end.source for route in near)
     delivered = end.received_on and not end.sent_to
     if delivered and not world.network.is_local(end.family, end.destination):
         return False

@@ -201,6 +201,11 @@ def test_warnings_come_back():
             "validate() takes a Config (see configure), not NoneType",
         ),
         (
+            lambda: library.prove_rules(None),
+            TypeError,
+            "prove_rules() takes a Config (see configure), not NoneType",
+        ),
+        (
             lambda: library.pod_settings(None),
             TypeError,
             "pod_settings() takes the text of a manifest, not NoneType",

@@ -184,6 +184,7 @@ def test_everything_that_was_wanted_is_checked(results):
         assert (f"{way}: apply of 20,000 CIDRs", 6.0) in wanted
     assert ("libiptc: --dry-run", 2.5) in wanted
     assert ("native: a connection with 20,000 CIDRs beside one with 10", 1.1) in wanted
+    assert [wanted for what, wanted in wanted if what == "CNI plugin: ADD"] == [60.0, 3.0]
     assert [wanted for what, wanted in wanted if what.startswith("peak memory")] == [40.0]
 
 
@@ -202,8 +203,10 @@ def test_what_is_missed_is_counted_and_marked(results):
         row["wall"], row["times"] = spread([1.0]), 1.0
     for row in results["datapath"]["rows"]:
         row["cost"] = spread([1.0])
-    for row in results["see"]["rows"]:
+    for row in (*results["see"]["rows"], *results["prove"]["rows"]):
         row["wall"] = spread([0.1])
+    for row in results["cni"]["rows"]:
+        row["wall"], row["times"] = spread([0.06]), row["times"] and 3.0
     assert tables.checks(results).startswith("All figures are as wanted.")
     assert "missed" not in tables.checks(results)
     next(row for row in results["runs"]["rows"] if row["what"] == runs.RECONCILE)["times"] = 3.01

@@ -10,6 +10,7 @@ import base64
 import http.server
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -244,6 +245,12 @@ def test_an_answer_that_takes_too_long(ask, api, how):
     ended.set()
     assert found.code == 11
     assert time.monotonic() - begun < 20
+    assert api.connections == 1
+
+
+def test_a_connection_that_breaks_is_not_made_again(ask, api):
+    api.reply = lambda handler: handler.connection.shutdown(socket.SHUT_RDWR)
+    assert ask().code == 11
     assert api.connections == 1
 
 

@@ -8,17 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from istio_iptables.cni import configuration as cni_configuration
 from istio_iptables.cni import protocol, rules
-from istio_iptables.cni.configuration import KEYS, SETTINGS_OF_NODE, entry, read
+from istio_iptables.cni.configuration import KEYS, NO_NAMES, SETTINGS_OF_NODE, entry, read
 from istio_iptables.cni.decision import REASONS
 from istio_iptables.cni.names import MAX_CONFIGURATION
-from istio_iptables.cni.pod import Identity, of_annotations
+from istio_iptables.cni.pod import Identity, of_annotations, of_api
 from istio_iptables.errors import SettingsError
+from istio_iptables.pod import read_settings
 from istio_iptables.settings.declared import BY_NAME, SETTINGS
-from tests.support.cni import INJECTED, call, configuration, variables
+from istio_iptables.settings.resolve import parse
+from istio_iptables.settings.texts import Given
+from tests.support.cni import INJECTED, Recorder, call, configuration, variables
+from tests.support.manifests import annotation_texts, manifest, proxy
 from tests.support.netns import ROOT
+from tests.support.pods import only
 
 TRAFFIC = "traffic.sidecar.istio.io/"
 
@@ -88,6 +95,14 @@ def test_all_mistakes_are_told_at_once_each_by_its_key(monkeypatch):
         "settings: istio-inbound-interception-mode",
         "settings: istio-inbound-ports",
     ]
+
+
+def test_mistakes_are_logged_and_counted_where_the_configuration_says(monkeypatch, tmp_path):
+    files: dict[str, Any] = {"log_file": str(tmp_path / "log"), "metrics_file": str(tmp_path / "metrics")}
+    log = Recorder()
+    found = call(monkeypatch, variables(), configuration(api_timeout="soon", **files), log)
+    assert (found.code, log.file) == (7, files["log_file"])
+    assert 'failures_total{code="7"} 1' in (tmp_path / "metrics").read_text()
 
 
 def test_a_list_has_to_be_a_list():
@@ -170,6 +185,14 @@ def test_the_pod_goes_before_the_node():
     assert [str(port) for port in of_node] == ["9999", "15020", "15021", "15090"]  # type: ignore[attr-defined]
 
 
+def test_variables_of_the_runtime_are_no_settings(monkeypatch):
+    """The plugin gets the environment of a daemon, which may have been set for other things."""
+    for name in ("ISTIO_DUAL_STACK", "DRY_RUN", "ISTIO_META_DNS_CAPTURE", "NATIVE_NFTABLES"):
+        monkeypatch.setenv(name, "true")
+    found = values({})
+    assert not any(found[f] for f in ("dual_stack", "dry_run", "redirect_dns", "native_nftables"))
+
+
 def test_dns_of_a_pod_is_all_dns_since_the_nodes_servers_are_not_its_own():
     for found in (
         values({"redirect-dns": True}),
@@ -179,6 +202,17 @@ def test_dns_of_a_pod_is_all_dns_since_the_nodes_servers_are_not_its_own():
         assert found["capture_all_dns"]
     off = {"proxy.istio.io/config": '{"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "false"}}'}
     assert not values({"redirect-dns": True}, off)["redirect_dns"]
+
+
+@given(annotation_texts(), st.booleans())
+def test_annotations_mean_what_they_mean_to_the_command(annotations: dict[str, str], by_api: bool):
+    """The settings are those of `istio-iptables --pod FILE --cni-mode`."""
+    pod = manifest({**annotations, **INJECTED}, [proxy()])
+    who = Identity("web", "")
+    known = of_api(json.dumps(pod), who) if by_api else of_annotations(who, {**annotations, **INJECTED})
+    wanted = read_settings(only(pod), [Given(BY_NAME["cni-mode"], "true", "")])
+    found = rules.settings(read({}), known)
+    assert dict(found.values) == dict(parse(wanted.given, NO_NAMES).values)
 
 
 # --- for `cni install` ----------------------------------------------------------------------

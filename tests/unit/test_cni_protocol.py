@@ -12,7 +12,8 @@ from hypothesis import given
 
 from istio_iptables.cni import plugin, protocol
 from istio_iptables.cni.protocol import Document
-from istio_iptables.errors import Busy, KernelError
+from istio_iptables.errors import KernelError
+from istio_iptables.remedies import lock_held
 from tests.support.cni import INJECTED, RESULT, call, configuration, variables
 from tests.unit.test_json_text import objects
 
@@ -152,8 +153,8 @@ def test_what_is_no_object(monkeypatch, content):
 
 
 def test_a_configuration_without_end_is_not_read_to_its_end(monkeypatch):
-    assert call(monkeypatch, variables(), b" " * ((8 << 20) + 1)).code == 1  # blank: no version
-    assert call(monkeypatch, variables(), b"{" + b" " * (8 << 20)).code == 6
+    found = call(monkeypatch, variables(), b"{" + b" " * (8 << 20) + b"}")
+    assert (found.code, found.document["details"]) == (6, "at most 8 MiB are read")
 
 
 @pytest.mark.parametrize("annotations", [{"a": 1}, {"a": None}])
@@ -234,7 +235,7 @@ def test_a_pod_without_annotations_is_known(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (Busy("a lock", "wait"), 11),
+        (lock_held("/proc/self/ns/net", "another process", 10), 11),
         (KernelError("the kernel", "load it"), 5),
         (OSError(28, "No space left on device"), 5),
         (RuntimeError("a bug"), 101),
@@ -254,7 +255,14 @@ def test_what_goes_wrong_has_a_code(monkeypatch, error, code):
 @pytest.mark.parametrize("command", ["DEL", "GC"])
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"settings": {"nonsense": 1}}, {"prevResult": None}, {"cni.dev/valid-attachments": [{"x": 1}]}],
+    [
+        {},
+        {"settings": {"nonsense": 1}},
+        {"prevResult": None},
+        {"prevResult": 1},
+        {"name": None},
+        {"cni.dev/valid-attachments": [{"x": 1}]},
+    ],
 )
 @pytest.mark.parametrize("annotations", [None, INJECTED, PLAIN, {"sidecar.istio.io/status": "["}])
 def test_a_pod_can_go_whatever_became_of_its_node(monkeypatch, command, keys, annotations):

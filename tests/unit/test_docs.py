@@ -293,11 +293,13 @@ def test_the_defaults_that_changed_stand_first_and_are_the_defaults():
 # --- the index of messages --------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("sources")
 def test_messages_are_found_in_the_sources():
     kinds = [message.kind for message in messages()]
     assert min(kinds.count(kind) for kind in ("error", "mistake", "warning")) >= 8
 
 
+@pytest.mark.xdist_group("sources")
 def test_every_message_is_in_the_index():
     """An error or a warning by its text, a mistake in a setting by what kind of mistake it is."""
     index = TROUBLESHOOTING.partition("\n## Messages\n")[2]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+from istio_iptables.cni.node.checks import CHECKS as OF_NODE
 from istio_iptables.doctor.examination import CHECKS
 from istio_iptables.doctor.model import PAGE
 from tests.support.cases import all_cases
 from tests.support.pages import ROOT
 
 SECTIONS = re.split(r"^## ", (ROOT / PAGE).read_text(), flags=re.MULTILINE)[1:]
-NAMES = [check.name for check in CHECKS]
+NAMES = [check.name for check in CHECKS] + [check.name for check in OF_NODE]
 
 
 def test_the_page_has_a_section_for_each_check_and_no_other_in_their_order() -> None:

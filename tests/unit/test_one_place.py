@@ -55,6 +55,7 @@ def _constants(module: ast.Module) -> Iterator[object]:
             yield node.value
 
 
+@pytest.mark.xdist_group("sources")
 @pytest.mark.parametrize(("place", "facts", "allowed"), PLACES)
 def test_a_fact_is_in_one_module(place: str, facts: set[object], allowed: set[str]) -> None:
     found = {name for name, values in constants().items() if not values.isdisjoint(facts)}

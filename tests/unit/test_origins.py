@@ -23,11 +23,16 @@ ONLY_NEAR = "\n".join(line for line in MAIN.splitlines() if not line.startswith(
 
 
 def found(
-    where: Network, source: str, check: SourceCheck, interface: str = "eth1", way: Routed = HERE
+    where: Network,
+    source: str,
+    check: SourceCheck,
+    interface: str = "eth1",
+    way: Routed = HERE,
+    mark: int = 0,
 ) -> str:
     """Return why a packet to 10.89.0.2 is refused."""
     conditions = refused(where, check, interface, way)
-    asked = packet("10.89.0.2", source, received_on=interface)
+    asked = packet("10.89.0.2", source, received_on=interface, mark=mark)
     values = {name: value_of(getattr(conditions, name), asked) for name in Refused._fields}
     return " ".join(name if value else f"{name}?" for name, value in values.items() if value is not False)
 
@@ -43,11 +48,12 @@ def found(
     ],
 )
 def test_the_way_back_counts(source: str, off: str, loose: str, strict: str) -> None:
-    where = network().replace(assumed=(), rules=default_rules())
+    where = network().replace(rules=default_rules())
     wanted = {0: off, LOOSE: loose, STRICT: strict}
-    assert {mode: found(where, source, SourceCheck(mode)) for mode in wanted} == wanted
+    assert {mode: found(where, source, SourceCheck(mode, ever_routed=None)) for mode in wanted} == wanted
     assert found(network(RULE), source, SourceCheck()) == off.rstrip("?")
-    assert found(where.replace(assumed=("routes",)), source, SourceCheck()) == off.replace("martian?", "")
+    assert found(where, source, SourceCheck(ever_routed=True)) == off.rstrip("?")
+    assert found(where, source, SourceCheck()) == off.replace("martian?", "")
 
 
 def test_a_source_without_a_way_back() -> None:
@@ -91,11 +97,22 @@ def test_what_cannot_be_told_is_asked() -> None:
     unread = SourceCheck(None)
     assert found(network(), "10.88.0.9", unread) == "filtered?"
     assert found(network(), "10.89.0.9", unread) == ""
-    assert found(network(), "10.88.0.2", unread) == "martian"
+    assert found(network(), "10.88.0.2", unread) == "martian filtered?"
     assert isinstance(
         refused(network("5: from all tos 0x10 lookup 7"), SourceCheck(1), "eth1", HERE).filtered, Unmodelled
     )
-    # The mark counts with src_valid_mark alone.
-    marked = network("5: from all fwmark 0x1 lookup 7")
-    assert found(marked, "8.8.8.8", SourceCheck(STRICT), "eth0") == ""
-    assert found(marked, "8.8.8.8", SourceCheck(STRICT, by_mark=True), "eth0") == "martian? filtered?"
+
+
+@pytest.mark.parametrize(
+    ("mark", "by_mark"),
+    [(0, ""), (1, "filtered"), (2, ""), (0x11, "filtered"), (0x101, "filtered"), (0x30, "")],
+)
+def test_the_mark_counts_with_src_valid_mark_alone(mark: int, by_mark: str) -> None:
+    """Table 7 leads back by eth1: what rules send there must not come from eth0."""
+    marked = network(
+        "5: from all fwmark 0x1/0xf lookup 7\n"
+        "6: from all fwmark 0x10/0x10 lookup main\n"
+        "7: from all fwmark 0x100/0x100 lookup 7"
+    )
+    assert found(marked, "8.8.8.8", SourceCheck(STRICT), "eth0", mark=mark) == ""
+    assert found(marked, "8.8.8.8", SourceCheck(STRICT, by_mark=True), "eth0", mark=mark) == by_mark

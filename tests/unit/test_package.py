@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,10 @@ def test_the_wheel_has_the_package_and_the_manual_page_alone(built: Package) -> 
     with zipfile.ZipFile(built[0]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     data = {name.partition(".data/")[2] for name in names if ".data/" in name}
-    assert data == {"data/share/man/man8/istio-iptables.8"}
+    programs = {
+        f"scripts/{name}" for name in ("istio-iptables", "istio-clean-iptables", "istio-iptables-cni")
+    }
+    assert data == programs | {"data/share/man/man8/istio-iptables.8"}
     names = {name for name in names if ".data/" not in name}
     assert names == {name for name in files_of_git() if name.startswith("istio_iptables/")}
 
@@ -147,7 +151,10 @@ def test_the_version_stays_in_what_is_built_from_the_sdist(built: Package, tmp_p
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "another project")
     git(tmp_path, "tag", "v1.1.1")
     with tarfile.open(built[1]) as archive:
-        archive.extractall(tmp_path, filter="data")
+        safely: dict[str, Any] = (
+            {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        )  # from 3.11.4 on
+        archive.extractall(tmp_path, **safely)
     (wheel,) = build(tmp_path / "istio_iptables-7.8.9", "--wheel")
     assert metadata(wheel)["Version"] == "7.8.9"
 

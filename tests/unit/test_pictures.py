@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, SettingsError, configure
+from istio_iptables import Facts, SettingsError, configure, picture
 from istio_iptables.interpreter import action, condition
 from istio_iptables.interpreter.condition import (
-    AllOf,
     AnyOf,
     Condition,
     In,
-    Masked,
     Named,
     Not,
-    OneOf,
-    Unmodelled,
 )
 from istio_iptables.interpreter.packet import UDP
 from istio_iptables.interpreter.program import Rule, Table
-from istio_iptables.pictures import fold, subject, words
+from istio_iptables.pictures import fold, subject
 from istio_iptables.pictures.asked import asked
 from istio_iptables.pictures.examples import examples
 from istio_iptables.pictures.model import Picture, Row
-from istio_iptables.pictures.words import clauses, effect, listed
+from istio_iptables.pictures.words import clauses, effect
 from istio_iptables.rules.model import Counters
 from istio_iptables.trace.steps import RuleStep
 from tests.support import strategies
@@ -45,87 +38,6 @@ LONG = AnyOf((In("source", MANY), Named("sent_to", "lo")), "type of the address"
 
 def in_words(*conditions) -> str:
     return ", ".join(clause.text() for clause in clauses(conditions))
-
-
-# --- words ------------------------------------------------------------------------------------
-
-
-@all_cases(
-    ("conditions", "said"),
-    [
-        ([In("protocol", ((6, 6),))], "TCP"),
-        ([In("destination_port", ((80, 80), (8000, 8100)))], "to port 80 or 8000-8100"),
-        ([Not(In("uid", ((1337, 1337),)))], "not sent by UID 1337"),
-        ([In("destination", ((0x0A000000, 0x0AFFFFFF),))], "to 10.0.0.0/8"),
-        ([In("destination", ((0x0A000001, 0x0A000003),))], "to 10.0.0.1-10.0.0.3"),
-        ([In("source", ((6, 6),))], "from ::6"),
-        ([Named("sent_to", "lo"), In("protocol", ((17, 17),))], "UDP, out by lo"),
-        ([OneOf("state", frozenset({"RELATED", "ESTABLISHED"}))], "connection state ESTABLISHED or RELATED"),
-        ([Masked("mark", 0x539, 0xFFFFFFFF)], "mark 0x539"),
-        ([Masked("mark", 1, 0xF)], "mark 0x1/0xf"),
-        ([Unmodelled("-m string")], "“-m string”, which is not modelled"),
-        ([AnyOf((In("source_port", ((1, 1),)), In("source_port", ((5, 5),))))], "from port 1 or 5"),
-        ([AnyOf((In("source_port", ((1, 1),)), Named("sent_to", "lo")))], "(from port 1 or out by lo)"),
-        ([AllOf((In("protocol", ((6, 6),)), Named("received_on", "eth0")))], "TCP, in by eth0"),
-        ([Not(Not(In("gid", ((5, 5),))))], "sent by GID 5"),
-        ([Not(In("uid", ((0xFFFFFFFF, 0xFFFFFFFF),)))], "sent by a socket"),
-        ([In("zone", ((1, 1),))], "conntrack zone 1"),
-        ([Named("sent_to", "lo"), Named("sent_to", "lo")], "out by lo"),
-        ([LONG], "type of the address as the rule says"),
-    ],
-)
-def test_conditions_in_words(conditions, said):
-    assert in_words(*conditions) == said
-
-
-@all_cases(
-    ("doing", "kind", "said", "leads_to"),
-    [
-        ([action.Redirect(15001)], "redirect", "to port 15001", ("port 15001",)),
-        ([action.TProxy(15006, 0, 1337)], "tproxy", "to port 15006, mark 0x539", ("port 15006",)),
-        ([action.Call("X")], "call", "X", ("chain X",)),
-        ([action.Return()], "return", "as it is", ()),
-        ([action.End("drop")], "drop", "dropped", ()),
-        ([action.End("reject")], "drop", "rejected", ()),
-        ([action.Pass("LOG"), action.End("accept")], "accept", "LOG, leaves this table", ()),
-        ([action.Assign("mark", 0, 5)], "mark", "mark 0x5", ()),
-        ([action.Assign("mark", 0xF0, 5)], "mark", "mark (… & 0xf0) ^ 0x5", ()),
-        ([action.Assign("connection_mark", 0, source="mark")], "mark", "keep its mark", ()),
-        ([action.Zone(2)], "mark", "conntrack zone 2", ()),
-        ([action.Untrack()], "mark", "not tracked", ()),
-        ([action.Destination(0x0A000001, 80)], "translate", "to 10.0.0.1, port 80", ()),
-        ([action.Source("masquerade")], "translate", "new source (masquerade)", ()),
-        ([action.NetMap(0x0A000000, 0xFF)], "translate", "into 10.0.0.0 (NETMAP)", ()),
-        ([action.Redirect(0)], "redirect", "to its own port here", ()),
-        ([action.TProxy(0)], "tproxy", "to its own port here", ()),
-        ([action.Unknown("QUEUE")], "unknown", "QUEUE: not modelled", ()),
-        ([], "pass", "counted", ()),
-    ],
-)
-def test_actions_in_words(doing, kind, said, leads_to):
-    found = effect(doing)
-    assert (found.kind, found.text, found.leads_to) == (kind, said, leads_to)
-
-
-def test_all_actions_and_conditions_have_words():
-    """A new one is not called unknown in pictures."""
-    for module, base in ((action, action.Action), (condition, condition.Condition)):
-        kinds = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)}
-        source = inspect.getsource(words)
-        for kind in kinds - {base, action.Unknown}:
-            assert re.search(rf"\b{kind.__name__}\b", source), kind
-
-
-def test_a_verdict_map_leads_to_all_its_chains():
-    branches = tuple((In("destination_port", ((n, n),)), action.Call(f"c{n}")) for n in range(1, 7))
-    found = effect([action.Choose(branches)])
-    assert found.text == "to port 1: c1; to port 2: c2; to port 3: c3; to port 4: c4 … 2 more"
-    assert found.leads_to == tuple(f"chain c{n}" for n in range(1, 7))
-
-
-def test_a_long_list_is_counted():
-    assert listed([str(n) for n in range(1, 125)], "ports") == "1, 2, 3, 4 … 120 more ports"
-    assert listed(["1", "2", "3", "4", "5"], "ports") == "1, 2, 3, 4 or 5"
 
 
 # --- every rule, once -------------------------------------------------------------------------
@@ -505,6 +417,15 @@ def test_the_options_of_trace_describe_a_packet():
     assert [str(cidr) for cidr in found.own] == ["10.0.0.2/32"]
 
 
+def test_the_proxy_sends_to_the_endpoint_that_is_given():
+    text = "out --uid 1000 --to 10.96.7.7:80 --own 10.0.0.2 --follow --endpoint 10.0.0.2:8080"
+    drawn = picture(configure(environment=IPV4), trace=text, own=["10.0.0.2"])
+    assert "It arrives at 10.0.0.2:8080 in this pod, from 127.0.0.6" in drawn
+    assert "10.0.0.2:8080 in this pod" not in picture(
+        configure(environment=IPV4), trace=text.partition(" --endpoint")[0], own=["10.0.0.2"]
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "mistakes"),
     [
@@ -514,6 +435,14 @@ def test_the_options_of_trace_describe_a_packet():
         ("out --to 10.0.0.1:80 -p 1", ["--trace: --envoy-port (-p): is a setting"]),
         ("out --to 10.0.0.1:80 --help", ["--trace: --help: says nothing about the packet"]),
         ("out --to x --uid nobody-here", ["--trace: --to: 'x'", "--trace: --uid: there is no user"]),
+        (
+            "out --to 10.0.0.1:80 --endpoint 10.0.0.2:80 --proxy-runs-as 5",
+            [f"--trace: --{name}: needs --follow beside it" for name in ("endpoint", "proxy-runs-as")],
+        ),
+        (
+            "out --to 10.0.0.1:80 --follow --endpoint :80",
+            ["--trace: --endpoint: needs an address and a port"],
+        ),
         ("out --to '10.0.0.1:80", ['--trace: "out --to \'10.0.0.1:80": No closing quotation']),
     ],
 )

@@ -407,6 +407,20 @@ def test_another_network_namespace_takes_root_and_one_more_capability(
     assert (granted.user, granted.group, granted.capabilities) == (0, 0, tuple(capabilities))
 
 
+@pytest.mark.parametrize("more", [[], ["-u", "7", "-g", "9"], ["--redirect-dns"]], ids=str)
+def test_where_a_cni_plugin_writes_the_rules_it_only_proves_that_they_are_there(more: list[str], web: str):
+    """SPEC 1: `--run-validation --skip-rule-apply`, as UID 1337, with a read-only root file system."""
+    [made] = yaml.safe_load(deploy.printed("pod", "init-container", "--cni", web, *more))
+    validate(pod_with(made))
+    assert made["name"] == "istio-validation"
+    assert {"--run-validation=true", "--skip-rule-apply=true"} <= set(made["args"])
+    wanted = configured("--pod", web, "--run-validation", "--skip-rule-apply", *more)
+    assert configured(*made["args"]) == wanted
+    context = made["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"]) == ((7, 9) if "-u" in more else (1337, 1337))
+    assert (context["capabilities"], context["readOnlyRootFilesystem"]) == ({"drop": ["ALL"]}, True)
+
+
 def test_a_lock_mode_that_was_given_stays(web: str):
     assert "--cni-mode=false" in deploy.printed("pod", "init-container", web, "--cni-mode=false")
 

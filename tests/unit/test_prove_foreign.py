@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ from istio_iptables.interpreter.explore import explore
 from istio_iptables.prove.proof import Property
 from istio_iptables.prove.ways import assumed, judged
 from istio_iptables.settings.config import Config
+from istio_iptables.trace import dumps
 from istio_iptables.trace.world import proxy_of
 from tests.support.judging import Edit, before, nothing, world_of_scripts
 from tests.support.rulesets import BOTH
@@ -147,6 +149,26 @@ def test_what_a_foreign_rule_breaks_is_refuted_with_a_packet(
 @pytest.mark.parametrize(("edit", "foreign"), HARMLESS)
 def test_what_breaks_nothing_is_not(edit: Edit, foreign: str) -> None:
     assert not _judged({}, edit, foreign)
+
+
+def test_a_table_of_nftables_is_judged_like_one_of_iptables() -> None:
+    config = _config({})
+    table = {"family": "inet", "table": "guard"}
+    hook = {"type": "filter", "hook": "output", "prio": 0, "policy": "accept"}
+    port = {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 15001}}
+    objects = [
+        {"table": {"family": "inet", "name": "guard"}},
+        {"chain": {**table, "name": "out", **hook}},
+        {"rule": {**table, "chain": "out", "handle": 1, "expr": [port, {"drop": None}]}},
+    ]
+    source = dumps.Source("nft", json.dumps({"nftables": objects}))
+    world = world_of_scripts(config, assumed(config))
+    tables = dumps.read([source], world.network).program.tables
+    world = world.replace(program=world.program.replace(tables=(*tables, *world.program.tables)))
+    found = {each.name: each for each in judged(config, world) if each.status != "PROVED"}
+    [one, *_] = found["outbound-captured"].counterexamples
+    assert (str(one.wanted), str(one.found)) == ("redirected 15001", "dropped")
+    assert found["nothing-dropped"].status == "REFUTED"
 
 
 def test_what_is_not_modelled_makes_it_depend() -> None:

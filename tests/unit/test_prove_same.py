@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,58 @@ def test_a_dump_is_compared_with_settings(tmp_path: Path):
         assert [verdict_of(line) for line in each["traces"]] == verdicts
 
 
+def test_addresses_that_a_dump_tells_are_those_of_both(tmp_path: Path):
+    addresses = tmp_path / "addresses.txt"
+    addresses.write_text(
+        "1: lo    inet 127.0.0.1/8 scope host lo\n"
+        "2: net7    inet 10.7.7.7/24 scope global net7\n"
+        "default via 10.7.7.1 dev net7\n"
+        "10.7.7.0/24 dev net7 proto kernel scope link src 10.7.7.7\n"
+    )
+    rules = tmp_path / "rules.txt"
+    rules.write_text(dumped(outbound_cidrs_excluded=EXCLUDED))
+    ran = command("prove", "--same-as", str(rules), "--same-as", str(addresses), "--json")
+    assert ran.status == 3, ran.errors
+    for each in ran.document["packets"]:
+        assert each["packet"]["source"] == "10.7.7.7"
+        verdicts = [f"{verdict['code']} {verdict['to']}".strip() for verdict in each["verdicts"]]
+        for line, verdict in zip(each["traces"], verdicts, strict=True):
+            assert line is None or verdict_of(line) == verdict
+    assert "--own 10.7.7.7" in ran.document["packets"][0]["traces"][0]
+
+
+def test_an_order_that_is_not_known_is_the_same_in_both(tmp_path: Path):
+    """Two nat chains of one priority: which comes first decides, and does so for both rule sets."""
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    for path in (one, other):
+        path.write_text(json.dumps({"nftables": [*redirecting("a", 81), *redirecting("b", 82)]}))
+    same = command("prove", "--file", str(one), "--same-as", str(other))
+    assert same.status == 0, same.output
+    other.write_text(json.dumps({"nftables": [*redirecting("a", 81), *redirecting("b", 83)]}))
+    ran = command("prove", "--file", str(one), "--same-as", str(other), "--json")
+    assert ran.status == 3
+    assert all(each["depends_on"] for each in ran.document["packets"])
+
+
+def redirecting(table: str, port: int) -> list[dict[str, object]]:
+    """A table of nftables that redirects HTTP, as `nft -j` prints it."""
+    of = {"family": "ip", "table": table}
+    hook = {"type": "nat", "hook": "output", "prio": -100, "policy": "accept"}
+    http = {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}
+    return [
+        {"table": {"family": "ip", "name": table, "handle": 1}},
+        {"chain": {**of, "name": "out", "handle": 1, **hook}},
+        {
+            "rule": {
+                **of,
+                "chain": "out",
+                "handle": 2,
+                "expr": [{"match": http}, {"redirect": {"port": port}}],
+            }
+        },
+    ]
+
+
 def test_a_dump_of_tproxy_has_the_routes_that_go_with_it(tmp_path: Path):
     path = tmp_path / "rules.txt"
     path.write_text(dumped(interception_mode="TPROXY"))
@@ -93,6 +146,18 @@ def test_the_file_of_settings_stands_alone_and_flags_do_not_reach_it(tmp_path: P
     path.write_text("{}")
     ran = command("-p", "15101", "prove", "--same-as", str(path), OWN, "--json")
     assert ("redirected 15101", "redirected 15001") in pairs(ran.document)
+
+
+def test_a_text_that_can_be_read_once_is_read_once(settings: str, monkeypatch: pytest.MonkeyPatch):
+    ran = command("-x", "10.8.0.0/16", "--dual-stack", "prove", "--same-as", settings, OWN)
+    with open(settings, encoding="utf-8") as standard_input:
+        monkeypatch.setattr("sys.stdin", standard_input)
+        piped = command("-x", "10.8.0.0/16", "--dual-stack", "prove", "--same-as", "-", OWN)
+    assert (piped.status, ran.status) == (3, 3)
+    assert (
+        piped.output.replace("--config - ", f"--config {settings} ").splitlines()[3:]
+        == (ran.output.splitlines()[3:])
+    )
 
 
 def test_a_socket_that_is_bound_to_an_interface_is_a_packet_of_its_own():

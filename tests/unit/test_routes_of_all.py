@@ -15,9 +15,11 @@ from istio_iptables.interpreter.journey import Journey
 from istio_iptables.interpreter.many import Many
 from istio_iptables.interpreter.program import Program
 from istio_iptables.interpreter.surroundings import World
+from istio_iptables.kernel.sysctls import Sysctls
 from istio_iptables.prove.example import example, questions
 from istio_iptables.prove.space import packets
 from istio_iptables.rules.model import FULL_MASK
+from istio_iptables.trace.world import with_sysctls
 
 from ..support.many_routes import FIXTURES, PRINTED
 from ..support.routed import network, packet, routed
@@ -46,9 +48,9 @@ def test_all_destinations_at_once_are_each_of_them(mark: int, interface: str, da
     sizes = sum(last - first + 1 for ranges, _ in found for first, last in ranges)
     assert sizes == 1 << 32
     edges = {edge for ranges, _ in found for span in ranges for edge in span}
-    # For multicast and broadcast there is more than tables.
+    # For 0.0.0.0, multicast and broadcast there is more than tables.
     destination = data.draw(st.sampled_from(sorted(edges)) | st.integers(0, FULL_MASK))
-    destination = min(destination, 0xDFFFFFFF)
+    destination = min(max(destination, 1), 0xDFFFFFFF)
     [one] = [each for ranges, each in found if any(first <= destination <= last for first, last in ranges)]
     assert one == routed(where, asked.replace(destination=destination))
 
@@ -91,3 +93,29 @@ def test_all_packets_at_once_go_the_ways_of_each(family: Family, direction: Dire
 def ways(world: World, some: Any, algebra: Any, asked: Packets) -> list[Ended]:
     journey: Journey[Any] = Journey(world, asked.space.family, algebra)
     return journey.outbound(some) if asked.direction == "out" else journey.inbound(some)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_variables_of_the_kernel_mean_the_same_for_all_packets(family: Family, direction: Direction) -> None:
+    """Forwarding, loopback addresses and filters of sources by interface, by both algebras."""
+    said = Sysctls(
+        {"ipv4": True, "ipv6": False},
+        forwarding=frozenset({("ipv4", "eth1"), ("ipv6", "eth0")}),
+        route_localnet=frozenset({"eth1"}),
+        rp_filter={"eth0": 1, "eth1": 2},
+        src_valid_mark=frozenset({"eth0"}),
+    )
+    where = network("5: from 10.89.0.0/24 lookup 7\n6: from all fwmark 0x1 lookup 7")
+    world = with_sysctls(World(Program(), where), said)
+    asked = packets([world], family, direction, "first")
+    algebra = Many(asked.space)
+    notes = set()
+    for ended in ways(world, algebra.all(asked.fixed, asked.free, asked.possible), algebra, asked):
+        for region in ended.packets.values():
+            assert not questions(region)
+            [one] = ways(world, example(region, asked), One(), asked)
+            assert (one.how, one.note) == (ended.how, ended.note)
+            notes.add(ended.note)
+    assert any("forward" in note for note in notes) == (direction == "in"), notes
+    assert any("rp_filter" in note for note in notes) == ((family, direction) == ("ipv4", "in"))

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from istio_iptables import Facts, Ruleset, build, configure
+from istio_iptables import Facts, build, configure
 from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, Live, UnreadableTable
 from istio_iptables.change.neighbours import Interference
-from istio_iptables.cli import status_handler, streams
-from istio_iptables.cli.context import Context as RealContext
-from istio_iptables.errors import KernelError
 from istio_iptables.rules.model import (
     ACCEPT,
     IPV4,
@@ -42,58 +36,22 @@ from istio_iptables.rules.model import (
     Transport,
 )
 from istio_iptables.rules.nftables.translate import translate
-from istio_iptables.settings.go_flags import read_arguments
-from istio_iptables.startup.c_modules import signal
-from istio_iptables.status.changes import Change, changes
 from istio_iptables.status.counters import notes
 from istio_iptables.status.document import document
-from istio_iptables.status.report import CountedRule, Memory, Status, report
+from istio_iptables.status.report import Status, report
 from istio_iptables.status.text import text
 from istio_iptables.testing import FakeKernel
-from tests.support.cases import all_cases
-from tests.support.command import ROOT
+from tests.support.status import (
+    LOCATIONS,
+    Location,
+    counted,
+    edited,
+    every_location,
+    in_place,
+    rows,
+    rules_for,
+)
 from tests.support.strategies import environments, settings
-
-Location = Any
-LOCATIONS = (IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES)
-every_location = pytest.mark.parametrize("location", LOCATIONS)
-
-
-def rules_for(ipv6: bool = False, **values: Any) -> Ruleset:
-    return build(configure(dual_stack=ipv6, **values, environment=Facts(ipv6=ipv6)))
-
-
-def in_place(wanted: Ruleset, location: Location = IPTABLES_LEGACY) -> FakeKernel:
-    machine = FakeKernel()
-    machine.put(wanted, location)
-    return machine
-
-
-def counted(live: Live, count: dict[tuple[str, object], int]) -> Live:
-    """Give the rules of a chain with a target a number of packets, and a hundred times as many bytes."""
-
-    def with_counters(chain: Any) -> Any:
-        return chain.replace(
-            rules=tuple(
-                r.replace(counters=Counters(n, 100 * n)) if (n := count.get((chain.name, r.target), 0)) else r
-                for r in chain.rules
-            )
-        )
-
-    def tables(found: Any) -> Any:
-        return tuple(t.replace(chains=tuple(map(with_counters, t.chains))) for t in found)
-
-    return live.replace(
-        tables={where: tables(found) for where, found in live.tables.items()}, native=tables(live.native)
-    )
-
-
-def rows(status: Status) -> Iterator[CountedRule]:
-    for place in status.places:
-        for table in place.tables:
-            for chain in table.chains:
-                yield from chain.rules
-
 
 # --- what is in place ---------------------------------------------------------------------------
 
@@ -230,16 +188,6 @@ def test_what_the_rules_do_not_tell_is_named():
 # --- what is not as it should be ----------------------------------------------------------------
 
 
-def edited(machine: FakeKernel, chain_name: str, *rules: Rule) -> Live:
-    """Replace the rules of a chain of nat."""
-    key = (IPTABLES_LEGACY, IPV4, "nat")
-    table = machine.tables[key]  # type: ignore[index]
-    machine.tables[key] = table.replace(  # type: ignore[index]
-        chains=tuple(c.replace(rules=rules) if c.name == chain_name else c for c in table.chains)
-    )
-    return machine.live()
-
-
 def test_rules_that_no_settings_mean():
     machine = in_place(rules_for(inbound_ports="80"))
     found = report(edited(machine, "OUTPUT"))
@@ -353,272 +301,3 @@ def test_foreign_rules_that_come_first_are_named():
         *("dnat to 10.0.0.1", "bypass"),
         ["inbound TCP to port 80"],
     )
-
-
-# --- counters -----------------------------------------------------------------------------------
-
-
-def remarks(live: Live) -> dict[str, str]:
-    return {note.code: note.text for note in notes(report(live))}
-
-
-@every_location
-def test_nat_counts_connections(location: Location):
-    assert (
-        "the first packet of a connection alone"
-        in remarks(in_place(rules_for(), location).live())["nat-counts-connections"]
-    )
-
-
-def test_nothing_has_come():
-    found = remarks(in_place(rules_for()).live())
-    assert "none has come to OUTPUT since" in found["nothing-captured-outbound"]
-    assert "none has come to PREROUTING since" in found["nothing-captured-inbound"]
-
-
-@pytest.mark.parametrize(
-    ("location", "output", "istio_output"),
-    [(IPTABLES_LEGACY, "OUTPUT", "ISTIO_OUTPUT"), (NFTABLES, "output", "istio-output")],
-)
-def test_all_was_let_go(location: Location, output: str, istio_output: str):
-    wanted = rules_for(outbound_cidrs_excluded="10.0.0.0/8")
-    live = in_place(wanted, location).live()
-    live = counted(live, {(output, Jump(istio_output)): 5})
-    live = live.replace(
-        tables={w: tuple(map(_count_the_excluded, t)) for w, t in live.tables.items()},
-        native=tuple(map(_count_the_excluded, live.native)),
-    )
-    words = remarks(live)["nothing-captured-outbound"]
-    assert f"5 connections came to {istio_output} and were let go by `" in words
-    assert words.endswith(
-        "10.0.0.0/8 counter return` (4)" if location == NFTABLES else "-d 10.0.0.0/8 -j RETURN` (4)"
-    )
-
-
-def _count_the_excluded(table: Any) -> Any:
-    def rule(given: Rule) -> Rule:
-        found = "address=167772160" in repr(given.matches) or "167772160" in repr(given.matches)
-        return given.replace(counters=Counters(4, 400)) if found else given
-
-    return table.replace(chains=tuple(c.replace(rules=tuple(map(rule, c.rules))) for c in table.chains))
-
-
-def test_what_is_captured_needs_no_explanation():
-    live = in_place(rules_for()).live()
-    live = counted(
-        live, {("ISTIO_REDIRECT", Redirect(15001)): 1, ("ISTIO_INBOUND", Jump("ISTIO_IN_REDIRECT")): 1}
-    )
-    assert set(remarks(live)) == {"nat-counts-connections"}
-
-
-def test_tproxy_captures_packets_in_mangle():
-    found = remarks(in_place(rules_for(interception_mode="TPROXY")).live())
-    assert found["nothing-captured-inbound"].startswith("ipv4 mangle: no inbound packet was captured")
-    live = in_place(rules_for(interception_mode="TPROXY")).live()
-    live = counted(live, {("ISTIO_INBOUND", Jump("ISTIO_TPROXY")): 1})
-    assert "nothing-captured-inbound" not in remarks(live)
-
-
-def test_where_nothing_leads_to_the_chain():
-    live = edited(in_place(rules_for()), "OUTPUT")
-    assert "no rule leads from OUTPUT to ISTIO_OUTPUT" in remarks(live)["nothing-captured-outbound"]
-
-
-# --- looking again ------------------------------------------------------------------------------
-
-
-def only(found: list[Change] | None) -> Change:
-    assert found is not None
-    [change] = found
-    return change
-
-
-def test_what_has_counted_between_two_looks():
-    live = in_place(rules_for()).live()
-    key = ("ISTIO_REDIRECT", Redirect(15001))
-    before, after = report(counted(live, {key: 3})), report(counted(live, {key: 5}))
-    change = only(changes(before, after))
-    assert (change.chain, change.number, change.reason) == (
-        "ISTIO_REDIRECT",
-        1,
-        "to the proxy's outbound listener",
-    )
-    assert (change.packets, change.packets_added, change.bytes, change.bytes_added) == (5, 2, 500, 200)
-    assert changes(after, after) == []
-    reset = only(changes(after, before))
-    assert (reset.packets, reset.packets_added) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        report(in_place(rules_for(inbound_ports="80")).live()),
-        report(in_place(rules_for(), IPTABLES_NFT).live()),
-        report(FakeKernel().live()),
-        report(in_place(rules_for()).live()).replace(compared="equal"),
-        report(in_place(rules_for()).live()).replace(unreadable=("ip nat",)),
-    ],
-)
-def test_other_rules_are_no_change_of_counters(after: Status):
-    assert changes(report(in_place(rules_for()).live()), after) is None
-
-
-def test_settings_are_read_again_only_if_the_rules_are_others():
-    memory = Memory()
-    live = in_place(rules_for()).live()
-    first = report(live, memory)
-    again = report(counted(live, {("ISTIO_REDIRECT", Redirect(15001)): 5}), memory)
-    assert again.places[0].settings is first.places[0].settings
-    assert [row.rule.counters.packets for row in rows(again) if row.rule.counters.packets] == [5]
-    other = report(in_place(rules_for(inbound_ports="80")).live(), memory)
-    assert other.places[0].settings.settings["istio-inbound-ports"] == "80"
-
-
-# --- the command --------------------------------------------------------------------------------
-
-
-class Context(RealContext):
-    """The context of a run on a machine that is not there."""
-
-    def __init__(self, machine: FakeKernel, *arguments: str, **variables: str) -> None:
-        super().__init__(read_arguments(arguments), variables)
-        self._facts = Facts()  # type: ignore[assignment]
-        self._machine = machine
-
-    def machine(self, *, writing: bool) -> Any:
-        assert not writing
-        return self._machine
-
-
-def outcome(machine: FakeKernel, *arguments: str, **variables: str) -> tuple[int, str | None]:
-    """Run it: the exit code, and how the rules compare with the settings."""
-    context = Context(machine, *arguments, "status", "--json", **variables)
-    written: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "write", written.append)
-        code = status_handler.status(context)
-    return code, json.loads(written[0])["compared"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "variables"),
-    [
-        (["-b", "*"], {}),
-        (["--rule-comments=false"], {}),
-        (["--native-nftables=false"], {}),
-        ([], {"ENVOY_PORT": "15001"}),
-        ([], {"ISTIO_SERVICE_CIDR": "*"}),  # a list
-        ([], {"INVALID_DROP": "false"}),
-        (["--config", "/dev/null"], {}),
-    ],
-)
-def test_settings_ask_for_a_comparison(arguments: list[str], variables: dict[str, str]):
-    assert outcome(in_place(rules_for()), *arguments, **variables) == (0, "equal")
-    assert outcome(in_place(rules_for(drop_invalid=True)), *arguments, **variables) == (3, "differs")
-    assert outcome(FakeKernel(), *arguments, **variables) == (3, "absent")
-
-
-@all_cases(
-    ("arguments", "variables"),
-    [
-        ([], {}),
-        (["--log_output_level=default:debug", "--log_as_json"], {}),
-        (["--network-namespace="], {}),
-        (["--force-iptables-binary=legacy"], {}),
-        (["--reconcile", "--run-validation", "--probe-timeout=1s", "--cni-mode", "--dry-run"], {}),
-        (["--vklog=1"], {}),  # accepted, without effect
-        ([], {"ENVOY_USER": "istio-proxy", "DRY_RUN_FILE_PATH": "/x", "PATH": "/bin"}),
-        ([], {"ENVOY_PORT": "tcp://10.0.0.1:80"}),  # Kubernetes' own, of a Service
-        ([], {"ENVOY_PORT": ""}),
-    ],
-)
-def test_how_to_run_asks_for_none(arguments: list[str], variables: dict[str, str]):
-    machine = in_place(rules_for(drop_invalid=True))
-    assert outcome(machine, *arguments, **variables) == (0, None)
-    assert outcome(FakeKernel(), *arguments, **variables) == (3, None)
-
-
-def test_rules_that_were_changed_are_exit_code_3_without_settings():
-    machine = in_place(rules_for())
-    edited(machine, "OUTPUT")
-    assert outcome(machine) == (3, None)
-    assert outcome(machine, "-b", "*") == (3, "differs")
-
-
-def test_a_pod_that_captures_nothing_is_to_have_no_rules(tmp_path: Path):
-    manifest = tmp_path / "pod.yaml"
-    manifest.write_text("{kind: Pod, metadata: {annotations: {sidecar.istio.io/interceptionMode: NONE}}}")
-    assert outcome(FakeKernel(), "--pod", str(manifest)) == (0, "equal")
-    assert outcome(in_place(rules_for()), "--pod", str(manifest)) == (3, "differs")
-
-
-def test_a_comparison_says_what_differs(capsys: pytest.CaptureFixture[str]):
-    context = Context(in_place(rules_for()), "-b", "80", "status")
-    assert status_handler.status(context) == 3
-    shown = capsys.readouterr().out
-    assert "compared  the rules in place differ from those of the settings given\n" in shown
-    assert "to those of the settings given (+):\n@ ipv4 nat (iptables-legacy)\n" in shown
-    assert "+-A ISTIO_INBOUND -p tcp -m tcp --dport 80 -j ISTIO_IN_REDIRECT\n" in shown
-
-
-def test_the_interval_is_for_watch(capsys: pytest.CaptureFixture[str]):
-    status_handler.status(Context(FakeKernel(), "status", "--interval", "2s"))
-    assert "--interval has no effect without --watch" in capsys.readouterr().err
-
-
-# --- the page -----------------------------------------------------------------------------------
-
-
-def keys(value: Any) -> set[str]:
-    if isinstance(value, list):
-        return {key for member in value for key in keys(member)}
-    if not isinstance(value, dict):
-        return set()
-    return {*value, *(key for member in value.values() for key in keys(member))}
-
-
-def test_the_page_has_every_key_and_every_code():
-    page = (ROOT / "docs" / "status.md").read_text()
-    machine = in_place(rules_for(inbound_ports="80"))
-    finding = Interference("ip nat", "DOCKER", "dnat", "bypass", ("x",))
-    found = document(report(edited(machine, "OUTPUT")).replace(before=(finding,)))
-    for place in found["places"]:
-        place["settings"] = place["variables"] = {}  # names of settings
-    states = {"in-place", "altered", "absent", "ambient", "equal", "differs"}
-    codes = set(re.findall(r'"([a-z]+-[a-z-]+)"', (ROOT / "istio_iptables/status/counters.py").read_text()))
-    codes |= {"nothing-captured-outbound", "nothing-captured-inbound"}
-    assert "nat-counts-connections" in codes
-    change = only(changes(*_two_looks()))
-    for name in keys(found) | {*change.as_dict(), "type", "time", "seconds", "counters"} | codes | states:
-        assert f"`{name}`" in page, name
-
-
-def _two_looks() -> tuple[Status, Status]:
-    live = in_place(rules_for()).live()
-    key = ("ISTIO_REDIRECT", Redirect(15001))
-    return report(live), report(counted(live, {key: 5}))
-
-
-# --- --watch, but for terminals and pipes: tests/kernel/test_status.py has these ------------------
-
-
-def test_an_error_ends_the_watch(monkeypatch: pytest.MonkeyPatch):
-    """It is reported as that of every command: cli/handlers.py does that."""
-    from istio_iptables.cli import status_watch
-
-    there, gone = report(in_place(rules_for()).live()), report(FakeKernel().live())
-    looks = iter([there, None, gone, None, None])  # once may be since rules were being replaced
-    written: list[str] = []
-
-    def look() -> Status:
-        found = next(looks)
-        if found is None:
-            raise KernelError("it cannot be read", "do something")
-        return found
-
-    monkeypatch.setattr(streams, "write", written.append)
-    monkeypatch.setattr(status_watch, "_wait", lambda _: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    with pytest.raises(KernelError, match="it cannot be read"):
-        status_watch.watch(look, 1.0, as_json=True)
-    assert [json.loads(line)["state"] for line in written] == ["in-place", "absent"]

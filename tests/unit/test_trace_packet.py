@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from istio_iptables.errors import SettingsError
-from istio_iptables.interpreter.packet import TCP, UDP
+from istio_iptables.interpreter.packet import ACK, ICMP, TCP, UDP
 from istio_iptables.interpreter.routing import assumed_network
 from istio_iptables.interpreter.verdict import Proxy
+from istio_iptables.pictures.asked import asked
 from istio_iptables.rules.model import NO_ID, Cidr
 from istio_iptables.settings import packet_parsers
 from istio_iptables.settings.packet_parsers import Endpoint
 from istio_iptables.settings.parsers import BadValue
-from istio_iptables.trace.packet import Asked, Question, complete, mistakes_in
+from istio_iptables.trace.packet import Asked, Question, complete, mistakes_in, words
 from tests.support.cases import all_cases
 from tests.support.tracing import FACTS, Case, source
 
@@ -63,6 +64,8 @@ def test_endpoints(text: str, found: Endpoint):
         ("mark", "", "'' is not a mark"),
         ("mark", "1_0", "'1_0' is not a mark"),
         ("mark", "-1", "'-1' is not a mark"),
+        ("protocol", "256", "'256' is not a protocol such as tcp, udp or icmp: use a number from 0 to 255"),
+        ("protocol", "tpc", "'tpc' is not a protocol"),
         ("zone", "65536", "'65536' is not a conntrack zone: use a number from 0 to 65535"),
         ("own_addresses", "10.0.0.1,x", "'x' is not an address"),
         ("interface", "eth0,eth1", "'eth0,eth1' is not the name of one interface"),
@@ -92,6 +95,10 @@ def test_bad_values(option: str, text: str, problem: str):
         ("user_and_group", "proxy:web", (1337, 33)),
         ("mark", "1337", 1337),
         ("mark", "0x539", 1337),
+        ("protocol", "", None),
+        ("protocol", "icmp", 1),
+        ("protocol", "SCTP", 132),
+        ("protocol", "47", 47),
         ("zone", "2", 2),
         ("own_addresses", "", ()),
         ("own_addresses", "10.0.0.1, fd00::1", (V4, V6)),
@@ -119,6 +126,9 @@ def test_good_values(option: str, text: str, found: object):
         (Question("out", Endpoint(None, 80)), ["--to: `trace out` needs an address"]),
         (Question("in", Endpoint(V4)), ["--to: needs a port"]),
         (Question("in", Endpoint(None, 80)), []),
+        (Question("out", Endpoint(V4), protocol=ICMP), []),
+        (Question("out", Endpoint(V4, 80), protocol=ICMP), ["--to and --from: this protocol has no ports"]),
+        (Question("out", protocol=ICMP), ["--to: `trace out` needs an address"]),
         (Question("out", Endpoint(V4, 80), Endpoint(V6)), ["--from and --to: one is an IPv4 address"]),
         (
             Question("in", Endpoint(None, 80), uid=5, gid=5),
@@ -178,6 +188,32 @@ def test_nothing_is_filled_in_that_is_given():
 )
 def test_nat_is_asked_for_the_first_packet_of_a_connection(state: str, first: bool):
     assert Case(f"out --to 10.1.2.3:80 --ctstate {state}").asked.packet.first is first
+
+
+def test_a_protocol_without_ports_and_the_mark_of_a_connection():
+    packet = Case("out --to 10.1.2.3 --protocol icmp --connmark 0x7 --ctstate ESTABLISHED").asked.packet
+    assert (packet.protocol, packet.source_port, packet.destination_port) == (ICMP, 0, 0)
+    assert (packet.connection_mark, packet.flags) == (7, ACK)
+    assert Case("out --to 10.1.2.3:80 --protocol udp").asked.packet.protocol == UDP
+
+
+def test_two_protocols_are_a_mistake():
+    with pytest.raises(SettingsError, match="--udp and --protocol: two protocols"):
+        Case("out --to 10.1.2.3:80 --udp --protocol sctp")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        "out --uid 1000 --to 10.1.2.3:80",
+        "out --uid 1000 --gid 33 --from 10.0.0.2:99 --to 10.1.2.3:53 --udp --iface eth0 --mark 0x7",
+        "out --uid none --to 10.1.2.3 --protocol 47 --connmark 0x9 --ctstate INVALID --zone 2",
+        "in --from fd00::9 --to [fd00::2]:80 --iface eth1",
+        "in --to :80",
+    ],
+)
+def test_a_question_is_written_as_it_is_read(packet: str):
+    assert " ".join(words(asked(packet, FACTS).question)) == packet
 
 
 def test_the_application_is_somebody_else_than_the_proxy():
