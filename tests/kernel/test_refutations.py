@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, reject
@@ -23,11 +23,12 @@ from istio_iptables import Facts, Ruleset, build, configure
 from istio_iptables.errors import SettingsError
 from istio_iptables.interpreter.journey import World
 from istio_iptables.interpreter.known import Known
+from istio_iptables.interpreter.many import asked_about
 from istio_iptables.interpreter.packet import Packet
 from istio_iptables.interpreter.program import Program
+from istio_iptables.interpreter.regions import Region
 from istio_iptables.interpreter.verdict import Proxy
 from istio_iptables.prove.compare import Difference, differences
-from istio_iptables.prove.example import questions
 from istio_iptables.prove.outcomes import outcomes, simplified
 from istio_iptables.prove.space import DIRECTIONS, PHASES, Packets, packets
 from istio_iptables.rules import model
@@ -53,19 +54,23 @@ _CHANGES = max(1, _MOST // 4 if _MOST < 1000 else _MOST // 2)
 _FIXED = ("envoy-port", "inbound-capture-port")
 
 
+Answer = Literal["equal", "different", "depends"]
+
+
 class Tally:
     """Counts changes, and packets that were sent."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def add(self, changed: Changed, found: bool, differs: bool) -> None:
-        """Count a change, of which the prover has found a difference or not, and the kernel has had one."""
+    def add(self, changed: Changed, found: Answer, differs: bool) -> None:
+        """Count a change: what the prover has found, and whether the kernel has had another verdict."""
         self.counts["changes"] += 1
         self.counts[f"{changed.about.partition(':')[0]}, {changed.writer}"] += 1
-        self.counts["caught"] += differs and found
-        self.counts["missed"] += differs and not found
-        if differs and not found:
+        self.counts["depends"] += found == "depends"
+        self.counts["caught"] += differs and found == "different"
+        self.counts["missed"] += differs and found == "equal"
+        if differs and found == "equal":
             print(f"missed: {changed}")
 
 
@@ -146,26 +151,31 @@ def _compared(changed: Changed, before: World, after: World) -> Iterator[tuple[P
                 yield every, each
 
 
-def _is_known(difference: Difference) -> bool:
-    codes = {difference.one.verdict.code, difference.other.verdict.code}
-    return "depends" not in codes and not questions(difference.region)
+def _known(difference: Difference) -> Region:
+    """Return the packets of a difference that does not depend on what is not known."""
+    region = difference.region
+    if "depends" in (difference.one.verdict.code, difference.other.verdict.code):
+        return Region.nothing(region.space)
+    sure = (box for box in region.boxes if not any(asked_about(field) for field, _ in box))
+    return Region(region.space, tuple(sure))
 
 
-def _shown(changed: Changed, before: World, after: World, tally: Tally) -> tuple[list[Shown], bool]:
-    """Return packets to send, the first of each pair of verdicts, and whether there is any difference."""
+def _shown(changed: Changed, before: World, after: World, tally: Tally) -> tuple[list[Shown], Answer]:
+    """Return packets to send, the first of each pair of verdicts, and what the prover says of the change."""
     shown: dict[tuple[str, str, str], Shown] = {}
-    found = False
+    found: Answer = "equal"
     for every, difference in _compared(changed, before, after):
-        if not _is_known(difference):
-            tally.counts["depends"] += 1
+        region = _known(difference)
+        if not region:
+            found = "depends" if found == "equal" else found
             continue
-        found = True
+        found = "different"
         verdicts = str(difference.one.verdict), str(difference.other.verdict)
-        packet = sendable(difference.region, every, after.network)
+        packet = sendable(region, every, after.network)
         tally.counts["cannot be sent"] += packet is None
         if packet is not None:
             shown.setdefault((every.phase, *verdicts), Shown(packet, *verdicts))
-    tally.counts["changes of which nothing can be sent"] += found and not shown
+    tally.counts["changes of which nothing can be sent"] += found == "different" and not shown
     return list(shown.values())[:_MOST_SENT], found
 
 
@@ -199,7 +209,7 @@ def test_what_refutes_behaves_as_foretold(
     with _loaded(bed, changed.after, changed.writer) as after:
         before = _without_change(changed, after)
         shown, found = _shown(changed, before, after, tally)
-        sent = [each.packet for each in shown] if found else _any_packets(data, before)
+        sent = [each.packet for each in shown] or _any_packets(data, before)
         now = _sent(bed, after, sent, changed.proxy)
     with _loaded(bed, changed.before, changed.writer) as before:
         then = _sent(bed, before, sent, changed.proxy)
