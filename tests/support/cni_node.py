@@ -38,6 +38,15 @@ def launcher() -> Path:
     return path
 
 
+@functools.cache
+def environment() -> dict[str, str]:
+    """The environment of commands: without the client of the Kubernetes API, whose import takes long."""
+    hiding = launcher().parent / "hiding/kubernetes"
+    hiding.mkdir(parents=True)
+    (hiding / "__init__.py").write_text("raise ImportError\n")
+    return {**ENVIRONMENT, "PYTHONPATH": f"{hiding.parent}:{ENVIRONMENT['PYTHONPATH']}"}
+
+
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -50,7 +59,7 @@ def cni(*arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProc
     """Run a command of `istio-iptables cni`."""
     command = [*prefix, sys.executable, "-m", "istio_iptables", "cni", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -86,7 +95,7 @@ class Agent:
 
     def __enter__(self) -> Self:
         self._log = (self.node / "log").open("w+")
-        self.process = subprocess.Popen(self._command, cwd=ROOT, env=ENVIRONMENT, stderr=self._log)
+        self.process = subprocess.Popen(self._command, cwd=ROOT, env=environment(), stderr=self._log)
         return self
 
     def __exit__(self, *_: object) -> None:
