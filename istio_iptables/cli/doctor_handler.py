@@ -34,7 +34,7 @@ def _of_node(context: Context) -> tuple[Result, ...]:
     if not any(given.values()):
         return ()
     from ..cni.node import checks
-    from ..settings.commands import NODE_FOLDERS
+    from ..settings.node_commands import NODE_FOLDERS
 
     conf_dir, bin_dir = (given[option.name] or option.default for option in NODE_FOLDERS)
     return checks.examine(conf_dir, bin_dir)

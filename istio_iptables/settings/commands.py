@@ -10,6 +10,7 @@ from ..rules.istio import PROGRAM
 from ..startup.record import Record
 from . import parsers
 from .declared import option
+from .node_commands import FOLDERS_FOR_DOCTOR, NODE_COMMANDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     Style: TypeAlias = Literal["restore", "nft", "commands", "json"]
     PictureStyle: TypeAlias = Literal["mermaid", "dot", "svg"]
-    Placement: TypeAlias = Literal["chained", "dropin", "own-file"]
-    Repair: TypeAlias = Literal["label", "delete", "in-place"]
 
 
 class Operand(Record):
@@ -93,20 +92,6 @@ def _packet(parser: str) -> Callable[[str, parsers.Names], object]:
 
     return parse
 
-
-#: Where a node has its network configuration and its plugins, for the commands of `cni` and for doctor.
-_CONF_DIR = option(
-    "conf-dir",
-    "Folder of the node's network configurations.",
-    parsers.anything,
-    default="/etc/cni/net.d",
-    metavar="DIR",
-)
-_BIN_DIR = option(
-    "bin-dir", "Folder of the node's CNI plugins.", parsers.anything, default="/opt/cni/bin", metavar="DIR"
-)
-#: Both, for the commands of `cni`.
-NODE_FOLDERS = (_CONF_DIR, _BIN_DIR)
 
 #: What describes the packet of `trace`, and what to do with it.
 _TRACE = (
@@ -235,53 +220,6 @@ _PROVE = (
     _switch("json", "Print what was found as JSON."),
 )
 
-#: How the plugin is put into the configuration: cni/node/placement.py says what each means.
-PLACEMENTS: tuple[Placement, ...] = ("chained", "dropin", "own-file")
-_PLACEMENT = option(
-    "mode",
-    "chained: in the list that the runtime uses; dropin: in a file beside it (libcni 1.3); own-file: in a "
-    "copy of it that comes first.",
-    parsers.one_of(*PLACEMENTS),
-    default=PLACEMENTS[0],
-    metavar="MODE",
-)
-_PLUGIN_CONFIG = option(
-    "plugin-config",
-    "File with the plugin's own configuration, a mapping as YAML or JSON: docs/cni.md has its keys.",
-    parsers.anything,
-    metavar="FILE",
-)
-#: What repair does with a pod.
-REPAIRS: tuple[Repair, ...] = ("label", "delete", "in-place")
-_REPAIRING = (
-    option(
-        "node",
-        "repair: only pods of this node; by default that of the variable NODE_NAME.",
-        parsers.anything,
-        metavar="NAME",
-    ),
-    option(
-        "label",
-        "repair: the label that a pod gets.",
-        parsers.anything,
-        default="cni.istio.io/uninitialized=true",
-        metavar="KEY=VALUE",
-    ),
-    option(
-        "kubeconfig",
-        "repair: file with the access to the Kubernetes API; by default that of the pod's service account.",
-        parsers.anything,
-        metavar="FILE",
-    ),
-)
-_LISTEN = option(
-    "listen",
-    "Serve /metrics, /healthz and /readyz: ADDRESS:PORT, :PORT or unix:PATH.",
-    parsers.anything,
-    metavar="ADDRESS",
-)
-
-
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
 #: What it can draw.
@@ -342,12 +280,7 @@ COMMANDS: tuple[Command, ...] = (
         "doctor_handler.examine_here",
         (
             _switch("json", "Print the checks as JSON."),
-            *(
-                folder.replace(
-                    default="", help=f"A node with the CNI plugin: {folder.help[0].lower()}{folder.help[1:]}"
-                )
-                for folder in NODE_FOLDERS
-            ),
+            *FOLDERS_FOR_DOCTOR,
         ),
         without_namespace=True,
     ),
@@ -489,80 +422,17 @@ COMMANDS: tuple[Command, ...] = (
         ),
         only_prints=True,
     ),
-    Command(
-        "cni install",
-        "Put the CNI plugin on a node: its files, with all that it needs, and its entry in the network "
-        "configuration.",
-        "cni_handlers.install",
-        (
-            _CONF_DIR,
-            _BIN_DIR,
-            _PLACEMENT,
-            _PLUGIN_CONFIG,
-            _switch("watch", "Keep it there while other programs change the configuration, until SIGTERM."),
-            option(
-                "repair",
-                "--watch: repair pods too, as `cni repair --watch` does.",
-                parsers.one_of(*REPAIRS, "", empty=""),
-                metavar="ACTION",
-            ),
-            *_REPAIRING,
-            _LISTEN,
-            option(
-                "launcher",
-                "Program that starts the plugin on a node without Python; by default that of the image.",
-                parsers.anything,
-                metavar="FILE",
-            ),
-        ),
-        only_prints=True,
-        without_capture=True,
-        without_namespace=True,
-    ),
-    Command(
-        "cni uninstall",
-        "Take the CNI plugin out of a node's network configuration: the files are as they were.",
-        "cni_handlers.uninstall",
-        (
-            _CONF_DIR,
-            _BIN_DIR,
-            _switch(
-                "remove-files", "Remove the plugin's files too. Pods that it was called for must be gone."
-            ),
-        ),
-        only_prints=True,
-        without_capture=True,
-        without_namespace=True,
-    ),
-    Command(
-        "cni status",
-        "Tell whether the CNI plugin is on a node as it should be: exit code 0 if it is, 3 if not.",
-        "cni_handlers.status",
-        (_CONF_DIR, _BIN_DIR, _PLACEMENT, _PLUGIN_CONFIG, _switch("json", "Print it as JSON.")),
-        only_prints=True,
-        without_capture=True,
-        without_namespace=True,
-    ),
-    Command(
-        "cni repair",
-        "Find pods that started without their rules, and label, delete or repair them.",
-        "cni_handlers.repair",
-        (
-            option(
-                "action",
-                "label: mark them; delete: have them made again; in-place: write their rules.",
-                parsers.one_of(*REPAIRS),
-                default=REPAIRS[0],
-                metavar="ACTION",
-            ),
-            *_REPAIRING,
-            _PLUGIN_CONFIG,
-            _switch("watch", "Go on until SIGTERM; without it the pods that are there now are looked at."),
-            _LISTEN,
-        ),
-        only_prints=True,
-        without_capture=True,
-        without_namespace=True,
+    *(
+        Command(
+            f"cni {name}",
+            help,
+            f"cni_handlers.{name}",
+            options,
+            only_prints=True,
+            without_capture=True,
+            without_namespace=True,
+        )
+        for name, help, options in NODE_COMMANDS
     ),
     Command(
         "completion",

@@ -18,11 +18,11 @@ from istio_iptables.cni.node.folder import Folder
 from istio_iptables.cni.node.placement import primary, problems, put
 from istio_iptables.cni.node.removal import DROP_IN, OWN_FILES, uninstall
 from istio_iptables.errors import KernelError
-from istio_iptables.settings.commands import PLACEMENTS
+from istio_iptables.settings.node_commands import PLACEMENTS
 from tests.support.cni_lists import ENTRY, INVALID, OURS, lists, singles
 
 if TYPE_CHECKING:
-    from istio_iptables.settings.commands import Placement
+    from istio_iptables.settings.node_commands import Placement
 
 LIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}, {"type": "portmap"}]}\n'
 SINGLE = '{"cniVersion": "0.3.1", "name": "net", "type": "bridge"}\n'

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from ...settings.commands import Placement
+    from ...settings.node_commands import Placement
     from .listing import Entry
 
     class Log(Protocol):

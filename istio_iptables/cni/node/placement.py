@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ...settings.commands import Placement
+    from ...settings.node_commands import Placement
     from .folder import Folder
     from .listing import Entry
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from ...settings.commands import Repair
+    from ...settings.node_commands import Repair
     from .agent import Log
 
 #: How long a watch lasts, in seconds, and after how long pods are listed again.
