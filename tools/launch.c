@@ -56,7 +56,9 @@ int main(int argc, char **argv)
     if (asprintf(&with_ours, "%s/bin%s%s", root, path ? ":" : "", path ? path : "") < 0)
         return fail("memory");
     setenv("PATH", with_ours, 1);
-    setenv("XTABLES_LIBDIR", in_tree("lib/xtables"), 1);
+    char *extensions = in_tree("lib/xtables"); /* of the tree's iptables, if it has one */
+    if (access(extensions, X_OK) == 0)
+        setenv("XTABLES_LIBDIR", extensions, 1);
 
     char *linker = in_tree("lib/ld.so");
     char **arguments = calloc(argc + 16, sizeof *arguments);

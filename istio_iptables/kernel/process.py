@@ -9,6 +9,7 @@ table`.
 from __future__ import annotations
 
 import os
+import sys
 
 from ..errors import KernelError
 from ..startup.c_modules import signal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The system's own folders come before those of PATH, so that no other user's program is run as root.
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+#: The program by which all others are started in a tree that `cni install` has made (cni/node/tree.py).
+LAUNCHER = "launch"
 #: The variables that a command is given if they are set. All others could change what it does or loads.
 _PASSED_ON = ("XTABLES_LOCKFILE", "XTABLES_LIBDIR")
 _SIGKILL = 9
@@ -54,8 +57,10 @@ def which(name: str) -> str:
 
 
 def _folders() -> tuple[str, ...]:
+    """Return where to look for commands. In a tree of `cni install` its own come first: they fit together."""
     path = os.environ.get("PATH", "").split(":")
-    return (*_SYSTEM_FOLDERS, *(entry for entry in path if entry.startswith("/")))
+    own = (f"{sys.prefix}/bin",) if os.path.exists(f"{sys.prefix}/{LAUNCHER}") else ()
+    return (*own, *_SYSTEM_FOLDERS, *(entry for entry in path if entry.startswith("/")))
 
 
 def _environment() -> dict[str, str]:

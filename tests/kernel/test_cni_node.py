@@ -95,6 +95,35 @@ def test_it_runs_where_there_is_nothing(installed: Path):
     assert "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001" in rules
 
 
+def test_programs_of_the_node_are_not_used(installed: Path):
+    """Another iptables would be given the tree's extensions. What is there now cannot run at all."""
+    prefix = bare_root(installed)
+    folder = Path(prefix[-1]) / "usr/sbin"
+    folder.mkdir(parents=True)
+    for name in ("iptables-nft-save", "iptables-nft-restore", "xtables-nft-multi", "nft"):
+        (folder / name).write_text("no program")
+        (folder / name).chmod(0o755)
+    try:
+        with Namespace() as pod:
+            pod.ip("link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0")
+            call = variables(CNI_NETNS=f"/run/netns/{pod.name}", PATH="/usr/sbin")
+            for settings in ({"force-iptables-binary": "nft"}, {"native-nftables": True}):
+                asked = json.dumps(configuration(settings=settings))
+                done = subprocess.run(
+                    [*prefix, f"/opt/cni/bin/{PLUGIN}"],
+                    input=asked,
+                    env={**call, "PATH": os.environ["PATH"]},
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                    check=False,
+                )
+                assert done.returncode == 0, done.stdout
+                assert pod.run(["nft", "flush", "ruleset"]).returncode == 0
+    finally:
+        shutil.rmtree(folder.parent)
+
+
 def test_it_asks_the_kubernetes_api_from_there(installed: Path, tmp_path: Path):
     """Where the runtime hands over no annotations: by the part of the client library that is in the tree."""
     pytest.importorskip("kubernetes")

@@ -25,7 +25,7 @@ import warnings
 from contextlib import suppress
 
 from ...errors import KernelError
-from ...kernel.process import run, which
+from ...kernel.process import LAUNCHER, run, which
 from ...startup.c_modules import blake2b
 from ..names import PLUGIN
 from . import elf, files
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: The folder of trees, beside the plugin.
 TREES = f"{PLUGIN}.d"
 #: The launcher in the image, below the prefix of the virtual environment.
-LAUNCHER = "libexec/istio-iptables-launch"
+_IN_IMAGE = "libexec/istio-iptables-launch"
 
 #: The programs, with the names that they are called by.
 _PROGRAMS = {
@@ -60,6 +60,7 @@ _PACKAGES = ("istio_iptables", "netaddr", "yaml", "_yaml", "iptc", "libxtwrapper
 #: the whole client library is larger than all the rest.
 _MODULES_OF_API = """
 import sys
+sys.path[:] = sys.argv[1:]
 sys.modules["kubernetes_validate"] = None  # what checks manifests is not needed, and large
 try:
     from kubernetes import client, config
@@ -108,7 +109,7 @@ def installed(bin_dir: str) -> str:
     launcher = os.path.realpath(os.path.join(bin_dir, PLUGIN))
     tree = os.path.dirname(launcher)
     whole = all(
-        os.access(os.path.join(tree, part), os.X_OK) for part in ("launch", "libexec/python3", "lib/ld.so")
+        os.access(os.path.join(tree, part), os.X_OK) for part in (LAUNCHER, "libexec/python3", "lib/ld.so")
     )
     return tree if whole else ""
 
@@ -118,7 +119,7 @@ def install(bin_dir: str, launcher: str = "") -> list[str]:
 
     Raises KernelError if something that belongs into the tree is missing here.
     """
-    launcher = launcher or os.path.join(sys.prefix, LAUNCHER)
+    launcher = launcher or os.path.join(sys.prefix, _IN_IMAGE)
     if not os.path.isfile(launcher):
         raise KernelError(
             f"the launcher {launcher} is not there",
@@ -142,7 +143,7 @@ def install(bin_dir: str, launcher: str = "") -> list[str]:
         finally:
             shutil.rmtree(new, ignore_errors=True)
         before = installed(bin_dir)
-        _turn(bin_dir, os.path.join(TREES, os.path.basename(tree), "launch"))
+        _turn(bin_dir, os.path.join(TREES, os.path.basename(tree), LAUNCHER))
         _remove_others(trees, {os.path.basename(tree), os.path.basename(before)})
     return [f"{os.path.join(bin_dir, PLUGIN)}: leads to {tree}"]
 
@@ -196,9 +197,9 @@ def _digest(tree: str) -> str:
 
 
 def _assemble(tree: str, launcher: str) -> None:
-    for folder in ("bin", "libexec", "lib/xtables", f"lib/{_python()}/lib-dynload"):
+    for folder in ("bin", "libexec", f"lib/{_python()}/lib-dynload"):
         os.makedirs(os.path.join(tree, folder))
-    _copy(launcher, os.path.join(tree, "launch"), 0o755)
+    _copy(launcher, os.path.join(tree, LAUNCHER), 0o755)
     python = os.path.realpath(sys.executable)
     linker = elf.linker(python)
     _copy(linker, os.path.join(tree, "lib/ld.so"), 0o755)
@@ -206,11 +207,12 @@ def _assemble(tree: str, launcher: str) -> None:
     loaded = elf.libraries(python, linker)
     for path in _programs(tree):
         loaded |= elf.libraries(path, linker)
+        if os.path.basename(path).startswith("xtables"):
+            _copy_extensions(os.path.join(tree, "lib/xtables"))
     for path in _modules(os.path.join(tree, "lib", _python())):
         loaded |= elf.libraries(path, linker)
     for name, path in loaded.items():
         _copy(path, os.path.join(tree, "lib", name), 0o644)
-    _copy_extensions(os.path.join(tree, "lib/xtables"))
 
 
 def _python() -> str:
@@ -231,7 +233,7 @@ def _programs(tree: str) -> Iterator[str]:
             continue
         _copy(path, os.path.join(tree, "libexec", program), 0o755)
         for name in (program, *called):
-            os.symlink("../launch", os.path.join(tree, "bin", name))
+            os.symlink(f"../{LAUNCHER}", os.path.join(tree, "bin", name))
             if name != program:
                 os.symlink(program, os.path.join(tree, "libexec", name))
         yield path
@@ -242,6 +244,7 @@ def _copy_extensions(target: str) -> None:
     found = [os.environ.get("XTABLES_LIBDIR", ""), *_EXTENSIONS, f"/usr/lib/{_multiarch()}/xtables"]
     for folder in found:
         if folder and os.path.isdir(folder):
+            os.makedirs(target, exist_ok=True)
             for name in os.listdir(folder):
                 if name.startswith(("libxt_", "libipt_", "libip6t_")):
                     _copy(os.path.join(folder, name), os.path.join(target, name), 0o644)
@@ -272,7 +275,7 @@ def _modules(target: str) -> Iterator[str]:
 
 def _modules_of_api(target: str) -> Iterator[str]:
     """Copy what it takes to ask the Kubernetes API, if the client library is installed here."""
-    for line in run((sys.executable, "-c", _MODULES_OF_API)).output.splitlines():
+    for line in run((sys.executable, "-c", _MODULES_OF_API, *sys.path)).output.splitlines():
         name, _, path = line.partition("\t")
         folders = name.split(".")
         if folders[0] not in _PACKAGES and not folders[0].startswith("__"):
