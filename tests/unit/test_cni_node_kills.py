@@ -54,7 +54,7 @@ def test_what_the_other_program_wrote_last_is_what_stays(tmp_path: Path):
     path.write_text(LIST)
     written = 0
     with in_background(lambda: put_for_ever(conf)):
-        for number in range(1, KILLS * 10):
+        for number in range(1, KILLS * 10 + 1):
             document = json.loads(LIST)
             document["number"] = document["plugins"][0]["number"] = number
             (new := conf / "theirs.new").write_text(json.dumps(document))
