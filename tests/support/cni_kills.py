@@ -13,10 +13,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from istio_iptables.cni.node.folder import Folder
 from istio_iptables.cni.node.placement import put
 from tests.support.cni_lists import ENTRY, OURS
+
+if TYPE_CHECKING:
+    from istio_iptables.settings.node_commands import Placement
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -48,65 +52,81 @@ def in_background(work: Callable[[], None]) -> Iterator[None]:
             os.waitpid(process, 0)
 
 
+def text_of(name: str, number: int) -> str:
+    """What a network's installer writes into its file; `number` says which of its texts it is."""
+    first = {"type": "bridge", "number": number}
+    if name.endswith(".conf"):
+        return json.dumps({"cniVersion": "1.0.0", "name": "net", **first})
+    plugins = [first, {"type": "portmap"}]
+    document = {"cniVersion": "1.0.0", "name": "net", "plugins": plugins, "number": number}
+    return json.dumps(document, indent=2)
+
+
 def rewrite(path: Path, seed: int) -> Callable[[], None]:
-    """A program that writes its list every few milliseconds, as installers do: a new file, without ours."""
+    """A program that writes its file every few milliseconds, as installers do: a new file, without ours."""
 
     def work() -> None:
         chance = random.Random(seed)
         number = 0
         while True:
             number += 1
-            plugins = [{"type": "bridge", "number": number}, {"type": "portmap"}]
-            document = {"cniVersion": "1.0.0", "name": "net", "plugins": plugins, "number": number}
             new = path.with_name("theirs.new")
-            new.write_text(json.dumps(document, indent=2))
+            new.write_text(text_of(path.name, number))
             new.rename(path)
             time.sleep(chance.uniform(0.0005, 0.006))
 
     return work
 
 
-def watch(path: Path, report: Path) -> Callable[[], None]:
-    """A reader that writes down the first text that no one may ever see."""
+def watch(folder: Path, report: Path) -> Callable[[], None]:
+    """A reader that writes down the first configuration that no runtime may ever see."""
 
     def work() -> None:
-        newest = 0
         while True:
-            text = path.read_text()
-            why, newest = problem(text, newest)
+            why = problem(folder)
             if why:
-                report.write_text(f"{why}:\n{text}")
+                report.write_text(why)
                 os._exit(1)
 
     return work
 
 
-def problem(text: str, newest: int) -> tuple[str, int]:
-    """What is wrong with the list as it is, and the newest number in it."""
+def problem(folder: Path) -> str:
+    """What is wrong with what a runtime would use now: the first file in the order of names, and drop-ins."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):  # it has another name by now: look again
+            names = sorted(n for n in os.listdir(folder) if n.endswith((".conf", ".conflist")))
+            text = (folder / names[0]).read_text() if names else ""
+            return _wrong(names[0], text) if names else "there is no network"
+    return "no file can be read"
+
+
+def _wrong(name: str, text: str) -> str:
     try:
         document = json.loads(text)
-        numbers = [document["number"], document["plugins"][0]["number"]]
-        types = [plugin["type"] for plugin in document["plugins"]]
-    except (ValueError, KeyError) as error:
-        return f"damaged: {error!r}", newest
-    if types not in (["bridge", "portmap"], ["bridge", "portmap", OURS]):
-        return f"the chain is {types}", newest
-    if numbers[0] != numbers[1]:
-        return "of two files", newest
-    return "", max(newest, numbers[0])
+        chain = [document] if name.endswith(".conf") else document["plugins"]
+        types = [plugin["type"] for plugin in chain]
+        numbers = {chain[0]["number"], document.get("number", chain[0]["number"])}
+    except (ValueError, KeyError, IndexError) as error:
+        return f"{name} is damaged: {error!r}:\n{text}"
+    if [kind for kind in types if kind != OURS] not in (["bridge", "portmap"], ["bridge"]):
+        return f"the chain of {name} is {types}"
+    if types.count(OURS) > 1 or (OURS in types and types[-1] != OURS) or len(numbers) > 1:
+        return f"the chain of {name} is {types}, of the texts {numbers}"
+    return ""
 
 
-def kill_again_and_again(folder: Path, times: int, seed: int) -> None:
+def kill_again_and_again(folder: Path, mode: Placement, times: int, seed: int) -> None:
     """Start `put` over and over, and kill it within a few milliseconds."""
     chance = random.Random(seed)
     for _ in range(times):
-        process = forked(lambda: put_for_ever(folder))
+        process = forked(lambda: put_for_ever(folder, mode))
         time.sleep(chance.uniform(0.001, 0.03))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
 
 
-def put_for_ever(folder: Path) -> None:
+def put_for_ever(folder: Path, mode: Placement = "chained") -> None:
     """Put the entry in place whenever it is not there."""
     while True:
-        put(Folder(str(folder)), "chained", ENTRY)
+        put(Folder(str(folder)), mode, ENTRY)
