@@ -220,7 +220,6 @@ _PROVE = (
     _switch("json", "Print what was found as JSON."),
 )
 
-
 #: What `render` can write.
 STYLES: tuple[Style, ...] = ("restore", "nft", "commands", "json")
 #: What it can draw.

@@ -298,6 +298,9 @@ def test_an_own_file_that_cannot_come_first_is_refused(tmp_path: Path):
 
 
 def test_what_killed_runs_left_is_removed(tmp_path: Path):
-    fill(tmp_path, {"10.conflist": LIST, ".istio-iptables-0123.tmp": "{"})
+    (tmp_path / "net").mkdir()
+    fill(
+        tmp_path, {"10.conflist": LIST, ".istio-iptables-0123.tmp": "{", "net/.istio-iptables-0123.tmp": "{"}
+    )
     put(Folder(str(tmp_path)), "chained", ENTRY)
-    assert [path.name for path in tmp_path.iterdir()] == ["10.conflist"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["10.conflist", "net"]

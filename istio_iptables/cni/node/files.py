@@ -31,18 +31,22 @@ def locked(folder: str) -> Iterator[None]:
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
-        remove_stale(folder)
+        _remove_stale(folder)
         yield
     finally:
         os.close(file)
 
 
-def remove_stale(folder: str) -> None:
-    """Remove temporary files of processes that were killed. The folder's lock has to be held."""
-    for name in os.listdir(folder):
-        if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, name))
+def _remove_stale(folder: str) -> None:
+    """Remove temporary files of processes that were killed, in the folder and in those of networks."""
+    for inside in (
+        folder,
+        *(entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)),
+    ):
+        for name in os.listdir(inside):
+            if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(inside, name))
 
 
 def read(path: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from importlib.util import find_spec
 
 from ...errors import KernelError
 from ...startup.record import Record
@@ -59,7 +60,13 @@ class Repairer:
         try:
             self._connection = client(asked.kubeconfig)
         except CniError as error:
-            raise KernelError(error.message, error.details) from error
+            if asked.kubeconfig or find_spec("kubernetes") is None:
+                raise KernelError(error.message, error.details) from error
+            raise KernelError(
+                f"this pod has no access to the Kubernetes API: {error.details}",
+                "give it a service account with the rights of deploy/cni/rbac.yaml, or name a file with "
+                "--kubeconfig",
+            ) from error
         from kubernetes import client as library
 
         self._library: Any = library

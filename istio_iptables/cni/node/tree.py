@@ -119,7 +119,8 @@ def install(bin_dir: str, launcher: str = "") -> list[str]:
 
     Raises KernelError if something that belongs into the tree is missing here.
     """
-    launcher = launcher or os.path.join(sys.prefix, _IN_IMAGE)
+    # Not sys.prefix: without the module site, as in the image, that is not the virtual environment's.
+    launcher = launcher or os.path.join(os.path.dirname(os.path.dirname(sys.executable)), _IN_IMAGE)
     if not os.path.isfile(launcher):
         raise KernelError(
             f"the launcher {launcher} is not there",
