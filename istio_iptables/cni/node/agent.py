@@ -61,10 +61,15 @@ class Node(Record):
 
         Raises KernelError, OSError.
         """
-        return [
-            *tree.install(self.bin_dir, self.launcher),
-            *put(Folder(self.conf_dir), self.mode, self.entry),
-        ]
+        return [*self.put_files(), *self.put_entry()]
+
+    def put_files(self) -> list[str]:
+        """Put the plugin's files in place, as `install` does. That takes a second."""
+        return tree.install(self.bin_dir, self.launcher)
+
+    def put_entry(self) -> list[str]:
+        """Put the plugin's entry in place, as `install` does."""
+        return put(Folder(self.conf_dir), self.mode, self.entry)
 
 
 class State:
@@ -105,11 +110,11 @@ def _look(node: Node, state: State, log: Log, *, has_files: bool) -> bool:
     """Look, and put back what is missing. Return whether the files are those of this version."""
     problem = ""
     try:
-        if not has_files:
-            _did(tree.install(node.bin_dir, node.launcher), state, log)
+        if not has_files or not tree.installed(node.bin_dir):
+            _did(node.put_files(), state, log)
             has_files = True
-        if node.missing():
-            _did(node.install(), state, log)
+        if node.missing():  # the entry alone, at once: pods that start now are without rules
+            _did(node.put_entry(), state, log)
     except (KernelError, OSError) as error:
         problem = str(error)
     if problem != state.problem:
