@@ -334,7 +334,7 @@ def test_lock_file_that_cannot_be_made() -> None:
         cases = {
             "/no/such/directory/lock": ("No such file or directory", []),
             str(read_only / "lock"): ("Read-only file system", mount),
-            str(read_only): ("Is a directory", []),
+            str(read_only): ("it is a directory", []),
             "/proc/version/lock": ("Not a directory", []),
         }
         for path, (reason, prefix) in cases.items():

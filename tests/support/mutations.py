@@ -53,6 +53,8 @@ def has_native_form(ruleset: Ruleset) -> bool:
 
 
 def _with(ruleset: Ruleset, table: model.Table, chain: model.Chain, rules: tuple[Rule, ...]) -> Ruleset:
+    # What was changed is no list of the policy's any more, whose members a native set may join.
+    rules = tuple(rule.replace(listed=None) for rule in rules)
     changed = table.replace(
         chains=tuple(
             each.replace(rules=rules, head=()) if each.name == chain.name else each for each in table.chains
@@ -84,7 +86,7 @@ def _one_of(options: Callable[[Random, model.Table, model.Chain, Rule], Iterator
         found = list(options(random, table, chain, rules[at]))
         if not found:
             return None
-        return (*rules[:at], random.choice(found).replace(listed=None), *rules[at + 1 :])
+        return (*rules[:at], random.choice(found), *rules[at + 1 :])
 
     return make
 
