@@ -11,7 +11,7 @@ from ..settings.resolve import resolve
 from ..trace import document, dumps, here, text
 from ..trace.answer import answer
 from ..trace.follow import Choices, follow
-from ..trace.packet import complete, mistakes_in, mistakes_in_endpoint, question_of
+from ..trace.packet import complete, mistakes_in, mistakes_in_endpoint, mistakes_in_way, question_of
 from ..trace.world import examples, network_of, of_settings, proxy_of, with_objects
 from . import streams
 from .collect import text_of_file
@@ -43,11 +43,13 @@ def follow_packet(context: Context) -> int:
         return watch(context, asked, question, world, rules.handles if rules else {})
     if options["follow"]:
         followed = follow(world, asked, proxy, _choices(context))
+        followed = followed.replace(conclusion=followed.conclusion + dumps.caveat(rules))
         _print(
             _with(rules, document.followed(followed)) if options["json"] else text.followed(followed), rules
         )
         return FOUND if _is_unexpected(followed.verdict, options["expect"]) else 0
     found = answer(world, asked, proxy)
+    found = found.replace(conclusion=found.conclusion + dumps.caveat(rules))
     _print(_with(rules, document.document(found)) if options["json"] else text.text(found), rules)
     return FOUND if _is_unexpected(found.verdict, options["expect"]) else 0
 
@@ -67,6 +69,8 @@ def _check(question: Question, context: Context) -> None:
             mistakes += [
                 f"--iface: --watch describes packets to nft: {mistake}" for mistake in error.mistakes
             ]
+    if not options["watch"]:  # which shows real packets, also where they come in by lo
+        mistakes += mistakes_in_way(question)
     mistakes += mistakes_in_endpoint(options["endpoint"])
     if mistakes:
         raise SettingsError(mistakes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..settings.packet_parsers import Endpoint
 from ..startup.record import Record
-from ..trace.packet import OPTIONS, mistakes_in, mistakes_in_endpoint, question_of
+from ..trace.packet import OPTIONS, mistakes_in, mistakes_in_endpoint, mistakes_in_way, question_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def asked(text: str, names: Names) -> Asked:
         raise SettingsError([f"--trace: {mistake}" for mistake in mistakes])
     direction = invocation.operands[0]
     question = question_of(direction, options)  # type: ignore[arg-type]  # checked with the words
-    mistakes = mistakes_in(question) + mistakes_in_endpoint(options["endpoint"])
+    mistakes = mistakes_in(question) + mistakes_in_way(question) + mistakes_in_endpoint(options["endpoint"])
     if not options["follow"]:
         for name in ("endpoint", "proxy-runs-as"):
             if any(given.setting.name == name for given in invocation.options):

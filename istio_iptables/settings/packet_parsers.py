@@ -151,8 +151,23 @@ def verdict(text: str, _: Names) -> str:
     words = (
         text.replace(":", " ", 1).split() if text.startswith(("redirected:", "tproxied:")) else text.split()
     )
-    if not words or words[0] not in CODES or len(words) > 2:
+    if (
+        not words
+        or words[0] not in CODES
+        or len(words) > 2
+        or not all(_fits(words[0], to) for to in words[1:])
+    ):
         raise BadValue(
             f"{quoted(text)} is not a verdict: use one of {', '.join(CODES)}, with its port or address"
         )
     return " ".join(words)
+
+
+def _fits(code: str, to: str) -> bool:
+    """Tell whether a verdict of this code may have this port or address."""
+    try:
+        if code in ("redirected", "tproxied"):
+            return str(_number(to, "a port", LARGEST_PORT, 1)) == to
+        return code == "translated" and endpoint(to, None).address is not None  # type: ignore[arg-type]  # asks no names
+    except BadValue:
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..interpreter.explore import Fork, Way, explore
-from ..interpreter.packet import UDP, endpoint_text
+from ..interpreter.packet import TCP, UDP, endpoint_text
 from ..rules import istio
 from ..rules.model import IPV4
 from ..startup.record import Record
@@ -50,7 +50,16 @@ def answer(world: World, asked: Asked, proxy: Proxy) -> Answer:
     family = asked.packet.family
     if not any(family in table.families for table in world.program.tables):
         conclusion += f" There are no rules for {'IPv4' if family == IPV4 else 'IPv6'}."
+    elif explored.verdict.code == "direct" and asked.packet.state == "ESTABLISHED":
+        conclusion += _LATER
     return Answer(asked, explored.verdict, conclusion, paths, explored.cut)
+
+
+#: What is said of a later packet that no rule sends elsewhere: nat may have decided about its connection.
+_LATER = (
+    " nat is not asked about it, since it is not the first packet of its connection: what was decided for "
+    "that one goes on (to see it, leave out --ctstate)."
+)
 
 
 def _paths(node: Way | Fork, assumed: tuple[tuple[str, str], ...]) -> list[Path]:
@@ -104,7 +113,9 @@ def _conclusion(explored: Explored, paths: tuple[Path, ...], asked: Asked, proxy
 def _words(path: Path, asked: Asked, proxy: Proxy) -> str:
     code, to = path.verdict.code, path.verdict.to
     packet = asked.packet
-    sent = "The query" if packet.protocol == UDP else "The connection"
+    sent = _NAMES.get(
+        (packet.protocol, packet.destination_port), _NAMES.get((packet.protocol, 0), "The packet")
+    )
     wanted = endpoint_text(packet.family, packet.destination, packet.destination_port)
     if code == "redirected":
         return f"{sent} to {wanted} goes to {_port(to, proxy)}."
@@ -125,6 +136,10 @@ def _words(path: Path, asked: Asked, proxy: Proxy) -> str:
     if code == "loops":
         return f"{sent} to {wanted} is the proxy's own, and goes back to it: it loops."
     return f"{sent} to {wanted} is {code}: it does not arrive."
+
+
+#: What a packet begins, by its protocol and port: TCP a connection, and UDP to port 53 a query.
+_NAMES = {(TCP, 0): "The connection", (UDP, istio.DNS_PORT): "The query"}
 
 
 def _where(path: Path) -> str:

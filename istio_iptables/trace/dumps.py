@@ -87,6 +87,17 @@ def read(sources: Iterable[Source], network: Network | None = None) -> Rules:
     return reading.rules(network)
 
 
+#: Said of what iptables cannot read and nft can: it is read after all.
+TELLS_LESS = "read with nft, which tells less of them"
+
+
+def caveat(rules: Rules | None) -> str:
+    """Return what an answer from rules has to add if not all of their texts was read, else nothing."""
+    if not rules or all(each.endswith(TELLS_LESS) for each in rules.unread):
+        return ""
+    return " Not all of the text was read, and what was not could change this: see `not read`."
+
+
 class _Reading:
     """What has been read so far."""
 

@@ -47,7 +47,7 @@ def rules(network: Network) -> Rules:
         for each in found.printed
     ]
     read = dumps.read(sources, network)
-    unread = (f"{each}: read with nft, which tells less of them" for each in told_by_nft)
+    unread = (f"{each}: {dumps.TELLS_LESS}" for each in told_by_nft)
     return read.replace(unread=(*read.unread, *unread))
 
 

@@ -153,6 +153,15 @@ def mistakes_in(question: Question) -> list[str]:
     return mistakes
 
 
+def mistakes_in_way(question: Question) -> list[str]:
+    """Return what is wrong with the way that a packet is to begin: nothing from outside comes in by lo."""
+    if question.direction == "out" or question.interface != LOOPBACK:
+        return []
+    return [
+        "--iface: what comes in by lo was sent by this machine, and rules have seen it then: use `trace out`"
+    ]
+
+
 def mistakes_in_endpoint(endpoint: Endpoint) -> list[str]:
     """Return what is wrong with the endpoint that the proxy is to choose; an empty one is not given."""
     if bool(endpoint.address) == bool(endpoint.port):

@@ -262,6 +262,23 @@ def test_a_zone_that_an_earlier_rule_has_chosen_stays():
             "the agent.",
         ),
         (
+            "out --to 10.1.2.3:443 --udp",
+            "",
+            "The packet leaves for 10.1.2.3:443 and does not go through the proxy.",
+        ),
+        (
+            "out --to 10.1.2.3 --protocol icmp",
+            "",
+            "The packet leaves for 10.1.2.3 and does not go through the proxy.",
+        ),
+        (
+            "in --to :8080 --ctstate ESTABLISHED",
+            "",
+            "The connection arrives at 10.0.0.2:8080 and does not go through the proxy. nat is not asked "
+            "about it, since it is not the first packet of its connection: what was decided for that one "
+            "goes on (to see it, leave out --ctstate).",
+        ),
+        (
             "out --to [2001:db8::9]:80",
             "",
             "The connection leaves for [2001:db8::9]:80 and does not go through the proxy. There are no "

@@ -74,6 +74,10 @@ def test_endpoints(text: str, found: Endpoint):
         ("interface", "a-name-of-16-chr", "'a-name-of-16-chr' is not an interface"),
         ("verdict", "gone", "'gone' is not a verdict"),
         ("verdict", "redirected 1 2", "'redirected 1 2' is not a verdict"),
+        ("verdict", "redirected 15001x", "'redirected 15001x' is not a verdict"),
+        ("verdict", "tproxied 0", "'tproxied 0' is not a verdict"),
+        ("verdict", "direct 80", "'direct 80' is not a verdict"),
+        ("verdict", "translated :80", "'translated :80' is not a verdict"),
     ],
 )
 def test_bad_values(option: str, text: str, problem: str):
