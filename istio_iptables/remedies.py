@@ -6,6 +6,9 @@ them, shows the same text. It is imported when there is something to say, so the
 
 from __future__ import annotations
 
+import errno
+import os
+
 from .errors import Busy, KernelError
 
 TYPE_CHECKING = False
@@ -45,6 +48,80 @@ def become(proxy: str) -> str:
         f"add the capabilities SETUID and SETGID to the container, or validate as {proxy}, as Istio does "
         "(--run-validation --skip-rule-apply)"
     )
+
+
+# --- the system -----------------------------------------------------------------------------
+
+#: What to do about an error of a system call that can come anywhere: something has run out.
+_SCARCE = {
+    errno.EMFILE: "raise the limit of open files of this process (`ulimit -n` shows it), then run again",
+    errno.ENFILE: "raise the machine's limit of open files (sysctl fs.file-max), or end what has many open",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`, or pids.max of the container), then run again",
+    errno.ENOMEM: "give it more memory (resources.limits.memory of the container), then run again",
+    errno.ENOBUFS: "give it more memory (resources.limits.memory of the container), then run again",
+    errno.ENOSPC: "free space or inodes on the file system, or raise the kernel's limit, then run again",
+}
+_ANOTHER = (
+    "run again; if it stays so, the kernel's log (`dmesg`) or `strace -f` show what the system refuses, "
+    "and a seccomp profile or security module may be why"
+)
+#: If a signal has ended a process.
+KILLED = (
+    "run again; if it stays so, see in the kernel's log (`dmesg`) what ended it: "
+    "too little memory (resources.limits.memory), or a seccomp profile"
+)
+
+
+def is_scarce(number: int | None) -> bool:
+    """Tell whether an errno says that something has run out: files, processes, memory."""
+    return number in _SCARCE
+
+
+def of_errno(number: int | None) -> str:
+    """Return what to do about a system call that failed with an errno, whatever it was for."""
+    if number in (errno.EPERM, errno.EACCES):
+        return "run as root, and see whether a seccomp profile or security module forbids it"
+    return _SCARCE.get(number or 0, _ANOTHER)
+
+
+def of_message(message: str) -> str:
+    """Return what to do if a program's message, or how it ended, tells what has run out; else nothing."""
+    if "a signal ended it" in message:
+        return KILLED
+    if "error while loading shared libraries" in message:
+        return f"run again; if it stays so, reinstall the program and its libraries: {_ANOTHER}"
+    # "Resource temporarily unavailable" has other reasons in other programs: a lock that is held.
+    return next((_SCARCE[n] for n in _SCARCE if n != errno.EAGAIN and os.strerror(n) in message), "")
+
+
+def system_refused(error: OSError) -> KernelError:
+    """Return the error for a system call that failed where no code expects it."""
+    reason = error.strerror or str(error)
+    what = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    if not what and ": " not in reason:  # an error of netlink says what was being done
+        what = "the system refused what this program needs"
+    return KernelError(f"{what}: {reason}" if what else reason, of_errno(error.errno))
+
+
+def out_of_memory() -> KernelError:
+    """Return the error for a process that got no memory."""
+    return KernelError("there is not enough memory", _SCARCE[errno.ENOMEM])
+
+
+def not_started(path: str, error: OSError) -> KernelError:
+    """Return the error for a command that cannot be run: something has run out, or its file is broken."""
+    return KernelError(
+        f"the command {path} cannot be run: {error.strerror}",
+        of_errno(error.errno)
+        if is_scarce(error.errno)
+        else "reinstall its package, or change PATH so that another one is found",
+    )
+
+
+def worker_ended(family: str, status: int) -> KernelError:
+    """Return the error for the process that writes tables through libiptc, if it ended without an answer."""
+    how = f"signal {-status} ended it" if status < 0 else f"exit status {status}"
+    return KernelError(f"the process that writes {family} tables by libiptc is gone: {how}", KILLED)
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -64,7 +64,14 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
         log.error(str(error))
         return error.exit_code
     except OSError as error:
-        log.error(str(error))
+        from ..remedies import system_refused
+
+        log.error(str(system_refused(error)))
+        return 1
+    except MemoryError:
+        from ..remedies import out_of_memory
+
+        log.error(str(out_of_memory()))
         return 1
     except Exception as error:
         return _unexpected(error)

@@ -201,20 +201,19 @@ class IptablesCommand:
     def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
         """Remove base chains that an edit has left without a rule, and the table if nothing is left in it.
 
-        So nft tables are as they were before. A chain with another policy than ACCEPT stays (-X
-        refuses it), and what cannot be removed does no harm. Legacy tables cannot be removed.
+        So nft tables are as they were before. A chain with another policy than ACCEPT stays. That one cannot
+        be removed is no error: it does nothing, and the next run removes it (Machine.__exit__). Legacy
+        tables cannot be removed.
         """
-        if not self._remove_chains(edit, chains) and len(chains) > 1:
-            for chain in chains:  # as many as can be removed
-                self._remove_chains(edit, (chain,))
-        family = NFT_FAMILIES[edit.family]
-        if chains and which("nft") and nftables.TableInfo(family, edit.table, 0) in nftables.tables():
-            run((which("nft"), "delete", "table", family, edit.table))
+        if not chains:
+            return
+        from .netlink.nftables_remains import remove_empty_chains
 
-    def _remove_chains(self, edit: TableEdit, chains: tuple[str, ...]) -> bool:
-        """Remove chains, all or none, and tell whether they were removed."""
-        script = "".join(f"{line}\n" for line in (f"*{edit.table}", *(f"-X {c}" for c in chains), "COMMIT"))
-        return run((*self.command(edit.family, "restore"), "--noflush"), script).status == 0
+        for _ in range(2):  # a second time, since what fails once need not fail again
+            try:
+                return remove_empty_chains(NFT_FAMILIES[edit.family], edit.table, chains)
+            except OSError:
+                continue
 
     def close(self) -> None:
         """Do nothing: no process or handle is open."""
@@ -241,6 +240,11 @@ def _whole_tables(text: str) -> frozenset[str]:
 
 def _remedy(message: str) -> str:
     """Return the remedy for an error of iptables-restore."""
+    from .. import remedies
+
+    general = remedies.of_message(message)
+    if general:
+        return general
     if "Permission denied" in message or "Operation not permitted" in message:
         return root_remedy("NET_ADMIN", "NET_RAW")
     # ENOENT means that the kernel has no chains of that type; that is a missing module, like the next one.
@@ -252,11 +256,9 @@ def _remedy(message: str) -> str:
             "move that chain to a table of its own (`nft list ruleset` shows it), or use --native-nftables"
         )
     if "does not exist" in message or "No such file" in message or "not supported" in message:
-        from ..remedies import IPTABLES_LACKING
-
-        return IPTABLES_LACKING
+        return remedies.IPTABLES_LACKING
     if "incompatible" in message:
         return "iptables cannot read what was put into this table with nft: move that to a table of its own"
     if "lock" in message:
         return "end the program that holds the xtables lock, or use --cni-mode"
-    return "nothing was changed by this step; the message above is the kernel's or iptables' own"
+    return "all is as it was before this step; the message above is the kernel's or iptables' own"

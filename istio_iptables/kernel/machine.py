@@ -7,13 +7,14 @@ from ..change.conflicts import conflicts
 from ..change.plan import make_plan
 from ..errors import require_type
 from ..formats import NFT_FAMILIES
-from ..rules.istio import PASSTHROUGH_IPV6
+from ..rules.istio import NATIVE_FAMILY, PASSTHROUGH_IPV6
 from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
 from ..rules.ownership import is_owned_rule
 from ..startup.c_modules import socket
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
+from .netlink import nftables
 from .nft_by_handle import remove
 from .nft_command import NftCommand
 from .prepared import Prepared
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..change.foreign import Neighbour
     from ..change.neighbours import Interference
     from ..rules.model import Table
+    from ..rules.nftables.model import NativeTable
     from .backend import Backend
     from .choose import Choice
 
@@ -55,6 +57,7 @@ class Machine:
         self._forced = forced_location(forced_variant, native_nftables)
         self._locks = Locks(cni_mode=cni_mode, on_wait=on_wait) if writing else None
         self._entered = False
+        self._with_unused: tuple[NativeTable, ...] = ()
         # The parts that touch the kernel: testing.FakeKernel has its own.
         self._backends = backends(self._forced)
         self._nftables = NftCommand()
@@ -75,7 +78,27 @@ class Machine:
         for backend in self._backends.values():
             backend.close()
         if self._locks:
-            self._locks.release()
+            try:
+                if kind is None:
+                    self._remove_remains()
+            finally:
+                self._locks.release()
+
+    def _remove_remains(self) -> None:
+        """Remove what runs that were killed have left in nf_tables and that does nothing.
+
+        That this fails is no error: the next run tries again.
+        """
+        try:
+            if not nftables.tables():  # most runs: nothing more is imported
+                return
+            from .netlink.nftables_remains import remove_empty_tables, remove_sets
+
+            for table in self._with_unused:
+                remove_sets(NATIVE_FAMILY, table.name, table.unused, with_table=table.is_left_over)
+            remove_empty_tables()
+        except OSError:
+            pass
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: its locks, and the network namespace that it is in, stay in its process."""
@@ -103,7 +126,9 @@ class Machine:
             for table in backend.unreadable(family)
         )
         ambient = (*self._nftables.ambient_tables(), *self._routing.ambient_rules())
-        live = Live(tables, (), self._nftables.read(), ambient, unreadable)
+        native = self._nftables.read()
+        self._with_unused = tuple(table for table in native if table.unused)
+        live = Live(tables, (), native, ambient, unreadable)
         items = self._routing.read(PASSTHROUGH_IPV6, live.marks(), _wanted_lookups(wanted))
         return live.replace(routing=items)
 
@@ -176,11 +201,12 @@ class Machine:
             self._nftables.check(action)
 
     def do(self, action: Action) -> None:
-        """Do one action completely, or raise KernelError and have done nothing."""
+        """Do one action completely, or raise an error; `was_done` tells what became of it then."""
         self._require_entered()  # its `with` block over, the locks are gone: the plan may be out of date
         if isinstance(action, EditTable):
             self._backends[action.location].do(action)
         elif isinstance(action, EditNative):
+            self._with_unused = ()  # an edit removes them
             self._nftables.do(action)
         elif isinstance(action, RemoveByHandle):
             remove(action.script)
@@ -188,6 +214,24 @@ class Machine:
             self._routing.add(action.item)
         else:
             self._routing.remove(action.item)
+
+    def was_done(self, action: Action) -> bool:
+        """Read back whether an action that failed was done all the same. Raises KernelError, OSError."""
+        from .read_back import native_tables_are_those, rules_are_those
+
+        if isinstance(action, EditTable):
+            family, name = action.edit.family, action.edit.table
+            tables = self._backends[action.location].read(family)
+            now = next((table for table in tables if table.name == name), None)
+            return rules_are_those(action, now)
+        if isinstance(action, EditNative):
+            return native_tables_are_those(action, self._nftables.read())
+        if isinstance(action, RemoveByHandle):
+            backend = self._backends[action.location]
+            for family in FAMILIES:
+                backend.read(family)
+            return not any(table.removal for family in FAMILIES for table in backend.unreadable(family))
+        return self._routing.exists(action.item) == isinstance(action, AddObject)
 
     def let_packets_pass(self) -> None:
         """Wait until every packet that is between two hooks now has left them.

@@ -204,10 +204,13 @@ def _remedy(message: str) -> str:
     """Return the remedy for an error of nft."""
     from .. import remedies
 
+    general = remedies.of_message(message)
+    if general:
+        return general
     if "JSON support not compiled-in" in message:
         return remedies.NFT_WITH_JSON
     if "Operation not permitted" in message:
         return f"{root_remedy('NET_ADMIN')}; or, if a program owns the table, {_END_THE_OWNER}"
     if "Operation not supported" in message or "No such file or directory" in message:
         return remedies.NFTABLES_LACKING
-    return "nothing was changed by this step; the message above is nft's own"
+    return "all is as it was before this step; the message above is nft's own"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import KernelError
 from ..startup.c_modules import signal
 from .signals import DEFERRED
 
@@ -108,10 +107,9 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str], standard_file
                 setsigdef=_DEFAULT_SIGNALS,
             )
         except OSError as error:
-            raise KernelError(
-                f"the command {command[0]} cannot be run: {error.strerror}",
-                "reinstall its package, or change PATH so that another one is found",
-            ) from error
+            from ..remedies import not_started
+
+            raise not_started(command[0], error) from error
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _, status = os.waitpid(pid, 0)
     except BaseException:

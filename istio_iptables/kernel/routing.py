@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         def add(self, item: RoutingObject, /) -> None:
             """Make one. Raises KernelError."""
 
+        def exists(self, item: RoutingObject, /) -> bool:
+            """Tell whether one is there. Raises OSError."""
+
         def remove(self, item: RoutingObject, /) -> None:
             """Remove one. Raises KernelError."""
 
@@ -153,6 +156,21 @@ def add(item: RoutingObject) -> None:
         raise _failed(item, error) from error
 
 
+def exists(item: RoutingObject) -> bool:
+    """Tell whether an address, routing rule or route is there. Raises OSError."""
+    if isinstance(item, LocalAddress):
+        return any(
+            (address.interface, f"{address.address}/{address.prefix}") == ("lo", str(item.cidr))
+            for address in routing.addresses()
+        )
+    if isinstance(item, MarkLookup):
+        return any(
+            rule.plain and (rule.mark, rule.mask, rule.table) == (item.mark, FULL_MASK, item.table)
+            for rule in routing.policy_rules(item.family)
+        )
+    return _delivers_locally(item.family, item.table)
+
+
 def obstacle(item: RoutingObject) -> KernelError | None:
     """Return the error that `add` would raise, as far as reading tells, None if nothing is in the way.
 
@@ -212,12 +230,14 @@ def remove(item: RoutingObject) -> None:
 def _failed(item: RoutingObject, error: OSError) -> KernelError:
     from .. import remedies
 
-    if error.errno == errno.EPERM:
+    if remedies.is_scarce(error.errno):
+        remedy = remedies.of_errno(error.errno)
+    elif error.errno == errno.EPERM:
         remedy = root_remedy("NET_ADMIN")
     elif item.family == "ipv6" and not os.path.exists("/proc/sys/net/ipv6"):
         remedy = remedies.NO_IPV6
-    elif item.family == "ipv6" and isinstance(item, LocalAddress):
+    elif item.family == "ipv6" and isinstance(item, LocalAddress) and error.errno == errno.EACCES:
         remedy = remedies.IPV6_OFF
     else:
-        remedy = ""
+        remedy = remedies.of_errno(error.errno)
     return KernelError(error.strerror or str(error), remedy)

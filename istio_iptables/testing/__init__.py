@@ -20,6 +20,7 @@ from ..errors import KernelError, require_type
 from ..kernel.choose import forced_location
 from ..kernel.iptables_command import IptablesCommand
 from ..kernel.machine import Machine
+from ..kernel.read_back import rules_of
 from ..kernel.xtables.libiptc import Libiptc
 from ..rules import model
 from ..rules.edit import CreateChain, Insert
@@ -74,6 +75,7 @@ class FakeKernel(Machine):
         self._forced = forced_location(forced_variant, native_nftables)
         self._locks = None
         self._entered = False
+        self._with_unused = ()
         self.tables: dict[tuple[Location, Family, TableName], Table] = {}
         self.routing: list[RoutingObject] = []
         self.native: tuple[NativeTable, ...] = ()
@@ -189,7 +191,7 @@ class _FakeIptables:
         family, name = action.edit.family, action.edit.table
         key = (self.location, family, name)
         before = self._kernel._table(*key)
-        if _rules_of(action.before) != _rules_of(before):
+        if rules_of(action.before) != rules_of(before):
             raise refused(before, self.location, "the table is not as it was when the edit was planned")
         after = edited(before, action.edit.steps, self.location)
         if self.location == IPTABLES_NFT:  # a base chain without a rule goes, and a table without a chain
@@ -279,6 +281,9 @@ class _FakeRouting:
             raise KernelError(f"{item}: File exists", "remove the address or route, then run again")
         there.append(item)
 
+    def exists(self, item: RoutingObject) -> bool:
+        return item in self._kernel.routing
+
     def remove(self, item: RoutingObject) -> None:
         """Remove an address, a route or every such routing rule; what is gone is as it should be."""
         self._kernel.routing[:] = [other for other in self._kernel.routing if other != item]
@@ -291,10 +296,6 @@ def _native_as_kept(table: NativeTable) -> NativeTable:
         ),
         unused=(),
     )
-
-
-def _rules_of(table: Table) -> dict[str, tuple[Rule, ...]]:
-    return {chain.name: chain.rules for chain in table.chains if chain.rules or not _is_builtin(chain)}
 
 
 def _is_builtin(chain: Chain) -> bool:

@@ -9,6 +9,7 @@ that is used here, and it takes more than twice the time of all the rest.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -53,12 +54,20 @@ def load(family: Family) -> type:
         sys.modules.update(lent)
         return _table_class(family)
     except (OSError, ImportError, AttributeError) as error:
+        _require_enough(error)
         raise LibiptcMissing(str(error)) from error
     finally:
         for name in lent:
             del sys.modules[name]
         if had_libdir is None:
             del os.environ["XTABLES_LIBDIR"]  # children such as iptables-restore have a better default
+
+
+def _require_enough(error: Exception) -> None:
+    """Raise OSError if the reason is that something has run out; dlopen(3) tells that in words alone."""
+    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if (isinstance(error, OSError) and error.errno == number) or os.strerror(number) in str(error):
+            raise OSError(number, os.strerror(number)) from error
 
 
 def _table_class(family: Family) -> type:

@@ -185,6 +185,7 @@ def _table(family: Family, name: TableName, chains: list[read_tables.Chain]) -> 
 _LENGTH = struct.Struct("=I")
 #: How a request went; what follows is its result, what is missing, or the operation and its errno.
 _DONE, _MISSING, _REFUSED = "done", "missing", "refused"
+_SIGKILL = 9
 
 
 class _Worker:
@@ -212,15 +213,21 @@ class _Worker:
         return self._pid != 0
 
     def call(self, *request: Any) -> Any:
-        """Have the process do something and return what it returns. Raises KernelError."""
+        """Have the process do something and return what it returns.
+
+        Raises KernelError, or OSError; what the process was doing may be done then.
+        """
         try:
             _send(self._requests, request)
             outcome, value = _receive(self._answers)
         except (EOFError, BrokenPipeError):
-            raise KernelError(
-                f"libiptc ended its process ({self._family}, exit status {self.wait()})",
-                root_remedy("NET_ADMIN", "NET_RAW"),
-            ) from None
+            from ...remedies import worker_ended
+
+            raise worker_ended(self._family, self.wait()) from None
+        except BaseException:  # the pipes may hold half a message: it cannot be asked again
+            os.kill(self._pid, _SIGKILL)
+            self.wait()
+            raise
         if outcome == _MISSING:
             from ...remedies import libiptc_missing
 
@@ -282,6 +289,8 @@ def _serve(family: Family, requests: int, answers: int) -> None:
             answer = _MISSING, str(error)
         except _Refused as refused:
             answer = _REFUSED, (refused.operation, refused.number)
+        except OSError as error:
+            answer = _REFUSED, (f"do `{' '.join(map(str, request[:2]))}`", error.errno or errno.EIO)
         except Exception as error:  # reported by the parent; here it would be lost
             answer = _REFUSED, (f"{' '.join(map(str, request[:2]))} ({error!r})", errno.EIO)
         _send(answers, answer)
@@ -348,5 +357,7 @@ def explain(family: Family, operation: str, number: int) -> KernelError:
         retry = "another program changed the table at the same time without the xtables lock: run again"
         return Busy(cause, retry)
     else:
-        remedy = "see the kernel's log (dmesg) for what it refused"
+        from ...remedies import is_scarce, of_errno
+
+        remedy = of_errno(number) if is_scarce(number) else "see the kernel's log (dmesg) for what it refused"
     return KernelError(cause, remedy)
