@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak golden man pictures bench image image-test dist lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak golden man pictures bench image image-test sbom dist release audit lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -104,11 +104,27 @@ image-test: $(VENV) ## build it with podman and try it in pods (skipped unless r
 
 # The times in the archives are that of the commit, so that two builds of it give the same bytes.
 dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
-dist: $(VENV) ## build the sdist and the wheel into dist/, and a list of what is in them (SBOM) into build/
+dist: $(VENV) ## build the sdist and the wheel into dist/, and the SBOM beside them
 	rm -rf build dist
 	$(VENV)/bin/python -m build --no-isolation --outdir dist >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
-	mkdir -p build && $(VENV)/bin/python tools/sbom.py >build/istio-iptables.cdx.json
+	@$(MAKE) sbom
 	@ls dist build
+
+sbom: ## write a list of what an installation contains (SBOM, CycloneDX), into build/
+	mkdir -p build && $(PYTHON) tools/sbom.py >build/istio-iptables.cdx.json
+
+audit: $(VENV) ## look up known vulnerabilities of the locked dependencies (pip-audit, which asks a service)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip --quiet --disable-pip-version-check install pip-audit
+	$(foreach file,build runtime libiptc cni dev,$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip \
+	    --requirement requirements/$(file).txt &&) true
+
+# Its dumps are what later versions have to read, take over and clean: tests/fixtures/releases.
+VERSION ?=# release: the number
+release: system $(VENV) ## prepare the release of VERSION=1.2.3: number, date, and what it leaves in the kernel
+	$(PYTHON) tools/release.py $(VERSION)
+	$(AS_ROOT) $(VENV)/bin/python -m tests.support.releases $(VERSION)
+	@$(PYTHON) tools/release.py --next $(VERSION)
 
 # Run it with the oldest Python: what that needs, the newer ones can install too. ARGS=--upgrade for newer versions.
 # The files name no package index: the hashes make the packages of any index safe.

@@ -23,7 +23,7 @@ class IstioRules:
     nameservers: list[str]
     #: Arguments of ip(8), one list a command.
     ip: list[list[str]]
-    #: By family, input of iptables-restore.
+    #: By family, input of iptables-restore; by `native`, input of nft.
     scripts: dict[str, str]
     #: Whether this project's tool writes exactly these rules.
     same: bool
@@ -41,11 +41,16 @@ class IstioRules:
 
 def read(name: str) -> IstioRules:
     """Return one rule set by the name of its file, without `.txt`."""
+    return read_file(FOLDER / f"{name}.txt")
+
+
+def read_file(path: Path) -> IstioRules:
+    """Return one rule set of a file, which may be one of a release (releases.py)."""
     head: dict[str, list[str]] = {}
     scripts: dict[str, str] = {}
     family = ""
-    for line in (FOLDER / f"{name}.txt").read_text().splitlines():
-        comment = re.match(r"# ([\w-]+): (.+)", line)
+    for line in path.read_text().splitlines():
+        comment = re.match(r"# ([\w-]+): (.*)", line)
         if comment and comment[1] == "family":
             family = comment[2]
             scripts[family] = ""
@@ -53,11 +58,14 @@ def read(name: str) -> IstioRules:
             head.setdefault(comment[1], []).append(comment[2])
         else:
             scripts[family] += f"{line}\n"
-    groups = head.get("groups-exclude", [])
+    variables = {
+        "groups": "ISTIO_OUTBOUND_OWNER_GROUPS",
+        "groups-exclude": "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+    }
     return IstioRules(
-        version=head["istio"][0],
+        version=head.get("istio", head.get("release", [""]))[0],
         settings=head["settings"][0].split(),
-        environment={"ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": groups[0]} if groups else {},
+        environment={name: head[key][0] for key, name in variables.items() if key in head},
         nameservers=head.get("resolv", [""])[0].split(),
         ip=[command.split() for command in head.get("ip", [])],
         scripts=scripts,
