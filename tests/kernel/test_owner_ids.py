@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
@@ -104,55 +103,6 @@ def test_a_name_of_a_user_is_resolved_once_by_the_tool(scratch: Scratch, writer:
     done = scratch.tool(*arguments, prefix=prefix)
     assert done.returncode == 0, done.stderr
     assert owners_in(scratch) == {"5151", "5252"}
-
-
-NSS = re.compile(
-    r'(openat\([^"]*"/etc/(passwd|group|nsswitch\.conf)"|connect\(.*"/(var/)?run/(nscd|systemd|dbus)[^"]*")'
-)
-
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-
-
-def traced(scratch: Scratch, *arguments: str) -> list[str]:
-    """Return the system calls of a run and its children, in their order."""
-    file = scratch.directory / "trace"
-    calls = "trace=openat,open,connect,socket,execve"
-    done = scratch.tool(
-        *arguments, prefix=["strace", "-f", "-o", str(file), "-e", calls], env={"HOME": "/root"}
-    )
-    assert done.returncode == 0, done.stderr
-    return file.read_text().splitlines()
-
-
-def asks_of_nss(lines: Sequence[str]) -> list[str]:
-    return [line for line in lines if NSS.search(line)]
-
-
-@needs_strace
-def test_with_libiptc_no_process_asks_nss_for_an_owner(scratch: Scratch) -> None:
-    """From the first socket of iptables on; by then the settings were read, names resolved."""
-    lines = traced(scratch, "--dual-stack")
-    first = next(number for number, line in enumerate(lines) if "SOCK_RAW" in line and "AF_INET" in line)
-    assert asks_of_nss(lines[first:]) == []
-
-
-@needs_strace
-def test_with_libiptc_and_numbers_no_process_asks_nss_at_all(scratch: Scratch) -> None:
-    lines = traced(scratch, "--dual-stack", "-u", "1337", "-g", "1337")
-    assert any("SOCK_RAW" in line for line in lines)
-    assert asks_of_nss(lines) == []
-
-
-@needs_strace
-@pytest.mark.xfail(
-    strict=True,
-    reason="libxt_owner and nft look each owner up as a name first, in every spelling",
-)
-@pytest.mark.parametrize("writer", ["legacy", "nft", "native"])
-def test_with_commands_no_process_asks_nss(scratch: Scratch, writer: str) -> None:
-    """What SPEC section 2 wants, and only libiptc gives."""
-    assert asks_of_nss(traced(scratch, *WRITERS[writer], "-u", "1337", "-g", "1337")) == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
