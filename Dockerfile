@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
         --wheel-dir /wheels -r requirements/libiptc.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
-COPY tools/version.py tools/
+COPY tools/sbom.py tools/version.py tools/
 COPY docs/istio-iptables.8 docs/
 COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
@@ -43,6 +43,7 @@ COPY istio_iptables istio_iptables
 # The programs start without what the environment names (-I) and without the modules of site (-S).
 # Bytecode that is not checked against the sources' times: some image builders change these, and in a read-only container
 # Python would then compile everything at every start. By one process, in the order of names: the same bytes each time.
+# sbom.cdx.json lists what is installed, all of which is in the lock file, or else the build fails.
 ARG VERSION=
 RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
  && /build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
@@ -55,12 +56,14 @@ RUN export ISTIO_IPTABLES_VERSION="$VERSION" \
  && sed -i '1s/$/ -IS/' bin/istio-* \
  && rm -rf include share .gitignore \
  && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
+ && python3 /src/tools/sbom.py --installed lib/python3*/site-packages >sbom.cdx.json \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
 
 # What the image of the CNI plugin's installer has besides: what starts the plugin on a node that has nothing, and the
 # client of the Kubernetes API. Of the client, the half for asynchronous programs is left out, and what only that needs.
 FROM build AS build-cni
 COPY requirements/cni.txt requirements/
+ARG VERSION=
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
     --mount=type=secret,id=ca.pem,mode=0444 \
     /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
@@ -72,6 +75,9 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
  && rm -rf /opt/istio-iptables/lib/python3*/site-packages/kubernetes/aio \
  && cd /opt/istio-iptables \
  && find bin -mindepth 1 ! -name 'python*' ! -name 'istio-*' -delete \
+ && export ISTIO_IPTABLES_VERSION="$VERSION" \
+ && python3 /src/tools/sbom.py --locked /src/requirements/cni.txt \
+        --installed lib/python3*/site-packages >sbom.cdx.json \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/istio-iptables/lib
 COPY tools/launch.c tools/
 RUN mkdir /opt/istio-iptables/libexec \

@@ -113,11 +113,12 @@ dist: $(VENV) ## build the sdist and the wheel into dist/, and the SBOM beside t
 sbom: ## write a list of what an installation contains (SBOM, CycloneDX), into build/
 	mkdir -p build && $(PYTHON) tools/sbom.py >build/istio-iptables.cdx.json
 
-audit: $(VENV) ## look up known vulnerabilities of the locked dependencies (pip-audit, which asks a service)
+# In an environment of its own, which needs no other: it reads the lock files, and resolves nothing.
+audit: ## look up known vulnerabilities of all locked dependencies (pip-audit, which asks PyPI)
 	$(PYTHON) -m venv $(VENV)/audit
-	$(VENV)/audit/bin/pip --quiet --disable-pip-version-check install pip-audit
-	$(foreach file,build runtime libiptc cni dev,$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip \
-	    --requirement requirements/$(file).txt &&) true
+	$(VENV)/audit/bin/python -m pip --quiet --disable-pip-version-check install pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+	    $(patsubst %,--requirement requirements/%.txt,build runtime libiptc cni dev)
 
 # Its dumps are what later versions have to read, take over and clean: tests/fixtures/releases.
 VERSION ?=# release: the number

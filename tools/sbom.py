@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
-"""Prints what the image and an installation from the lock files contain, as CycloneDX 1.6 in JSON (an SBOM).
+"""Prints what an installation from the lock files contains, as CycloneDX 1.6 in JSON (an SBOM).
 
-It is read from requirements/libiptc.txt, which names every package with its version and its hashes. Packages
-of the system (iptables, nftables) are not in it: they come from the machine or from the image's base.
+    tools/sbom.py                                 all of requirements/libiptc.txt
+    tools/sbom.py --installed FOLDER              those of them whose metadata is in FOLDER (site-packages)
+    tools/sbom.py --locked FILE ...               another lock file
+
+A lock file names every package with its version and its hashes. Packages of the system (iptables, nftables)
+are not in it: they come from the machine or from the image's base, whose own tools list them (dpkg-query).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +45,8 @@ def components(locked: str) -> list[dict[str, Any]]:
     return found
 
 
-def bill(locked: str, number: str) -> dict[str, Any]:
-    """Return the whole document for a version of this package."""
+def bill(parts: list[dict[str, Any]], number: str) -> dict[str, Any]:
+    """Return the whole document for a version of this package, with these components."""
     identity = f"pkg:pypi/istio-iptables@{number}"
     about = {"type": "application", "bom-ref": identity, "name": "istio-iptables", "version": number}
     licences = [{"license": {"id": "Apache-2.0"}}]
@@ -49,9 +55,42 @@ def bill(locked: str, number: str) -> dict[str, Any]:
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": {**about, "purl": identity, "licenses": licences}},
-        "components": components(locked),
+        "components": parts,
     }
 
 
+def installed(parts: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Return the components that are installed in a folder.
+
+    Raises LookupError if a package there is not among the components: then it was not checked by its hash.
+    """
+    known = {(part["name"], part["version"]): part for part in parts}
+    found, strange = [], []
+    for path in sorted(folder.glob("*.dist-info")):
+        name, _, number = path.name.removesuffix(".dist-info").rpartition("-")
+        name = re.sub(r"[-_.]+", "-", name).lower()  # https://packaging.python.org: normalized names
+        if (name, number) in known:
+            found.append(known[name, number])
+        elif name != "istio-iptables":
+            strange.append(f"{name}=={number}")
+    if strange:
+        raise LookupError(f"{folder} has what the lock file has not: {', '.join(strange)}")
+    return found
+
+
+def main() -> None:
+    """Print the document."""
+    parser = argparse.ArgumentParser(description="Prints an SBOM (CycloneDX 1.6).")
+    parser.add_argument("--locked", type=Path, default=LOCKED, help="lock file")
+    parser.add_argument("--installed", type=Path, help="only what is installed in this folder")
+    given = parser.parse_args()
+    parts = components(given.locked.read_text())
+    try:
+        parts = installed(parts, given.installed) if given.installed else parts
+    except LookupError as error:
+        sys.exit(f"sbom: {error}")
+    print(json.dumps(bill(parts, version()), indent=2))
+
+
 if __name__ == "__main__":
-    print(json.dumps(bill(LOCKED.read_text(), version()), indent=2))
+    main()

@@ -136,6 +136,15 @@ def test_of_programs_only_python_and_our_own() -> None:
     }
 
 
+def test_the_bill_of_materials_has_what_is_installed() -> None:
+    done = shell("cat /opt/istio-iptables/sbom.cdx.json; ls /opt/istio-iptables/lib/python3*/site-packages")
+    document, _, listed = done.out.rpartition("\n}\n")
+    bill = json.loads(document + "}")
+    found = {f"{part['name'].replace('-', '_')}-{part['version']}" for part in bill["components"]}
+    installed = {name.lower() for name in re.findall(r"(\S+)\.dist-info", listed)}
+    assert found == {name for name in installed if not name.startswith("istio_iptables-")}
+
+
 def test_nothing_of_where_it_was_built_is_in_it() -> None:
     """What the build was told in secrets, what it downloaded, and what it wrote down."""
     places = "/etc/apt/apt.conf /etc/pip.conf /run/secrets /root/.cache /tmp /var/tmp /var/lib/apt/lists"

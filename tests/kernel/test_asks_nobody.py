@@ -83,9 +83,9 @@ def asks(lines: Sequence[str]) -> list[str]:
 
 
 def asks_of_programs(lines: Sequence[str]) -> list[str]:
-    """Return those of all processes but the tool's first, whose process ID is that of the first line."""
-    own = lines[0].split()[0]
-    return [line for line in asks(lines) if line.split()[0] != own]
+    """Return those of the programs that the tool started; not of a copy of itself, as doctor makes."""
+    programs = {line.split()[0] for line in lines[1:] if "execve(" in line}
+    return [line for line in asks(lines) if line.split()[0] in programs]
 
 
 @pytest.mark.parametrize("writer", ["libiptc", *BY_PROGRAMS])

@@ -44,12 +44,13 @@ pytestmark = [
 Package = tuple[Path, Path]
 
 
-def build(folder: Path, *kinds: str) -> list[Path]:
+def build(folder: Path, *kinds: str, umask: int = -1) -> list[Path]:
     """Build from a folder with the setuptools of this environment; return the files, by their names."""
     output = folder.parent / f"dist of {folder.name}"
     environment = {name: value for name, value in os.environ.items() if name != "ISTIO_IPTABLES_VERSION"}
+    environment["SOURCE_DATE_EPOCH"] = "1700000000"
     command = [sys.executable, "-m", "build", "--no-isolation", *kinds, "--outdir", str(output), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, umask=umask)
     assert done.returncode == 0, done.stdout + done.stderr
     return sorted(output.iterdir())
 
@@ -95,6 +96,23 @@ def test_the_sdist_has_what_git_has(built: Package) -> None:
         names = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
     made = {name for name in names if name.startswith("istio_iptables.egg-info/")} | {"PKG-INFO"}
     assert names - made == set(files_of_git())
+
+
+def test_another_build_of_the_same_commit_gives_the_same_bytes(
+    built: Package, clone: Path, tmp_path: Path
+) -> None:
+    """In another folder, at another time, with files of other times and permissions."""
+    folder = tmp_path / "another"
+    shutil.copytree(clone, folder)
+    git(folder, "tag", "v7.8.9")
+    for path in folder.rglob("*"):
+        if path.is_file() and ".git" not in path.relative_to(folder).parts:
+            path.chmod(path.stat().st_mode & 0o700)
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    again = build(folder, umask=0o077)
+    assert [path.name for path in again] == [path.name for path in built]
+    for one, other in zip(built, again, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_the_wheel_has_the_package_and_the_manual_page_alone(built: Package) -> None:
@@ -199,18 +217,41 @@ def test_a_build_without_git_is_told(another: Callable[..., Path]) -> None:
     assert asked(folder, ISTIO_IPTABLES_VERSION="4.5.6") == "4.5.6"
 
 
+def bill(*arguments: str) -> Any:
+    command = [sys.executable, str(ROOT / "tools/sbom.py"), *arguments]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def named(document: Any) -> set[str]:
+    return {f"{part['name']}=={part['version']}" for part in document["components"]}
+
+
 def test_the_bill_of_materials_has_every_locked_package() -> None:
-    command = [sys.executable, str(ROOT / "tools/sbom.py")]
-    bill = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    found = bill()
+    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
     locked = (ROOT / "requirements/libiptc.txt").read_text()
-    found = {f"{part['name']}=={part['version']}" for part in bill["components"]}
-    assert found == set(re.findall(r"^[\w.-]+==[^ \n]+", locked, re.MULTILINE))
-    assert any(name.startswith("python-iptables==") for name in found)
+    assert named(found) == set(re.findall(r"^[\w.-]+==[^ \n]+", locked, re.MULTILINE))
+    assert any(name.startswith("python-iptables==") for name in named(found))
     hashes = [
         one["content"]
-        for part in bill["components"]
+        for part in found["components"]
         for reference in part["externalReferences"]
         for one in reference["hashes"]
     ]
     assert hashes == re.findall(r"--hash=sha256:([0-9a-f]{64})", locked)
+
+
+def test_the_bill_of_an_image_has_what_is_installed_there(tmp_path: Path) -> None:
+    """Not what the image leaves out of the locked packages; what is not locked is a fault of the image."""
+    locked = (ROOT / "requirements/libiptc.txt").read_text()
+    for name in ("netaddr", "PyYAML", "python_iptables"):
+        (number,) = re.findall(rf"^{name.lower().replace('_', '-')}==(\S+)", locked, re.MULTILINE)
+        (tmp_path / f"{name}-{number}.dist-info").mkdir()
+    (tmp_path / "istio_iptables-0.1.0.dist-info").mkdir()
+    installed = ("--installed", str(tmp_path))
+    names = {name.partition("==")[0] for name in named(bill(*installed))}
+    assert names == {"netaddr", "pyyaml", "python-iptables"}
+    (tmp_path / "surprise-1.0.dist-info").mkdir()
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        bill(*installed)
+    assert "surprise==1.0" in failed.value.stderr
