@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak golden man pictures bench image image-test sbom dist release audit lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak faults golden man pictures bench image image-test sbom dist release audit lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -81,6 +81,9 @@ soak: system $(VENV) ## thousands of generated configurations and 20,000 packets
 	    test_one_verdict.py test_native_formats.py test_compact.py test_fake_kernel.py \
 	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py) \
 	    tests/unit/test_cni_node_kills.py $(ARGS)
+
+faults: system $(VENV) ## thousands of system calls fail, or end their process, one a run: an hour; ARGS="--help" tells more
+	$(TEST_AS_ROOT) $(VENV)/bin/python -m tests.faults $(ARGS)
 
 golden: $(VENV) ## write tests/golden, and the tool's parts of deploy/, again; read the difference before you commit it
 	$(VENV)/bin/python -m tests.support.golden --write

@@ -91,6 +91,11 @@ def _process(command: Callable[[Sequence[str]], int]) -> int:
         finally:
             _ignore_ctrl_c()
             gc.freeze()
+    except (ImportError, MemoryError, OSError) as error:  # before the command could report it
+        from .remedies import program_not_loaded
+
+        print(program_not_loaded(error), file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         pass  # before the command began, or after it was done: a command that Ctrl-C ends says so itself
     return status

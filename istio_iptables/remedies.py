@@ -103,9 +103,16 @@ def system_refused(error: OSError) -> KernelError:
     return KernelError(f"{what}: {reason}" if what else reason, of_errno(error.errno))
 
 
-def out_of_memory() -> KernelError:
-    """Return the error for a process that got no memory."""
-    return KernelError("there is not enough memory", _SCARCE[errno.ENOMEM])
+def program_not_loaded(error: Exception) -> KernelError:
+    """Return the error if a part of this program cannot be read, or the process gets no memory."""
+    if isinstance(error, MemoryError):
+        return KernelError("there is not enough memory", _SCARCE[errno.ENOMEM])
+    if isinstance(error, OSError):
+        return system_refused(error)
+    return KernelError(
+        f"a part of this program cannot be loaded: {error}",
+        "run again; if it stays so, install istio-iptables again, and see whether its files can be read",
+    )
 
 
 def not_started(path: str, error: OSError) -> KernelError:
@@ -120,8 +127,12 @@ def not_started(path: str, error: OSError) -> KernelError:
 
 def worker_ended(family: str, status: int) -> KernelError:
     """Return the error for the process that writes tables through libiptc, if it ended without an answer."""
-    how = f"signal {-status} ended it" if status < 0 else f"exit status {status}"
-    return KernelError(f"the process that writes {family} tables by libiptc is gone: {how}", KILLED)
+    if status < 0:
+        return KernelError(f"libiptc's process ({family}) was killed by signal {-status}", KILLED)
+    return KernelError(
+        f"libiptc ended its process ({family}, exit status {status})",
+        "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)",
+    )
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -68,10 +68,10 @@ def _handle(invocation: Invocation, environ: Mapping[str, str]) -> int:
 
         log.error(str(system_refused(error)))
         return 1
-    except MemoryError:
-        from ..remedies import out_of_memory
+    except (ImportError, MemoryError) as error:
+        from ..remedies import program_not_loaded
 
-        log.error(str(out_of_memory()))
+        log.error(str(program_not_loaded(error)))
         return 1
     except Exception as error:
         return _unexpected(error)

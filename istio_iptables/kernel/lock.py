@@ -111,7 +111,11 @@ def _is_locked(descriptor: int, path: str) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-            raise KernelError(f"the lock file {path} cannot be locked: {error.strerror}") from error
+            from ..remedies import of_errno
+
+            raise KernelError(
+                f"the lock file {path} cannot be locked: {error.strerror}", of_errno(error.errno)
+            ) from error
         return False
     return True
 

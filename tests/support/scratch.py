@@ -391,6 +391,7 @@ def owned(saved: str) -> list[str]:
 # --- seccomp: a process to which the kernel refuses one thing --------------------------------
 
 _REPLACE = 64  # IPT_SO_SET_REPLACE, IP6T_SO_SET_REPLACE
+ADD_COUNTERS = 65  # IPT_SO_SET_ADD_COUNTERS, IP6T_SO_SET_ADD_COUNTERS
 _LEVELS = {"ipv4": 0, "ipv6": 41}  # SOL_IP, SOL_IPV6
 _SETSOCKOPT = {"x86_64": 54, "aarch64": 208}.get(platform.machine(), -1)
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
@@ -399,8 +400,10 @@ _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 needs_seccomp = pytest.mark.skipif(_SETSOCKOPT < 0, reason="knows the system calls of x86-64 and arm64 only")
 
 
-def refuse_replacing(*families: Family, error: int = 0) -> None:
+def refuse_replacing(*families: Family, error: int = 0, option: int = _REPLACE) -> None:
     """Have the kernel refuse to replace legacy tables of these families to this process and its children.
+
+    Or it refuses another option of their sockets, such as ADD_COUNTERS.
 
     They get `error`; without one the process is killed in the moment in which it tries.
     """
@@ -415,7 +418,7 @@ def refuse_replacing(*families: Family, error: int = 0) -> None:
         program += [
             *equal(0, _SETSOCKOPT, 5),
             *equal(16 + 8, _LEVELS[family], 3),
-            *equal(16 + 16, _REPLACE, 1),
+            *equal(16 + 16, option, 1),
             (0x06, 0, 0, verdict),
         ]
     program.append((0x06, 0, 0, _ALLOW))
