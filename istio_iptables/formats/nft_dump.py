@@ -13,7 +13,7 @@ from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     Object = Mapping[str, Any]
@@ -87,6 +87,7 @@ def parse(text: str) -> NftDump:
         raise ValueError('JSON, but not of nft: it has no list "nftables"')
     for number, each in enumerate(objects, 1):
         _check(number, each)
+    _check_tables(objects)
     return NftDump(tuple(objects))
 
 
@@ -108,6 +109,20 @@ def _check(number: int, each: Any) -> None:
     for part in _NEEDED.get(kind, ()):
         if not isinstance(value, dict) or part not in value:
             raise ValueError(f"object {number} of the list, of the kind {kind}, has no {part!r}")
+    if kind == "chain" and not isinstance(value.get("prio", 0), int):
+        raise ValueError(f"object {number} of the list, of the kind chain: its 'prio' is not a number")
+
+
+def _check_tables(objects: Iterable[Object]) -> None:
+    """Raise ValueError if the table of an object is not there: `nft -j list chain` prints a part of one."""
+    parts = [(kind, value) for each in objects for kind, value in each.items() if kind in _NEEDED]
+    tables = {(value["family"], value["name"]) for kind, value in parts if kind == "table"}
+    for kind, value in parts:
+        if kind != "table" and (value["family"], value["table"]) not in tables:
+            raise ValueError(
+                f"a {kind} of the table {value['family']} {value['table']}, and not the table itself: an "
+                "answer from a part would be wrong, so give all of it: `nft -j list ruleset`"
+            )
 
 
 def written(dump: NftDump) -> str:

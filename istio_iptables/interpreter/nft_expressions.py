@@ -106,7 +106,7 @@ def _by_table(objects: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], _Pa
     found: dict[tuple[str, str], _Parts] = {}
     for each in objects:
         for kind, value in each.items():
-            if kind == "metainfo" or not isinstance(value, dict):
+            if kind == "metainfo" or not isinstance(value, dict) or "family" not in value:
                 continue
             name = value["name"] if kind == "table" else value.get("table", "")
             key = (value["family"], name)

@@ -250,6 +250,9 @@ class Walk(Generic[S]):
         if depth > _DEEPEST:
             self.end(here, "not known", note=f"more than {_DEEPEST} chains call each other")
             return algebra.empty, algebra.empty
+        if name not in table.chains:
+            self.end(here, "not known", note=f"the chain {name} of {table.title} is not in what was read")
+            return algebra.empty, algebra.empty
         for rule in table.rules(name):
             if algebra.is_empty(here):
                 break

@@ -104,6 +104,8 @@ def _conclusion(explored: Explored, paths: tuple[Path, ...], asked: Asked, proxy
         if explored.cut:
             return "Too much of it depends on what is not modelled: not all ways were followed."
         about = list(dict.fromkeys(what for path in paths for what, _ in path.assumed))
+        if not about:
+            return f"Where it goes is {paths[0].end}."
         outcomes = list(dict.fromkeys(str(path.verdict) for path in paths))
         return f"It depends on {' and on '.join(about)}. Outcomes: {', '.join(outcomes)}."
     [path] = paths[:1]

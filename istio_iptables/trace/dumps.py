@@ -95,7 +95,7 @@ def caveat(rules: Rules | None) -> str:
     """Return what an answer from rules has to add if not all of their texts was read, else nothing."""
     if not rules or all(each.endswith(TELLS_LESS) for each in rules.unread):
         return ""
-    return " Not all of the text was read, and what was not could change this: see `not read`."
+    return " Not all of the rules were read, and what was not could change this: see `not read`."
 
 
 class _Reading:

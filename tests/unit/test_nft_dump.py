@@ -53,6 +53,14 @@ def test_a_dump_that_was_cut_off_anywhere_says_so() -> None:
         ('{"kind": "Pod", "x": [{}]}', 'it has no list "nftables"'),
         ('{"nftables": [1]}', "object 1 of the list is not one of nft: 1"),
         ('{"nftables": [{"metainfo": {}}, {"rule": {"family": "ip"}}]}', "object 2 .* rule, has no 'table'"),
+        (
+            '{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "c"}}]}',
+            "a chain of the table ip t, and not the table itself: .* `nft -j list ruleset`",
+        ),
+        (
+            '{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "c", "prio": "raw"}}]}',
+            "object 1 .* chain: its 'prio' is not a number",
+        ),
         ('{"nftables": [{"chain": 5}]}', "object 1 .* chain, has no 'family'"),
     ],
 )

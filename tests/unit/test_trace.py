@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from istio_iptables.trace import document, text
+from istio_iptables.trace import document, dumps, text
 from istio_iptables.trace.steps import ChainStep, PassedStep, RouteStep, RuleStep
 from tests.support.cases import all_cases
 from tests.support.command import assert_refused, run
@@ -423,3 +423,23 @@ def test_everything_that_is_wrong_is_said_at_once():
     assert_refused(run("trace", "sideways", "--to", "10.0.0.1:80"), "trace: 'sideways' is not one of out, in")
     assert_refused(run("trace"), "trace: needs DIRECTION")
     assert_refused(run("trace", "out", "--to", "10.0.0.1"), "--to: needs a port")
+
+
+@all_cases(
+    ("expression", "conclusion"),
+    [
+        (
+            '{"jump": {"target": "gone"}}',
+            "not known: the chain gone of nftables table ip t is not in what was read",
+        ),
+        ('{"jump": {"target": "o"}}', "not known: more than 200 chains call each other"),
+    ],
+)
+def test_a_chain_that_cannot_be_followed_is_said(expression: str, conclusion: str):
+    dump = """{"nftables": [{"table": {"family": "ip", "name": "t"}}, {"chain": {"family": "ip", "table": "t",
+        "name": "o", "type": "filter", "hook": "output", "prio": 0, "policy": "drop"}},
+        {"rule": {"family": "ip", "table": "t", "chain": "o", "expr": [%s]}}]}"""
+    case = Case(f"out --to 10.1.2.3:80 {OWN}")
+    case.world = case.world.replace(program=dumps.read([dumps.Source("x", dump % expression)]).program)
+    found = case.answer
+    assert (found.verdict.code, found.conclusion) == ("depends", f"Where it goes is {conclusion}.")

@@ -187,6 +187,12 @@ def test_what_nft_has_and_is_not_modelled_is_said():
     )
 
 
+def test_an_object_that_is_not_known_may_be_anything():
+    assert read(NFT.replace('{"chain"', '{"dream": {"a": 1}}, {"chain"')).unread == (
+        "x: nftables: 1 dream: not known",
+    )
+
+
 def test_a_table_that_iptables_cannot_show_is_not_read_unless_nft_shows_it():
     hint = "# Table `nat' is incompatible, use 'nft' tool.\n"
     assert "read it with `nft -j list ruleset`" in read(RULES.replace("nat", "raw") + hint).unread[0]

@@ -21,7 +21,7 @@ RULES = """\
 -A OUTPUT -p tcp -j REDIRECT --to-ports 15001
 COMMIT
 """
-CAVEAT = "Not all of the text was read, and what was not could change this: see `not read`."
+CAVEAT = "Not all of the rules were read, and what was not could change this: see `not read`."
 
 PACKET = ("trace", "out", "--to", "10.1.2.3:80")
 
