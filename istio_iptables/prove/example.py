@@ -23,7 +23,6 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "uid": (1000, 1001, 0),
     "gid": (1000, 1001, 0),
     "received_on": ("eth0",),
-    "state": ("ESTABLISHED",),
 }
 _ADDRESSES = {
     "ipv4": {"source": (0x0A000002, 0xC6336401), "destination": (0xC6336407, 0x0A000002)},

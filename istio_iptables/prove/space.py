@@ -25,17 +25,25 @@ if TYPE_CHECKING:
     from ..rules.model import Family
 
     Direction: TypeAlias = Literal["out", "in"]
-    Phase: TypeAlias = Literal["first", "later", "invalid"]
+    Phase: TypeAlias = Literal["first", "later", "error", "invalid"]
 
 DIRECTIONS: tuple[Direction, ...] = ("out", "in")
-#: The packets of a connection: nat is asked for the first; conntrack finds some that belong to none.
-PHASES: tuple[Phase, ...] = ("first", "later", "invalid")
+#: The packets of a connection: nat is asked for the first; errors of ICMP are about one, RELATED to it; and
+#: conntrack finds some that belong to none. What else is RELATED begins a connection that was expected.
+PHASES: tuple[Phase, ...] = ("first", "later", "error", "invalid")
+_STATES: Mapping[Phase, str] = {
+    "first": "NEW",
+    "later": "ESTABLISHED",
+    "error": "RELATED",
+    "invalid": "INVALID",
+}
 
 _OF_SEGMENTS = frozenset({"flags", "icmp_type", "icmp_code"})
 #: What packets of a phase are not told apart by, though rules may ask. The first packet is one way.
 _UNKNOWN: Mapping[Phase, frozenset[str]] = {
     "first": _OF_SEGMENTS,
     "later": _OF_SEGMENTS | {"direction"},
+    "error": _OF_SEGMENTS | {"direction"},
     "invalid": _OF_SEGMENTS,
 }
 
@@ -77,15 +85,13 @@ def packets(worlds: Sequence[World], family: Family, direction: Direction, phase
         ranges |= {"uid": (0, NO_ID), "gid": (0, NO_ID)}
     else:
         words["received_on"] = interfaces - {LOOPBACK}
-    if phase == "later":
-        words["state"] = frozenset({"ESTABLISHED", "RELATED"})
-    marks = frozenset({"mark"} if phase != "later" else {"mark", "connection_mark"})
+    marks = frozenset({"mark", "connection_mark"} if phase in ("later", "error") else {"mark"})
     fixed = Packet(
         family,
         TCP,
         0,
         0,
-        state={"first": "NEW", "later": "ESTABLISHED", "invalid": "INVALID"}[phase],
+        state=_STATES[phase],
         first=phase == "first",
         flags=SYN if phase == "first" else ACK,
     )
@@ -93,8 +99,9 @@ def packets(worlds: Sequence[World], family: Family, direction: Direction, phase
     free = frozenset(ranges) | marks | frozenset(words)
     known = {name for world in worlds for name in world.network.interfaces} - {LOOPBACK}
     possible = _possible(space, direction, known)
-    if phase == "later":
-        possible = _with_errors(possible)
+    if phase == "error":
+        number = ICMP if family == IPV4 else ICMPV6
+        possible, _ = possible.divide("protocol", ((number, number),))
     return Packets(direction, phase, space, fixed, free, possible, _UNKNOWN[phase])
 
 
@@ -115,20 +122,13 @@ def every_kind(worlds: Sequence[World]) -> Iterator[Packets]:
 
 def _possible(space: Space, direction: Direction, interfaces: Iterable[str]) -> Region:
     if direction == "in":
-        return Region(space, ((("received_on", frozenset(interfaces)),),))
+        names = frozenset(interfaces)
+        return Region(space, ((("received_on", names),),)) if names else Region.nothing(space)
     none, some = ((NO_ID, NO_ID),), ((0, NO_ID - 1),)
     region = Region(space, tuple((("gid", ids), ("uid", ids)) for ids in (some, none)))
     # Who connects to 0.0.0.0 or :: has an own address written there before any rule (ip_route_output_key).
     _, possible = region.divide("destination", ((0, 0),))
     return possible
-
-
-def _with_errors(region: Region) -> Region:
-    """Leave RELATED to errors of ICMP: all else begins a connection that was expected."""
-    related, others = region.divide("state", frozenset({"RELATED"}))
-    number = ICMP if region.space.family == IPV4 else ICMPV6
-    errors, _ = related.divide("protocol", ((number, number),))
-    return Region.together((others, errors))
 
 
 def _names(world: World) -> Iterator[str]:

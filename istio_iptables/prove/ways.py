@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..interpreter.completed import completed
 from ..interpreter.ip_names import SCOPES
 from ..interpreter.journey import World
-from ..interpreter.packet import TCP
+from ..interpreter.packet import TCP, endpoint_text
 from ..interpreter.program import Program
 from ..interpreter.routing import LOOPBACK, Address, Network
 from ..interpreter.verdict import DROPPED, LOOPS, REJECTED, Verdict
@@ -112,10 +112,18 @@ def _is_led_back(found: Counterexample, config: Config, network: Network) -> boo
         return False
     if packet.uid not in config.proxy_uids and packet.gid not in config.proxy_gids:
         return False
-    address, _, port = found.found.to.rpartition(":")
-    kind = socket.AF_INET if packet.family == IPV4 else socket.AF_INET6
-    number = int.from_bytes(socket.inet_pton(kind, address.strip("[]")), "big")
-    return port == str(config.outbound_port) and network.is_local(packet.family, number)
+    to = found.found.to
+    if not to.startswith("[") if packet.family != IPV4 else ":" not in to:  # it keeps its port
+        to = endpoint_text(packet.family, _number(packet.family, to), packet.destination_port)
+    address, _, port = to.rpartition(":")
+    return port == str(config.outbound_port) and network.is_local(
+        packet.family, _number(packet.family, address)
+    )
+
+
+def _number(family: Family, address: str) -> int:
+    kind = socket.AF_INET if family == IPV4 else socket.AF_INET6
+    return int.from_bytes(socket.inet_pton(kind, address.strip("[]")), "big")
 
 
 def _meant_to_loop(config: Config, properties: Iterable[Property]) -> list[Counterexample]:

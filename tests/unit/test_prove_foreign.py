@@ -8,7 +8,9 @@ import warnings
 import pytest
 
 from istio_iptables import configure
+from istio_iptables.interpreter.completed import completed
 from istio_iptables.interpreter.explore import explore
+from istio_iptables.interpreter.routing import Address, Network
 from istio_iptables.prove.proof import Property
 from istio_iptables.prove.ways import assumed, judged
 from istio_iptables.settings.config import Config
@@ -213,3 +215,10 @@ def test_what_is_not_modelled_makes_it_depend() -> None:
     assert found["outbound-captured"].status == "DEPENDS"
     [one, *_] = found["outbound-captured"].counterexamples
     assert any("recent" in what for what in one.depends_on)
+
+
+def test_a_namespace_may_have_no_interface_but_lo() -> None:
+    config = _config({})
+    network = completed(Network(addresses=(Address("lo", "ipv4", 0x7F000001, 8),)))
+    found = judged(config, world_of_scripts(config, network))
+    assert {each.status for each in found} == {"PROVED"}
