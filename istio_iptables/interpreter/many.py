@@ -74,10 +74,15 @@ class Many:
         self.questions: list[Question] = []
         self._answers: dict[Hashable, int] = dict(answers or {})
 
-    def all(self, fixed: Packet, free: frozenset[str], possible: Region) -> Packets:
-        """Return the packets of a region: `free` fields as it says, the others as those of `fixed`."""
+    def all(
+        self, fixed: Packet, free: frozenset[str], possible: Region, unknown: frozenset[str] = frozenset()
+    ) -> Packets:
+        """Return the packets of a region: `free` fields as it says, the others as those of `fixed`.
+
+        A condition on a field that is `unknown` cannot be told.
+        """
         fields = {name: value for name, value in fixed.as_dict().items() if name not in free}
-        return {Changed(fields): possible}
+        return {Changed({**fields, **dict.fromkeys(unknown)}): possible}
 
     def is_empty(self, packets: Packets) -> bool:
         """Tell whether there is no packet in a set."""

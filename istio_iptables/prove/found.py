@@ -85,9 +85,14 @@ class Comparison(Record):
     packets: tuple[Shown, ...]
 
     @property
+    def is_whole(self) -> bool:
+        """True if all rules of both were read."""
+        return self.one.is_whole and self.other.is_whole
+
+    @property
     def is_same(self) -> bool:
         """True if every packet has the same verdict."""
-        return not self.packets
+        return self.is_whole and not self.packets
 
 
 class DeadRules(Record):
@@ -121,14 +126,19 @@ def _judged(subject: Subject, found: Property, refutations: Sequence[Refutation]
 def _refutation(subject: Subject, found: Counterexample, names: Sequence[str], proxy: Proxy) -> Refutation:
     direction = found.packets.direction
     refutes = tuple(dict.fromkeys(names))
-    made = Refutation(direction, found.packet, found.wanted, found.found, refutes, found.depends_on)
+    depends_on = found.depends_on or (() if subject.is_whole else _UNREAD)
+    made = Refutation(direction, found.packet, found.wanted, found.found, refutes, depends_on)
     answers = traced((subject,), found.packet, direction, proxy)
     if not answers:
         return made
     [answer] = answers
-    if answer.verdict != found.found and not found.depends_on:
+    if answer.verdict != found.found and not depends_on:
         made = made.replace(depends_on=(_disagreement(answer.verdict),))
     return made.replace(traced=answer)
+
+
+#: What a packet depends on, if not all rules were read.
+_UNREAD = ("what could not be read",)
 
 
 def _disagreement(verdict: Verdict) -> str:
@@ -144,7 +154,7 @@ def _shown(subjects: Sequence[Subject], found: Iterable[Differing], proxy: Proxy
     for each in found:
         direction = each.packets.direction
         answers = traced(subjects, each.packet, direction, proxy)
-        depends_on = each.depends_on
+        depends_on = each.depends_on or (() if all(s.is_whole for s in subjects) else _UNREAD)
         if not depends_on:
             wrong = [
                 answer.verdict

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
+    from ..interpreter.algebra import Question
     from ..interpreter.condition import Condition
     from ..interpreter.surroundings import World
     from ..interpreter.verdict import Proxy
@@ -54,9 +55,15 @@ def outcomes(world: World, packets: Packets, proxy: Proxy) -> tuple[Outcome, ...
     """
     found: list[Outcome] = []
     for ended, algebra in ways(world, packets):
-        told = tuple((str(question.about), algebra.answer(question)) for question in algebra.questions)
+        told = tuple((_about(question), algebra.answer(question)) for question in algebra.questions)
         found += _verdicts(ended, algebra, packets, proxy, told)
     return tuple(found)
+
+
+def _about(question: Question) -> str:
+    if isinstance(question.about, tuple):
+        return f"the order of {' and '.join(map(str, question.about))}"
+    return str(question.about)
 
 
 def ways(
@@ -73,7 +80,7 @@ def ways(
         done += 1
         algebra = Many(packets.space, answers)
         journey = Journey(world, packets.space.family, algebra, observer(), packets.fixed.bound)
-        start = algebra.all(packets.fixed, packets.free, packets.possible)
+        start = algebra.all(packets.fixed, packets.free, packets.possible, packets.unknown)
         ended = journey.outbound(start) if packets.direction == "out" else journey.inbound(start)
         new = [question for question in algebra.questions if question.key not in answers]
         if new and done + len(pending) < _MOST_WAYS:

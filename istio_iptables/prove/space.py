@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..interpreter import action as actions
 from ..interpreter.condition import AllOf, AnyOf, Condition, Named, Not, OneOf
 from ..interpreter.merged import merged
-from ..interpreter.packet import ACK, SYN, TCP, Packet
+from ..interpreter.packet import ACK, ICMP, ICMPV6, SYN, TCP, Packet
 from ..interpreter.regions import Region, Space
 from ..interpreter.routing import LOOPBACK
 from ..rules.model import FAMILIES, IPV4, NO_ID
@@ -16,7 +16,7 @@ from ..startup.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Literal, TypeAlias
 
     from ..interpreter.action import Action
@@ -25,11 +25,27 @@ if TYPE_CHECKING:
     from ..rules.model import Family
 
     Direction: TypeAlias = Literal["out", "in"]
-    Phase: TypeAlias = Literal["first", "later", "invalid"]
+    Phase: TypeAlias = Literal["first", "later", "error", "invalid"]
 
 DIRECTIONS: tuple[Direction, ...] = ("out", "in")
-#: The packets of a connection: nat is asked for the first; conntrack finds some that belong to none.
-PHASES: tuple[Phase, ...] = ("first", "later", "invalid")
+#: The packets of a connection: nat is asked for the first; errors of ICMP are about one, RELATED to it; and
+#: conntrack finds some that belong to none. What else is RELATED begins a connection that was expected.
+PHASES: tuple[Phase, ...] = ("first", "later", "error", "invalid")
+_STATES: Mapping[Phase, str] = {
+    "first": "NEW",
+    "later": "ESTABLISHED",
+    "error": "RELATED",
+    "invalid": "INVALID",
+}
+
+_OF_SEGMENTS = frozenset({"flags", "icmp_type", "icmp_code"})
+#: What packets of a phase are not told apart by, though rules may ask. The first packet is one way.
+_UNKNOWN: Mapping[Phase, frozenset[str]] = {
+    "first": _OF_SEGMENTS,
+    "later": _OF_SEGMENTS | {"direction"},
+    "error": _OF_SEGMENTS | {"direction"},
+    "invalid": _OF_SEGMENTS,
+}
 
 #: Stands for every interface that nothing names. `/` is in no name.
 OTHER_INTERFACE = "any/other"
@@ -39,6 +55,8 @@ class Packets(Record):
     """Packets of one kind: their space, the values of fields that are fixed, and the names of the others.
 
     `possible` are those that there can be: a socket has a user and a group, or there is no socket.
+    `unknown` are fields that packets of the kind may differ in without being told apart: what a rule asks
+    of them is not modelled. An example has the values of `fixed`.
     """
 
     direction: Direction
@@ -47,6 +65,7 @@ class Packets(Record):
     fixed: Packet
     free: frozenset[str]
     possible: Region
+    unknown: frozenset[str] = frozenset()
 
 
 def packets(worlds: Sequence[World], family: Family, direction: Direction, phase: Phase) -> Packets:
@@ -66,20 +85,24 @@ def packets(worlds: Sequence[World], family: Family, direction: Direction, phase
         ranges |= {"uid": (0, NO_ID), "gid": (0, NO_ID)}
     else:
         words["received_on"] = interfaces - {LOOPBACK}
-    marks = frozenset({"mark"} if phase != "later" else {"mark", "connection_mark"})
+    marks = frozenset({"mark", "connection_mark"} if phase in ("later", "error") else {"mark"})
     fixed = Packet(
         family,
         TCP,
         0,
         0,
-        state={"first": "NEW", "later": "ESTABLISHED", "invalid": "INVALID"}[phase],
+        state=_STATES[phase],
         first=phase == "first",
         flags=SYN if phase == "first" else ACK,
     )
     space = Space(family, ranges, marks, words)
     free = frozenset(ranges) | marks | frozenset(words)
     known = {name for world in worlds for name in world.network.interfaces} - {LOOPBACK}
-    return Packets(direction, phase, space, fixed, free, _possible(space, direction, known))
+    possible = _possible(space, direction, known)
+    if phase == "error":
+        number = ICMP if family == IPV4 else ICMPV6
+        possible, _ = possible.divide("protocol", ((number, number),))
+    return Packets(direction, phase, space, fixed, free, possible, _UNKNOWN[phase])
 
 
 def every_kind(worlds: Sequence[World]) -> Iterator[Packets]:
@@ -99,7 +122,8 @@ def every_kind(worlds: Sequence[World]) -> Iterator[Packets]:
 
 def _possible(space: Space, direction: Direction, interfaces: Iterable[str]) -> Region:
     if direction == "in":
-        return Region(space, ((("received_on", frozenset(interfaces)),),))
+        names = frozenset(interfaces)
+        return Region(space, ((("received_on", names),),)) if names else Region.nothing(space)
     none, some = ((NO_ID, NO_ID),), ((0, NO_ID - 1),)
     region = Region(space, tuple((("gid", ids), ("uid", ids)) for ids in (some, none)))
     # Who connects to 0.0.0.0 or :: has an own address written there before any rule (ip_route_output_key).

@@ -101,6 +101,8 @@ def changed(found: Comparison) -> str:
     """Return the packets that a plan makes a difference for, or that it makes none."""
     if found.is_same:
         return "The rules differ, no packet does: every packet gets the same verdict before and after.\n"
+    if not found.packets:
+        return f"{same_or_not(found)}\n"
     lines = ["Packets that get another verdict:", ""]
     for each in found.packets:
         lines += [*packet_lines(found, each), ""]
@@ -126,6 +128,8 @@ def same_or_not(found: Comparison) -> str:
     if found.is_same:
         return "The rules are the same for every packet."
     sure = [each for each in found.packets if not each.depends_on]
+    if not found.is_whole:
+        return "Whether the rules are the same for every packet depends on what could not be read."
     if not sure:
         return "Whether the rules are the same for every packet depends on what is not modelled."
     count = "one packet shows" if len(sure) == 1 else f"{len(sure)} packets show"

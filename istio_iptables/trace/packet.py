@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from ..errors import SettingsError
 from ..interpreter.algebra import One
-from ..interpreter.packet import ACK, SYN, TCP, UDP, Packet, address_text, endpoint_text, has_ports
+from ..interpreter.packet import (
+    ACK,
+    ICMP,
+    ICMPV6,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+    address_text,
+    endpoint_text,
+    has_ports,
+)
 from ..interpreter.routing import LOOPBACK, Address
 from ..rules.model import IPV4, NO_ID
 from ..settings.packet_parsers import Endpoint
@@ -215,7 +226,8 @@ class _Filling:
     def asked(self) -> Asked:
         """Return the packet."""
         question = self._question
-        first = question.state in ("NEW", "RELATED")
+        is_error = question.protocol in (ICMP, ICMPV6)  # RELATED to a connection that there is
+        first = question.state == "NEW" or (question.state == "RELATED" and not is_error)
         packet = Packet(
             self._family,
             question.protocol,

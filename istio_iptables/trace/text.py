@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..interpreter.packet import ICMP, ICMPV6, TCP, UDP, endpoint_text
+from ..interpreter.packet import ICMP, ICMPV6, TCP, UDP, address_text, endpoint_text
 from ..interpreter.route import ERRORS
 from ..interpreter.routing import LOCAL_KINDS
 from ..rules.model import NO_ID
@@ -82,8 +82,11 @@ def lines(answer: Answer) -> Iterator[str]:
 def packet_text(packet: Packet) -> str:
     """Return a packet in one line."""
     name = _PROTOCOLS.get(packet.protocol, f"protocol {packet.protocol}")
-    source = endpoint_text(packet.family, packet.source, packet.source_port)
-    destination = endpoint_text(packet.family, packet.destination, packet.destination_port)
+    source = address_text(packet.family, packet.source)
+    destination = address_text(packet.family, packet.destination)
+    if packet.has_ports:
+        source = endpoint_text(packet.family, packet.source, packet.source_port)
+        destination = endpoint_text(packet.family, packet.destination, packet.destination_port)
     parts = [f"{name} {source} > {destination}"]
     if packet.received_on:
         parts.append(f"in by {packet.received_on}")

@@ -56,7 +56,7 @@ class Proxy(NamedTuple):
 #: The verdicts, by their numbers in terms.
 VERDICTS = ("none yet", "direct", "redirected", "tproxied", "dropped", "rejected", "loops")
 _NONE, _DIRECT, _REDIRECTED, _TPROXIED, _DROPPED, _REJECTED, _LOOPS = range(len(VERDICTS))
-_STATES = {"first": "NEW", "later": "ESTABLISHED", "invalid": "INVALID"}
+_STATES = {"first": "NEW", "later": "ESTABLISHED", "error": "RELATED", "invalid": "INVALID"}
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 

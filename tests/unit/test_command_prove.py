@@ -114,6 +114,13 @@ def test_what_could_not_be_read_makes_everything_depend(dump: Path):
     assert set(statuses(ran.document).values()) == {"DEPENDS"}
     assert any("hello, world" in line for line in ran.document["unread"])
     assert "dependent on what could not be read" in command("prove", "--file", str(dump)).output
+    ran = command("prove", "--file", str(dump), "--same-as", str(dump))
+    assert (ran.status, "depends on what could not be read" in ran.output) == (3, True)
+    # The line that could not be read may be what the packet is missing.
+    dump.write_text(dump.read_text().replace(":PREROUTING ACCEPT [0:0]\n", ""))
+    ran = command("prove", "--file", str(dump), "--json")
+    assert ran.document["refutations"]
+    assert set(statuses(ran.document).values()) == {"DEPENDS"}
 
 
 def test_without_our_rules_nothing_is_captured(tmp_path: Path):

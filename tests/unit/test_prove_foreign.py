@@ -8,7 +8,9 @@ import warnings
 import pytest
 
 from istio_iptables import configure
+from istio_iptables.interpreter.completed import completed
 from istio_iptables.interpreter.explore import explore
+from istio_iptables.interpreter.routing import Address, Network
 from istio_iptables.prove.proof import Property
 from istio_iptables.prove.ways import assumed, judged
 from istio_iptables.settings.config import Config
@@ -54,6 +56,7 @@ def _judged(settings: dict[str, str], edit: Edit, foreign: str) -> dict[str, Pro
     return found
 
 
+_TO_ITSELF = "-j DNAT --to-destination 127.0.0.1:15001"
 FIRST_OUT, FIRST_IN = "-A OUTPUT -j ISTIO_OUTPUT", "-A PREROUTING -p tcp -j ISTIO_INBOUND"
 
 #: Settings, what comes before our rules, and for a broken property the verdict and a field of the packet.
@@ -122,6 +125,34 @@ BROKEN = [
         {"no-loop": ("loops", "uid", 1337), "proxy-left-alone": ("loops", "uid", 1337)},
         id="a loop",
     ),
+    pytest.param(
+        {},
+        before(FIRST_OUT, "-A OUTPUT -o eth0 -p tcp -m owner --uid-owner 1337 " + _TO_ITSELF),
+        "",
+        {
+            "no-loop": ("translated 127.0.0.1:15001", "uid", 1337),
+            "proxy-left-alone": ("translated 127.0.0.1:15001", "uid", 1337),
+        },
+        id="a loop by DNAT",
+    ),
+    pytest.param(
+        {},
+        nothing,
+        _filter("-A INPUT -m conntrack --ctstate RELATED -j DROP"),
+        {
+            "later-packets": ("dropped", "state", "RELATED"),
+            "nothing-dropped": ("dropped", "state", "RELATED"),
+        },
+        id="a DROP of errors",
+    ),
+]
+
+#: Rules about what packets are not told apart by, and a property of which none may say that it is proved.
+NOT_TOLD = [
+    pytest.param("-A INPUT -p tcp --tcp-flags RST RST -j DROP", "later-packets", id="resets"),
+    pytest.param("-A OUTPUT -p tcp ! --syn -j DROP", "outbound-captured", id="from the middle"),
+    pytest.param("-A INPUT -m conntrack --ctdir REPLY -j DROP", "later-packets", id="answers"),
+    pytest.param("-A OUTPUT -p icmp -m icmp --icmp-type 3/4 -j DROP", "udp", id="an error"),
 ]
 
 #: What changes no verdict of ours.
@@ -151,6 +182,13 @@ def test_what_breaks_nothing_is_not(edit: Edit, foreign: str) -> None:
     assert not _judged({}, edit, foreign)
 
 
+@pytest.mark.parametrize(("foreign", "name"), NOT_TOLD)
+def test_what_packets_are_not_told_apart_by_makes_it_depend(foreign: str, name: str) -> None:
+    found = _judged({}, nothing, _filter(foreign))
+    assert found[name].status == found["nothing-dropped"].status == "DEPENDS"
+    assert any(foreign.split()[-1] in what for one in found[name].counterexamples for what in one.depends_on)
+
+
 def test_a_table_of_nftables_is_judged_like_one_of_iptables() -> None:
     config = _config({})
     table = {"family": "inet", "table": "guard"}
@@ -177,3 +215,10 @@ def test_what_is_not_modelled_makes_it_depend() -> None:
     assert found["outbound-captured"].status == "DEPENDS"
     [one, *_] = found["outbound-captured"].counterexamples
     assert any("recent" in what for what in one.depends_on)
+
+
+def test_a_namespace_may_have_no_interface_but_lo() -> None:
+    config = _config({})
+    network = completed(Network(addresses=(Address("lo", "ipv4", 0x7F000001, 8),)))
+    found = judged(config, world_of_scripts(config, network))
+    assert {each.status for each in found} == {"PROVED"}
