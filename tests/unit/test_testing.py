@@ -113,10 +113,12 @@ def test_any_action_can_be_made_to_fail_and_is_rolled_back():
                 kernel.plan(WANTED).apply()
             assert sorted(kernel.lines()) == before
             assert len(kernel.attempted) == 2 * number - 1
-        kernel.error = OSError("anything")
-        kernel.attempted.clear()
-        with pytest.raises(OSError, match="anything"):
-            kernel.plan(WANTED).apply()
+        for error, raised in ((RuntimeError("anything"), RuntimeError), (OSError("anything"), KernelError)):
+            kernel.error = error
+            kernel.attempted.clear()
+            with pytest.raises(raised, match="anything"):
+                kernel.plan(WANTED).apply()
+            assert sorted(kernel.lines()) == before
 
 
 def test_foreign_rules_stay_with_their_counters():
