@@ -47,11 +47,11 @@ def follow_packet(context: Context) -> int:
         _print(
             _with(rules, document.followed(followed)) if options["json"] else text.followed(followed), rules
         )
-        return FOUND if _is_unexpected(followed.verdict, options["expect"]) else 0
+        return _exit_code(followed.verdict, options["expect"], rules)
     found = answer(world, asked, proxy)
     found = found.replace(conclusion=found.conclusion + dumps.caveat(rules))
     _print(_with(rules, document.document(found)) if options["json"] else text.text(found), rules)
-    return FOUND if _is_unexpected(found.verdict, options["expect"]) else 0
+    return _exit_code(found.verdict, options["expect"], rules)
 
 
 def _check(question: Question, context: Context) -> None:
@@ -105,9 +105,14 @@ def _choices(context: Context) -> Choices:
     return Choices(options["endpoint"], options["proxy-runs-as"], tuple(filter(None, servers)))
 
 
-def _is_unexpected(found: Verdict, expected: str) -> bool:
-    """Tell whether a verdict is expected, by its code alone or with its port, and is not this one."""
-    return bool(expected) and expected not in (found.code, str(found))
+def _exit_code(found: Verdict, expected: str, rules: Rules | None) -> int:
+    """Return 0 for the verdict that is expected, by its code alone or with its port, or if none is.
+
+    Where not all of the rules were read, no verdict is certain enough to be the expected one.
+    """
+    if not expected or (expected in (found.code, str(found)) and not dumps.caveat(rules)):
+        return 0
+    return FOUND
 
 
 def _world(context: Context, question: Question) -> tuple[Config, World, Rules | None]:

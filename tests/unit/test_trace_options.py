@@ -94,4 +94,6 @@ def test_an_answer_from_a_part_of_the_text_says_so(follow: list[str], tmp_path: 
     assert "could change this" not in run(*packet).output
     dump.write_text(RULES + "table inet filter {\n")
     assert run(*packet).output.endswith(CAVEAT + "\n")
+    assert run(*packet, "--expect", "redirected").status == 3
+    assert run(*packet, "--expect", "redirected", "--follow").status == 3
     assert json.loads(run(*packet, "--json").output)["unread"] != []
