@@ -8,6 +8,7 @@ from ..interpreter.packet import endpoint_text
 from ..interpreter.program import Program
 from ..interpreter.regions import Region
 from ..interpreter.verdict import Verdict
+from ..rules.model import IPV4
 from ..startup.record import Record
 from .example import example, questions
 from .outcomes import outcomes, simplified
@@ -140,6 +141,10 @@ def _of_packet(verdict: Verdict, packet: Packet) -> Verdict:
     if verdict.code == "translated" and verdict.to.startswith(":") and verdict.to[1:].isdigit():
         port = int(verdict.to[1:])
         return Verdict("translated", endpoint_text(packet.family, packet.destination, port))
+    has_port = ":" in verdict.to if packet.family == IPV4 else verdict.to.startswith("[")
+    if verdict.code == "translated" and not has_port and packet.has_ports:
+        to = f"[{verdict.to}]" if packet.family != IPV4 else verdict.to
+        return Verdict("translated", f"{to}:{packet.destination_port}")
     return verdict
 
 

@@ -137,6 +137,16 @@ BROKEN = [
     ),
     pytest.param(
         {},
+        before(
+            FIRST_OUT,
+            "-A OUTPUT -o eth0 -p tcp -m owner --uid-owner 1337 -j DNAT --to-destination 127.0.0.1",
+        ),
+        "",
+        {"proxy-left-alone": ("translated 127.0.0.1:80", "destination_port", 80)},
+        id="a DNAT that keeps the port",
+    ),
+    pytest.param(
+        {},
         nothing,
         _filter("-A INPUT -m conntrack --ctstate RELATED -j DROP"),
         {
