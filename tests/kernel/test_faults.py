@@ -34,7 +34,7 @@ NFT = ["--force-iptables-binary", "nft"]
 
 # --- a sample of `make faults` ----------------------------------------------------------------
 
-_SAMPLE = 2
+_SAMPLE = 1
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .applying import ALL_SORTS
 from .failing import OTHER, comparable
@@ -65,6 +65,7 @@ class Bench:
         self.scratch, self.backend, self.phase = scratch, backend, phase
         first, other = [*BACKENDS[backend], *ALL_SORTS], [*BACKENDS[backend], *OTHER]
         self._first = first
+        self._places: list[tuple[str, int]] = []
         self.arguments = {
             "apply": first,
             "second run": first,
@@ -77,7 +78,7 @@ class Bench:
         self.after = self.state()
         self._done("cleanup")
         self._set_up()
-        self.before = self.state()
+        self.before = self._seen = self.state()
 
     def state(self) -> dict[str, object]:
         return comparable(self.scratch.state())
@@ -91,15 +92,19 @@ class Bench:
 
     def reset(self) -> None:
         """Make the namespace as it was before the phase."""
-        if self.state() != self.before:
+        if self._seen != self.before:
             self._done("cleanup")
             self._set_up()
-            assert self.state() == self.before, f"{self.backend} {self.phase}: cleanup leaves something"
+            self._seen = self.state()
+            assert self._seen == self.before, f"{self.backend} {self.phase}: cleanup leaves something"
 
     def places(self) -> list[tuple[str, int]]:
         """Return the calls of the phase, by name and number, from the first instruction of ours on."""
+        if self._places:
+            return self._places
         self.reset()
         file = self.scratch.directory / "trace"
+        self._seen = {}
         self._strace("-o", str(file), "-e", f"trace={','.join(ERRORS)}")
         counts: Counter[tuple[str, str]] = Counter()
         of_interpreter: Counter[str] = Counter()
@@ -113,7 +118,8 @@ class Bench:
                 of_interpreter[call] += 1
             elif counts[pid, call] > of_interpreter[call]:  # else it would hit the interpreter too
                 found[call, counts[pid, call]] = None
-        return list(found)
+        self._places = list(found)
+        return self._places
 
     def _strace(self, *options: str) -> Result:
         child = self.scratch.spawn(
@@ -136,7 +142,7 @@ class Bench:
             *("-o", "/dev/null", "-e", f"trace={place.call}"),
             *("-e", f"inject={place.call}:{what}:when={place.number}"),
         )
-        now = self.state()
+        now = self._seen = self.state()
         if place.fault == "KILL":
             return [*self._told(done), *self._killed(done, now, place)]
         found = self._told(done)
@@ -169,10 +175,17 @@ class Bench:
             found.append(f"ended with 0, and is not as planned: {self._difference(now, self.after)}")
         if done.returncode == 1 and now != self.before:
             found.append(f"ended with 1, and is not as before: {self._difference(now, self.before)}")
+        tables, wanted = _rules(now), (_rules(self.before), _rules(self.after))
+        found += [
+            f"{name} is neither as before nor as after: {lines}"
+            for name, lines in tables.items()
+            if all(lines != state.get(name, []) for state in wanted)
+        ]
         again = [*self.arguments, *([] if self.phase == "cleanup" else ["--reconcile"])]
         self._done(*again)
-        if self.state() != self.after:
-            found.append(f"the next run leaves: {self._difference(self.state(), self.after)}")
+        self._seen = self.state()
+        if self._seen != self.after:
+            found.append(f"the next run leaves: {self._difference(self._seen, self.after)}")
         return found
 
     @staticmethod
@@ -182,6 +195,22 @@ class Bench:
             for key in now
             if now[key] != wanted[key]
         )
+
+
+def _rules(state: dict[str, object]) -> dict[str, list[str]]:
+    """Return the rules of each table, without sets and base chains that are empty."""
+    found: dict[str, list[str]] = {}
+    for key in ("ipv4 legacy", "ipv6 legacy", "ipv4 nft", "ipv6 nft"):
+        value, table = state[key], ""
+        for line in (value if isinstance(value, str) else "\n".join(cast("list[str]", value))).splitlines():
+            table = line[1:] if line.startswith("*") else table
+            if line.startswith("-A "):
+                found.setdefault(f"{key} {table}", []).append(line)
+    for chains in cast("list[list[str]]", state["nft"]):
+        [name] = [chain.strip("{ ") for chain in chains if chain.startswith("table ")] or [""]
+        if name.startswith("table inet istio"):
+            found[name] = [chain for chain in chains if chain.startswith("chain ")]
+    return {name: sorted(lines, key=lambda line: line.split()[1]) for name, lines in found.items() if lines}
 
 
 def places_of(bench: Bench, kind: str) -> list[Place]:
