@@ -83,7 +83,7 @@ class Bench:
     def state(self) -> dict[str, object]:
         """Return all that a run could change.
 
-        Of rules that iptables-nft made, nft prints `redirect` only for the family that it lists first: that is
+        Of rules that iptables-nft made, nft prints `redirect` for one family only, the first: that is
         left to iptables-save.
         """
         found = self.scratch.state()
