@@ -83,13 +83,15 @@ class Bench:
     def state(self) -> dict[str, object]:
         """Return all that a run could change.
 
-        Of rules that iptables-nft made, nft prints `redirect` for one family only, the first: that is
+        Of rules that iptables-nft made, nft prints targets for one family only, the first: that is
         left to iptables-save.
         """
         found = self.scratch.state()
         tables = re.split(r"^(?=table )", found["nft"], flags=re.MULTILINE)
         found["nft"] = "".join(
-            text if text.startswith("table inet ") else re.sub(r" (redirect to :\d+)?$", "", text, flags=re.M)
+            text
+            if text.startswith("table inet ")
+            else re.sub(r" (redirect to :\d+|xt target \w+)?$", "", text, flags=re.M)
             for text in tables
         )
         return comparable(found)
