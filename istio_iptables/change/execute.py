@@ -93,7 +93,7 @@ def _was_done(action: Action, kernel: Kernel, error: Exception) -> bool:
 
 def _told(error: BaseException) -> BaseException:
     """Return an error of a system call as a KernelError, which says what to do; any other as it is."""
-    if not isinstance(error, OSError):
+    if not isinstance(error, OSError) or error.errno is None:
         return error
     from ..remedies import system_refused
 
