@@ -3,6 +3,7 @@ same shows tests/kernel/test_fake_kernel.py."""
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,10 +114,13 @@ def test_any_action_can_be_made_to_fail_and_is_rolled_back():
                 kernel.plan(WANTED).apply()
             assert sorted(kernel.lines()) == before
             assert len(kernel.attempted) == 2 * number - 1
-        for error, raised in ((RuntimeError("anything"), RuntimeError), (OSError("anything"), KernelError)):
+        for error, raised in (
+            (RuntimeError("anything"), RuntimeError),
+            (OSError(errno.EMFILE, "anything"), KernelError),
+        ):
             kernel.error = error
             kernel.attempted.clear()
-            with pytest.raises(raised, match="anything"):
+            with pytest.raises(raised):
                 kernel.plan(WANTED).apply()
             assert sorted(kernel.lines()) == before
 
