@@ -65,6 +65,11 @@ _ANOTHER = (
     "run again; if it stays so, the kernel's log (`dmesg`) or `strace -f` show what the system refuses, "
     "and a seccomp profile or security module may be why"
 )
+#: For what only root may do, in the user namespace that the network namespace belongs to (user_namespaces(7)).
+NOT_PERMITTED = (
+    "run as root, in the pod's user namespace or outside of user namespaces (hostUsers), and see whether a "
+    "seccomp profile or security module forbids it"
+)
 #: If a signal has ended a process.
 KILLED = (
     "run again; if it stays so, see in the kernel's log (`dmesg`) what ended it: "
@@ -80,7 +85,7 @@ def is_scarce(number: int | None) -> bool:
 def of_errno(number: int | None) -> str:
     """Return what to do about a system call that failed with an errno, whatever it was for."""
     if number in (errno.EPERM, errno.EACCES):
-        return "run as root, and see whether a seccomp profile or security module forbids it"
+        return NOT_PERMITTED
     return _SCARCE.get(number or 0, _ANOTHER)
 
 

@@ -121,7 +121,7 @@ def user_namespace(
         return bad(
             "the network namespace belongs to another user namespace than this process: its capabilities do "
             "not count there",
-            "run it in the user namespace of the pod (hostUsers), or outside of user namespaces",
+            remedies.NOT_PERMITTED,
         )
     unknown = [
         *(f"UID {uid}" for uid in uids if not _within(uid, found.uids)),
