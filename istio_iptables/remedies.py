@@ -65,7 +65,7 @@ _ANOTHER = (
     "run again; if it stays so, the kernel's log (`dmesg`) or `strace -f` show what the system refuses, "
     "and a seccomp profile or security module may be why"
 )
-#: For what only root may do, in the user namespace that the network namespace belongs to (user_namespaces(7)).
+#: For what only root may do, in the user namespace that owns the network namespace (user_namespaces(7)).
 NOT_PERMITTED = (
     "run as root, in the pod's user namespace or outside of user namespaces (hostUsers), and see whether a "
     "seccomp profile or security module forbids it"
