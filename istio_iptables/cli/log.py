@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from ..settings.parsers import DEFAULT_LOG_LEVEL, LOG_LEVELS, LOG_SCOPE
-from .streams import append, complain
+from .streams import append, complain, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Logger:
             for line in lines:
                 self._put("error", line)
         else:
-            complain("".join(f"{line}\n" for line in lines))
+            complain("".join(f"{visible(line)}\n" for line in lines))
 
     def _write(self, level: str, message: str) -> None:
         if self.enabled(level):
@@ -92,7 +92,8 @@ class Logger:
             values = {"level": level, "time": stamp, "scope": LOG_SCOPE, "msg": self._subject + message}
             lines = [json.dumps(values, ensure_ascii=False)]
         else:
-            lines = [f"{stamp}\t{level}\t{self._subject}{line}" for line in message.splitlines() or [""]]
+            shown = visible(message).splitlines() or [""]
+            lines = [f"{stamp}\t{level}\t{self._subject}{line}" for line in shown]
         text = "".join(f"{line}\n" for line in lines)
         complain(text)
         if self._file:
