@@ -19,8 +19,8 @@ AS_ROOT = $(if $(SUDO),$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1)
 TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
     $(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis-of-root))
 
-# Tests run side by side.
-PYTEST = $(VENV)/bin/pytest -n auto --dist loadgroup -p no:cacheprovider
+# Tests run side by side: one more than there are processors, since some of them wait.
+PYTEST = $(VENV)/bin/pytest -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
 .PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak faults golden man pictures bench image image-test sbom dist release audit lock clean venv system system-run

@@ -32,10 +32,12 @@ def followed(found: Followed) -> dict[str, Any]:
 
 
 def seen(found: Seen) -> dict[str, Any]:
-    """Return what was seen of a real packet."""
+    """Return what was seen of a real packet; what the kernel does not tell of it is null."""
+    verdict = {"code": found.verdict.code, "to": found.verdict.to} if found.verdict else None
     return {
-        "packet": packet(found.packet),
+        "packet": {**packet(found.packet), **dict.fromkeys(("connection_mark", "state", "zone"))},
         "steps": [_step(step) for step in found.steps],
+        "verdict": verdict,
         "end": found.end,
     }
 

@@ -7,6 +7,7 @@ from ..interpreter.algebra import value_of
 from ..interpreter.condition import Condition, label
 from ..interpreter.packet import endpoint_text
 from ..interpreter.walk import Observer
+from ..rules.model import FULL_MASK
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -148,7 +149,8 @@ def effect(action: Action, packet: Packet | None) -> str:
     if isinstance(action, actions.Untrack):
         return "not tracked"
     if isinstance(action, actions.TProxy):
-        return f"handed to the socket on port {packet.tproxied}, mark {packet.mark:#x}"
+        marked = f", mark {packet.mark:#x}" if action.flip or action.keep != FULL_MASK else ""
+        return f"handed to the socket on port {packet.tproxied}{marked}"
     if isinstance(action, actions.Source):
         return f"new source address ({action.what})"
     if isinstance(action, (actions.Redirect, actions.Destination, actions.NetMap)):

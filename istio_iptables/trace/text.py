@@ -29,7 +29,8 @@ def text(answer: Answer) -> str:
 
 def seen(found: Seen) -> str:
     """Return what was seen of a real packet as lines."""
-    shown = [f"packet     {packet_text(found.packet)}", *_steps(found.steps), found.end, ""]
+    end = f"{found.verdict}: {found.end}" if found.verdict else found.end
+    shown = [f"packet     {packet_text(found.packet)}", *_steps(found.steps), end, ""]
     return "".join(f"{line}\n" for line in shown)
 
 

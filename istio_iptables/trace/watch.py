@@ -11,6 +11,7 @@ from ..change.actions import IPTABLES_LEGACY
 from ..interpreter import action as actions
 from ..interpreter.condition import Condition
 from ..interpreter.packet import TCP, UDP, Packet
+from ..interpreter.verdict import DROPPED, REJECTED, Verdict
 from ..rules.model import IPV4, IPV6
 from ..startup.record import Record
 from .steps import ChainStep, PassedStep, RuleStep
@@ -31,11 +32,16 @@ if TYPE_CHECKING:
 
 
 class Seen(Record):
-    """What was seen of one packet: as it was where it was seen first, its steps, and how its way ended."""
+    """What was seen of one packet: as it was where it was seen first, its steps, and how its way ended.
+
+    `verdict` is what a rule that it met did with it: None if none did, as nat does nothing with the later
+    packets of a connection.
+    """
 
     packet: Packet
     steps: tuple[Step, ...]
     end: str
+    verdict: Verdict | None = None
 
 
 class Names:
@@ -175,13 +181,13 @@ def _ordered(events: list[TraceEvent], names: Names) -> list[TraceEvent]:
     return [event for _, found in visits for event in found]
 
 
-def _steps(events: list[TraceEvent], names: Names) -> tuple[tuple[Step, ...], str]:
+def _steps(events: list[TraceEvent], names: Names) -> tuple[tuple[Step, ...], str, Verdict | None]:
     way = _Way(names)
     for event in events:
         way.take(event)
         if event.verdict == "drop":
             break
-    return tuple(way.steps), way.end
+    return tuple(way.steps), way.end, way.verdict
 
 
 #: What a packet's way ends with, by the last verdict that was seen.
@@ -197,6 +203,7 @@ class _Way:
         self._names = names
         self.steps: list[Step] = []
         self.end = "no rule that it met was seen"
+        self.verdict: Verdict | None = None
         #: The number of the last rule that matched, for each chain that the packet has come to.
         self._at: dict[tuple[object, ...], int] = {}
         #: The chains that a rule has ended: a packet does not meet the rest of them.
@@ -218,7 +225,12 @@ class _Way:
             self._rule(event, rule, title, where)
         elif table and where not in self._ended:
             self._passed(title, where, len(table.rules(event.chain)))
-        self.end = _ENDS.get(self._verdict(event, rule), "its way was not seen to the end")
+        decided = self._verdict(event, rule)
+        self.end = _ENDS.get(decided, "its way was not seen to the end")
+        for action in rule.statements if rule else ():
+            self.verdict = _done_by(action) or self.verdict
+        if decided == "drop" and self.verdict != REJECTED:
+            self.verdict = DROPPED
 
     def _verdict(self, event: TraceEvent, rule: Rule | None) -> str:
         """Return what a chain has decided: accept or drop, else nothing. Legacy events do not tell it."""
@@ -265,6 +277,17 @@ def _rule_step(title: str, event: TraceEvent, rule: Rule | None) -> RuleStep:
     )
     effect = said or ", ".join(filter(None, effects)) or event.verdict
     return RuleStep(title, event.chain, rule.number, rule.text, rule.reason, effect)
+
+
+def _done_by(action: Action | Condition) -> Verdict | None:
+    """Return the verdict that an action of a rule gives, as far as the action itself tells."""
+    if isinstance(action, actions.Redirect) and action.port:
+        return Verdict("redirected", str(action.port))
+    if isinstance(action, actions.TProxy) and action.port:
+        return Verdict("tproxied", str(action.port))
+    if isinstance(action, actions.End) and action.how == "reject":
+        return REJECTED
+    return None
 
 
 def _effect(action: Action) -> str:

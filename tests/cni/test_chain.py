@@ -344,6 +344,8 @@ def test_many_pods_at_once(cluster: Cluster) -> None:
 
     metrics = cluster.node.directory / "metrics.prom"
     runtime = cluster.runtime(metrics_file=str(metrics))
+    # portmap makes its chains in the node's network with the first pod, and fails where two do that at once.
+    runtime.add(cluster.pod()[1])
     pods = [cluster.pod() for _ in range(8)]
     with ThreadPoolExecutor(8) as at_once:
         results = list(at_once.map(lambda each: runtime.add(each[1]), pods))
@@ -351,7 +353,7 @@ def test_many_pods_at_once(cluster: Cluster) -> None:
     assert {pod.save("legacy", "ipv4").count("ISTIO_OUTPUT") for pod, _ in pods} == {
         pods[0][0].save("legacy", "ipv4").count("ISTIO_OUTPUT")
     }
-    assert f'adds_total{{result="captured"}} {len(pods)}' in metrics.read_text()
+    assert f'adds_total{{result="captured"}} {len(pods) + 1}' in metrics.read_text()
     for _, container in pods:
         runtime.check(container)
 

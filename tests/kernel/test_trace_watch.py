@@ -37,6 +37,8 @@ def test_a_real_packet_is_shown_with_the_rules_that_it_met(form: str) -> None:
         assert "15001" in steps[-1]["text"]
         assert all(step["reason"] for step in steps), steps  # without any setting
         assert shown["end"] == "accepted by the last chain that was seen"
+        assert shown["verdict"] == {"code": "redirected", "to": "15001"}
+        assert shown["packet"]["state"] is None  # the kernel does not tell it
         assert "istio-iptables-trace" not in scratch.nft("list", "tables")
 
 

@@ -10,6 +10,7 @@ import pytest
 from istio_iptables import SettingsError
 from istio_iptables.interpreter.packet import TCP, Packet
 from istio_iptables.interpreter.routing import assumed_network
+from istio_iptables.interpreter.verdict import DROPPED, Verdict
 from istio_iptables.kernel.netlink.packet_trace import TraceEvent
 from istio_iptables.rules.model import Cidr
 from istio_iptables.trace import dumps, text
@@ -164,7 +165,7 @@ def test_events_without_headers_are_of_the_packet_of_their_number():
     gathering.take([of_own(5, headers()), event, event.replace(packet=6)], 1.0)
     [seen] = gathering.complete(1.0)
     assert [type(step) for step in seen.steps] == [ChainStep, RuleStep]
-    assert seen.end == "dropped"
+    assert (seen.end, seen.verdict) == ("dropped", DROPPED)
 
 
 NATIVE = (
@@ -196,6 +197,7 @@ def test_rules_that_did_not_match_are_told_from_those_that_did():
         "4 to the local port 15001",
     ]
     assert seen.end == "accepted by the last chain that was seen"
+    assert seen.verdict == Verdict("redirected", "15001")
 
 
 def test_after_a_rule_that_returns_the_rest_of_its_chain_was_not_met():
@@ -210,7 +212,7 @@ def test_the_end_of_a_built_in_chain_is_its_policy():
     data = headers()
     [seen] = gathered(of_own(1, data), legacy(6, data, kind="policy"))
     assert [_short(step) for step in seen.steps] == ["nat OUTPUT", "1-5 passed"]
-    assert seen.end == "accepted by the last chain that was seen"
+    assert (seen.end, seen.verdict) == ("accepted by the last chain that was seen", None)
 
 
 def test_a_packet_is_shown_without_what_the_kernel_does_not_tell():
