@@ -246,6 +246,11 @@ def test_the_network_has_the_kernels_routes(crossing: Namespace, family: Family)
     assert len({answer.kind for answer in answers}) >= 4
 
 
+def of_ipv4(network: Network) -> list[object]:
+    """Return what does not change by itself, as an IPv6 address does that becomes usable."""
+    return [each for each in (*network.addresses, *network.routes, *network.rules) if each.family == "ipv4"]
+
+
 def test_tables_that_are_one_until_there_is_a_rule(namespace: Namespace) -> None:
     """A longer prefix in the table main beats the table local, as long as no rule was ever added."""
     namespace.ip(
@@ -257,7 +262,7 @@ def test_tables_that_are_one_until_there_is_a_rule(namespace: Namespace) -> None
     namespace.ip("rule add pref 5 lookup 50", "rule delete pref 5")
     after = by_kernel(namespace, [asked])
     assert before != after
-    assert read_live(namespace) == live
+    assert of_ipv4(read_live(namespace)) == of_ipv4(live)
     found = by_network(live, asked)
     assert found.keys() == {*before, *after}
     assert any("ever" in about for abouts in found.values() for about in abouts)

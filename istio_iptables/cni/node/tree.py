@@ -181,7 +181,10 @@ def _remove_others(trees: str, kept: set[str]) -> None:
 
 
 def _digest(tree: str) -> str:
-    """Return a short digest of the names and contents of a tree."""
+    """Return a short digest of the names and contents of a tree.
+
+    Of bytecode its header counts, which has a hash of the source: the rest differs from time to time.
+    """
     digest = blake2b(digest_size=8)
     for folder, folders, names in os.walk(tree):
         folders.sort()
@@ -190,7 +193,7 @@ def _digest(tree: str) -> str:
             digest.update(os.fsencode(os.path.relpath(path, tree)) + b"\0")
             if not os.path.islink(path):
                 with open(path, "rb") as file:
-                    digest.update(file.read())
+                    digest.update(file.read(_HEADER_SIZE if name.endswith(".pyc") else -1))
     return digest.hexdigest()
 
 
@@ -303,21 +306,23 @@ def _module(path: str, target: str) -> Iterator[str]:
         yield path
 
 
-#: What bytecode begins with (PEP 552): a magic number, flags, and the hash of a source that nobody looks at.
-_UNCHECKED = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8)
+#: What bytecode begins with (PEP 552): a magic number, the flag that the source is not looked for, and its hash.
+_UNCHECKED = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+_HEADER_SIZE = 16
 
 
 def _bytecode(path: str) -> bytes:
     """Return the bytecode of a module for a place without its source: what Python has kept, if right."""
+    with open(path, "rb") as file:
+        source = file.read()
+    header = _UNCHECKED + importlib.util.source_hash(source)
     with suppress(OSError), open(importlib.util.cache_from_source(path), "rb") as file:
         kept = file.read()
         flags, time, size = (int.from_bytes(kept[at : at + 4], "little") for at in (4, 8, 12))
         there = os.stat(path)
         is_of_source = (time, size) == (int(there.st_mtime) & 0xFFFFFFFF, there.st_size & 0xFFFFFFFF)
         if kept[:4] == importlib.util.MAGIC_NUMBER and (flags == 1 or (flags == 0 and is_of_source)):
-            return _UNCHECKED + kept[16:]
-    with open(path, "rb") as file:
-        source = file.read()
+            return header + kept[_HEADER_SIZE:]
     with warnings.catch_warnings(action="ignore"):  # packages have invalid escapes
         code = compile(source, os.path.basename(path), "exec", dont_inherit=True)
-    return _UNCHECKED + marshal.dumps(code)
+    return header + marshal.dumps(code)
