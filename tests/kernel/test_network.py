@@ -248,7 +248,11 @@ def test_the_network_has_the_kernels_routes(crossing: Namespace, family: Family)
 
 def of_ipv4(network: Network) -> list[object]:
     """Return what does not change by itself, as an IPv6 address does that becomes usable."""
-    return [each for each in (*network.addresses, *network.routes, *network.rules) if each.family == "ipv4"]
+    return [
+        *(address for address in network.addresses if address.family == "ipv4"),
+        *(route for route in network.routes if route.family == "ipv4"),
+        *(rule for rule in network.rules if rule.family == "ipv4"),
+    ]
 
 
 def test_tables_that_are_one_until_there_is_a_rule(namespace: Namespace) -> None:

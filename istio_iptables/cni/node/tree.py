@@ -306,7 +306,7 @@ def _module(path: str, target: str) -> Iterator[str]:
         yield path
 
 
-#: What bytecode begins with (PEP 552): a magic number, the flag that the source is not looked for, and its hash.
+#: The beginning of bytecode (PEP 552), before the hash of its source: that no source is looked for.
 _UNCHECKED = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
 _HEADER_SIZE = 16
 
