@@ -12,6 +12,10 @@ import sys
 
 from ..errors import KernelError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 #: Characters that mean something to a terminal, or turn the direction of text, and what is shown instead.
 #: Rules, dumps and manifests of other people may have them, and could so change what a reader sees.
 _CONTROLS = {
@@ -73,12 +77,20 @@ def is_styled() -> bool:
 
 
 def complain(text: str) -> None:
-    """Write lines on standard error, if it can be written."""
+    """Write lines on standard error, if it can be written; if not, the next ones are tried again."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError):
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
+        sys.stderr = _standard_error()
+
+
+def _standard_error() -> TextIO:
+    """Return standard error anew, since the object that failed keeps what it could not write."""
+    try:
+        return open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    except OSError:  # it is closed
+        return open(os.devnull, "w", encoding="utf-8")
 
 
 def append(path: str, text: str) -> str:

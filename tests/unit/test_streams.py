@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from istio_iptables.cli import streams
 from istio_iptables.cli.streams import visible
 from tests.support.command import run
 
@@ -45,3 +48,22 @@ def test_a_dump_with_control_characters(tmp_path: Path, words: tuple[str, ...]) 
     for text in (done.output, done.errors):
         assert all(character.isprintable() or character in "\n\t" for character in text)
     assert r"a\x1b[8m\x1b]0;title\x07\x9b2J\u202eb" in done.output
+
+
+def test_a_line_that_could_not_be_written_does_not_silence_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that matters most, why a run failed, comes last."""
+    read, write = os.pipe()
+    kept = os.dup(2)
+    try:
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            monkeypatch.setattr(sys, "stderr", full)
+            os.dup2(write, 2)
+            streams.complain("lost\n")
+            streams.complain("said\n")
+            assert os.read(read, 100) == b"said\n"
+            with open(os.devnull, "wb") as nothing:  # what is left in `full` is not written
+                os.dup2(nothing.fileno(), full.fileno())
+    finally:
+        os.dup2(kept, 2)
+        for descriptor in (read, write, kept):
+            os.close(descriptor)
