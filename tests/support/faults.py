@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from .applying import ALL_SORTS
@@ -42,6 +43,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
 }
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)")
 _OURS = "/istio_iptables/"
+_LAUNCHER = str(Path(__file__).parents[2] / "tools" / "launcher")
 _SECONDS = 60.0
 
 
@@ -137,7 +139,7 @@ class Bench:
     def _strace(self, *options: str) -> Result:
         child = self.scratch.spawn(
             *("strace", "-f", "--seccomp-bpf", "-qq", *options),
-            *(sys.executable, "-m", "istio_iptables", *self.arguments),
+            *(sys.executable, _LAUNCHER, *self.arguments),
             env=self.environment,
         )
         try:

@@ -81,6 +81,16 @@ def test_nothing_of_the_current_folder_is_loaded(programs: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
+def test_a_package_that_cannot_be_loaded_gets_a_message(programs: Path, tmp_path: Path) -> None:
+    """The launcher is there, but not what it starts."""
+    bare = [sys.executable, "-IS", str(programs / "istio-iptables"), "--version"]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("istio-iptables: a part of this program cannot be loaded: No module named")
+    assert "what to do: run again; if it stays so, install istio-iptables again" in done.stderr
+
+
 @pytest.mark.slow
 def test_ctrl_c_at_any_moment_shows_no_traceback(programs: Path) -> None:
     chance = random.Random(0)
