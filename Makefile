@@ -76,11 +76,11 @@ fuzz: $(VENV) ## property tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
 
 soak: export HYPOTHESIS_PROFILE = fuzz
-soak: system $(VENV) ## thousands of generated configurations and 20,000 packets, in the kernel
+soak: system $(VENV) ## thousands of generated configurations, 20,000 packets, 50 runs at once; prints its figures
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py test_fake_kernel.py \
-	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py) \
-	    tests/unit/test_cni_node_kills.py $(ARGS)
+	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py \
+	    test_many_at_once.py) tests/unit/test_cni_node_kills.py -rP $(ARGS)
 
 faults: system $(VENV) ## thousands of system calls fail, or end their process, one a run: an hour; ARGS="--help" tells more
 	$(TEST_AS_ROOT) $(VENV)/bin/python -m tests.faults $(ARGS)

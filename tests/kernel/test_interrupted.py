@@ -1,4 +1,4 @@
-"""A run that is killed or stopped, several at once, and the lock between them: SPEC section 5."""
+"""A run that is killed or stopped, and the lock between several: SPEC section 5."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from istio_iptables import Machine, Ruleset, prepare
 from istio_iptables.kernel import lock
 from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of
-from tests.support.failing import OTHER, at_once, everything_stays, failed, wanted
+from tests.support.failing import OTHER, everything_stays, failed, wanted
 from tests.support.oracle import expected
 from tests.support.saved import normalise_save
 
@@ -167,55 +167,6 @@ def test_the_whole_command_killed_at_random_moments(backend: str) -> None:
         assert tables_of(scratch) == states[1]
         scratch.apply("cleanup")
         assert not owned(scratch.save(variant, "ipv4"))
-
-
-# --- several at once --------------------------------------------------------------------------
-
-
-@every_backend
-@pytest.mark.parametrize("many", [2, 4])
-@pytest.mark.parametrize("same_lock", [True, False], ids=["one lock file", "a lock file each"])
-def test_runs_at_once_end_in_the_state_of_one(backend: str, many: int, same_lock: bool) -> None:
-    options, _ = BACKENDS[backend]
-    with Scratch(addresses=True) as alone, Scratch(addresses=True) as crowded:
-        alone.apply(*options, *ALL_SORTS)
-        statuses = at_once(crowded, *[[*options, *ALL_SORTS]] * many, same_lock=same_lock)
-        assert statuses == [0] * many
-        assert crowded.state() == alone.state()
-
-
-@pytest.mark.parametrize("backend", ["libiptc", "iptables-nft-restore"])
-def test_different_runs_at_once_end_in_the_state_of_one_of_them(backend: str) -> None:
-    options, _ = BACKENDS[backend]
-    with Scratch(addresses=True) as scratch:
-        for _ in range(3):
-            runs = [ALL_SORTS, OTHER, ["--dual-stack"], ["cleanup"]]
-            assert at_once(scratch, *[[*options, *run, "--reconcile"] for run in runs]) == [0] * 4
-            ended = rules_of(scratch)
-            states = []
-            for run in runs:
-                scratch.apply(*options, *run, "--reconcile")
-                states.append(rules_of(scratch))
-            assert ended in states
-
-
-def test_rules_that_others_add_meanwhile_are_not_lost() -> None:
-    """iptables itself, which takes the xtables lock, adds rules while this tool replaces its own."""
-    with Scratch(addresses=True) as scratch:
-        scratch.apply()
-        add = "iptables-legacy -w 20 -t nat -A OUTPUT -p udp --dport $i -j RETURN"
-        adding = f"for i in $(seq 60); do {add} || exit 1; done"
-        adder = scratch.spawn("sh", "-c", adding)
-        with scratch.inside():
-            runs = 0
-            while adder.poll() is None or runs < 10:
-                put_in_place(wanted("-c", "eth1") if runs % 2 else wanted("-b", "80"), "")
-                runs += 1
-        assert adder.returncode == 0
-        rules = [line for line in scratch.save("legacy", "ipv4").splitlines() if "-p udp" in line]
-        assert [re.sub(r".*--dport (\d+) .*", r"\1", rule) for rule in rules] == [
-            str(n) for n in range(1, 61)
-        ]
 
 
 # --- the lock ---------------------------------------------------------------------------------

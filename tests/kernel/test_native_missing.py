@@ -129,15 +129,6 @@ def test_an_interface_that_nft_cannot_name_is_refused_before_anything_is_touched
 # --- several at once --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("many", [2, 4])
-def test_runs_at_once_end_as_one(many: int) -> None:
-    with Scratch(addresses=True) as scratch, Scratch(addresses=True) as fresh:
-        fresh.apply(*NATIVE, *ALL_SORTS)
-        assert at_once(scratch, *[[*NATIVE, *ALL_SORTS]] * many) == [0] * many
-        assert native(scratch) == native(fresh)
-        assert network(scratch) == network(fresh)
-
-
 def test_different_runs_at_once_end_as_one_of_them() -> None:
     ends = []
     for arguments in ([*NATIVE, *ALL_SORTS], LOCATIONS["nft"]):
