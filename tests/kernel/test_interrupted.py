@@ -19,7 +19,7 @@ import pytest
 from istio_iptables import Machine, Ruleset, prepare
 from istio_iptables.kernel import lock
 from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of
-from tests.support.failing import OTHER, everything_stays, failed, wanted
+from tests.support.failing import OTHER, WAITING, everything_stays, failed, wanted
 from tests.support.oracle import expected
 from tests.support.saved import normalise_save
 
@@ -172,14 +172,7 @@ def test_the_whole_command_killed_at_random_moments(backend: str) -> None:
 # --- the lock ---------------------------------------------------------------------------------
 
 
-#: The tool, waiting for locks half a second instead of ten.
-IMPATIENT = """
-import sys
-from istio_iptables.kernel.lock import Locks
-Locks.__init__.__kwdefaults__["wait_limit"] = 0.5
-from istio_iptables.__main__ import main
-sys.exit(main())
-"""
+IMPATIENT = WAITING.format(seconds=0.5)
 
 
 def this_process() -> str:

@@ -102,21 +102,32 @@ def wanted(*arguments: str, ipv6: bool = True) -> Ruleset:
     return build(configure(given, environment=Facts(ipv4=True, ipv6=ipv6)))
 
 
+#: The tool, waiting for locks for another time than its own, in seconds.
+WAITING = """
+import sys
+from istio_iptables.kernel.lock import Locks
+Locks.__init__.__kwdefaults__["wait_limit"] = {seconds}
+from istio_iptables.__main__ import main
+sys.exit(main())
+"""
+
+
 def at_once(scratch: Scratch, *runs: list[str], same_lock: bool = True) -> list[int]:
-    """Start runs together and return their exit codes."""
+    """Start runs together and return their exit codes. They wait for each other however long that takes."""
     children = [
         scratch.spawn(
-            sys.executable,
-            "-m",
-            "istio_iptables",
-            *arguments,
+            *(sys.executable, "-c", WAITING.format(seconds=300.0), *arguments),
             env={} if same_lock else {"XTABLES_LOCKFILE": str(scratch.directory / f"lock{number}")},
         )
         for number, arguments in enumerate(runs)
     ]
-    outcomes = [child.communicate(timeout=60) for child in children]
-    assert not [err for _, err in outcomes if "Traceback" in err]
-    return [child.returncode for child in children]
+    outcomes = [child.communicate(timeout=300) for child in children]
+    statuses = [child.returncode for child in children]
+    for status, (_, errors) in zip(statuses, outcomes, strict=True):
+        assert "Traceback" not in errors, errors
+        if status:
+            print(f"exit {status}: {errors}")
+    return statuses
 
 
 def hidden(*paths: str) -> list[str]:
