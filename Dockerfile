@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
         --wheel-dir /wheels -r requirements/libiptc.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
-COPY tools/sbom.py tools/version.py tools/
+COPY tools/launcher tools/sbom.py tools/version.py tools/
 COPY docs/istio-iptables.8 docs/
 COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
