@@ -24,11 +24,12 @@ from istio_iptables.cni.node.broken import broken
 from istio_iptables.cni.node.in_place import write_rules
 from istio_iptables.errors import KernelError
 from tests.support import broken_pods
-from tests.support.cni import INJECTED, RESULT, Recorder, configuration, variables
+from tests.support.cni import INJECTED, Recorder, configuration, variables
 from tests.support.cni_node import (
     LIST,
     Agent,
     bare_root,
+    calls_of_a_pods_life,
     cni,
     environment,
     folders,
@@ -69,29 +70,10 @@ def test_the_tree_is_small_and_whole(installed: Path):
 
 def test_it_runs_where_there_is_nothing(installed: Path):
     """No Python, no shell, no C library: a root file system with nothing but the plugin's folder."""
-    prefix = bare_root(installed)
+    root = Path(bare_root(installed)[-1])
+    assert {path.name for path in root.iterdir()} == {"opt", "proc", "run"}
     with Namespace() as pod:
-        root = Path(prefix[-1])
-        assert {path.name for path in root.iterdir()} == {"opt", "proc", "run"}
-        pod.ip("link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0", "link set eth0 up")
-        call = variables(CNI_NETNS=f"/run/netns/{pod.name}", CNI_PATH="/opt/cni/bin")
-        result = {**RESULT, "cniVersion": "1.1.0"}
-        asked = json.dumps(configuration(cniVersion="1.1.0", prevResult=result))
-        for command in ("VERSION", "STATUS", "ADD", "CHECK", "DEL"):
-            done = subprocess.run(
-                [*prefix, f"/opt/cni/bin/{PLUGIN}"],
-                input=asked,
-                env={**call, "CNI_COMMAND": command, "PATH": os.environ["PATH"]},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, (command, done)
-            if command == "ADD":
-                assert json.loads(done.stdout) == result
-                commands = (["iptables-legacy-save", "-t", "nat"], ["iptables-nft-save"])
-                rules = "".join(pod.run(words).stdout for words in commands)
+        rules = calls_of_a_pods_life(installed, pod)
     assert "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001" in rules
 
 
@@ -219,7 +201,7 @@ def test_the_agent_keeps_it_there_without_any_right(tmp_path: Path):
             (node / "conf/new").rename(node / "conf" / name)
             agent.wait_for(partial(is_chained, node, name))
         agent.wait_for(lambda: not is_chained(node))  # another list is used now
-        shutil.rmtree(node / "bin" / tree.TREES)
+        (node / "bin" / tree.TREES).rename(node / "gone")  # in one step: it is put back at once
         agent.wait_for(lambda: bool(tree.installed(str(node / "bin"))))
         agent.wait_for(agent.is_ready)
         assert agent.get("/healthz") == (200, "ok\n")
