@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.support import netns, netns_helper
-from tests.support.netns import Arrival, Outcome
+from tests.support.arrivals import Arrival, read_arrival
+from tests.support.netns import Outcome
 
 HERE = Path(__file__).parent
 ENGINE = shlex.split(os.environ.get("ENGINE") or "podman")
@@ -139,7 +140,7 @@ class PodmanPod(netns.Pod):
         code = (
             f"import socket; print(socket.create_connection(({address!r}, {port}), 5).makefile().readline())"
         )
-        return netns.read_arrival(json.loads(engine("exec", container, "python3", "-c", code).out))
+        return read_arrival(json.loads(engine("exec", container, "python3", "-c", code).out))
 
     def log(self, container: str) -> str:
         """Return what a container has written."""
