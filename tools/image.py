@@ -305,11 +305,11 @@ def test(more: Sequence[str]) -> int:
     engine = find_engine(["podman"])
     if not is_podman(engine):
         raise CannotBuild("its tests need podman, which has pods")
+    os.environ["REVISION"] = revision()  # of both, whatever is committed meanwhile
     os.environ["IMAGE"] = build(engine, name(), ())
     os.environ["CNI_IMAGE"] = build(engine, setting("CNI_IMAGE", "istio-iptables-cni"), ("--target=cni",))
     os.environ["BASE"] = find_base(engine)
     os.environ["ENGINE"] = shlex.join(engine)
-    os.environ["REVISION"] = revision()
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/image", *more]
     return subprocess.run(pytest, cwd=ROOT, check=False).returncode
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -325,17 +322,13 @@ def doctor(node: Path) -> dict[str, str]:
 
 def test_the_rules_of_a_running_pod_are_written_in_place():
     """Found by the control group of its process, which kubelet names after the pod's UID."""
-    found = broken_pods.pod(state=broken_pods.WAITING, last=broken_pods.FAILED)
-    found["metadata"] |= {"uid": str(uuid.uuid4()), "annotations": INJECTED}
-    found["spec"]["containers"].append(
-        {"name": "istio-proxy", "image": "proxyv2", "args": ["proxy", "sidecar"]}
-    )
+    found = broken_pods.injected()
     pod = broken(found)
     assert pod
     node = configuration_of_node.read(configuration_of_node.entry({"metrics_file": ""}))
     with pytest.raises(KernelError, match="no process of it is seen here"):
         write_rules(pod, json.dumps(found), node, Recorder())
-    with Namespace() as network, control_group(f"pod{pod.uid.replace('-', '_')}.slice", network):
+    with Namespace() as network, broken_pods.running(found, network):
         network.ip(
             "link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0", "link set eth0 up"
         )
@@ -345,27 +338,3 @@ def test_the_rules_of_a_running_pod_are_written_in_place():
     found["metadata"]["annotations"] = {}
     with pytest.raises(KernelError, match="it gets no rules"):
         write_rules(pod, json.dumps(found), node, Recorder())
-
-
-@contextlib.contextmanager
-def control_group(name: str, network: Namespace) -> Iterator[None]:
-    """A process in a control group of this name, in a network namespace."""
-    script = (
-        'mount -t cgroup2 cgroup2 "$0" && mkdir "$0/$1" && echo $$ >"$0/$1/cgroup.procs" && echo ready && '
-        'exec nsenter "--net=/run/netns/$2" cat'
-    )
-    with tempfile.TemporaryDirectory() as mounted:
-        command = ["unshare", "--mount", "sh", "-c", script, mounted, name, network.name]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin
-        assert process.stdout
-        try:
-            if process.stdout.readline() != "ready\n":
-                pytest.skip("no control group can be made here")
-            yield
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait()
-            remove = 'mount -t cgroup2 cgroup2 "$0" && rmdir "$0/$1"'
-            subprocess.run(["unshare", "--mount", "sh", "-c", remove, mounted, name], check=False)
