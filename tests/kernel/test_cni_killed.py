@@ -25,7 +25,7 @@ BACKENDS: Mapping[str, Mapping[str, object]] = {
 SETTINGS = {"dual-stack": True, "istio-inbound-interception-mode": "TPROXY", "redirect-dns": True}
 #: So many calls are killed for each backend, at moments all over the part that may write.
 _KILLS = 6
-#: The plugin, killed at the N-th call or return of a function from the beginning of `put_in_place` on. With N = 0
+#: The plugin, killed at the N-th call or return of a function from the beginning of `put_in_place` on. With 0
 #: it goes on to its end, and says on standard error how many there were.
 _PROGRAM = """
 import os, signal, sys
