@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
         --wheel-dir /wheels -r requirements/libiptc.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
-COPY tools/sbom.py tools/version.py tools/
+COPY tools/launcher tools/sbom.py tools/version.py tools/
 COPY docs/istio-iptables.8 docs/
 COPY istio_iptables istio_iptables
 # Without pip: nothing is ever installed into it. Without the tests of dependencies and the makers of network cards,
@@ -83,7 +83,8 @@ COPY tools/launch.c tools/
 RUN mkdir /opt/istio-iptables/libexec \
  && cc -static -Os -s -o /opt/istio-iptables/libexec/istio-iptables-launch tools/launch.c
 
-FROM ${BASE} AS istio-iptables
+# What both images stand on.
+FROM ${BASE} AS system
 ARG DEBIAN_FRONTEND=noninteractive
 # iptables brings the extensions and libraries that python-iptables loads, too; their folder gets a name that does not
 # depend on the architecture. Python's images come without bytecode for the standard library, which would be compiled
@@ -103,29 +104,30 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
         -x '/(idlelib|lib2to3|test|tkinter|turtledemo|site-packages|dist-packages)/' "$stdlib" \
  && ln -s /usr/lib/*-linux-gnu*/xtables /usr/lib/xtables \
  && install -m 0600 /dev/null /run/xtables.lock
-COPY --from=build /opt/istio-iptables /opt/istio-iptables
 ENV PATH=/opt/istio-iptables/bin:$PATH \
     TYPER_USE_RICH=0 \
     XTABLES_LIBDIR=/usr/lib/xtables
 ENTRYPOINT ["istio-iptables"]
-# Last, so that a new revision makes no new layers.
+# After all that runs, so that a new revision makes no new layers.
 ARG BASE
 ARG VERSION=
 ARG REVISION=
 ARG SOURCE=
-LABEL org.opencontainers.image.title="istio-iptables" \
-      org.opencontainers.image.description="Sets up the rules that send a pod's traffic through its Envoy sidecar" \
-      org.opencontainers.image.licenses="Apache-2.0" \
+LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
 
-# The installer of the CNI plugin: `make image ARGS="--target cni" IMAGE=istio-iptables-cni`.
-FROM istio-iptables AS cni
+# The installer of the CNI plugin: `make image ARGS="--target cni" IMAGE=istio-iptables-cni`. It does not stand on the
+# other image: podman removes what a build stands on, and the other's name with it if there is one.
+FROM system AS cni
 COPY --from=build-cni /opt/istio-iptables /opt/istio-iptables
 LABEL org.opencontainers.image.title="istio-iptables-cni" \
       org.opencontainers.image.description="Puts the CNI plugin istio-iptables-cni on a node, and keeps it there"
 
 # The init container, which is what is built by default.
-FROM istio-iptables
+FROM system AS istio-iptables
+COPY --from=build /opt/istio-iptables /opt/istio-iptables
+LABEL org.opencontainers.image.title="istio-iptables" \
+      org.opencontainers.image.description="Sets up the rules that send a pod's traffic through its Envoy sidecar"

@@ -102,7 +102,7 @@ bench: system $(VENV) ## measure runs, long lists, the data path, many pods at o
 image: ## build the container image, with docker or podman
 	@$(PYTHON) tools/image.py build $(ARGS)
 
-image-test: $(VENV) ## build it with podman and try it in pods (skipped unless root)
+image-test: $(VENV) ## build it and the CNI plugin's with podman, and try both (skipped unless root)
 	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
 
 # The times in the archives are that of the commit, so that two builds of it give the same bytes.

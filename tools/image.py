@@ -4,6 +4,7 @@
 The environment says how; `make image` and `make image-test` hand their variables on:
 
     IMAGE      the image's name (istio-iptables)
+    CNI_IMAGE  the name of the image of the CNI plugin's installer, for a test (istio-iptables-cni)
     ENGINE     docker or podman, with options if need be; by default whichever works, and podman for a test
     BASE       the image to build on, instead of the one that the Dockerfile names
     BASE_FROM  debootstrap: make the base out of Debian's packages, where no registry can be reached
@@ -269,9 +270,14 @@ def commit_time() -> str:
 # --- building and trying --------------------------------------------------------------------
 
 
-def build(engine: Sequence[str], more: Sequence[str]) -> str:
+def name() -> str:
+    """Return the name of the image."""
+    return setting("IMAGE", "istio-iptables")
+
+
+def build(engine: Sequence[str], image: str, more: Sequence[str]) -> str:
     """Build the image and tell its size; return its name."""
-    base, image = find_base(engine), setting("IMAGE", "istio-iptables")
+    base = find_base(engine)
     options = [f"--build-arg=BASE={base}", *labels()]
     when = commit_time()
     if is_podman(engine):
@@ -293,16 +299,17 @@ def size(engine: Sequence[str], image: str) -> float:
 
 
 def test(more: Sequence[str]) -> int:
-    """Build the image with podman, try it in pods, and return pytest's exit code."""
+    """Build both images with podman, try them in pods and on a node, and return pytest's exit code."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise CannotBuild("its tests need Linux and root, to wire pods in network namespaces")
     engine = find_engine(["podman"])
     if not is_podman(engine):
         raise CannotBuild("its tests need podman, which has pods")
-    os.environ["IMAGE"] = build(engine, ())
+    os.environ["REVISION"] = revision()  # of both, whatever is committed meanwhile
+    os.environ["IMAGE"] = build(engine, name(), ())
+    os.environ["CNI_IMAGE"] = build(engine, setting("CNI_IMAGE", "istio-iptables-cni"), ("--target=cni",))
     os.environ["BASE"] = find_base(engine)
     os.environ["ENGINE"] = shlex.join(engine)
-    os.environ["REVISION"] = revision()
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/image", *more]
     return subprocess.run(pytest, cwd=ROOT, check=False).returncode
 
@@ -317,7 +324,7 @@ def main(arguments: Sequence[str]) -> int:
         with podman_within_limits():
             if what == "test":
                 return test(more)
-            build(find_engine(["docker", "podman"]), more)
+            build(find_engine(["docker", "podman"]), name(), more)
             return 0
     except CannotBuild as why:
         must = setting("REQUIRED")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 
 from ..settings.parsers import DEFAULT_LOG_LEVEL, LOG_LEVELS, LOG_SCOPE
-from .streams import append, complain, visible
+from ..settings.texts import visible
+from .streams import append, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Logger:
             import json
 
             values = {"level": level, "time": stamp, "scope": LOG_SCOPE, "msg": self._subject + message}
-            lines = [json.dumps(values, ensure_ascii=False)]
+            line = json.dumps(values, ensure_ascii=False)
+            lines = [line if line.isprintable() else json.dumps(values)]  # a terminal obeys no ASCII of JSON
         else:
             shown = visible(message).splitlines() or [""]
             lines = [f"{stamp}\t{level}\t{self._subject}{line}" for line in shown]

@@ -7,7 +7,7 @@ standard output: a result, nothing, or an error with a code.
 from __future__ import annotations
 
 from ..errors import IstioIptablesError
-from ..settings.texts import shown
+from ..settings.texts import shown, visible
 from ..startup import json_text
 from ..startup.record import Record
 from .names import MAX_CONFIGURATION, VERSIONS
@@ -48,9 +48,10 @@ class CniError(IstioIptablesError):
 
 
 def error_text(error: CniError, version: str) -> str:
-    """Return the answer to a call that failed."""
-    answer = {"cniVersion": version, "code": error.code, "msg": error.message}
-    return json_text.write({**answer, "details": error.details} if error.details else answer) + "\n"
+    """Return the answer to a call that failed. Runtimes show its texts, which may quote those of others."""
+    answer = {"cniVersion": version, "code": error.code, "msg": visible(error.message)}
+    details = {"details": visible(error.details)} if error.details else {}
+    return json_text.write({**answer, **details}) + "\n"
 
 
 # --- what is asked --------------------------------------------------------------------------

@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import foreign_programs, netns, skipping
+from tests.support import foreign_programs, skipping
+from tests.support.fixtures import namespace as namespace
+from tests.support.fixtures import nothing_left_behind as nothing_left_behind
+from tests.support.fixtures import why_no_namespaces
 from tests.support.netns import Namespace
 
 HERE = Path(__file__).parent
 
 
-@functools.cache
-def why_not() -> str:
-    """Return why there can be no namespaces, or nothing if there can."""
-    reason = netns.why_not()
-    return f"no network namespaces here: {reason}" if reason else ""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this folder `cni`, and skip it if there can be no namespaces."""
-    skipping.mark(items, HERE, pytest.mark.cni, why_not)
+    skipping.mark(items, HERE, pytest.mark.cni, why_no_namespaces)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in one line how many tests were skipped for want of namespaces, and why."""
-    skipping.say_so(terminalreporter, config, HERE, why_not, "Run them with `sudo -E make cni`")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_left_behind() -> Iterator[None]:
-    """Fail if a namespace outlives the tests."""
-    yield
-    netns.clean_up()
-    assert why_not() or netns.left_behind() == []
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """A network namespace with nothing in it but `lo`."""
-    with Namespace() as made:
-        yield made
+    skipping.say_so(terminalreporter, config, HERE, why_no_namespaces, "Run them with `sudo -E make cni`")
 
 
 @pytest.fixture

@@ -196,10 +196,12 @@ def test_a_kernel_that_refuses_in_the_middle(cluster: Cluster) -> None:
 
 def test_foreign_rules_under_our_names(cluster: Cluster) -> None:
     pod, container = cluster.pod()
-    rule = "*nat\n:ISTIO_OUTPUT -\n-A ISTIO_OUTPUT -p tcp -j DNAT --to-destination 10.9.9.9:1\nCOMMIT\n"
+    match = '-p tcp -m comment --comment "a\x1b[2Jb"'  # clears a terminal
+    rule = f"*nat\n:ISTIO_OUTPUT -\n-A ISTIO_OUTPUT {match} -j DNAT --to-destination 10.9.9.9:1\nCOMMIT\n"
     pod.run(["iptables-nft-restore", "--noflush"], stdin=rule)
     found = without(pod, cluster.runtime(), container, 5)
     assert "10.9.9.9" in found.answer["msg"]
+    assert r"a\x1b[2Jb" in found.answer["msg"]
 
 
 def test_the_namespace_of_the_node_is_not_touched(cluster: Cluster) -> None:

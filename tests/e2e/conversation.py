@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from tests.support.netns import Arrival, Endpoint, Namespace, read_arrival
+from tests.support.arrivals import Arrival, Endpoint, read_arrival
+from tests.support.netns import Namespace
 from tests.support.scratch import entered
 
 #: How long an answer may take, in seconds, that has to come.

@@ -31,7 +31,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.netns import COMMAND_LIMIT, Endpoint, Namespace
+from tests.support.arrivals import Endpoint
+from tests.support.netns import COMMAND_LIMIT, Namespace
 
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
 #: So many connections Envoy keeps open to one cluster: a loop ends.

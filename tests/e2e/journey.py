@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conversation import Conversation, failure
 from tests.e2e.envoy import difference
 from tests.e2e.mesh import SERVICE, Mesh
-from tests.support.netns import Endpoint
+from tests.support.arrivals import Endpoint
 from tests.support.scenarios import resolve
 
 #: Bytes of an exchange: more than one segment, and no round number.

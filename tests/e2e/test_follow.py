@@ -27,8 +27,8 @@ from tests.e2e.envoy import INBOUND_PORT, LIMIT, OUTBOUND_PORT, Passage
 from tests.e2e.mesh import APP, SERVICE, SETTINGS, Mesh, each_mode, mesh_of
 from tests.e2e.test_dns import AGENT, FROM_OTHER, FROM_UPSTREAM, TRANSPORTS, ask, start_servers
 from tests.support import scenarios
+from tests.support.arrivals import Arrival
 from tests.support.dnsmasq import queries
-from tests.support.netns import Arrival
 from tests.support.own_world import read_network
 from tests.support.scratch import wait_until
 

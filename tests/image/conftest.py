@@ -17,10 +17,12 @@ def why_not() -> str:
     if netns.why_not():
         return netns.why_not()
     try:
-        there = podman.engine("image", "inspect", podman.IMAGE, check=False)
+        for image in (podman.IMAGE, podman.CNI_IMAGE):
+            if podman.engine("image", "inspect", image, check=False).code:
+                return f"there is no image {image} (make image-test builds it)"
     except FileNotFoundError:
         return f"{podman.ENGINE[0]} is not installed"
-    return "" if there.code == 0 else f"there is no image {podman.IMAGE} (make image-test builds it)"
+    return ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
 """Containers and pods for tests: made with podman, under names of this process, and gone after the test.
 
 A `PodmanPod` is a pod whose network is wired to a client as that of netns.Pod is, so nothing of the machine's
-own network is used or changed. What listens in its containers is netns.py, too.
+own network is used or changed. What listens in its containers is netns_helper.py, too.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.support import netns
-from tests.support.netns import Arrival, Outcome
+from tests.support import netns, netns_helper
+from tests.support.arrivals import Arrival, read_arrival
+from tests.support.netns import Outcome
 
 HERE = Path(__file__).parent
 ENGINE = shlex.split(os.environ.get("ENGINE") or "podman")
 IMAGE = os.environ.get("IMAGE") or "istio-iptables"
+#: That of the CNI plugin's installer.
+CNI_IMAGE = os.environ.get("CNI_IMAGE") or "istio-iptables-cni"
 #: What IMAGE was built on; empty if it was not given.
 BASE = os.environ.get("BASE", "")
 
@@ -113,13 +116,13 @@ class PodmanPod(netns.Pod):
     def serve(self, name: str, uid: int, ports: Iterable[int]) -> str:
         """Start a container in which a user's process listens on ports; return its name."""
         code = (
-            "import os, sys; sys.path.insert(0, '/peer/tests/kernel'); import netns; "
+            "import os, sys; sys.path.insert(0, '/peer'); import netns_helper; "
             "(alive, keep), ready = os.pipe(), os.open(os.devnull, os.O_WRONLY); "
-            f"netns._listener(alive, ready, name={name!r}, tcp={list(ports)}, udp=[], echo=False, "
+            f"netns_helper._listener(alive, ready, name={name!r}, tcp={list(ports)}, udp=[], echo=False, "
             f"addresses=['0.0.0.0', '::'], uid={uid}, gid={uid}, transparent=False, log='/dev/null')"
         )
         container = new_name()
-        peer = f"--volume={netns.__file__}:/peer/tests/kernel/netns.py:ro"
+        peer = f"--volume={netns_helper.__file__}:/peer/netns_helper.py:ro"
         words = (f"--name={container}", f"--pod={self.pod}", f"--user={uid}:{uid}", "--cap-drop=all", peer)
         command = [*ENGINE, "run", "--read-only", *words, "--entrypoint=python3", IMAGE, "-c", code]
         with open(self.directory / "output", "ab") as output:
@@ -137,7 +140,7 @@ class PodmanPod(netns.Pod):
         code = (
             f"import socket; print(socket.create_connection(({address!r}, {port}), 5).makefile().readline())"
         )
-        return netns.read_arrival(json.loads(engine("exec", container, "python3", "-c", code).out))
+        return read_arrival(json.loads(engine("exec", container, "python3", "-c", code).out))
 
     def log(self, container: str) -> str:
         """Return what a container has written."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.image.podman import ARGUMENTS, IMAGE, INIT_CONTAINER, PodmanPod, engine, new_name, run
-from tests.support.netns import Call, Endpoint
+from tests.support.arrivals import Call, Endpoint
 
 BACKENDS: dict[str, list[str]] = {
     "libiptc": [],

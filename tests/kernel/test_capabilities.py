@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from istio_iptables.settings.commands import COMMANDS
-from tests.support import cni
+from tests.support import broken_pods, cni
+from tests.support.netns import Namespace
 
 from ..support.scratch import KERNEL, PACKAGE_FOLDER, SETPRIV, Result, Scratch
 from ..support.seeing import dial, pod
@@ -134,33 +135,78 @@ def test_exactly_the_capabilities_of_the_table_are_needed(scratch: Scratch, comm
         assert missing in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+PLUGIN = ("ADD", "CHECK", "DEL", "STATUS")
+
+
+@pytest.mark.parametrize("command", PLUGIN)
 def test_exactly_the_capabilities_of_the_plugin(scratch: Scratch, command: str) -> None:
     capabilities = TABLE[f"istio-iptables-cni {command}"]
     variables = cni.variables(command, CNI_NETNS=scratch.path)
     path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(PACKAGE_FOLDER)}
-    given = json.dumps(cni.configuration())
+    result = {**cni.RESULT, "cniVersion": "1.1.0"}
+    given = json.dumps(cni.configuration(cniVersion="1.1.0", prevResult=result))
 
     def called(allowed: Sequence[str]) -> Result:
         scratch.apply("cleanup")
         program = [sys.executable, "-c", cni.PROGRAM]
-        if command == "CHECK":
+        if command in ("CHECK", "DEL"):
             with Scratch() as outside:
                 added = outside.run(*program, stdin=given, env={**variables, **path, "CNI_COMMAND": "ADD"})
             assert added.returncode == 0, added.stdout
         with Scratch() as outside:
             return outside.run(*limits(allowed), *program, stdin=given, env={**variables, **path})
 
+    def is_done(done: Result) -> bool:
+        return done.returncode == 0 and "not done" not in done.stderr  # DEL succeeds always
+
     done = called(capabilities)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert is_done(done), done.stdout + done.stderr
     for missing in capabilities:
         done = called([name for name in capabilities if name != missing])
-        assert done.returncode != 0, f"{missing} is not needed"
-        assert missing in done.stdout
+        assert not is_done(done), f"{missing} is not needed"
+        assert missing in done.stdout + done.stderr
+
+
+#: What `cni repair --action in-place` does with a pod that it has found, without the API.
+_IN_PLACE = """
+import json, sys
+from istio_iptables.cli.log import log
+from istio_iptables.cni import configuration
+from istio_iptables.cni.node.broken import broken
+from istio_iptables.cni.node.in_place import write_rules
+from istio_iptables.errors import KernelError
+document = sys.stdin.read()
+node = configuration.read(configuration.entry({"metrics_file": ""}))
+try:
+    write_rules(broken(json.loads(document)), document, node, log)
+except KernelError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_exactly_the_capabilities_of_repair_in_place(scratch: Scratch) -> None:
+    """The pod's process is another user's, as that of the pause image is."""
+    capabilities = TABLE["cni repair --action in-place"]
+    document = broken_pods.injected()
+    with Namespace() as pod, broken_pods.running(document, pod):
+        pod.ip("link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0")
+
+        def called(allowed: Sequence[str]) -> Result:
+            words = [*limits(allowed), sys.executable, "-c", _IN_PLACE]
+            return scratch.run(*words, stdin=json.dumps(document))
+
+        for missing in capabilities:
+            done = called([name for name in capabilities if name != missing])
+            assert done.returncode == 1, f"{missing} is not needed"
+            assert missing in done.stderr
+            assert "ISTIO" not in pod.save("legacy", "ipv4")
+        done = called(capabilities)
+        assert done.returncode == 0, done.stderr
+        assert "-A ISTIO_REDIRECT" in pod.save("legacy", "ipv4")
 
 
 def test_the_table_has_every_command() -> None:
-    plugin = {"istio-iptables-cni ADD", "istio-iptables-cni CHECK"}
-    assert set(TABLE) == set(CALLS) | ELSEWHERE | plugin
+    plugin = {f"istio-iptables-cni {command}" for command in PLUGIN}
+    assert set(TABLE) == set(CALLS) | ELSEWHERE | plugin | {"cni repair --action in-place"}
     assert not any(TABLE[name] for name in ELSEWHERE)
     assert {command.name for command in COMMANDS} <= set(TABLE)

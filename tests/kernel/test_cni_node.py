@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,11 +21,12 @@ from istio_iptables.cni.node.broken import broken
 from istio_iptables.cni.node.in_place import write_rules
 from istio_iptables.errors import KernelError
 from tests.support import broken_pods
-from tests.support.cni import INJECTED, RESULT, Recorder, configuration, variables
+from tests.support.cni import INJECTED, Recorder, configuration, variables
 from tests.support.cni_node import (
     LIST,
     Agent,
     bare_root,
+    calls_of_a_pods_life,
     cni,
     environment,
     folders,
@@ -69,29 +67,10 @@ def test_the_tree_is_small_and_whole(installed: Path):
 
 def test_it_runs_where_there_is_nothing(installed: Path):
     """No Python, no shell, no C library: a root file system with nothing but the plugin's folder."""
-    prefix = bare_root(installed)
+    root = Path(bare_root(installed)[-1])
+    assert {path.name for path in root.iterdir()} == {"opt", "proc", "run"}
     with Namespace() as pod:
-        root = Path(prefix[-1])
-        assert {path.name for path in root.iterdir()} == {"opt", "proc", "run"}
-        pod.ip("link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0", "link set eth0 up")
-        call = variables(CNI_NETNS=f"/run/netns/{pod.name}", CNI_PATH="/opt/cni/bin")
-        result = {**RESULT, "cniVersion": "1.1.0"}
-        asked = json.dumps(configuration(cniVersion="1.1.0", prevResult=result))
-        for command in ("VERSION", "STATUS", "ADD", "CHECK", "DEL"):
-            done = subprocess.run(
-                [*prefix, f"/opt/cni/bin/{PLUGIN}"],
-                input=asked,
-                env={**call, "CNI_COMMAND": command, "PATH": os.environ["PATH"]},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, (command, done)
-            if command == "ADD":
-                assert json.loads(done.stdout) == result
-                commands = (["iptables-legacy-save", "-t", "nat"], ["iptables-nft-save"])
-                rules = "".join(pod.run(words).stdout for words in commands)
+        rules = calls_of_a_pods_life(installed, pod)
     assert "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001" in rules
 
 
@@ -219,7 +198,7 @@ def test_the_agent_keeps_it_there_without_any_right(tmp_path: Path):
             (node / "conf/new").rename(node / "conf" / name)
             agent.wait_for(partial(is_chained, node, name))
         agent.wait_for(lambda: not is_chained(node))  # another list is used now
-        shutil.rmtree(node / "bin" / tree.TREES)
+        (node / "bin" / tree.TREES).rename(node / "gone")  # in one step: it is put back at once
         agent.wait_for(lambda: bool(tree.installed(str(node / "bin"))))
         agent.wait_for(agent.is_ready)
         assert agent.get("/healthz") == (200, "ok\n")
@@ -343,17 +322,13 @@ def doctor(node: Path) -> dict[str, str]:
 
 def test_the_rules_of_a_running_pod_are_written_in_place():
     """Found by the control group of its process, which kubelet names after the pod's UID."""
-    found = broken_pods.pod(state=broken_pods.WAITING, last=broken_pods.FAILED)
-    found["metadata"] |= {"uid": str(uuid.uuid4()), "annotations": INJECTED}
-    found["spec"]["containers"].append(
-        {"name": "istio-proxy", "image": "proxyv2", "args": ["proxy", "sidecar"]}
-    )
+    found = broken_pods.injected()
     pod = broken(found)
     assert pod
     node = configuration_of_node.read(configuration_of_node.entry({"metrics_file": ""}))
     with pytest.raises(KernelError, match="no process of it is seen here"):
         write_rules(pod, json.dumps(found), node, Recorder())
-    with Namespace() as network, control_group(f"pod{pod.uid.replace('-', '_')}.slice", network):
+    with Namespace() as network, broken_pods.running(found, network):
         network.ip(
             "link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0", "link set eth0 up"
         )
@@ -363,27 +338,3 @@ def test_the_rules_of_a_running_pod_are_written_in_place():
     found["metadata"]["annotations"] = {}
     with pytest.raises(KernelError, match="it gets no rules"):
         write_rules(pod, json.dumps(found), node, Recorder())
-
-
-@contextlib.contextmanager
-def control_group(name: str, network: Namespace) -> Iterator[None]:
-    """A process in a control group of this name, in a network namespace."""
-    script = (
-        'mount -t cgroup2 cgroup2 "$0" && mkdir "$0/$1" && echo $$ >"$0/$1/cgroup.procs" && echo ready && '
-        'exec nsenter "--net=/run/netns/$2" cat'
-    )
-    with tempfile.TemporaryDirectory() as mounted:
-        command = ["unshare", "--mount", "sh", "-c", script, mounted, name, network.name]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin
-        assert process.stdout
-        try:
-            if process.stdout.readline() != "ready\n":
-                pytest.skip("no control group can be made here")
-            yield
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait()
-            remove = 'mount -t cgroup2 cgroup2 "$0" && rmdir "$0/$1"'
-            subprocess.run(["unshare", "--mount", "sh", "-c", remove, mounted, name], check=False)

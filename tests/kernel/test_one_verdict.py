@@ -24,7 +24,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from istio_iptables import Facts, Machine, Ruleset, build, configure, prepare
 
-from ..support.netns import Call, Namespace, Pod
+from ..support.arrivals import Call
+from ..support.netns import Namespace, Pod
 from ..support.netns_helper import CALL_LIMIT
 from ..support.pod_settings import (
     AGENT_PORT,

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.arrivals import Endpoint
 from tests.support.dnsmasq import dns_server, queries
-from tests.support.netns import Endpoint, Namespace, Pod
+from tests.support.netns import Namespace, Pod
 from tests.support.scenarios import ADDRESSES, BACKENDS, OWNERS, Scenario, apply, resolve
 
 pytestmark = [

@@ -32,6 +32,8 @@ What tests are made of:
 Where tests run:
 
 - netns, netns_helper: network namespaces, pods, real connections; the helper runs inside
+- arrivals: a connection as who made it, and as who got it, saw it
+- fixtures: what the conftest.py of each folder of tests in namespaces offers
 - scratch: tables of another program and of istio-iptables in a namespace, and what the kernel has of them
 - sandbox: a file system and a systemd of its own for the commands of the documentation
 - applying: the iptables backends, settings that make rules of all sorts, and the rules in a namespace

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from istio_iptables.cni import plugin
-from tests.support.netns import ROOT, Call, Namespace
+from tests.support.arrivals import Call
+from tests.support.netns import ROOT, Namespace
 
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 STATUS = "sidecar.istio.io/status"

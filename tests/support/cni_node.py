@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Self
 
 from istio_iptables.cni.names import PLUGIN
+from tests.support.cni import RESULT, configuration, variables
 from tests.support.command import ENVIRONMENT
-from tests.support.netns import ROOT
+from tests.support.netns import ROOT, Namespace
 
 LIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}, {"type": "portmap"}]}\n'
 #: However busy the machine is.
@@ -155,3 +157,31 @@ def bare_root(node: Path) -> list[str]:
         shutil.copytree(node / "bin", root / "opt/cni/bin", symlinks=True, copy_function=os.link)
     script = 'mount -t proc proc "$0/proc"; mount --rbind /run/netns "$0/run/netns"; exec chroot "$0" "$@"'
     return ["unshare", "--mount", "--propagation=private", "sh", "-ec", script, str(root)]
+
+
+def calls_of_a_pods_life(node: Path, pod: Namespace) -> str:
+    """Have the plugin called in a bare root of a node, from VERSION to DEL; each call has to succeed.
+
+    Return the rules that the pod's network namespace had meanwhile.
+    """
+    prefix, rules = bare_root(node), ""
+    pod.ip("link add eth0 type veth peer name p0", "addr add 10.1.0.5/16 dev eth0", "link set eth0 up")
+    call = variables(CNI_NETNS=f"/run/netns/{pod.name}", CNI_PATH="/opt/cni/bin")
+    result = {**RESULT, "cniVersion": "1.1.0"}
+    asked = json.dumps(configuration(cniVersion="1.1.0", prevResult=result))
+    for command in ("VERSION", "STATUS", "ADD", "CHECK", "DEL"):
+        done = subprocess.run(
+            [*prefix, f"/opt/cni/bin/{PLUGIN}"],
+            input=asked,
+            env={**call, "CNI_COMMAND": command, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done)
+        if command == "ADD":
+            assert json.loads(done.stdout) == result
+            commands = (["iptables-legacy-save", "-t", "nat"], ["iptables-nft-save"])
+            rules = "".join(pod.run(words).stdout for words in commands)
+    return rules

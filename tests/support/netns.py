@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tests.support import netns_helper
-from tests.support.netns_helper import Endpoint as Endpoint
+from tests.support.arrivals import Arrival, Call, read_arrival, read_call
 
 PREFIX = "iit-"
 #: Part of the name of every namespace that this process makes, and of no other.
@@ -74,44 +74,6 @@ def left_behind() -> list[str]:
     """Return the namespaces of this process that still exist."""
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     return [line.split()[0] for line in listed.splitlines() if line.startswith(TOKEN)]
-
-
-# --- what a caller and a listener see -------------------------------------------------------
-
-
-class Arrival(NamedTuple):
-    """A connection or a datagram, as the listener that got it saw it."""
-
-    name: str  #: the listener's
-    port: int  #: that the listener listens on
-    local: Endpoint  #: the connection's address at the listener's end (getsockname)
-    peer: Endpoint  #: who called (getpeername)
-    original: Endpoint | None  #: SO_ORIGINAL_DST; None if the kernel knows none, and for UDP
-
-
-class Call(NamedTuple):
-    """A call, as the caller saw it: where it arrived, or in `error` why it did not."""
-
-    dialled: Endpoint
-    arrival: Arrival | None
-    local: Endpoint
-    error: str
-
-
-def read_arrival(report: Mapping[str, Any]) -> Arrival:
-    """Read what a listener says to a caller."""
-    original = report["original"]
-    return Arrival(
-        report["name"],
-        report["port"],
-        _endpoint(report["local"]),
-        _endpoint(report["peer"]),
-        original and _endpoint(original),
-    )
-
-
-def _endpoint(words: Sequence[Any]) -> Endpoint:
-    return words[0], words[1]
 
 
 class Outcome(NamedTuple):
@@ -304,11 +266,11 @@ class Namespace:
 
     def connect(self, address: str, port: int, **how: Any) -> Call:
         """Make a TCP connection and read who answers; `how`: see netns_helper.connect."""
-        return _call((address, port), self._ask("connect", address=address, port=port, **how))
+        return read_call((address, port), self._ask("connect", address=address, port=port, **how))
 
     def query(self, address: str, port: int, **how: Any) -> Call:
         """Send a UDP datagram and read the answer from its destination; `how`: see netns_helper.query."""
-        return _call((address, port), self._ask("query", address=address, port=port, **how))
+        return read_call((address, port), self._ask("query", address=address, port=port, **how))
 
     def provoke(self, address: str, port: int, source: str, flags: Sequence[str]) -> str:
         """Send a TCP segment that belongs to no connection: return what comes back, `reset` or `silence`."""
@@ -467,12 +429,6 @@ class Pod(Namespace):
     def _families(self, values: tuple[str, str]) -> list[str]:
         """Return those of the values, one for IPv4 and one for IPv6, whose family this pod has."""
         return [value for value, wanted in zip(values, (self.ipv4, self.ipv6), strict=True) if wanted]
-
-
-def _call(dialled: Endpoint, answer: Mapping[str, Any]) -> Call:
-    if "error" in answer:
-        return Call(dialled, None, _endpoint(answer.get("local") or ("", 0)), answer["error"])
-    return Call(dialled, read_arrival(answer["server"]), _endpoint(answer["local"]), "")
 
 
 def _command(*words: str, stdin: str = "") -> None:

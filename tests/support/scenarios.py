@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.netns import SIDE_LINK, UPLINK, VM_LINKS, Call, Namespace, Pod
+from tests.support.arrivals import Call
+from tests.support.netns import SIDE_LINK, UPLINK, VM_LINKS, Namespace, Pod
 
 ADDRESSES = {
     "pod": (UPLINK.ipv4[0], UPLINK.ipv6[0]),  # its own address, on eth0

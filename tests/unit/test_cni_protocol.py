@@ -6,15 +6,18 @@ https://www.cni.dev/docs/spec/; the codes are from its section 5, "Error".
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 
+from istio_iptables.cli.log import Logger
 from istio_iptables.cni import plugin, protocol
+from istio_iptables.cni.pod import Identity
 from istio_iptables.cni.protocol import Document
 from istio_iptables.errors import KernelError
 from istio_iptables.remedies import lock_held
-from tests.support.cni import INJECTED, RESULT, call, configuration, variables
+from tests.support.cni import INJECTED, RESULT, call, configuration, start, variables
 from tests.unit.test_json_text import objects
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -270,3 +273,46 @@ def test_a_pod_can_go_whatever_became_of_its_node(monkeypatch, command, keys, an
     for _ in range(2):
         found = call(monkeypatch, variables(command), given)
         assert (found.status, found.out) == (0, "")
+
+
+# --- what a terminal would obey ---------------------------------------------------------------
+
+#: It clears a terminal, ends its title, and turns the direction of text.
+ODD = "a\x1b[2J\x9b\x07\u202eb"
+
+
+def test_an_answer_shows_control_characters_of_others_escaped() -> None:
+    """An error may quote rules that others have made; kubelet writes it into the events of the pod."""
+    answer = json.loads(
+        protocol.error_text(protocol.CniError(5, f"rule {ODD}", f"first {ODD}\nsecond"), "1.0.0")
+    )
+    assert answer["msg"] == r"rule a\x1b[2J\x9b\x07\u202eb"
+    assert answer["details"] == "first a\\x1b[2J\\x9b\\x07\\u202eb\nsecond"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_log_shows_control_characters_of_others_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    """On standard error and in the file: of the pod's name, and of whatever a line quotes."""
+    file = tmp_path / "log"
+    log = Logger()
+    log.configure((), as_json=as_json)
+    log.append_to(str(file))
+    log.name(str(Identity(f"web{ODD}", "shop")))
+    log.error(f"rule {ODD} of \u00e9")
+    said = capsys.readouterr().err
+    assert said == file.read_text()
+    assert said.rstrip("\n").replace("\t", "").isprintable()
+    assert said.count("[2J") == 2
+    if as_json:
+        assert json.loads(said)["msg"].endswith(f"rule {ODD} of \u00e9")
+
+
+def test_a_call_for_a_pod_with_control_characters_in_its_name() -> None:
+    annotations = {**INJECTED, "traffic.sidecar.istio.io/includeInboundPorts": ODD}
+    done = start(variables(name=f"web{ODD}"), configuration(annotations))
+    assert done.returncode == 1
+    assert done.stdout.isascii()
+    assert all(line.replace("\t", "").isprintable() for line in done.stderr.splitlines())
+    assert "x1b[2J" in done.stderr

@@ -6,6 +6,7 @@ import os
 
 from ...errors import KernelError
 from ...kernel.namespace import network_namespace
+from ...kernel.proc import root_remedy
 from ..decision import Skip, decide
 from ..pod import Identity, of_api
 from ..protocol import CniError
@@ -44,6 +45,7 @@ def _namespace_of(pod: BrokenPod) -> str:
     Kubelet names the group after the pod's UID, with underscores where systemd makes it.
     """
     names = (pod.uid, pod.uid.replace("-", "_"))
+    may_not_look = False
     for process in filter(str.isdigit, os.listdir("/proc")):
         path = f"/proc/{process}/ns/net"
         try:
@@ -51,8 +53,15 @@ def _namespace_of(pod: BrokenPod) -> str:
                 groups = file.read()
             if any(f"pod{name}" in groups for name in names) and not os.path.samefile(path, _OWN_NAMESPACE):
                 return path
+        except PermissionError:
+            may_not_look = True
         except OSError:
-            continue  # it has ended, or may not be looked at
+            continue  # it has ended
+    if may_not_look:
+        raise KernelError(
+            "its processes may not be looked at",
+            root_remedy("SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW"),
+        )
     raise KernelError(
         "no process of it is seen here",
         "run this on the pod's node, in the node's process namespace (hostPID), as root",
