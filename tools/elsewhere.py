@@ -51,17 +51,9 @@ def debootstrap(suite: str, folder: str | os.PathLike[str], packages: str) -> No
     for command in (*as_root, "debootstrap"):
         if not shutil.which(command, path=system_path):
             raise CannotBuild(f"to make a base takes {command}, which is not installed")
-    what = [suite, str(folder), setting("MIRROR") or mirror_of(suite)]
+    system = (suite, folder, setting("MIRROR") or mirror_of(suite))
     done = subprocess.run(
-        [
-            *as_root,
-            "debootstrap",
-            "--variant=minbase",
-            f"--include={packages}",
-            suite,
-            folder,
-            *filter(None, mirror),
-        ],
+        [*as_root, "debootstrap", "--variant=minbase", f"--include={packages}", *filter(None, system)],
         capture_output=True,
         text=True,
         check=False,
