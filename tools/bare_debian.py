@@ -91,7 +91,9 @@ def main(arguments: Sequence[str]) -> int:
     if ask("git", "-C", str(ROOT), "status", "--porcelain"):
         say("what is not committed is not in it")
     with folder_for_a_while() as folder:
-        return in_namespaces(sys.executable, __file__, "--inside", folder, *(arguments or ["make", "test"]))
+        return in_namespaces(
+            sys.executable, __file__, "--inside", f"{folder}/system", *(arguments or ["make", "test"])
+        )
 
 
 def say(text: str) -> None:
@@ -134,6 +136,7 @@ def in_namespaces(*command: str) -> int:
 def inside(folder: Path, command: Sequence[str]) -> int:
     """Make the system in a folder and become the command in it. Called in namespaces of its own."""
     suite = setting("SUITE", release())
+    folder.mkdir(mode=0o755)
     say(f"making a bare Debian ({suite}) in {folder}, which takes a minute or two ...")
     try:
         debootstrap(suite, folder, PACKAGES)

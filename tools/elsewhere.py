@@ -51,9 +51,9 @@ def debootstrap(suite: str, folder: str | os.PathLike[str], packages: str) -> No
     for command in (*as_root, "debootstrap"):
         if not shutil.which(command, path=system_path):
             raise CannotBuild(f"to make a base takes {command}, which is not installed")
-    system = (suite, folder, setting("MIRROR") or mirror_of(suite))
+    system = list(filter(None, (suite, os.fspath(folder), setting("MIRROR") or mirror_of(suite))))
     done = subprocess.run(
-        [*as_root, "debootstrap", "--variant=minbase", f"--include={packages}", *filter(None, system)],
+        [*as_root, "debootstrap", "--variant=minbase", f"--include={packages}", *system],
         capture_output=True,
         text=True,
         check=False,
