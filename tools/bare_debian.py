@@ -90,10 +90,9 @@ def main(arguments: Sequence[str]) -> int:
         os.execvp("sudo", ["sudo", "-E", sys.executable, __file__, *arguments])
     if ask("git", "-C", str(ROOT), "status", "--porcelain"):
         say("what is not committed is not in it")
+    command = arguments or ["make", "test"]
     with folder_for_a_while() as folder:
-        return in_namespaces(
-            sys.executable, __file__, "--inside", f"{folder}/system", *(arguments or ["make", "test"])
-        )
+        return in_namespaces(sys.executable, __file__, "--inside", f"{folder}/system", *command)
 
 
 def say(text: str) -> None:
@@ -136,7 +135,8 @@ def in_namespaces(*command: str) -> int:
 def inside(folder: Path, command: Sequence[str]) -> int:
     """Make the system in a folder and become the command in it. Called in namespaces of its own."""
     suite = setting("SUITE", release())
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
+    folder.chmod(0o755)  # whatever the umask is
     say(f"making a bare Debian ({suite}) in {folder}, which takes a minute or two ...")
     try:
         debootstrap(suite, folder, PACKAGES)
