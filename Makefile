@@ -4,7 +4,7 @@
 
 PYTHON ?= python3# makes the virtual environment
 VENV   ?= .venv
-ARGS   ?=# run: the command line; test, quick, unit, kernel, cni, e2e, browser, soak, image-test: for pytest; image, lock: for those
+ARGS   ?=# run: the command line; test, quick, unit, kernel, cni, e2e, browser, soak, image-test: for pytest; image, lock: for those; bare-test: a command
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # `make -j test` would mix up the output, and the checks run in the order below
@@ -23,7 +23,7 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 PYTEST = $(VENV)/bin/pytest -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadgroup -p no:cacheprovider
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak faults golden man pictures bench image image-test sbom dist release audit lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak faults golden man pictures bench image image-test sbom dist bare-test release audit lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -104,6 +104,10 @@ image: ## build the container image, with docker or podman
 
 image-test: $(VENV) ## build it and the CNI plugin's with podman, and try both (skipped unless root)
 	@$(TEST_AS_ROOT) $(VENV)/bin/python tools/image.py test $(ARGS)
+
+# Where everything is that the tests silently take from this machine, such a place shows what it was.
+bare-test: ## all tests in a bare Debian that is made for them (as root; debootstrap); ARGS="sh": look around there
+	@$(PYTHON) tools/bare_debian.py $(ARGS)
 
 # The times in the archives are that of the commit, so that two builds of it give the same bytes.
 dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)

@@ -23,21 +23,17 @@ import os
 import re
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from elsewhere import ROOT, CannotBuild, apt_settings, ask, authorities, debootstrap, pip_settings, setting
 from version import version
 
-ROOT = Path(__file__).resolve().parents[1]
-AUTHORITIES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-)
+#: Where the Dockerfile has the authorities that its secret `ca.pem` brings.
+AUTHORITIES_THERE = "/run/secrets/ca.pem"
 #: What Debian's own slim Python images hold, pip among it, as far as it is a package.
 BASE_PACKAGES = "python3,python3-venv,ca-certificates,netbase,tzdata"
 #: What slim images of Debian do without, now and after later installations.
@@ -59,10 +55,6 @@ LIMITS = 'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]'
 PODMANS_WISH = 1048576
 
 
-class CannotBuild(Exception):
-    """There is no engine or no base image, and why: nothing is wrong with the image."""
-
-
 class Failed(Exception):
     """A command went wrong, and has said why."""
 
@@ -77,20 +69,6 @@ def run(*command: str | os.PathLike[str]) -> None:
     print("+", shlex.join(map(str, command)), flush=True)
     if subprocess.run(command, check=False).returncode != 0:
         raise Failed(f"{command[0]} failed")
-
-
-def ask(*command: str) -> str | None:
-    """Return what a command prints, or None if it fails or is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def setting(name: str, default: str = "") -> str:
-    """Return a variable of the environment; empty is as good as absent."""
-    return os.environ.get(name) or default
 
 
 # --- the engine -----------------------------------------------------------------------------
@@ -170,21 +148,12 @@ def exists(engine: Sequence[str], name: str) -> bool:
 
 def bootstrap(engine: Sequence[str], suite: str, name: str) -> None:
     """Make a base image like the slim ones of Python, out of Debian's packages."""
-    subprocess.run([ROOT / "tools/system-packages", "image-base"], check=False)
     as_root = [] if os.geteuid() == 0 else ["sudo"]
-    for command in (*as_root, "debootstrap"):
-        if not shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
-            raise CannotBuild(f"to make a base takes {command}, which is not installed")
     say(f"making {name}, once ...")
     # Not in /tmp, which may be small, and allow no devices.
     folder = tempfile.mkdtemp(prefix="istio-iptables-base-", dir="/var/tmp")
     try:
-        options = ("--variant=minbase", f"--include={BASE_PACKAGES}")
-        mirror = [setting("MIRROR")] if setting("MIRROR") else []
-        made = [*as_root, "debootstrap", *options, suite, folder, *mirror]
-        done = subprocess.run(made, capture_output=True, text=True, check=False, env=with_system_path())
-        if done.returncode != 0:
-            raise CannotBuild(f"debootstrap failed: {done.stdout.strip().splitlines()[-1:]}")
+        debootstrap(suite, folder, BASE_PACKAGES)
         left_out = "".join(f"path-exclude /{path}/*\n" for path in NOT_IN_SLIM)
         slim = f"printf '{left_out}' >etc/dpkg/dpkg.cfg.d/slim; rm -rf {' '.join((*NOT_IN_SLIM, *LEFTOVERS))}"
         run(*as_root, "sh", "-c", f"cd {folder} && {slim}")
@@ -196,53 +165,19 @@ def bootstrap(engine: Sequence[str], suite: str, name: str) -> None:
         subprocess.run([*as_root, "rm", "-rf", "--one-file-system", folder], check=False)
 
 
-def with_system_path() -> dict[str, str]:
-    """Return the environment, with the folders of system commands on the path."""
-    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
-
-
 # --- what the build has to know of this machine ---------------------------------------------
 
 
 def secrets(folder: Path) -> Iterator[str]:
     """Write what apt and pip need to reach their sources; yield the options that hand it to the build."""
-    authorities = next(
-        (path for path in (setting("SSL_CERT_FILE"), *AUTHORITIES) if Path(path).is_file()), ""
-    )
-    texts = {"apt.conf": apt_settings(bool(authorities)), "pip.conf": pip_settings(bool(authorities))}
+    of_here = authorities()
+    there = AUTHORITIES_THERE if of_here else ""
+    texts = {"apt.conf": apt_settings(there), "pip.conf": pip_settings(there)}
     for name, text in texts.items():
         (folder / name).write_text(text)
         yield f"--secret=id={name},src={folder / name}"
-    if authorities:
-        yield f"--secret=id=ca.pem,src={authorities}"
-
-
-def apt_settings(authorities: bool) -> str:
-    """Return how apt reaches its sources here, as apt.conf(5) has it; empty where there is no apt."""
-    known = (ask("apt-config", "dump") or "").splitlines()
-    wanted = re.compile(r"Acquire::(http|https|Check-Valid-Until|Check-Date|Retries|ForceIPv)")
-    needs_files_of_here = re.compile(r"Acquire::https?::(.*CaInfo|.*Proxy-Auto)", re.IGNORECASE)
-    lines = [line for line in known if wanted.match(line) and not needs_files_of_here.match(line)]
-    if authorities:
-        lines.append('Acquire::https::CAInfo "/run/secrets/ca.pem";')
-    return "".join(f"{line}\n" for line in lines)
-
-
-def pip_settings(authorities: bool) -> str:
-    """Return how pip reaches its index here, as its configuration file has it.
-
-    Paths of this machine mean nothing in there, so an index in a folder is left out.
-    """
-    names = "index-url|extra-index-url|trusted-host|proxy|timeout"
-    known = (ask(sys.executable, "-m", "pip", "config", "list") or "").splitlines()
-    found: dict[str, str] = {}
-    for line in sorted(known, reverse=True):  # so `:env:`, which wins, comes last
-        if match := re.fullmatch(rf"(?:global|:env:)\.({names})='(.*)'", line):
-            values = [word for word in match[2].split() if not word.startswith(("file:", "/"))]
-            found |= {match[1]: " ".join(values)} if values else {}
-    if authorities:
-        found["cert"] = "/run/secrets/ca.pem"
-    return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in found.items())
+    if of_here:
+        yield f"--secret=id=ca.pem,src={of_here}"
 
 
 def labels() -> Iterator[str]:

@@ -229,7 +229,7 @@ def _group(app: typer.Typer, name: str) -> typer.Typer:
 
 def _short(command: Command) -> str:
     """Return the help of a command for a list of commands: its beginning."""
-    return command.help.partition(":")[0].partition(",")[0].partition(" (")[0]
+    return command.help.partition(":")[0].partition(",")[0].partition(" (")[0].removesuffix(".")
 
 
 def _command(command: Command) -> Callable[..., None]:

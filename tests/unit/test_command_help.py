@@ -48,6 +48,12 @@ def test_help_has_every_group_and_every_command(help_text: str):
     assert max(map(len, help_text.splitlines())) <= 80
 
 
+def test_the_list_of_commands_has_no_sentences(help_text: str):
+    commands = help_text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) >= len(COMMANDS)
+    assert [line for line in commands if line.endswith(".")] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_a_command_has_its_options(command: Command):
     process = run(*command.words, "--help")
