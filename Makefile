@@ -21,9 +21,13 @@ TEST_AS_ROOT = $(if $(SUDO),$(shell $(SUDO) -n true 2>/dev/null && echo \
 
 # Tests run side by side: one more than there are processors, since some of them wait.
 PYTEST = $(VENV)/bin/pytest -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadgroup -p no:cacheprovider
+# What only `fuzz`, `mutants` and `coverage` need.
+MEASURING = $(VENV)/.measuring
+
 DOCTESTS = --doctest-modules istio_iptables
 
-.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz soak faults golden man pictures bench image image-test sbom dist bare-test release audit lock clean venv system system-run
+.PHONY: help run test quick lint format types unit kernel cni e2e browser fuzz mutants coverage soak faults golden man \
+    pictures bench image image-test sbom dist bare-test release audit lock clean venv system system-run
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -72,8 +76,19 @@ e2e: system $(VENV) ## tests with real traffic through a real Envoy (skipped unl
 browser: system $(VENV) ## tests of the report in a real browser, Chromium (skipped without one)
 	$(PYTEST) tests/browser $(ARGS)
 
-fuzz: $(VENV) ## property tests with many more examples
+FUZZ_SECONDS ?= 20# fuzz: how long each harness of tests/fuzz searches
+fuzz: $(MEASURING) ## property tests with many more examples, then harnesses for atheris (FUZZ_SECONDS=20 each)
+	$(VENV)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/unit $(ARGS)
+
+# Few examples of each property: they decide about thousands of mutants.
+mutants: export HYPOTHESIS_PROFILE = quick
+mutants: $(MEASURING) ## change the code in small ways and see unit tests fail: a sample; ARGS="--help" tells more
+	$(VENV)/bin/python -m tests.mutation $(ARGS)
+
+coverage: system $(MEASURING) ## lines and branches that the unit and kernel tests come to: a report in build/coverage
+	$(TEST_AS_ROOT) $(PYTEST) --cov --cov-report=html:build/coverage --cov-report=term:skip-covered \
+	    tests/unit tests/kernel $(DOCTESTS) $(ARGS)
 
 soak: export HYPOTHESIS_PROFILE = fuzz
 soak: system $(VENV) ## thousands of generated configurations, 20,000 packets, 50 runs at once; prints its figures
@@ -125,7 +140,7 @@ audit: ## look up known vulnerabilities of all locked dependencies (pip-audit, w
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip --quiet --disable-pip-version-check install pip-audit
 	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
-	    $(patsubst %,--requirement requirements/%.txt,build runtime libiptc cni dev)
+	    $(patsubst %,--requirement requirements/%.txt,build runtime libiptc cni dev measure)
 
 # Its dumps are what later versions have to read, take over and clean: tests/fixtures/releases.
 VERSION ?=# release: the number
@@ -145,12 +160,15 @@ lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.to
 	    --extra cni-api --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
 	    --constraint requirements/dev.txt --extra cni-api --extra libiptc --output-file requirements/cni.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/dev.txt \
+	    --extra measure --output-file requirements/measure.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) build dist *.egg-info .foreign-programs .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage* .foreign-programs .fuzz .hypothesis .import_linter_cache .mypy_cache \
+	    .pytest_cache .ruff_cache mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # System packages: all of them, or those that `make run` needs.
@@ -175,4 +193,8 @@ $(STAMP): setup.cfg requirements/build.txt requirements/dev.txt
 	    $(PIP) --require-hashes -r requirements/build.txt && \
 	    $(PIP) --no-build-isolation --use-pep517 --require-hashes -r requirements/dev.txt && \
 	    $(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .'
+	@touch $@
+$(MEASURING): $(STAMP) requirements/measure.txt
+	@tools/waiting 'adding atheris, mutmut and coverage to $(VENV), once' $(VENV)/measuring.log \
+	    $(PIP) --require-hashes -r requirements/measure.txt
 	@touch $@

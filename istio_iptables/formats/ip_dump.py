@@ -12,6 +12,7 @@ from ..interpreter.completed import completed
 from ..interpreter.ip_names import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, table_name
 from ..interpreter.routing import Network
 from ..rules.model import IPV4, IPV6
+from ..settings.texts import shown
 from ..startup.record import Record
 from . import ip_objects, ip_text
 
@@ -91,6 +92,8 @@ def _each_once(items: Iterable[object]) -> tuple:  # type: ignore[type-arg]
     return tuple(dict.fromkeys(items))
 
 
+#: The errors that reading an object may raise that is of none of the kinds which ip(8) prints.
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError)
 #: How a document of `ip -json` begins. (The counters of iptables-save begin with `[`, too.)
 BEGINS = re.compile(r"\[\s*[{\]]")
 
@@ -158,7 +161,7 @@ class _Reader:
         self._end_routes()
 
     def _miss(self, line: int, text: object, why: str) -> None:
-        self._unread.append(Unread(line, str(text).strip()[:200], why, self._name))
+        self._unread.append(Unread(line, str(text).strip()[:200], shown(why), self._name))
 
     # --- plain text ---
 
@@ -238,7 +241,7 @@ class _Reader:
     def _take_addresses(self, line: int, link: Object) -> None:
         try:
             self._addresses += ip_objects.addresses(link)
-        except (ValueError, KeyError, TypeError) as error:
+        except _MISFITS as error:
             self._miss(line, link, f"an address that cannot be read ({error})")
 
     def _end_rules(self) -> None:
@@ -254,7 +257,7 @@ class _Reader:
         for line, words in waiting:
             try:
                 self._rules.append(ip_objects.rule(words, family))
-            except (ValueError, KeyError, TypeError) as error:
+            except _MISFITS as error:
                 self._miss(line, words, f"a rule that cannot be read ({error})")
 
     def _end_routes(self) -> None:
@@ -270,7 +273,7 @@ class _Reader:
     def _take_route(self, line: int, words: Object, table: str) -> None:
         try:
             route, notes = ip_objects.route(words, table)
-        except (ValueError, KeyError, TypeError) as error:
+        except _MISFITS as error:
             self._miss(line, words, f"a route that cannot be read ({error})")
             return
         about = route.text if route else words.get("dst", "")

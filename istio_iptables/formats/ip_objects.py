@@ -103,9 +103,7 @@ _RULE_FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 def _network(family: Family, address: str, length: str | int | None) -> tuple[int, int] | None:
     if address == "all":
         return None
-    bits = 32 if family == IPV4 else 128
-    prefix = bits if length is None else int(length)
-    return (0 if address == "0" else number_of(address)), prefix
+    return (0 if address == "0" else number_of(address)), _prefix(family, length)
 
 
 def _mark(left: Object) -> Object:
@@ -237,7 +235,16 @@ def _ends(family: Family, network: str) -> tuple[int, int]:
     if network == "default":
         return ends_of(family, 0, 0)
     address, _, prefix = network.partition("/")
-    return ends_of(family, number_of(address), int(prefix or (32 if family == IPV4 else 128)))
+    return ends_of(family, number_of(address), _prefix(family, prefix or None))
+
+
+def _prefix(family: Family, length: str | int | None) -> int:
+    """Return the length of a prefix, without one that of an address. Raises ValueError if it cannot be."""
+    bits = 32 if family == IPV4 else 128
+    found = bits if length is None else int(length)
+    if not 0 <= found <= bits:
+        raise ValueError(f"a prefix of {found} bits")
+    return found
 
 
 def _hops(words: Object) -> tuple[list[Hop], list[str]]:
@@ -281,7 +288,7 @@ def addresses(link: Object) -> Iterator[Address]:
             interface=link["ifname"],
             family=family,
             address=number_of(each["local"]),
-            prefix=int(each["prefixlen"]),
+            prefix=_prefix(family, each["prefixlen"]),
             scope=scope_number(str(each.get("scope", "global"))),
             flags=frozenset(word for word in ADDRESS_FLAGS if each.get(word)),
             peer=number_of(peer) if peer and peer != each["local"] else None,

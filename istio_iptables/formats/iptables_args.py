@@ -186,7 +186,10 @@ def _cidr(text: str) -> Cidr:
     else:
         packed, version = bytes(map(int, address.split("."))), 4
     bits = 8 * len(packed)
-    return Cidr(version, int.from_bytes(packed, "big"), int(prefix) if prefix else bits)
+    length = int(prefix) if prefix else bits
+    if bits not in (32, 128) or not 0 <= length <= bits:
+        raise _Unknown(text)
+    return Cidr(version, int.from_bytes(packed, "big"), length)
 
 
 def _ports(text: str) -> PortRange:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 
+from ..settings.texts import shown
 from ..startup.record import Record
 
 TYPE_CHECKING = False
@@ -19,13 +20,22 @@ if TYPE_CHECKING:
     Object = Mapping[str, Any]
 
 #: The kinds of objects that have a part in what happens to a packet, and what of each has to be there.
-_NEEDED: Mapping[str, tuple[str, ...]] = {
-    "table": ("family", "name"),
-    "chain": ("family", "table", "name"),
-    "rule": ("family", "table", "chain", "expr"),
-    "set": ("family", "table", "name"),
-    "map": ("family", "table", "name"),
+_NEEDED: Mapping[str, Mapping[str, type]] = {
+    "table": {"family": str, "name": str},
+    "chain": {"family": str, "table": str, "name": str},
+    "rule": {"family": str, "table": str, "chain": str, "expr": list},
+    "set": {"family": str, "table": str, "name": str},
+    "map": {"family": str, "table": str, "name": str},
 }
+#: What may be there besides.
+_OPTIONAL: Mapping[str, Mapping[str, type]] = {
+    "metainfo": {"version": str},
+    "chain": {"handle": int, "type": str, "hook": str, "prio": int, "policy": str},
+    "rule": {"handle": int, "comment": str},
+    "set": {"handle": int, "elem": list, "flags": list},
+    "map": {"handle": int, "elem": list, "flags": list},
+}
+_KINDS_IN_WORDS = {str: "a text", int: "a number", list: "a list"}
 #: Kinds that statements name, and that do not change what these mean.
 _NAMED = frozenset(
     {
@@ -82,6 +92,8 @@ def parse(text: str) -> NftDump:
         whole = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(_not_json(text, error)) from error
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply for one of nft") from None
     objects = whole.get("nftables") if isinstance(whole, dict) else None
     if not isinstance(objects, list):
         raise ValueError('JSON, but not of nft: it has no list "nftables"')
@@ -106,11 +118,16 @@ def _check(number: int, each: Any) -> None:
     if not isinstance(each, dict) or len(each) != 1:
         raise ValueError(f"object {number} of the list is not one of nft: {json.dumps(each)[:80]}")
     [(kind, value)] = each.items()
-    for part in _NEEDED.get(kind, ()):
-        if not isinstance(value, dict) or part not in value:
-            raise ValueError(f"object {number} of the list, of the kind {kind}, has no {part!r}")
-    if kind == "chain" and not isinstance(value.get("prio", 0), int):
-        raise ValueError(f"object {number} of the list, of the kind chain: its 'prio' is not a number")
+    what = f"object {number} of the list, of the kind {shown(kind)}"
+    needed, optional = _NEEDED.get(kind, {}), _OPTIONAL.get(kind, {})
+    if (needed or optional) and not isinstance(value, dict):
+        raise ValueError(f"{what}, is not an object")
+    for part in needed:
+        if part not in value:
+            raise ValueError(f"{what}, has no {part!r}")
+    for part, wanted in (*needed.items(), *optional.items()):
+        if part in value and not isinstance(value[part], wanted):
+            raise ValueError(f"{what}: its {part!r} is not {_KINDS_IN_WORDS[wanted]}")
 
 
 def _check_tables(objects: Iterable[Object]) -> None:
@@ -119,8 +136,9 @@ def _check_tables(objects: Iterable[Object]) -> None:
     tables = {(value["family"], value["name"]) for kind, value in parts if kind == "table"}
     for kind, value in parts:
         if kind != "table" and (value["family"], value["table"]) not in tables:
+            of = f"{shown(value['family'])} {shown(value['table'])}"
             raise ValueError(
-                f"a {kind} of the table {value['family']} {value['table']}, and not the table itself: an "
+                f"a {kind} of the table {of}, and not the table itself: an "
                 "answer from a part would be wrong, so give all of it: `nft -j list ruleset`"
             )
 

@@ -152,7 +152,7 @@ def _is_condition(statement: Any) -> bool:
 
 
 #: The errors that reading something that this tool never writes may raise.
-_MISFITS = (_Unknown, LookupError, TypeError, ValueError, AttributeError, OSError)
+_MISFITS = (_Unknown, StopIteration, LookupError, TypeError, ValueError, AttributeError, OSError)
 
 
 def _foreign(statements: list[Object]) -> model.ForeignTarget:
@@ -163,7 +163,7 @@ def _effects(statements: list[Object]) -> tuple[Counters, Target]:
     """Return what a rule counts and what it does; the counter comes first in every rule of this tool."""
     counter, *rest = statements
     value = counter["counter"]
-    return Counters(value["packets"], value["bytes"]), _target(rest)
+    return Counters(_number(value["packets"]), _number(value["bytes"])), _target(rest)
 
 
 def _match(statement: Object, sets: Object) -> Match:
@@ -196,7 +196,7 @@ def _ranges(value: Any, number: Callable[[Any], int], bits: int) -> Ranges:
             first = last = number(member)
         elif "prefix" in member:
             first = number(member["prefix"]["addr"])
-            last = first + (1 << (bits - member["prefix"]["len"])) - 1
+            last = first | (1 << (bits - member["prefix"]["len"])) - 1
         else:
             first, last = (number(end) for end in member["range"])
         found.append((first, last))

@@ -195,6 +195,8 @@ def _rule(at: int, rule: Mapping[str, Any], scope: NativeScope, text: str) -> Ru
 def _counters(statements: Iterable[Any]) -> Counters:
     for each in statements:
         inner = each.get("counter") if isinstance(each, dict) else None
-        if isinstance(inner, dict) and "packets" in inner:
-            return Counters(inner["packets"], inner["bytes"])
+        if isinstance(inner, dict):
+            packets, size = inner.get("packets"), inner.get("bytes")
+            if isinstance(packets, int) and isinstance(size, int):
+                return Counters(packets, size)
     return NO_COUNTERS

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Steps: TypeAlias = Iterable[Condition | Action]
 
 #: What reading something that no version of nft is known to print may raise.
-_MISFITS = (UnreadError, LookupError, TypeError, ValueError, AttributeError)
+_MISFITS = (UnreadError, StopIteration, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def steps_of(statements: Iterable[Any], scope: NativeScope) -> tuple[Condition | Action, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     #: How the constants are written that an expression is compared with; one for each part of several.
     Kind: TypeAlias = Literal["", "mark", "name", "raw"] | tuple["Kind", ...]
 
-_MISFITS = (LookupError, TypeError, ValueError, AttributeError)
+_MISFITS = (StopIteration, LookupError, TypeError, ValueError, AttributeError)
 
 
 def rule(statements: Iterable[Any]) -> str:

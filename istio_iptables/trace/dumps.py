@@ -14,6 +14,7 @@ from ..interpreter import iptables_sets, nft_expressions
 from ..interpreter.known import Known
 from ..interpreter.program import Program
 from ..rules.model import IPV4
+from ..settings.texts import shown
 from ..startup.record import Record
 from . import texts
 
@@ -81,7 +82,7 @@ def read(sources: Iterable[Source], network: Network | None = None) -> Rules:
         try:
             reading.take(source)
         except (DumpError, ValueError) as error:
-            mistakes.append(f"{source.name}: {error}")
+            mistakes.append(_line(f"{source.name}: {error}"))
     if mistakes:
         raise DumpError("\n".join(mistakes))
     return reading.rules(network)
@@ -151,7 +152,7 @@ class _Reading:
         self._native.append((source, dump))
         said = ", ".join(_count(number, kind) for kind, number in dump.counts.items()) or "nothing"
         for kind, number in dump.unknown.items():
-            self._unread.append(f"{source.name}: nftables: {_count(number, kind)}: not known")
+            self._unread.append(f"{source.name}: nftables: {_count(number, shown(kind))}: not known")
         return [f"nftables: {said}"]
 
     def _take_ipset(self, source: Source, unread: list[_Unread]) -> list[str]:
@@ -165,7 +166,7 @@ class _Reading:
                 if name not in found:
                     unread.append(_Unread(number, "what is in such a set cannot be told", line))
             elif kind and name not in created:
-                unread.append(_Unread(number, f"no line before it creates the set {name}", line))
+                unread.append(_Unread(number, f"no line before it creates the set {shown(name)}", line))
         members = sum(map(len, found.values()))
         return [f"ipset: {_count(len(found), 'set')}, {_count(members, 'member')}"] if found else []
 
@@ -194,9 +195,9 @@ class _Reading:
         return Rules(
             program,
             network,
-            tuple(self._read),
-            unread,
-            assumed,
+            tuple(map(_line, self._read)),
+            tuple(map(_line, unread)),
+            tuple(map(_line, assumed)),
             dumps=tuple(self._dumps),
             objects=objects,
         )
@@ -213,7 +214,7 @@ class _Reading:
         for source, dump in self._native:
             unread = nft_expressions.unread(dump.objects)
             for what, rules in unread.items():
-                self._unread.append(f"{source.name}: {what}: not modelled, {_count(rules, 'rule')}")
+                self._unread.append(f"{source.name}: {shown(what)}: not modelled, {_count(rules, 'rule')}")
             yield from nft_expressions.compiled(
                 dump.objects,
                 known,
@@ -260,10 +261,14 @@ _LONGEST = 120
 
 
 def _shown(text: str) -> str:
-    """Return a line for a terminal: shortened, and without characters that a terminal obeys."""
+    """Return the beginning of a line."""
     text = text.strip()
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _line(text: str) -> str:
+    """Return a text as a line for a terminal: without characters that a terminal obeys."""
+    return text if text.isprintable() else "".join(e if e.isprintable() else repr(e)[1:-1] for e in text)
 
 
 def _summary(unread: Sequence[_Unread]) -> str:

@@ -54,6 +54,7 @@ def _native_tables(rules: Rules) -> Iterator[NativeTable]:
             for each in rules.objects
             for kind, value in each.items()
             if kind != "metainfo"
+            and isinstance(value, dict)
             and value.get("family") == NATIVE_FAMILY
             and name == (value.get("name") if kind == "table" else value.get("table"))
         ]

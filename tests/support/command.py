@@ -14,7 +14,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+#: `make coverage` measures processes that have its variables.
+_MEASURED = {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
+
+ENVIRONMENT = {
+    "PATH": os.defpath,
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+    **_MEASURED,
+}
 
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\t(debug|info|warn|error)\t.*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ctypes import sizeof
 from typing import TYPE_CHECKING
 
@@ -321,3 +322,37 @@ def test_wildcards_without_their_plus():
 def test_what_cannot_be_written(rule: Rule):
     with pytest.raises(Unsupported):
         encode(rule, "ipv4")
+
+
+# --- bytes that Linux would not take ----------------------------------------------------------
+
+
+@all_cases("size", [0, 31, 41, 0xFFFF])
+def test_a_match_of_a_size_that_cannot_be_is_an_error(size: int):
+    entry = bytearray(encode(Rule((Mark(5),), RETURN), "ipv4"))
+    struct.pack_into("=H", entry, 112, size)
+    with pytest.raises(OSError, match="Bad message"):
+        decode(bytes(entry), "RETURN", "ipv4", CHAINS)
+
+
+@all_cases(
+    "match", [DestinationPort(PortRange(80, 80)), UidOwner(5), Mark(5), ConntrackState(frozenset({"NEW"}))]
+)
+def test_a_match_that_is_shorter_than_it_is_in_linux_is_of_another_program(match: Match):
+    entry = encode(Rule((Transport("udp"), match), RETURN), "ipv4")
+    name = entry[114 : entry.index(b"\0", 114)]
+    target_at = struct.unpack_from("=H", entry, 88)[0]
+    short = bytearray(entry[:112] + struct.pack("=H", 32) + entry[114:144] + entry[target_at:])
+    struct.pack_into("=HH", short, 88, 144, len(short))
+    found = decode(bytes(short), "RETURN", "ipv4", CHAINS)
+    assert found.matches == (ForeignMatch(("-m", name.decode(), "...")),)
+    assert found.raw == short
+
+
+@all_cases("target", [Redirect(15006), SetMark(1), SaveMark(), TProxy(15006, 1337), ConntrackZone(2)])
+def test_a_target_that_is_shorter_than_it_is_in_linux_is_of_another_program(target: Target):
+    entry = encode(Rule((), target), "ipv4")
+    short = bytearray(entry[:112] + struct.pack("=H", 33) + entry[114:145])
+    struct.pack_into("=HH", short, 88, 112, len(short))
+    name = target_name(target)
+    assert decode(bytes(short), name, "ipv4", CHAINS).target == ForeignTarget(("-j", name))

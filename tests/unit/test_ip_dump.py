@@ -308,6 +308,14 @@ def test_tables_that_are_not_named() -> None:
         '[{"dst":"10.0.0.0/99x"}]\n',
         '[{"type":"nat","dst":"10.0.0.1"}]\n',
         '[{"ifname":"eth0","addr_info":[{"family":"inet","local":"nowhere","prefixlen":8}]}]\n',
+        '[{"dst":"10.0.0.0/33"}]\n',
+        '[{"dst":["10.0.0.0"]}]\n',
+        '[{"dst":"10.0.0.0/8","nexthops":["10.0.0.1"]}]\n',
+        '[{"priority":5,"src":"fd00::","srclen":-1}]\n',
+        '[{"priority":5,"src":"10.0.0.0","srclen":64}]\n',
+        '[{"ifname":"eth0","addr_info":["10.0.0.1"]}]\n',
+        '[{"ifname":"eth0","addr_info":[{"family":"inet","local":"10.0.0.1","prefixlen":33}]}]\n',
+        f"10.0.0.0/8 dev eth0 metric {'9' * 5000}\n",
         "10.0.0/24 dev eth0\n",
         "5: from nowhere lookup main\n",
         "eth0             UP             10.88.0.2/24\n",  # ip -brief
@@ -318,6 +326,7 @@ def test_whatever_else_is_told_and_never_an_error(text: str) -> None:
     assert (dump.routes, dump.rules, dump.addresses) == ((), (), ())
     assert dump.unread
     assert all(each.line >= 1 and str(each).startswith("f line ") for each in dump.unread)
+    assert all(len(str(each)) < 600 for each in dump.unread)
     ip_dump.joined([dump])
 
 

@@ -12,13 +12,22 @@ from hypothesis import strategies as st
 from istio_iptables.api import build, configure, render
 from istio_iptables.errors import SettingsError
 from istio_iptables.formats.nft import edit_scripts, rule_lines, script, table_lines
-from istio_iptables.rules.model import RETURN, Comment, Counters, Match, Rule, Target, Transport
-from istio_iptables.rules.nftables.model import Hook, NativeChain, NativeTable, Ports
+from istio_iptables.rules.model import (
+    RETURN,
+    Comment,
+    Counters,
+    ForeignTarget,
+    Match,
+    Rule,
+    Target,
+    Transport,
+)
+from istio_iptables.rules.nftables.model import Addresses, Hook, NativeChain, NativeTable, Ports
 from istio_iptables.rules.nftables.translate import translate
 from istio_iptables.settings.facts import Facts
 from tests.support import strategies
 from tests.support.cases import all_cases
-from tests.support.nft_printed import COUNTER, MATCHES, TARGETS, TCP, key, match, nat, payload, read
+from tests.support.nft_printed import COUNTER, MATCHES, TARGETS, TCP, key, match, nat, payload, prefix, read
 
 Settings = dict[str, str]
 
@@ -61,6 +70,16 @@ def test_a_port_implies_its_protocol():
     assert rules[0] == rules[1] == Rule((Ports("destination", "tcp", ((80, 80),)),), RETURN)
     other = match(key("meta", "l4proto"), "udp")
     assert read([other, port, COUNTER, {"return": None}]) != rules[:1]
+
+
+def test_what_nft_does_not_print_is_of_nobody():
+    [rule] = read([match(payload("ip", "daddr"), prefix("255.0.0.1", 4)), COUNTER, {"return": None}])
+    assert rule.matches == (Addresses("destination", "ipv4", ((0xFF000001, 0xFFFFFFFF),)),)
+    for count in ("3", None, [3]):
+        [rule] = read([{"counter": {"packets": count, "bytes": 180}}, {"return": None}])
+        assert isinstance(rule.target, ForeignTarget)
+    [rule] = read([COUNTER, {}])
+    assert isinstance(rule.target, ForeignTarget)
 
 
 # --- tables -----------------------------------------------------------------------------------

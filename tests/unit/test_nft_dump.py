@@ -61,7 +61,22 @@ def test_a_dump_that_was_cut_off_anywhere_says_so() -> None:
             '{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "c", "prio": "raw"}}]}',
             "object 1 .* chain: its 'prio' is not a number",
         ),
-        ('{"nftables": [{"chain": 5}]}', "object 1 .* chain, has no 'family'"),
+        ('{"nftables": [{"chain": 5}]}', "object 1 .* chain, is not an object"),
+        ('{"nftables": [{"metainfo": "1.0"}]}', "object 1 .* metainfo, is not an object"),
+        ('{"nftables": [{"table": {"family": ["ip"], "name": "t"}}]}', "table: its 'family' is not a text"),
+        (
+            '{"nftables": [{"rule": {"family": "ip", "table": "t", "chain": "c", "expr": "drop"}}]}',
+            "object 1 .* rule: its 'expr' is not a list",
+        ),
+        (
+            '{"nftables": [{"set": {"family": "ip", "table": "t", "name": "s", "elem": 5}}]}',
+            "object 1 .* set: its 'elem' is not a list",
+        ),
+        (
+            '{"nftables": [{"map": {"family": "ip", "table": "\\u001b[2J", "name": "s"}}]}',
+            r"a map of the table ip \\x1b\[2J, and not the table itself",
+        ),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_dump_is_refused(text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 
 import pytest
@@ -52,10 +53,58 @@ def test_chains_out_of_order_and_hooks_that_are_not_in_use(family: str) -> None:
     blob.chain(b"ERROR")
     output_and_forward = 1 << 3 | 1 << 2
     info = (output_and_forward, 0, 0, forward, 0, 0, 0, 0, 0, 0, 0, 13, len(blob.data))
-    chains = read_tables._chains(blob.data, info, family)  # type: ignore[arg-type]
+    chains = read_tables.chains_of(blob.data, info, family)  # type: ignore[arg-type]
     assert [(name, [target for _, target in rules]) for name, rules in chains] == [
         ("OUTPUT", []),
         ("FORWARD", ["DROP"]),
         ("a", ["b", "b", "LOG"]),
         ("b", ["QUEUE", "RETURN"]),
     ]
+
+
+# --- what no Linux has ------------------------------------------------------------------------
+
+
+def none_of_linux(family: str, data: bytes, hooks: int = 1 << 3) -> None:
+    info = (hooks, *[0] * 12)
+    with pytest.raises(OSError, match="Bad message") as caught:
+        read_tables.chains_of(data, info, family)  # type: ignore[arg-type]
+    assert caught.value.errno == errno.EBADMSG
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_sizes_that_cannot_be(family: str) -> None:
+    whole = Blob(family)
+    whole.verdict(-2)
+    whole.chain(b"ERROR")
+    assert read_tables.chains_of(whole.data, (1 << 3, *[0] * 12), family) == [("OUTPUT", [])]  # type: ignore[arg-type]
+    for cut in (1, HEAD[family] - 1, len(whole.data) - 1):
+        none_of_linux(family, whole.data[:cut])
+    least = HEAD[family] + 32 + 4
+    for target_at, size in (
+        (0, 0),  # which would never end
+        (HEAD[family] - 1, least),
+        (HEAD[family], least - 1),
+        (HEAD[family] + 8, least),
+        (HEAD[family], 0xFFFF),
+    ):
+        odd = bytearray(whole.data)
+        struct.pack_into("=HH", odd, OFFSETS_AT[family], target_at, size)
+        none_of_linux(family, bytes(odd))
+
+
+def test_rules_of_no_chain_and_jumps_to_none() -> None:
+    blob = Blob("ipv4")
+    blob.verdict(-2)
+    blob.chain(b"ERROR")
+    none_of_linux("ipv4", blob.data, hooks=0)
+    jump = Blob("ipv4")
+    jump.chain(b"a")
+    jump.verdict(0)  # to before the first rule of the only chain
+    jump.verdict(-5)
+    jump.chain(b"ERROR")
+    none_of_linux("ipv4", jump.data, hooks=0)
+
+
+def test_no_entries_are_no_chains() -> None:
+    assert read_tables.chains_of(b"", (0, *[0] * 12), "ipv4") == []

@@ -11,6 +11,7 @@ import pytest
 from istio_iptables.errors import DumpError
 from istio_iptables.trace import dumps
 from istio_iptables.trace.dumps import Rules, Source
+from istio_iptables.trace.owned import places
 from istio_iptables.trace.text import read as lines_of
 from tests.support.cases import all_cases
 from tests.support.command import ROOT, assert_refused, run
@@ -275,3 +276,47 @@ def test_the_command_names_its_option_and_the_file(tmp_path: Path):
     done = run(*packet, "--file", str(good))
     assert (done.status, str(ROOT) in done.output) == (0, False)
     assert "verdict    redirected 80" in done.output
+
+
+# --- what no program prints -------------------------------------------------------------------
+
+_RULE = (
+    '{"nftables": [{"table": {"family": "inet", "name": "istio-proxy-nat"}}, {"chain": {"family": "inet", '
+    '"table": "istio-proxy-nat", "name": "c"}}, {"rule": {"family": "inet", "table": "istio-proxy-nat", '
+    '"chain": "c", "expr": %s}}]}'
+)
+
+
+@all_cases(
+    "expr",
+    [
+        '[{"counter": {"packets": 1}}]',
+        '[{"counter": {"packets": "1", "bytes": []}}]',
+        '[{"match": {"op": "==", "left": {"meta": {}}, "right": {}}}]',
+        '[{"mangle": {"key": {}, "value": {}}}]',
+        '[{"jump": {}}]',
+        "[{}]",
+        "[null, 5]",
+    ],
+)
+def test_rules_that_nft_does_not_print_are_kept_and_have_no_counters(expr: str):
+    found = read(_RULE % expr)
+    [table] = found.program.tables
+    [rule] = table.chains["c"]
+    assert (rule.counters.packets, rule.counters.bytes) == (0, 0)
+    list(places(found))
+
+
+def test_objects_of_other_kinds_may_be_anything():
+    found = read('{"nftables": [{"table": {"family": "inet", "name": "t"}}, {"\\u001b[2J": "inet"}]}')
+    assert found.unread == (r"x: nftables: 1 \x1b[2J: not known",)
+    assert list(places(found)) == []
+
+
+def test_a_terminal_obeys_nothing_that_is_said_of_a_dump():
+    assert r"\x1b[2J" in mistake("*\x1b[2J\n")
+    found = read(f"{RULES}\x1b[2J\n", "\x1b.txt")
+    assert r"\x1b.txt" in found.read[0]
+    assert all(line.isprintable() for line in (*found.read, *found.unread))
+    ipset = read(f"{IPSET}add \x1b[2J 10.0.0.1\nadd {'s' * 500} 10.0.0.1\n")
+    assert all(line.isprintable() and len(line) < 600 for line in ipset.unread)

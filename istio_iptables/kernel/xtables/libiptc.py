@@ -60,10 +60,9 @@ class Libiptc:
         tables = []
         for name in names:
             try:
-                chains = read_tables.read(family, name)
+                tables.append(_table(family, name, read_tables.read(family, name)))
             except OSError as error:
                 raise explain(family, f"open the table {name}", error.errno or errno.EIO) from error
-            tables.append(_table(family, name, chains))
         return _in_words(tuple(tables), family)
 
     def require(self) -> None:

@@ -13,7 +13,7 @@ import struct
 
 from ...rules.model import ADDRESS_FAMILIES
 from ...startup.c_modules import socket
-from .entries.layout import HEADER, LAYOUTS
+from .entries.layout import HEADER, LAYOUTS, not_a_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ _INFO = struct.Struct("=32sI5I5III")
 _ENTRIES = struct.Struct("=32sI4x")
 #: target_offset and next_offset of an entry
 _OFFSETS = struct.Struct("=HH")
+#: The verdict of a standard target; it is the shortest target that there is.
+_VERDICT = struct.Struct("=i")
+_LEAST_TARGET = HEADER.size + _VERDICT.size
 _HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 #: Standard verdicts: minus the netfilter verdict minus one, and RETURN. Zero and above are offsets of jumps.
 _VERDICTS = {-1: b"DROP", -2: b"ACCEPT", -4: b"QUEUE", -5: b"RETURN"}
@@ -66,7 +69,7 @@ def read(family: Family, name: TableName) -> list[Chain]:
                     raise
             else:
                 if kernel.info(name) == info:  # else the chains may have moved
-                    return _chains(entries, info, family)
+                    return chains_of(entries, info, family)
     raise OSError(errno.EAGAIN, "the table keeps changing")
 
 
@@ -107,8 +110,10 @@ class _Socket:
         return answer
 
 
-def _chains(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
-    """Split a table into chains.
+def chains_of(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
+    """Split a table into chains. `info` is struct ipt_getinfo without the name.
+
+    Raises OSError if these are not entries as Linux has them.
 
     A user-defined chain begins with an entry that is no rule but holds its name; a built-in chain begins at
     the entry point of its hook. The last entry of every chain is its policy and no rule either. The last
@@ -119,8 +124,8 @@ def _chains(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
     builtin: list[tuple[bytes, list[_Entry]]] = []
     others: list[tuple[bytes, list[_Entry]]] = []
     starts: dict[int, bytes] = {}
-    *entries, _end = _entries(blob, family)
-    for entry in entries:
+    rules: list[_Entry] | None = None
+    for entry in list(_entries(blob, family))[:-1]:
         if entry.target == b"ERROR":
             others.append((_text(entry.payload), []))
             starts[entry.at + len(entry.data)] = others[-1][0]
@@ -130,6 +135,8 @@ def _chains(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
             builtin.append((entered_at[entry.at], []))
             starts[entry.at] = builtin[-1][0]
             rules = builtin[-1][1]
+        if rules is None:
+            raise not_a_table()
         rules.append(entry)
     others.sort(key=lambda chain: chain[0])  # libiptc sorts them even if another program did not
     return [
@@ -157,18 +164,26 @@ class _Entry:
         """
         if self.target:
             return self.target
-        (verdict,) = struct.unpack_from("=i", self.payload)
+        (verdict,) = _VERDICT.unpack_from(self.payload)
         if verdict < 0:
             return _VERDICTS.get(verdict, b"")
         if verdict == self.at + len(self.data):  # to the next rule: the rule only counts
             return b""
-        return starts[max(start for start in starts if start <= verdict)]
+        start = max((start for start in starts if start <= verdict), default=None)
+        if start is None:
+            raise not_a_table()
+        return starts[start]
 
 
 def _entries(blob: bytes, family: Family) -> Iterator[_Entry]:
-    at, offsets = 0, LAYOUTS[family].offsets_at
-    while at < len(blob):
-        target_at, size = _OFFSETS.unpack_from(blob, at + offsets)
+    """Yield the entries. The kernel has checked all of it (translate_table), if it is one of Linux."""
+    at, layout, end = 0, LAYOUTS[family], len(blob)
+    while at < end:
+        if end - at < layout.size:
+            raise not_a_table()
+        target_at, size = _OFFSETS.unpack_from(blob, at + layout.offsets_at)
+        if not layout.size <= target_at <= size - _LEAST_TARGET or at + size > end:
+            raise not_a_table()
         yield _Entry(at, blob[at : at + size], target_at)
         at += size
 

@@ -26,6 +26,7 @@ from .layout import (
     VERDICTS,
     Layout,
     Unsupported,
+    not_a_table,
 )
 
 TYPE_CHECKING = False
@@ -42,6 +43,7 @@ def decode(entry: bytes, target_name: str, family: Family, chains: frozenset[str
     `target_name` is what libiptc calls the target: a verdict, a chain (one of `chains`), an
     extension or nothing. A part that this tool never writes makes all matches one ForeignMatch
     (comments apart), or the target a ForeignTarget, and the rule keeps the entry's bytes.
+    Raises OSError for what is no entry of Linux.
     """
     return Decoder(family, chains).decode(entry, target_name)
 
@@ -121,10 +123,14 @@ _COUNTERS = struct.Struct("=QQ")
 
 
 def _split(data: bytes) -> list[tuple[str, int, bytes]]:
-    """Split match extensions into name, revision and data."""
+    """Split match extensions into name, revision and data. Raises OSError if their sizes cannot be."""
     found = []
     while data:
+        if len(data) < HEADER.size:
+            raise not_a_table()
         size, name, revision = HEADER.unpack_from(data)
+        if not HEADER.size <= size <= len(data):
+            raise not_a_table()
         found.append((_text(name), revision, data[HEADER.size : size]))
         data = data[size:]
     return found
@@ -180,7 +186,10 @@ def _decode_extensions(extensions: list[tuple[str, int, bytes]]) -> list[Match]:
         reader = _DECODE_MATCH.get((name, revision))
         if reader is None:
             raise Unsupported(name)
-        matches += reader(data)
+        try:
+            matches += reader(data)
+        except (struct.error, IndexError) as error:
+            raise Unsupported(f"the size of {name}") from error
     return matches
 
 
@@ -269,7 +278,10 @@ def _decode_target(target: bytes, name: str, layout: Layout, entry: bytes, chain
     if name in VERDICTS:
         return VERDICTS[name]
     reader = _DECODE_TARGET.get((name, revision))
-    found = reader(data, layout) if reader else None
+    try:
+        found = reader(data, layout) if reader else None
+    except struct.error:  # of another size than this extension has in Linux
+        found = None
     return found if found is not None else model.ForeignTarget(("-j", name) if name else ())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 
 from ....rules.model import ACCEPT, DROP, RETURN, Verdict
@@ -55,6 +57,11 @@ VERDICTS: Mapping[str, Verdict] = {verdict.name: verdict for verdict in (ACCEPT,
 
 class Unsupported(ValueError):
     """A rule with parts that this tool never writes."""
+
+
+def not_a_table() -> OSError:
+    """Return the error for bytes that Linux does not have for a table, as another kernel may answer."""
+    return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
 
 
 def aligned(data: bytes) -> bytes:
