@@ -1,9 +1,9 @@
 """__main__: the entry points. They read the command line and call what answers it.
 
-settings/go_flags.py reads every command line, and a command goes straight to its handler. Only help,
-completion and --version need the Typer application of cli/help_app.py, whose import takes longer than a
-whole run. Both use the declarations in settings/declared.py and settings/commands.py, and tests check that
-both understand them in the same way.
+settings/go_flags.py reads every command line, and a command goes straight to its handler. Only what shells
+ask to complete a line needs the Typer application of cli/typer_app.py, whose import takes longer than a whole
+run. Both use the declarations in settings/declared.py and settings/commands.py, and tests check that both
+understand them in the same way.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     if "_ISTIO_IPTABLES_COMPLETE" in os.environ:
-        from .cli.help_app import run_app
+        from .cli.typer_app import run_app
 
         return run_app([])
+    if [*arguments] == ["--version"]:  # needs no declarations of settings
+        from .cli.written import version
+
+        return version()
     from .settings.go_flags import read_arguments  # the CNI plugin does without
 
     return _dispatch(read_arguments(arguments))
@@ -117,12 +121,26 @@ def _ignore_ctrl_c() -> None:
 
 def _dispatch(invocation: Invocation) -> int:
     if invocation.meta and not invocation.mistakes:
-        from .cli.help_app import run_app
-
-        return run_app(invocation.canonical())
+        return _answer(invocation)
     from .cli.handlers import handle
 
     return handle(invocation)
+
+
+def _answer(invocation: Invocation) -> int:
+    """Answer what a flag asks about the command line itself."""
+    from .cli.written import version, written
+    from .settings.go_flags import HELP, VERSION
+
+    if set(HELP).issuperset(invocation.meta):
+        from .cli.help_page import page
+
+        return written(page(invocation.command))
+    if {*HELP, *VERSION}.issuperset(invocation.meta):
+        return version()
+    from .cli.typer_app import run_app
+
+    return run_app(invocation.canonical())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ policy its rules, and the readers of live rules tell by them what is owned.
 
 from __future__ import annotations
 
+from . import PROGRAM as PROGRAM
 from .model import Cidr
 
 TYPE_CHECKING = False
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from .model import TableName
 
-#: The name of this program on a command line. (In the prose of messages it is spelled out.)
-PROGRAM = "istio-iptables"
 #: The program in the proxy's image that sets up rules as a subcommand, with the same arguments.
 AGENT_PROGRAM = "pilot-agent"
 #: The comment on rules that could not be told from foreign ones without it.

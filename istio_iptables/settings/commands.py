@@ -53,7 +53,7 @@ class Command(Record):
     If the name has two words, the first is the group that the command belongs to (see GROUPS). `handler` is
     the function that does it, in cli/handlers.py, or `MODULE.FUNCTION` in another module of cli, which is
     imported when it is needed; without one the command is about the command line itself, and
-    cli/help_app.py answers it.
+    __main__.py has it answered.
     `only_prints`: it neither reads nor changes the rules in the kernel, whatever the settings are.
     `without_capture`: it does its work also for a pod whose settings capture nothing.
     `without_namespace`: it enters the network namespace itself, and does its work also if it cannot.

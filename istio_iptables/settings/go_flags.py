@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from .declared import Setting
 
 
-#: Flags that ask for help, the version or completion; cli/help_app.py answers them.
+#: Flags that ask for help or the version (__main__.py answers) or for completion (cli/typer_app.py).
 HELP = ("--help", "-h")
-META = (*HELP, "--version", "-V", "--install-completion", "--show-completion")
+VERSION = ("--version", "-V")
+COMPLETION: Mapping[str, str] = {
+    "--install-completion": "Install completion for the current shell.",
+    "--show-completion": "Show completion for the current shell, to copy it or customize the installation.",
+}
+META = (*HELP, *VERSION, *COMPLETION)
 
 #: Words of command names: after an unknown flag, one of these is not taken for its value.
 _COMMAND_WORDS = frozenset(word for command in COMMANDS for word in command.words)

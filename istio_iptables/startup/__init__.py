@@ -4,7 +4,7 @@ With all of these a default run takes 26 ms of processor time; without any it wo
 measured by undoing that one alone (Debian 12, Python 3.11, two x86-64 cores, medians):
 
     Record instead of dataclasses             29 ms    record.py
-    plain calls without Typer                 32 ms    settings/go_flags.py; cli/help_app.py is imported late
+    plain calls without Typer                 32 ms    settings/go_flags.py; typer_app.py: completion
     no logging package                         7 ms    cli/log.py
     the C halves of socket, signal, hashlib  5-6 ms    c_modules.py
     `TYPE_CHECKING = False`, no `typing`     4.4 ms    every module that a plain call imports

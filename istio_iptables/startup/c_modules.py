@@ -6,6 +6,8 @@ has the cost. The C modules `_socket` and `_signal` have the same functions unde
 constants are plain integers, and a socket is not a context manager. `_blake2` has a digest without OpenSSL,
 which hashlib imports. These modules are private to the standard library, so the public ones are used where
 they are missing.
+
+Each is loaded when it is first imported from here: two are shared libraries, which few runs need.
 """
 
 from __future__ import annotations
@@ -15,16 +17,25 @@ if TYPE_CHECKING:
     import signal
     import socket
     from hashlib import blake2b
-else:
-    try:
-        import _signal as signal
-        import _socket as socket
-    except ImportError:
-        import signal
-        import socket
-    try:
-        from _blake2 import blake2b
-    except ImportError:
-        from hashlib import blake2b
 
 __all__ = ["blake2b", "signal", "socket"]
+
+#: The module written in C, the public one, and what is taken from it; nothing: the module itself.
+_WHERE = {
+    "blake2b": ("_blake2", "hashlib", "blake2b"),
+    "signal": ("_signal", "signal", ""),
+    "socket": ("_socket", "socket", ""),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is imported from here for the first time (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    in_c, public, attribute = _WHERE[name]
+    try:
+        module = __import__(in_c)
+    except ImportError:
+        module = __import__(public)
+    globals()[name] = found = getattr(module, attribute) if attribute else module
+    return found

@@ -101,7 +101,8 @@ def is_between(now: dict[str, object], before: dict[str, object], wanted: dict[s
         found, old, new = now.get(key), before.get(key), wanted.get(key)
         if found in (old, new):
             continue
-        is_routing = isinstance(old, list) and isinstance(new, list) and isinstance(found, list)
-        if not (is_routing and set(old) <= set(found) <= set(new)):
+        if not (isinstance(old, list) and isinstance(new, list) and isinstance(found, list)):
+            return False
+        if not set(old) <= set(found) <= set(new):
             return False
     return True

@@ -82,7 +82,7 @@ def ip_commands(script: str) -> list[str]:
 
 
 def readable_by_nobody() -> bool:
-    command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli.help_app"]
+    command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli.typer_app"]
     environment = {"PYTHONPATH": str(PACKAGE_FOLDER)}
     return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 

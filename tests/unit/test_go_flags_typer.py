@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from istio_iptables.cli import handlers
-from istio_iptables.cli.help_app import make_app
+from istio_iptables.cli.typer_app import make_app
 from istio_iptables.settings.commands import Command
 from istio_iptables.settings.declared import SETTINGS, SOURCES, Setting
 from istio_iptables.settings.go_flags import Invocation, read_arguments

@@ -64,7 +64,7 @@ def test_a_dry_run(extra: str):
     assert (
         not {
             "istio_iptables.change",
-            "istio_iptables.cli.help_app",
+            "istio_iptables.cli.typer_app",
             "istio_iptables.doctor",
             "istio_iptables.formats.difference",
             "istio_iptables.interpreter",
@@ -108,7 +108,7 @@ for _, _, rule in plan.wanted.rules():
     assert "istio_iptables.kernel.xtables.libiptc" in modules
     assert expensive(modules) == set()
     assert not any("prob" in module or "validation" in module for module in modules)
-    assert not {"istio_iptables.cli.help_app", "istio_iptables.doctor", "istio_iptables.remedies"} & modules
+    assert not {"istio_iptables.cli.typer_app", "istio_iptables.doctor", "istio_iptables.remedies"} & modules
     assert not any("interpreter" in module or "pictures" in module for module in modules)
     assert not any(
         module.startswith(("istio_iptables.status", "istio_iptables.cli.status")) for module in modules
@@ -166,6 +166,21 @@ assert matches == (Destination(Cidr(6, 1 << 127, 16)),)"""
     assert expensive(modules) == set()
 
 
+@pytest.mark.parametrize("arguments", ["['--help']", "['help', 'render']"])
+def test_help(arguments: str):
+    modules = imported(f"{MAIN}\nassert main({arguments}) == 0")
+    assert "istio_iptables.cli.help_page" in modules
+    assert expensive(modules) == set()
+    assert not {"istio_iptables.api", "istio_iptables.cli.handlers", "istio_iptables.kernel"} & modules
+
+
+def test_the_version():
+    modules = imported(f"{MAIN}\nassert main(['--version']) == 0")
+    assert "istio_iptables.cli.written" in modules
+    assert expensive(modules) == set()
+    assert not {"istio_iptables.settings", "istio_iptables.policy", "istio_iptables.kernel"} & modules
+
+
 def test_bad_settings_are_reported_without_the_expensive_modules():
     modules = imported(f"{MAIN}\nassert main(['-p', '0', '-b', 'x', '-c', 'a/b', '-u', 'no-such-user']) == 2")
     assert expensive(modules) == set()
@@ -179,7 +194,7 @@ def test_bad_settings_are_reported_without_the_expensive_modules():
         ("['-n', '--pod', '/dev/null']", {"yaml"}),
         ("['-n', '--log_as_json']", {"json"}),
         ("['render', '--format=json']", {"json"}),
-        ("['--version']", {"typer"}),
+        ("['--show-completion']", {"typer"}),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="no /dev/null")

@@ -1,9 +1,9 @@
-"""help_app: the Typer application. It answers help, --version and completion.
+"""typer_app: the Typer application. It answers a shell that completes by Typer, and --install-completion.
 
-All that it shows is declared in settings/declared.py and settings/commands.py: the options are made from
-these tables. It could run the commands too: what it parses becomes an Invocation for the handlers, so that
-tests can compare it with settings/go_flags.py. Arguments come in the canonical form `--name=value`, which
-Invocation.canonical() returns.
+Its options are made from the declarations in settings/declared.py and settings/commands.py. It could run the
+commands too: what it parses becomes an Invocation for the handlers, so that tests can compare it with
+settings/go_flags.py. Arguments come in the canonical form `--name=value`, which Invocation.canonical()
+returns. Pages of help are those of cli/help_page.py.
 """
 
 from __future__ import annotations
@@ -13,35 +13,22 @@ import keyword
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import typer.core
 
 from .. import __version__
-from ..rules import istio
 from ..rules.istio import PROGRAM
-from ..settings.commands import COMMANDS, EXAMPLES, EXIT_CODES, GROUPS, Command, Operand
+from ..settings.commands import COMMANDS, GROUPS, Command, Operand
 from ..settings.declared import BY_NAME, SETTINGS, SOURCES, Setting
-from ..settings.go_flags import Invocation
+from ..settings.go_flags import HELP, Invocation
 from ..settings.texts import Given
 from . import handlers
-from .streams import complain, is_styled
+from .help_page import SUMMARY, described, short
+from .streams import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_EPILOG = (
-    "Every setting can be given by its flag, by the variable shown, in a --config file, or by a --pod "
-    "manifest. A flag takes precedence over a variable, a variable over a file. "
-    f"Exit codes: {'; '.join(f'{code} {text}' for code, text in EXIT_CODES.items())}."
-)
-_COMMAND_EPILOG = f"All settings can be given with this command: `{PROGRAM} --help` lists them."
-_HELP = (
-    f"Write the rules that send a pod's TCP traffic through its Envoy sidecar: outbound to port "
-    f"{istio.OUTBOUND_PORT}, inbound to port {istio.INBOUND_PORT}. Envoy's own traffic (UID "
-    f"{istio.PROXY_ID}) is left alone."
-)
 
-
-def _option(setting: Setting, panel: str) -> inspect.Parameter:
+def _option(setting: Setting) -> inspect.Parameter:
     """Return a setting as a parameter of a Typer callback. Booleans are strings, too: see go_flags.py.
 
     It may be given several times. Each value is checked, and the last one is used (of sources, all are).
@@ -50,10 +37,9 @@ def _option(setting: Setting, panel: str) -> inspect.Parameter:
     option = typer.Option(
         f"--{setting.name}",
         *([f"-{setting.short}"] if setting.short else []),
-        help=f"{_described(setting)} [{variables}]" if variables else _described(setting),
+        help=f"{described(setting)} [{variables}]" if variables else described(setting),
         metavar=setting.metavar,
         show_default=False,
-        rich_help_panel=panel,
     )
     return inspect.Parameter(
         _identifier(setting),
@@ -76,10 +62,6 @@ def _argument(operand: Operand) -> inspect.Parameter:
         default=inspect.Parameter.empty if operand.least else None,
         annotation=Annotated[list[str] if operand.least else list[str] | None, argument],
     )
-
-
-def _described(setting: Setting) -> str:
-    return f"{setting.help} (default: {setting.default})" if setting.default else setting.help
 
 
 def _identifier(setting: Setting) -> str:
@@ -117,77 +99,14 @@ def _version(wanted: bool) -> None:
 _ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-def _help_by_group(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
-    """Return the help of the options, by group, as pairs of syntax and description."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None:
-            group = getattr(parameter, "rich_help_panel", None) or "This command"
-            groups.setdefault(group, []).append((record[0].replace(" BOOL", "[=BOOL]"), record[1]))
-    return groups
-
-
-def _write(groups: Mapping[str, Sequence[tuple[str, str]]], formatter: Any) -> None:
-    for title, records in groups.items():
-        with formatter.section(_bold(title)):
-            formatter.write_dl([(_bold(term), text) for term, text in records])
-
-
-def _bold(text: str) -> str:
-    """Return text in bold (ECMA-48) if standard output is a terminal that shows it."""
-    return f"\x1b[1m{text}\x1b[22m" if is_styled() else text
-
-
-#: Click ends lines at column 80 unless it is told that more is allowed: the terminal's width, as for man.
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 10_000}
-
-
-class _Settings(typer.core.TyperGroup):
-    """Help with commands, examples and settings by group, readable in pipes and narrow terminals too."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands, examples, and the settings by group, with those that are only variables."""
-        _write({"Commands": [(command.name, _short(command)) for command in COMMANDS]}, formatter)
-        with formatter.section(_bold("Examples")):
-            for line, text in EXAMPLES.items():
-                formatter.write(f"  {_bold(line)}\n")
-                formatter.indent()
-                formatter.write_text(text)
-                formatter.dedent()
-        groups = _help_by_group(self, ctx)
-        for setting in SETTINGS:
-            if not setting.has_flag:
-                syntax = f"{setting.variable}={setting.metavar}"
-                groups[setting.group].append((syntax, f"Variable only. {_described(setting)}"))
-        _write(groups, formatter)
-
-
-class _Group(typer.core.TyperGroup):
-    """Help of a group of commands."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the group's commands."""
-        members = [command for command in COMMANDS if command.words[0] == self.name]
-        _write({"Commands": [(command.words[-1], _short(command)) for command in members]}, formatter)
-
-
-class _Command(typer.core.TyperCommand):
-    """Help of a command, with its own options only."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options."""
-        _write(_help_by_group(self, ctx), formatter)
-
-
 def _settings_parameters() -> list[inspect.Parameter]:
     """Return the options of the command line itself: every setting that has a flag, files, and --version."""
     by_name, by_place = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     version = typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
     return [
         inspect.Parameter("context", by_place, annotation=typer.Context),
-        *(_option(setting, setting.group) for setting in SETTINGS if setting.has_flag),
-        *(_option(source, "Operation") for source in SOURCES),
+        *(_option(setting) for setting in SETTINGS if setting.has_flag),
+        *(_option(source) for source in SOURCES),
         inspect.Parameter("version", by_name, default=False, annotation=Annotated[bool, version]),
     ]
 
@@ -196,13 +115,11 @@ def make_app() -> typer.Typer:
     """Make the application from the declarations."""
     app = typer.Typer(
         name=PROGRAM,
-        cls=_Settings,
-        help=_HELP,
+        help=SUMMARY,
         rich_markup_mode=None,
-        epilog=_EPILOG,
         add_completion=True,
         invoke_without_command=True,
-        context_settings=_CONTEXT,
+        context_settings={"help_option_names": list(reversed(HELP))},
         pretty_exceptions_enable=False,
     )
 
@@ -211,25 +128,18 @@ def make_app() -> typer.Typer:
         if context.invoked_subcommand is None:
             raise typer.Exit(handlers.handle(context.obj))
 
-    app.callback()(_with_signature(settings, "settings", _HELP, _settings_parameters()))
+    app.callback()(_with_signature(settings, "settings", SUMMARY, _settings_parameters()))
     groups = {group: _group(app, group) for group in GROUPS}
     for command in COMMANDS:
         parent = app if len(command.words) == 1 else groups[command.words[0]]
-        parent.command(command.words[-1], cls=_Command, epilog=_COMMAND_EPILOG, short_help=_short(command))(
-            _command(command)
-        )
+        parent.command(command.words[-1], short_help=short(command))(_command(command))
     return app
 
 
 def _group(app: typer.Typer, name: str) -> typer.Typer:
-    group = typer.Typer(cls=_Group, help=GROUPS[name], epilog=_COMMAND_EPILOG, rich_markup_mode=None)
+    group = typer.Typer(help=GROUPS[name], rich_markup_mode=None)
     app.add_typer(group, name=name)
     return group
-
-
-def _short(command: Command) -> str:
-    """Return the help of a command for a list of commands: its beginning."""
-    return command.help.partition(":")[0].partition(",")[0].partition(" (")[0].removesuffix(".")
 
 
 def _command(command: Command) -> Callable[..., None]:
@@ -246,7 +156,7 @@ def _command(command: Command) -> Callable[..., None]:
         )
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    parameters = [context, *(_option(option, "Options") for option in command.options)]
+    parameters = [context, *(_option(option) for option in command.options)]
     if command.operand:
         parameters.append(_argument(command.operand))
     return _with_signature(callback, command.name, command.help, parameters)
