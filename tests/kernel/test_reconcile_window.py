@@ -14,8 +14,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from itertools import cycle, islice
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice, product
 from typing import Any
 
 import pytest
@@ -27,6 +27,8 @@ from ..support.scratch import KERNEL, Fork, Scratch, entered, wait_until
 pytestmark = KERNEL
 
 POD, OUTSIDE, PORT = "10.97.0.1", "10.97.0.2", 8080
+#: The addresses of the clients.
+FROM_POD, FROM_OUTSIDE = ([f"10.97.{net}.{n}" for n in range(1, 25)] for net in (1, 2))
 _IP_TRANSPARENT = 19
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
@@ -73,27 +75,36 @@ def serve(listeners: dict[socket.socket, str], tally: Tally) -> int:
                     connection.close()
 
 
-def connect_for_ever(path: str, address: tuple[str, int], tally: Tally, writer: int) -> int:
+def connect_for_ever(
+    path: str, sources: Sequence[str], address: tuple[str, int], tally: Tally, writer: int
+) -> int:
+    """Connect again and again, never twice from the same address and port.
+
+    What was tried in vain leaves an entry in conntrack, for minutes: nat would not be asked about the next
+    one that looks the same, and the rules of now would not decide about it.
+    """
     os.nice(3)
     with entered(path):
-        while True:
+        for source in product(sources, range(16000, 61000)):
             tally.add("tried", writer)
             client = socket.socket()
-            client.settimeout(2)
+            client.bind(source)
+            client.settimeout(0.8)  # less than it takes until a first packet is sent again (TCP_TIMEOUT_INIT)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)  # no TIME_WAIT: ports are few
             try:
                 client.connect(address)
             except OSError:
                 tally.add("failed", writer)
             client.close()
+    return 1
 
 
 @contextlib.contextmanager
 def two_namespaces() -> Iterator[tuple[Scratch, Scratch]]:
     with Scratch() as pod, Scratch() as outside:
         pod.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", outside.name)
-        pod.give("eth0", f"{POD}/24")
-        outside.give("eth0", f"{OUTSIDE}/24")
+        for space, own, clients in ((pod, POD, FROM_POD), (outside, OUTSIDE, FROM_OUTSIDE)):
+            space.give("eth0", *(f"{each}/16" for each in (own, *clients)))
         yield pod, outside
 
 
@@ -110,8 +121,8 @@ def traffic(pod: Scratch, outside: Scratch) -> Iterator[Tally]:
     try:
         with (
             Fork(lambda: serve(listeners, tally)),
-            Fork(lambda: connect_for_ever(pod.path, (OUTSIDE, PORT), tally, 1)),
-            Fork(lambda: connect_for_ever(outside.path, (POD, PORT), tally, 2)),
+            Fork(lambda: connect_for_ever(pod.path, FROM_POD, (OUTSIDE, PORT), tally, 1)),
+            Fork(lambda: connect_for_ever(outside.path, FROM_OUTSIDE, (POD, PORT), tally, 2)),
         ):
             wait_until(lambda: tally["outbound listener"] > 20 and tally["inbound listener"] > 20)
             yield tally
