@@ -11,7 +11,6 @@ import os
 import sys
 
 from ..errors import KernelError
-from ..settings.texts import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def write(text: str) -> None:
     written, BrokenPipeError if the reader is gone.
     """
     try:
-        sys.stdout.write(visible(text, styled="\x1b" in text and is_styled()))
+        sys.stdout.write(_escaped(text))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -41,6 +40,14 @@ def write(text: str) -> None:
             f"{error.encoding}",
             "set PYTHONIOENCODING=utf-8",
         ) from error
+
+
+def _escaped(text: str) -> str:
+    if text.isascii() and text.replace("\n", "").isprintable():  # spares most calls, such as --version, an import
+        return text
+    from ..settings.texts import visible
+
+    return visible(text, styled="\x1b" in text and is_styled())
 
 
 def _give_up_standard_output() -> None:
