@@ -43,7 +43,9 @@ def write(text: str) -> None:
 
 
 def _escaped(text: str) -> str:
-    if text.isascii() and text.replace("\n", "").isprintable():  # spares most calls, such as --version, an import
+    if (
+        text.isascii() and text.replace("\n", "").isprintable()
+    ):  # spares most calls, such as --version, an import
         return text
     from ..settings.texts import visible
 

@@ -19,6 +19,8 @@ import pytest
 
 from istio_iptables.kernel.netlink.routing import Address, NetlinkError
 
+from .scratch import wait_until
+
 CLONE_NEWNET = 0x40000000
 ALL_ONES = 0xFFFFFFFF
 FAMILIES = ("ipv4", "ipv6")
@@ -119,6 +121,8 @@ def wire(space):
     space.ip("link add d0 type veth peer name d1")
     space.ip("link set d0 up")
     space.ip("link set d1 up")
+    # The kernel's own work on a new link comes a moment later (net/core/link_watch.c).
+    wait_until(lambda: [link["operstate"] for link in space.see("link show")][1:] == ["UP", "UP"])
 
 
 def switch_ipv6_off(space):
