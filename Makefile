@@ -95,7 +95,7 @@ soak: system $(VENV) ## thousands of generated configurations, 20,000 packets, 5
 	$(TEST_AS_ROOT) $(PYTEST) $(addprefix tests/kernel/,test_backends_agree.py test_oracle.py \
 	    test_one_verdict.py test_native_formats.py test_compact.py test_fake_kernel.py \
 	    test_interpreter_truth.py test_validation_repeated.py test_trace_watch.py test_refutations.py \
-	    test_many_at_once.py) tests/unit/test_cni_node_kills.py -rP $(ARGS)
+	    test_many_at_once.py test_traffic.py test_traffic_foreign_programs.py) tests/unit/test_cni_node_kills.py -rP $(ARGS)
 
 faults: system $(VENV) ## thousands of system calls fail, or end their process, one a run: an hour; ARGS="--help" tells more
 	$(TEST_AS_ROOT) $(VENV)/bin/python -m tests.faults $(ARGS)

@@ -82,7 +82,7 @@ def chains_of(tables: Mapping[str, list[str]]) -> dict[str, list[str]]:
 # --- alone ----------------------------------------------------------------------------------
 
 
-@properties(3)
+@properties(1.5)
 @given(both=changes(), pod=environments())
 # A rule that has to go appears twice: it is the second that goes.
 @example(
@@ -285,7 +285,7 @@ def _is_foreign_rule(line: str) -> bool:
     return "-A " in line and not is_owned(line)
 
 
-@properties(2)
+@properties(1)
 @given(
     both=changes(),
     pod=environments(),

@@ -11,19 +11,18 @@ import time
 from collections import Counter
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 
 from tests.support.applying import ALL_SORTS
 from tests.support.failing import OTHER, at_once, comparable
 from tests.support.faults import BACKENDS
+from tests.support.profile import SOAK
 
 from ..support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 
-_SOAK = hypothesis_settings().max_examples >= 1000
-MANY = 50 if _SOAK else 4
-SECONDS = 30.0 if _SOAK else 0.0
+MANY = 50 if SOAK else 4
+SECONDS = 30.0 if SOAK else 0.0
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -56,7 +55,7 @@ def test_runs_with_different_settings_end_as_one_of_them(backend: str) -> None:
     ends = [state_of(*kind) for kind in kinds[:2]]
     ended: Counter[int] = Counter()
     with Scratch(addresses=True) as scratch:
-        for _ in range(4 if _SOAK else 1):
+        for _ in range(4 if SOAK else 1):
             runs = [kinds[number % len(kinds)] for number in range(MANY)]
             assert at_once(scratch, *runs) == [0] * MANY
             scratch.apply(*kinds[0])  # what differs from both is then left over, and seen

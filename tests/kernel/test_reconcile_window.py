@@ -204,7 +204,7 @@ def nobody_was_reached(tally: Tally, tried_at_least: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "times"),
     [
-        pytest.param("lists and modes", 200, marks=pytest.mark.slow),
+        pytest.param("lists and modes", 100, marks=pytest.mark.slow),
         ("marks and routes", 30),
         ("modes and dropping", 30),
         ("captured lists", 60),

@@ -55,7 +55,7 @@ def seen(done: Result) -> dict[str, Any]:
 
 
 @every_location
-@properties(0.15)
+@properties(0.1)
 @given(settings(), environments())
 def test_the_arguments_make_the_same_state_in_another_namespace(
     location: str, values: Settings, pod: Pod

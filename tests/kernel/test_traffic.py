@@ -16,10 +16,10 @@ import pytest
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.declared import SETTINGS
 from tests.support.netns import Pod, left_behind
-from tests.support.scenarios import BACKENDS, Scenario, apply, resolve
+from tests.support.scenarios import BACKENDS, SENT_THROUGH, Scenario, apply, resolve
 from tests.support.traffic import SCENARIOS, check, populate, read_row
 
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
+each_backend = pytest.mark.parametrize("backend", SENT_THROUGH)
 
 
 @contextmanager

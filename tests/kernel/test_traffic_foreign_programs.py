@@ -20,7 +20,7 @@ import pytest
 from tests.support.arrivals import Endpoint
 from tests.support.dnsmasq import dns_server, queries
 from tests.support.netns import Namespace, Pod
-from tests.support.scenarios import ADDRESSES, BACKENDS, OWNERS, Scenario, apply, resolve
+from tests.support.scenarios import ADDRESSES, BACKENDS, OWNERS, SENT_THROUGH, Scenario, apply, resolve
 
 pytestmark = [
     pytest.mark.skipif(
@@ -29,7 +29,7 @@ pytestmark = [
     for program, package in (("ncat", "ncat"), ("curl", "curl"), ("dnsmasq", "dnsmasq-base"))
 ]
 
-each_backend = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "compact"])
+each_backend = pytest.mark.parametrize("backend", [name for name in SENT_THROUGH if name != "compact"])
 
 # --- web and plain TCP ----------------------------------------------------------------------
 
