@@ -1,4 +1,4 @@
-"""profile: which of Hypothesis's profiles is used, for tests that have more to do in `make soak` and `make fuzz`."""
+"""profile: which profile of Hypothesis is used, for tests that do more in `make soak` and `make fuzz`."""
 
 from hypothesis import settings
 
