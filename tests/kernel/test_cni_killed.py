@@ -37,9 +37,10 @@ def profile(frame, event, argument):
     seen += begun and os.getpid() == itself  # libiptc's processes inherit this function
     if begun and seen == kill_at:
         os.kill(itself, signal.SIGKILL)
-from istio_iptables.__main__ import cni
+from istio_iptables.cli.log import log
+from istio_iptables.cni import plugin
 sys.setprofile(profile)
-status = cni()
+status = plugin.run(os.environ, log)
 sys.setprofile(None)
 print("seen", seen, file=sys.stderr)
 sys.exit(status)
