@@ -57,8 +57,12 @@ def _clean(arguments: Sequence[str]) -> int:
 
 
 def cni() -> int:
-    """Run istio-iptables-cni, the CNI plugin, which a container runtime calls with variables alone."""
-    return _process(_cni)
+    """Run istio-iptables-cni, the CNI plugin, which a container runtime calls with variables alone.
+
+    The process ends here, with everything written: what the interpreter would do before it ends, freeing one
+    object after the other, takes a twentieth of a call.
+    """
+    os._exit(_process(_cni))
 
 
 #: The commands by the names that their programs have; all other names are that of istio-iptables.

@@ -165,7 +165,8 @@ def pod_settings(manifest: str, name: str = "") -> dict[str, str]:
     (PortRange(first=8080, last=8080),)
     """
     require_type(manifest, str, "pod_settings() takes the text of a manifest")
-    from .pod import pick, pods, read_settings
+    from .pod import read_settings
+    from .pod.manifest import pick, pods
 
     reading = read_settings(pick(pods(manifest, "the manifest"), name, "the manifest"))
     mode = parse(reading.given, ThisMachine(), [*reading.refusals, *reading.mistakes]).no_capture
@@ -189,8 +190,8 @@ def lint_pods(manifest: str) -> list[Finding]:
     [('unknown', 'did you mean traffic.sidecar.istio.io/includeInboundPorts?')]
     """
     require_type(manifest, str, "lint_pods() takes the text of a manifest")
-    from .pod import pods
     from .pod.lint import lint
+    from .pod.manifest import pods
 
     facts = ThisMachine()
     return [finding for pod in pods(manifest, "the manifest") for finding in lint(pod, facts)]

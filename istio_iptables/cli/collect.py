@@ -77,7 +77,8 @@ def answer(invocation: Invocation, names: Names) -> tuple[bool, list[str]]:
 
 def _from_pod(source: Given, name: str, others: Sequence[Given]) -> tuple[list[Given], list[str]]:
     """Return the settings of a pod's manifest and the mistakes in it. `others` take precedence over it."""
-    from ..pod import pick, read_settings
+    from ..pod import read_settings
+    from ..pod.manifest import pick
 
     try:
         pod = pick(pods_of(source.text, source.origin), name, f"{source.origin}: {quoted(source.text)}")
@@ -89,7 +90,7 @@ def _from_pod(source: Given, name: str, others: Sequence[Given]) -> tuple[list[G
 
 def pods_of(path: str, origin: str) -> tuple[Pod, ...]:
     """Return the pods of a manifest, a file or `-` for standard input. Raises SettingsError."""
-    from ..pod import pods
+    from ..pod.manifest import pods
 
     return pods(text_of_file(path, origin), f"{origin}: {quoted(path)}")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..errors import FOUND, SettingsError
-from ..pod import pick
 from ..pod.annotations import INIT
 from ..pod.container import VALIDATION, container_settings, entry, for_entry, for_validation, rights
 from ..pod.lint import KINDS, lint
+from ..pod.manifest import pick
 from ..settings.resolve import parse
 from ..settings.texts import nearest, quoted
 from . import streams

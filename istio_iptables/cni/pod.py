@@ -7,7 +7,7 @@ lists them in an annotation. From the API all of it is known.
 from __future__ import annotations
 
 from ..errors import SettingsError
-from ..pod import Container, Pod, pods
+from ..pod import Container, Pod
 from ..pod.annotations import STATUS
 from ..settings.texts import shown
 from ..startup import json_text
@@ -121,6 +121,8 @@ def _listed(text: str) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
 
 def of_api(text: str, who: Identity) -> KnownPod:
     """Return what the API's answer, a Pod in JSON, tells. Raises CniError if it is not that pod."""
+    from ..pod.manifest import pods  # annotations are no manifest
+
     try:
         found = pods(text, "the API's answer")
     except SettingsError as error:

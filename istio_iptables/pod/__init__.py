@@ -7,7 +7,7 @@
 annotations.py is the table of the names that Istio gives to the settings in a pod. Nothing here reads a file.
 """
 
-from .manifest import Container, Pod, pick, pods
+from .model import Container, Pod
 from .reading import Reading, read_settings
 
-__all__ = ["Container", "Pod", "Reading", "pick", "pods", "read_settings"]
+__all__ = ["Container", "Pod", "Reading", "read_settings"]

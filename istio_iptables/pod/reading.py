@@ -8,7 +8,6 @@ possible in a pod alone are found here.
 from __future__ import annotations
 
 from ..rules.istio import AGENT_PROGRAM, PROGRAM
-from ..settings import yaml_text
 from ..settings.declared import BY_NAME, BY_VARIABLE
 from ..settings.parsers import LARGEST_PORT, TRUE, members
 from ..settings.resolve import from_environment
@@ -26,14 +25,13 @@ from .annotations import (
     VARIABLES,
     VARIABLES_OF_CNI,
 )
-from .view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from .annotations import Annotation
-    from .manifest import Container, Pod
+    from .model import Container, Pod
 
 #: The origins of settings that no one wrote.
 OWN_PORTS = "the sidecar's own ports"
@@ -188,8 +186,13 @@ class Metadata(Record):
 def metadata_of(pod: Pod) -> Metadata:
     """Return the proxyMetadata of a pod."""
     text = pod.annotations.get(PROXY_CONFIG, "")
+    if not text:
+        return Metadata()
+    from ..settings import yaml_text  # few pods have the annotation
+    from .view import View
+
     try:
-        documents = yaml_text.read_documents(text) if text else []
+        documents = yaml_text.read_documents(text)
     except yaml_text.Unreadable as error:
         return Metadata(problems=(f"is neither YAML nor JSON: {error}",))
     if len(documents) > 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .declared import BY_NAME
 from .texts import Given, as_text, nearest, shown
-from .yaml_text import is_null
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,10 @@ def from_mapping(
     """
     given: list[Given] = []
     mistakes: list[str] = []
+    if not values:
+        return given, mistakes
+    from .yaml_text import is_null
+
     for name, value in values.items():
         origin = f"{where}: {shown(name)}"
         setting = BY_NAME.get(name)

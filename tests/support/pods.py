@@ -10,7 +10,8 @@ import pytest
 
 from istio_iptables import SettingsError, pod_settings
 from istio_iptables.cli.collect import collect
-from istio_iptables.pod import Pod, pick, pods, read_settings
+from istio_iptables.pod import Pod, read_settings
+from istio_iptables.pod.manifest import pick, pods
 from istio_iptables.settings.config import Config
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse, resolve

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from istio_iptables import Facts, lint_pods
-from istio_iptables.pod import pods
 from istio_iptables.pod.annotations import NAMES
 from istio_iptables.pod.lint import KINDS, lint
+from istio_iptables.pod.manifest import pods
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.texts import Given
 from tests.support import lint_cases_of_pods, lint_cases_of_values

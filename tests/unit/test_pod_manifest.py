@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from istio_iptables import SettingsError
-from istio_iptables.pod import pick, pods, read_settings
+from istio_iptables.pod import read_settings
+from istio_iptables.pod.manifest import pick, pods
 from istio_iptables.settings.positions import position
 from istio_iptables.settings.yaml_text import Unquoted, Unreadable, read_documents
 from tests.support.cases import all_cases

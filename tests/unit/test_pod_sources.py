@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from istio_iptables import SettingsError, configure, pod_settings
 from istio_iptables.cli.collect import collect
-from istio_iptables.pod import pods, read_settings
+from istio_iptables.pod import read_settings
 from istio_iptables.pod.container import container_settings, for_entry
+from istio_iptables.pod.manifest import pods
 from istio_iptables.settings.declared import BY_NAME
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import parse

@@ -124,8 +124,10 @@ def test_the_cni_plugin():
         f"""import io, os, sys
 os.environ.update({environ})
 sys.stdin = io.TextIOWrapper(io.BytesIO({given.encode()!r}))
-from istio_iptables.__main__ import cni
-assert cni() == 1
+import istio_iptables.__main__
+from istio_iptables.cli.log import log
+from istio_iptables.cni.plugin import run
+assert run(os.environ, log) == 1
 assert "istio_iptables.cni.rules" in sys.modules"""
     )
     assert {"istio_iptables.kernel.machine", "istio_iptables.pod.reading"} <= modules
@@ -135,6 +137,8 @@ assert "istio_iptables.cni.rules" in sys.modules"""
         & modules
     )
     assert not any("doctor" in module or "interpreter" in module for module in modules)
+    of_manifests = {"pod.manifest", "pod.view", "settings.yaml_text", "settings.positions"}
+    assert not {f"istio_iptables.{name}" for name in of_manifests} & modules
 
 
 def test_status():

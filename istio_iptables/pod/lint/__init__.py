@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...settings.parsers import Names
     from ...settings.texts import Given
-    from ..manifest import Pod
+    from ..model import Pod
 
 __all__ = ["KINDS", "Finding", "lint"]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ...settings.declared import Setting
-    from ..manifest import Container
+    from ..model import Container
     from .findings import Finding
     from .subject import Check, Subject
 

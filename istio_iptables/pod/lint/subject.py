@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...settings.parsers import Names
     from ...settings.texts import Given
-    from ..manifest import Pod
+    from ..model import Pod
 
     #: Checks one aspect of a pod and yields findings.
     Check: TypeAlias = Callable[["Subject"], Iterator[Finding]]

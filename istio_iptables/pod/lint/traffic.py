@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..manifest import Container
+    from ..model import Container
     from .findings import Finding
     from .subject import Check, Subject
 
