@@ -18,6 +18,7 @@ import pytest
 
 from istio_iptables import Machine, Ruleset, prepare
 from istio_iptables.kernel import lock
+from istio_iptables.kernel.own_network import FIRST_PID_NAMESPACE
 from tests.support.applying import ALL_SORTS, BACKENDS, every_backend, rules_of
 from tests.support.failing import OTHER, at_once, everything_stays, failed, wanted
 from tests.support.oracle import expected
@@ -304,8 +305,8 @@ def test_a_lock_of_a_process_that_cannot_be_seen() -> None:
 
 def ended(pid: int) -> str:
     """Return what a process that has ended is called: in a container /proc/locks no longer lists it."""
-    initial = 0xEFFFFFFC  # PROC_PID_INIT_INO in linux/proc_ns.h
-    return f"process {pid}" if os.stat("/proc/self/ns/pid").st_ino == initial else "another process"
+    in_container = os.readlink("/proc/self/ns/pid") != FIRST_PID_NAMESPACE
+    return "another process" if in_container else f"process {pid}"
 
 
 def test_a_lock_that_an_ended_process_left_to_another_names_the_ended_one() -> None:
