@@ -255,7 +255,7 @@ def shown(packet: Packet, found: dict[str, str]) -> str:
 
 
 @hypothesis_settings(
-    max_examples=hypothesis_settings().max_examples // 4,
+    max_examples=max(1, hypothesis_settings().max_examples // 4),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
