@@ -186,7 +186,7 @@ STAMP := $(VENV)/.made-with$(subst /,_,$(PYTHON))
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 $(VENV): $(STAMP)
 venv: $(STAMP) ## make the virtual environment; every target that needs it does that
-$(STAMP): setup.cfg requirements/build.txt requirements/dev.txt
+$(STAMP): setup.cfg setup.py tools/launcher requirements/build.txt requirements/dev.txt
 	@tools/system-packages build $(PYTHON)
 	@$(PYTHON) -m venv --clear $(VENV)
 	@tools/waiting 'making $(VENV), once' $(VENV)/install.log sh -c ' \

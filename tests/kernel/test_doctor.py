@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import everyone
 from tests.support.doctor import doctor, foretells
 from tests.support.native import NATIVE
-from tests.support.scratch import KERNEL, SETPRIV, Scratch
+from tests.support.scratch import KERNEL, Scratch
 from tests.support.snapshots import LOCATIONS, everything
 
 from ..support.doctor import dropped, mounted
@@ -140,7 +141,7 @@ def test_a_capability_is_missing(scratch: Scratch, names: tuple[str, ...]) -> No
 
 def test_another_user_than_root(scratch: Scratch) -> None:
     scratch.directory.chmod(0o777)
-    user = [SETPRIV, "--reuid=1000", "--regid=1000", "--clear-groups", "--no-new-privs"]
+    user = everyone.user(1000, "--no-new-privs")
     report = foretells(scratch, "capabilities", prefix=user)
     report.says("capabilities", "FAIL", "NET_RAW: in the bounding set")
     report.says("user", "FAIL", "only root can read")
@@ -188,7 +189,7 @@ def test_the_validation_may_not_become_the_proxy(scratch: Scratch) -> None:
 def test_a_container_that_only_validates_needs_no_rights(scratch: Scratch) -> None:
     """As Istio's CNI plugin has it: UID 1337, no capability, and nothing to write."""
     scratch.apply()
-    proxy = [SETPRIV, "--reuid=1337", "--regid=1337", "--clear-groups", "--bounding-set=-all"]
+    proxy = everyone.user(1337, "--bounding-set=-all")
     report = doctor(scratch, "--run-validation", "--skip-rule-apply", prefix=proxy)
     assert report.code == 0
     report.says("validation-rights", "OK", "the proxy's own")

@@ -50,7 +50,7 @@ pytestmark = KERNEL
 def properties(share: float) -> hypothesis_settings:
     """Settings for a test that tries `share` times as many examples as the profile has (100, fuzz: 1000)."""
     return hypothesis_settings(
-        max_examples=round(share * hypothesis_settings().max_examples),
+        max_examples=max(1, round(share * hypothesis_settings().max_examples)),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.applying import ALL_SORTS, NOBODY, ip_commands, readable_by_nobody, traffic
+from tests.support.applying import ALL_SORTS, NOBODY, ip_commands, traffic
 from tests.support.failing import OTHER, everything_stays, hidden
 from tests.support.foreign import FOREIGN, foreign_rules
 from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, iptables, native, network
@@ -72,7 +72,6 @@ def test_the_script_is_applied_to_the_letter(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.skipif(not readable_by_nobody(), reason="nobody may not read this checkout")
 def test_a_dry_run_needs_neither_privilege_nor_nft() -> None:
     script = f"import os, sys; sys.path.insert(0, {str(PACKAGE_FOLDER)!r}); os.environ['PATH'] = '/nowhere'\n"
     script += "from istio_iptables.__main__ import main; sys.exit(main())"

@@ -31,7 +31,7 @@ Pod = tuple[bool, bool, list[str]]
 
 def properties(share: float) -> Any:
     return hypothesis_settings(
-        max_examples=round(share * hypothesis_settings().max_examples),
+        max_examples=max(1, round(share * hypothesis_settings().max_examples)),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],

@@ -256,7 +256,7 @@ def shown(packet: Packet, found: dict[str, str]) -> str:
 
 
 @hypothesis_settings(
-    max_examples=hypothesis_settings().max_examples // 6,
+    max_examples=max(1, hypothesis_settings().max_examples // 6),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 
 from ..support.agreeing import Pod, Settings, properties
-from ..support.applying import ALL_SORTS, NOBODY, readable_by_nobody, traffic
+from ..support.applying import ALL_SORTS, NOBODY, traffic
 from ..support.command import MAIN
 from ..support.istio_fixtures import NAMES
 from ..support.istio_fixtures import read as read_fixture
@@ -266,7 +266,6 @@ def test_a_table_that_iptables_cannot_read(scratch: Scratch) -> None:
     assert {r["packets"] for t in place["tables"] for c in t["chains"] for r in c["rules"]} == {None}
 
 
-@pytest.mark.skipif(not readable_by_nobody(), reason="another user may not read this package")
 def test_what_cannot_be_read(scratch: Scratch) -> None:
     done = scratch.tool("status", prefix=NOBODY)
     assert done.returncode == 1

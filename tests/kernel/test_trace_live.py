@@ -11,8 +11,9 @@ import pytest
 
 from tests.support.seeing import CAPTURED, COMMAND, EXCLUDED, FORMS, SETTINGS, every_form, pod
 
+from ..support.applying import NOBODY
 from ..support.failing import failed, hidden
-from ..support.scratch import KERNEL, SETPRIV, Scratch
+from ..support.scratch import KERNEL, Scratch
 
 pytestmark = KERNEL
 
@@ -131,8 +132,7 @@ def test_a_part_of_the_rules_is_no_answer(hide: str, what: str) -> None:
 def test_who_may_read_nothing_is_told_what_and_why() -> None:
     with pod() as scratch:
         scratch.apply("--force-iptables-binary", "legacy", *SETTINGS)
-        nobody = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
-        failed(scratch.run(*nobody, *COMMAND, "trace", "out", "--live", "--to", CAPTURED), "root")
+        failed(scratch.run(*NOBODY, *COMMAND, "trace", "out", "--live", "--to", CAPTURED), "root")
 
 
 def test_tables_of_iptables_nft_are_enough_without_nft_and_the_other_way_round() -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 import socket
-import subprocess
-import sys
 
 import pytest
 
+from tests.support import everyone
 from tests.support.saved import normalise_save
 
 from ..support.scratch import (
     FAMILIES,
     IPV4_ADDRESS,
     IPV6_ADDRESS,
-    PACKAGE_FOLDER,
-    SETPRIV,
     VARIANTS,
     Family,
     Scratch,
@@ -42,7 +39,8 @@ ALL_SORTS = shlex.split(
 )
 
 
-NOBODY = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+#: The prefix of a command that has no right at all.
+NOBODY = everyone.user(65534, "--bounding-set=-all")
 
 
 def traffic(scratch: Scratch) -> None:
@@ -79,12 +77,6 @@ def ip_commands(script: str) -> list[str]:
         for line in script.splitlines()
         if re.match("# ip (-6 )?(rule|route|addr)", line)
     ]
-
-
-def readable_by_nobody() -> bool:
-    command = [*NOBODY, sys.executable, "-c", "import istio_iptables.cli.typer_app"]
-    environment = {"PYTHONPATH": str(PACKAGE_FOLDER)}
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
 
 def families_of(script: str) -> dict[Family, str]:

@@ -106,9 +106,9 @@ def test_ctrl_c_at_any_moment_shows_no_traceback(programs: Path) -> None:
         time.sleep(chance.uniform(0, 0.06))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
-        # Until it is told what to do, the interpreter ends by the signal, or shows where it was.
+        # Until it is told what to do, the interpreter ends by the signal, or shows where it was, if anywhere.
         lines = [int(line) for line in re.findall(r'istio-iptables", line (\d+), in', errors)]
-        shown = "Traceback" in errors or "Fatal Python error" in errors
+        shown = re.search("Traceback|Fatal Python error", errors) or errors == "KeyboardInterrupt\n"
         too_early = shown and "istio_iptables" not in errors and max(lines, default=0) <= told
         assert too_early or "Traceback" not in errors, errors
-        assert too_early or process.returncode in (0, 130, -signal.SIGINT)
+        assert too_early or process.returncode in (0, 130, -signal.SIGINT), errors
