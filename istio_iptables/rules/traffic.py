@@ -46,7 +46,7 @@ class Interfaces(Record):
     def within(self, other: Interfaces) -> bool:
         """Tell whether every interface that has these conditions has the other ones."""
         return all(any(_covers(wide, name) for name in self.names) for wide in other.names) and all(
-            any(_covers(out, mine) for mine in self.excluded)
+            any(_covers(mine, out) for mine in self.excluded)
             or any(not _covers(out, n) and not _covers(n, out) for n in self.names)
             for out in other.excluded
         )

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from istio_iptables.api import render
-from istio_iptables.change.actions import Live
+from istio_iptables.change.actions import EditNative, Live
 from istio_iptables.change.plan import make_plan
 from istio_iptables.formats import difference, shell
 from istio_iptables.formats import json as as_json
@@ -31,6 +31,7 @@ from istio_iptables.rules.model import (
     Rule,
     TProxy,
 )
+from istio_iptables.rules.nftables.model import NativeChain, NativeTable, Ports
 from tests.support import strategies
 from tests.support.rulesets import EVERYTHING, ruleset_for
 from tests.support.tables import flattened
@@ -268,3 +269,26 @@ def test_the_state_in_lines():
     )
     assert "iptables-legacy ipv4 nat: -A OUTPUT -j ISTIO_OUTPUT" in lines
     assert lines[-1] == "ip route add local default dev lo table 133"
+
+
+def native_ports(last: int) -> tuple[NativeTable, ...]:
+    """A table with one rule about ranges of ports below a number, which are a set of their own."""
+    ports = Ports("destination", "tcp", tuple((number, number + 1) for number in range(1, last, 3)))
+    chain = NativeChain("istio-output", None, (Rule((ports,), RETURN),))
+    return (NativeTable("istio-proxy-nat", (chain,)),)
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_native_tables_are_shown_as_the_scripts_that_change_them(replaces: bool):
+    shown = difference.script(EditNative(native_ports(20), native_ports(30), replaces)).splitlines()
+    assert shown[0] == "# nftables istio-proxy-nat: write 1 rules: for nft -f -"
+    begins = [line for line in shown[1:] if not line.startswith(("\t", "}"))]
+    # The set comes before the rule that needs it, in a transaction of its own, if others are in force.
+    table, flush = "table inet istio-proxy-nat {", "flush table inet istio-proxy-nat"
+    in_order = [line for line in begins if line in (table, flush)]
+    assert in_order == ([table, flush, table] if replaces else [flush, table])
+    assert all(
+        line.startswith("delete set inet istio-proxy-nat ports-")
+        for line in begins
+        if line not in ("", *in_order)
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from istio_iptables.formats import ip_dump
 from istio_iptables.interpreter.condition import (
     ALWAYS,
+    NEVER,
     AllOf,
     AnyOf,
     Condition,
@@ -162,6 +163,20 @@ def test_actions(action: str, expected: dict[str, object]) -> None:
     rule = only_rule(f"77:\tfrom all {action}\n")
     plain = RoutingRule("ipv4", 77, ALWAYS, text=rule.text)
     assert rule == plain.replace(**expected)
+
+
+def test_a_packet_that_is_routed_again_counts_as_roots() -> None:
+    """IPv4 alone: the other conditions stay, and `not` turns round what is left."""
+    to = In("destination", ((0x0A010203, 0x0A010203),))
+    for selector, again in (
+        ("from all to 10.1.2.3 uidrange 0-9", to),
+        ("from all to 10.1.2.3 uidrange 1-9", NEVER),
+        ("not from all to 10.1.2.3 uidrange 0-9", Not(to)),
+        ("not from all to 10.1.2.3 uidrange 1-9", Not(NEVER)),
+        ("from all to 10.1.2.3", None),
+        ("from all to fd00::1 uidrange 0-9", None),
+    ):
+        assert only_rule(f"77:\t{selector} lookup 133\n").again == again, selector
 
 
 def test_a_vrf_is_not_modelled() -> None:
@@ -328,6 +343,15 @@ def test_whatever_else_is_told_and_never_an_error(text: str) -> None:
     assert all(each.line >= 1 and str(each).startswith("f line ") for each in dump.unread)
     assert all(len(str(each)) < 600 for each in dump.unread)
     ip_dump.joined([dump])
+
+
+def test_an_address_belongs_to_no_interface_of_another_text() -> None:
+    link, address = "2: eth0: <UP> mtu 1500\n", "    inet 10.0.0.2/24 scope global eth0\n"
+    assert [each.interface for each in ip_dump.read(link + address).addresses] == ["eth0"]
+    for between in ("[]\n", "10.0.0.0/8 dev eth1\n"):
+        dump = ip_dump.read(link + between + address)
+        assert dump.addresses == ()
+        assert [each.text for each in dump.unread] == [address.strip()]
 
 
 def test_empty_texts() -> None:

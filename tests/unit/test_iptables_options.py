@@ -222,6 +222,15 @@ def test_an_option_that_is_not_known_is_not_modelled():
         assert meets(options) is None
 
 
+def test_an_option_belongs_to_the_last_match_that_has_it():
+    between = "-m conntrack -m mark --mark 0x1 --ctstate NEW"
+    assert meets(between, mark=1) is True
+    assert meets(between, mark=1, state="INVALID") is False
+    # What is not known may have any option, also one that a match before it has.
+    for state in ("NEW", "INVALID"):
+        assert meets("-m conntrack -m surprise --ctstate NEW", state=state) is None
+
+
 def test_the_value_of_a_text_may_look_like_an_option():
     assert foreign_match(["-m", "string", "--string", "-p", "--algo", "bm", "-p", "udp"]).parts == (  # type: ignore[attr-defined]
         *foreign_match(["-p", "udp"]).parts,  # type: ignore[attr-defined]

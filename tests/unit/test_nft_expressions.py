@@ -208,6 +208,37 @@ def test_a_map_that_has_all_numbers_by_chance_has_no_way_past_it() -> None:
     assert found == ["dropped", None]
 
 
+@all_cases(
+    ("numbers", "expected"),
+    [
+        ([0, 1, 2], {"dropped"}),
+        ([{"range": [0, 2]}], {"dropped"}),
+        ([0, 1], {"dropped", None}),
+        ([1, 2], {"dropped", None}),
+        ([0, 2], {"dropped", None}),
+        ([{"range": [0, 1]}], {"dropped", None}),
+        ([0, 1, "x"], {"dropped", None}),
+    ],
+)
+def test_a_number_that_a_map_lacks_gets_past_it(numbers: list[Any], expected: set[str | None]) -> None:
+    where = {"family": "ip", "table": "t"}
+    key = {"numgen": {"mode": "random", "mod": 3, "offset": 0}}
+    verdicts = {"vmap": {"key": key, "data": {"set": [[each, {"drop": None}] for each in numbers]}}}
+    hook = {"type": "filter", "hook": "prerouting", "prio": 0, "policy": "accept"}
+    tables = nft_expressions.compiled(
+        [
+            {"table": {"family": "ip", "name": "t"}},
+            {"chain": {**where, "name": "c", **hook}},
+            {"rule": {**where, "chain": "c", "expr": [verdicts]}},
+        ]
+    )
+    asked = One()
+    found = {walked(tables, PACKET, asked)[0]}
+    for question in asked.questions:
+        found = {walked(tables, PACKET, One({question.key: answer}))[0] for answer in (0, 1)}
+    assert found == expected
+
+
 def test_every_rule_of_the_fixture_is_tested() -> None:
     tested = {(where, text) for where, text, *_ in (*OUTCOMES, *DEPENDING)}
     tested |= {(EARLY, text) for text, *_ in EARLY_CASES}

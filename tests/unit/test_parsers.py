@@ -19,6 +19,7 @@ from istio_iptables.settings.declared import BY_NAME, SETTINGS, Setting
 from istio_iptables.settings.facts import Facts
 from istio_iptables.settings.parsers import BadValue
 from tests.support.cases import all_cases
+from tests.support.configuring import mistakes_of
 from tests.support.restore import after_loading, by_family
 from tests.support.texts import FACTS, problems
 
@@ -452,3 +453,10 @@ def check_script(setting: Setting, text: str, mode: str, comments: str) -> None:
 def test_a_dns_server_is_a_host_or_nothing(text: str):
     found = parsers.host_cidr(text)
     assert found is None or found.prefix == found.bits
+
+
+def test_what_is_no_port_is_told_what_one_is():
+    """The whole line: users read it, and nothing else says it."""
+    assert mistakes_of("-b", "80,http") == [
+        "--istio-inbound-ports (-b): 'http' is not a port: use a number from 1 to 65535 or a range such as 8000-8100"
+    ]

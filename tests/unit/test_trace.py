@@ -102,6 +102,17 @@ def test_the_proxys_own_that_comes_back_to_its_outbound_port_loops():
     assert verdict("out --to 10.1.2.3:80 --uid 1337", dump=dump) == "loops"
 
 
+def test_what_is_redirected_where_an_interface_has_no_address_is_dropped():
+    dump = (
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 81\nCOMMIT\n"
+    )
+    case = Case(f"in --to 10.0.0.2:80 --iface eth7 {OWN}", dump=dump)
+    addresses = tuple(each for each in case.world.network.addresses if each.interface != "eth7")
+    case.world = case.world.replace(network=case.world.network.replace(addresses=addresses))
+    paths = case.answer.paths
+    assert {str(path.verdict) for path in paths} == {"dropped"}, paths
+
+
 # --- verdicts of other rules ------------------------------------------------------------------
 
 TRANSLATING = """\
