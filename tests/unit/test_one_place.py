@@ -31,7 +31,7 @@ CHAINS_AND_TABLES = {*istio.CHAINS, istio.AMBIENT_CHAIN, *istio.NATIVE_TABLES.va
 PLACES = [
     ("rules/istio.py", NUMBERS, set()),
     ("rules/istio.py", CHAINS_AND_TABLES, set()),
-    ("rules/istio.py", {istio.TAG}, set()),
+    ("rules/__init__.py", {istio.TAG}, set()),
     ("change/actions.py", {*actions.IPTABLES_LOCATIONS}, {"doctor/examination.py", "interpreter/program.py"}),
     ("kernel/xtables/libiptc.py", {Libiptc.name}, {"doctor/examination.py"}),
 ]

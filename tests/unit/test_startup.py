@@ -74,7 +74,6 @@ def test_a_dry_run(extra: str):
             "istio_iptables.remedies",
             "istio_iptables.settings.yaml_text",
             "istio_iptables.status",
-            "ctypes",
         }
         & modules
     )
