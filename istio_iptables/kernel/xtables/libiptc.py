@@ -111,8 +111,9 @@ class Libiptc:
             raise explain(edit.family, f"open the table {edit.table}", get_errno())
         try:
             for step in edit.steps:
+                chain = step.chain.encode()
                 for function, arguments in _calls(step, encoder):
-                    if not library[function](step.chain.encode(), *arguments, table):
+                    if not library[function](chain, *arguments, table):
                         operation = f"{function} in chain {step.chain} of the table {edit.table}"
                         raise explain(edit.family, operation, get_errno())
             if not library["commit"](table):
