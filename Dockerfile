@@ -12,7 +12,7 @@
 #   ca.pem     authorities, for the two files above to name as /run/secrets/ca.pem
 ARG BASE=docker.io/library/python:3.13.7-slim-bookworm
 
-# What compiles (python-iptables) and installs stays in this stage.
+# What installs, and what compiles the launcher of the CNI plugin, stays in this stage.
 FROM ${BASE} AS build
 ARG DEBIAN_FRONTEND=noninteractive
 RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
@@ -20,7 +20,7 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf,mode=0444 \
     apt-get -qq update && apt-get -qq install --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY requirements/build.txt requirements/libiptc.txt requirements/
+COPY requirements/build.txt requirements/runtime.txt requirements/
 # Locked packages only, the build tool among them; build isolation would fetch another one. The packages that draw boxes
 # around help texts and errors are left out: they are the larger half of everything, and the tool never uses them.
 # So that two builds give the same bytes, there is no debug information (-g0), which names a folder that is called
@@ -31,7 +31,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 \
     python3 -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
  && /build/bin/pip wheel --no-cache-dir --no-build-isolation --use-pep517 --require-hashes \
-        --wheel-dir /wheels -r requirements/libiptc.txt \
+        --wheel-dir /wheels -r requirements/runtime.txt \
  && rm -f /wheels/rich-* /wheels/pygments-* /wheels/markdown_it_py-* /wheels/mdurl-*
 COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
 COPY tools/launcher tools/sbom.py tools/version.py tools/
@@ -86,7 +86,7 @@ RUN mkdir /opt/istio-iptables/libexec \
 # What both images stand on.
 FROM ${BASE} AS system
 ARG DEBIAN_FRONTEND=noninteractive
-# iptables brings the extensions and libraries that python-iptables loads, too; their folder gets a name that does not
+# iptables brings libiptc and its extensions, too; their folder gets a name that does not
 # depend on the architecture. Python's images come without bytecode for the standard library, which would be compiled
 # at every start, and with pip, which goes. The lock file of iptables is made here, because a container with a read-only
 # root file system cannot make it, though it may lock one that is there.

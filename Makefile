@@ -140,7 +140,7 @@ audit: ## look up known vulnerabilities of all locked dependencies (pip-audit, w
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip --quiet --disable-pip-version-check install pip-audit
 	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
-	    $(patsubst %,--requirement requirements/%.txt,build runtime libiptc cni dev measure)
+	    $(patsubst %,--requirement requirements/%.txt,build runtime cni dev measure)
 
 # Its dumps are what later versions have to read, take over and clean: tests/fixtures/releases.
 VERSION ?=# release: the number
@@ -155,11 +155,9 @@ lock: $(VENV) ## write requirements/*.txt again, from setup.cfg and pyproject.to
 	$(PIP_COMPILE) --all-build-deps --only-build-deps --output-file requirements/build.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --output-file requirements/runtime.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
-	    --extra libiptc --output-file requirements/libiptc.txt
-	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
-	    --extra cni-api --extra dev --extra libiptc --extra test --output-file requirements/dev.txt
-	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/libiptc.txt \
-	    --constraint requirements/dev.txt --extra cni-api --extra libiptc --output-file requirements/cni.txt
+	    --extra cni-api --extra dev --extra test --output-file requirements/dev.txt
+	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/runtime.txt \
+	    --constraint requirements/dev.txt --extra cni-api --output-file requirements/cni.txt
 	$(PIP_COMPILE) --constraint requirements/build.txt --constraint requirements/dev.txt \
 	    --extra measure --output-file requirements/measure.txt
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/pip-compile setup.cfg --quiet $(ARGS) \
@@ -179,8 +177,7 @@ system-run:
 	@tools/system-packages run $(PYTHON)
 
 # The virtual environment. The stamp's name holds PYTHON, so that another Python makes another environment.
-# Everything is checked by its hash: build isolation would fetch the newest setuptools to compile python-iptables and
-# to install this project, so the locked setuptools is installed first and used. The "compat" mode puts this folder on
+# Everything is checked by its hash: build isolation would fetch the newest setuptools to install this project, so the locked setuptools is installed first and used. The "compat" mode puts this folder on
 # the path instead of installing an import hook, which would slow down every start.
 STAMP := $(VENV)/.made-with$(subst /,_,$(PYTHON))
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install

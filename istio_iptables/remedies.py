@@ -15,8 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The extra of setup.cfg. It takes a C compiler, since python-iptables has no wheels.
-HOW_TO_INSTALL_LIBIPTC = "pip install 'istio-iptables[libiptc]'"
 INSTALL_IPTABLES = "install the package iptables"
 INSTALL_NFTABLES = "install the package nftables"
 
@@ -130,16 +128,6 @@ def not_started(path: str, error: OSError) -> KernelError:
     )
 
 
-def worker_ended(family: str, status: int) -> KernelError:
-    """Return the error for the process that writes tables through libiptc, if it ended without an answer."""
-    if status < 0:
-        return KernelError(f"libiptc's process ({family}) was killed by signal {-status}", KILLED)
-    return KernelError(
-        f"libiptc ended its process ({family}, exit status {status})",
-        "run as root with the capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)",
-    )
-
-
 # --- files ----------------------------------------------------------------------------------
 
 
@@ -193,11 +181,11 @@ NFT_WITH_JSON = "install an nft that was built with JSON support, as distributio
 
 
 def libiptc_missing(why: str) -> KernelError:
-    """Return the error for python-iptables, or a library that it needs, that cannot be loaded."""
+    """Return the error for a library of libiptc that cannot be loaded."""
     return KernelError(
         f"libiptc cannot be used: {why}",
-        f"install python-iptables ({HOW_TO_INSTALL_LIBIPTC}) and the package iptables (it has libip4tc, "
-        "libip6tc and libxtables), or choose the command with --force-iptables-binary legacy",
+        "install the package iptables (it has libip4tc and libip6tc), or choose the command with "
+        "--force-iptables-binary legacy",
     )
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints what an installation from the lock files contains, as CycloneDX 1.6 in JSON (an SBOM).
 
-    tools/sbom.py                                 all of requirements/libiptc.txt
+    tools/sbom.py                                 all of requirements/runtime.txt
     tools/sbom.py --installed FOLDER              those of them whose metadata is in FOLDER (site-packages)
     tools/sbom.py --locked FILE ...               another lock file
 
@@ -21,7 +21,7 @@ from typing import Any
 from version import version
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKED = ROOT / "requirements/libiptc.txt"
+LOCKED = ROOT / "requirements/runtime.txt"
 _PACKAGE = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

@@ -27,15 +27,18 @@ def rule_args(rule: Rule) -> list[str]:
     """Return the rule's matches and target as iptables options, one argument each."""
     args: list[str] = []
     ports_loaded = False
-    protocol = next((m.protocol for m in rule.matches if isinstance(m, model.Transport)), "")
     for match in rule.matches:
         module, negated, options = _MATCH_ARGS[type(match)](match)
         if module == "protocol":  # one -m for source and destination ports; one each for others
-            module, ports_loaded = "" if ports_loaded else protocol, True
+            module, ports_loaded = "" if ports_loaded else _transport(rule), True
         if module:
             args += ["-m", module]
         args += ["!", *options] if negated else options
     return args + _TARGET_ARGS[type(rule.target)](rule.target)
+
+
+def _transport(rule: Rule) -> str:
+    return next((match.protocol for match in rule.matches if isinstance(match, model.Transport)), "")
 
 
 _OWNERS = ("--uid-owner", "--gid-owner")
@@ -49,9 +52,10 @@ def loadable_args(rule: Rule) -> list[str]:
     the fields of passwd(5) and group(5); `1337-1337` can be a name. iptables-save prints 1337 again.
     """
     args = rule_args(rule)
-    for at, arg in enumerate(args):
-        if at and args[at - 1] in _OWNERS:
-            args[at] = f"{arg}:{arg}"
+    if any(option in args for option in _OWNERS):  # a list may have twenty thousand rules without
+        for at, arg in enumerate(args):
+            if at and args[at - 1] in _OWNERS:
+                args[at] = f"{arg}:{arg}"
     return args
 
 

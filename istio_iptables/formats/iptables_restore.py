@@ -12,7 +12,7 @@ from .iptables_args import loadable_args, matches_and_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from ..rules.edit import Step, TableEdit
     from ..rules.model import Family, Ruleset
@@ -67,15 +67,19 @@ def _counted(rule: Rule, line: str) -> str:
 
 
 def _specification(rule: Rule) -> str:
-    return " ".join(_quoted(arg) for arg in loadable_args(rule))
+    return joined(loadable_args(rule))
 
 
 #: The characters that need no quotes in an argument of iptables-restore.
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:/+!@%*=")
+_PLAIN_LINE = _PLAIN | {" "}
 
 
-def joined(args: Iterable[str]) -> str:
+def joined(args: Sequence[str]) -> str:
     """Join the arguments of a rule as iptables-save prints them."""
+    line = " ".join(args)
+    if _PLAIN_LINE.issuperset(line) and line.count(" ") == len(args) - 1 and "" not in args:
+        return line
     return " ".join(map(_quoted, args))
 
 

@@ -10,7 +10,6 @@ from ..errors import require_type
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .iptables_command import IptablesCommand
-from .xtables.iptc_loader import installed
 from .xtables.libiptc import Libiptc
 
 TYPE_CHECKING = False
@@ -46,11 +45,15 @@ def backends(forced: Location | None) -> Mapping[Location, Backend]:
 
 
 def _legacy(forced: Location | None) -> Backend:
-    """Return the backend for the legacy tables: libiptc, or the command if it is forced or the only one."""
+    """Return the backend for the legacy tables: libiptc, or the command if it is forced or the only one.
+
+    The command mostly needs the same library: only one that was linked statically runs where it is missing.
+    """
     command = IptablesCommand(IPTABLES_LEGACY)
-    if forced == IPTABLES_LEGACY or (not installed() and command.available()):
+    if forced == IPTABLES_LEGACY:
         return command
-    return Libiptc()
+    libiptc = Libiptc()
+    return command if libiptc.missing() and command.runs() else libiptc
 
 
 class Choice(Record):
@@ -131,10 +134,8 @@ def nothing_to_choose() -> Choice:
 def _chosen(backend: Backend, why: str, forced: Location | None = None) -> Choice:
     backend.require()
     is_command = isinstance(backend, IptablesCommand) and backend.location == IPTABLES_LEGACY
-    if is_command and not forced and not installed():
-        from ..remedies import HOW_TO_INSTALL_LIBIPTC
-
-        why += f"; libiptc is left out: python-iptables is not installed ({HOW_TO_INSTALL_LIBIPTC})"
+    if is_command and not forced:
+        why += f"; libiptc is left out: {Libiptc().missing()}"
     return Choice(backend.location, backend.name, why)
 
 

@@ -71,6 +71,10 @@ class IptablesCommand:
             self._commands[specific] = self._find(specific, plain)
         return self._commands[specific]
 
+    def runs(self) -> bool:
+        """Tell whether the commands are installed, and their libraries too."""
+        return self.available() and run((*self.command("ipv4", "restore"), "--version")).status == 0
+
     def _called(self, family: Family, action: str) -> str:
         """Return the name of a command: ip6tables-nft-save, or ip6tables-nft for no action."""
         return f"{self._variant.commands[family]}-{action}".rstrip("-")

@@ -48,12 +48,15 @@ def _finished(chains: tuple[Chain, ...], config: Config) -> tuple[Chain, ...]:
         from .compact import compacted
 
         present = [compacted(chain) for chain in present]
-    return tuple(
-        chain.replace(
-            head=tuple(_commented(rule, chain, config.rule_comments) for rule in chain.head),
-            rules=tuple(_commented(rule, chain, config.rule_comments) for rule in chain.rules),
-        )
-        for chain in present
+    return tuple(_with_comments(chain, config.rule_comments) for chain in present)
+
+
+def _with_comments(chain: Chain, rule_comments: bool) -> Chain:
+    if is_owned(chain) and not rule_comments:
+        return chain  # a list may have twenty thousand rules
+    return chain.replace(
+        head=tuple(_commented(rule, chain, rule_comments) for rule in chain.head),
+        rules=tuple(_commented(rule, chain, rule_comments) for rule in chain.rules),
     )
 
 

@@ -11,7 +11,7 @@ from ..rules.model import Cidr, Destination, DestinationPort, DestinationPorts, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Literal, TypeVar
+    from typing import TypeVar
 
     from ..rules.lists import Join
     from ..rules.model import Chain, Match
@@ -44,19 +44,29 @@ def _multiport(ports: Sequence[PortRange]) -> Match:
     return DestinationPorts(tuple(ports)) if len(ports) > 1 else DestinationPort(ports[0])
 
 
-def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], list[Match | None]]:
-    def merge(members: Sequence[_Address]) -> list[Match | None]:
-        import netaddr  # only --compact needs it
-
+def _cidrs(kind: type[_Address]) -> Callable[[Sequence[_Address]], Iterator[Match | None]]:
+    def merge(members: Sequence[_Address]) -> Iterator[Match | None]:
         cidrs = [member.cidr for member in members]
-        # Numbers, since netaddr takes five times as long to read text. A chain has one family.
-        version: Literal[4, 6] = 4 if cidrs[0].version == 4 else 6
-        given = [netaddr.IPNetwork((n.address, n.prefix), version=version) for n in cidrs]
-        merged = [Cidr(n.version, n.first, n.prefixlen) for n in netaddr.cidr_merge(given)]
-        # /0 needs no match, as in terms.to_cidr: the kernel has none, and the rule would always differ.
-        return [None if cidr.is_everything else kind(cidr) for cidr in merged]
+        version, bits = cidrs[0].version, cidrs[0].bits  # a chain has one family
+        for first, last in union((cidr.address, cidr.last) for cidr in cidrs):
+            for address, prefix in _blocks(first, last, bits):
+                # /0 needs no match (terms.to_cidr): the kernel has none, and the rule would always differ.
+                yield kind(Cidr(version, address, prefix)) if prefix else None
 
     return merge
+
+
+def _blocks(first: int, last: int, bits: int) -> Iterator[tuple[int, int]]:
+    """Return a range of addresses as the fewest blocks: the first address of each, and its prefix length.
+
+    >>> list(_blocks(0x0A000001, 0x0A000004, 32)) == [(0x0A000001, 32), (0x0A000002, 31), (0x0A000004, 32)]
+    True
+    """
+    while first <= last:
+        # As large as the first address is aligned, and as fits.
+        size = min((first & -first or 1 << bits).bit_length(), (last - first + 1).bit_length()) - 1
+        yield first, bits - size
+        first += 1 << size
 
 
 _JOINS: Mapping[type[Match], Join] = {

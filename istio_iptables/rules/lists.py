@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, TypeAlias
 
-    from .model import Listed, Match, Rule
+    from .model import Listed, Match, Rule, Target
 
     #: Returns matches, one of which holds for a packet if and only if one of the given matches holds. None
     #: holds for every packet.
@@ -39,9 +39,13 @@ def _can(listed: Listed | None, joins: Mapping[type[Match], Join]) -> bool:
 def _joined(rules: Iterable[Rule], listed: Listed, join_matches: Join) -> Iterator[Rule]:
     """Join the rules that have everything in common but the match that varies (and the comment on it)."""
     alike: dict[Any, list[Rule]] = {}
+    key: tuple[tuple[Match, ...], Target] | None = None
     for rule in rules:
-        common = tuple(m for m in rule.matches if not isinstance(m, (listed.varies, Comment)))
-        alike.setdefault((common, rule.target), []).append(rule)
+        common = tuple([m for m in rule.matches if not isinstance(m, (listed.varies, Comment))])
+        if (common, rule.target) != key:  # mostly it is that of the rule before, which takes less time to see
+            key = common, rule.target
+            members = alike.setdefault(key, [])
+        members.append(rule)
     for (common, _), members in alike.items():
         first = members[0]
         reason = listed.reason if any(rule.reason != first.reason for rule in members) else first.reason
@@ -51,9 +55,10 @@ def _joined(rules: Iterable[Rule], listed: Listed, join_matches: Join) -> Iterat
             yield first.replace(matches=(*common, *comment), reason=reason)
             continue
         at = first.matches.index(varying[0][0])
+        before, after = common[:at], (*common[at:], *comment)
         for match in join_matches([match for [match] in varying]):
             joined = () if match is None else (match,)
-            yield first.replace(matches=(*common[:at], *joined, *common[at:], *comment), reason=reason)
+            yield first.replace(matches=(*before, *joined, *after), reason=reason)
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

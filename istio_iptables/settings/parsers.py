@@ -307,12 +307,18 @@ class WrittenCidr(Cidr):
         return Cidr(self.version, self.address, self.prefix)
 
 
+#: Prefix lengths as they are mostly written.
+_LENGTHS = {str(number): number for number in range(129)}
+
+
 def _cidr_parts(text: str) -> tuple[int, int, int, int]:
     """Return the IP version, the address as an integer, the prefix length, and the number of host bits."""
     address, slash, prefix = text.partition("/")
     version = 6 if ":" in address else 4
     family, bits = (socket.AF_INET6, 128) if version == 6 else (socket.AF_INET, 32)
-    length = _as_number(prefix, 0, bits) if slash else bits
+    length = _LENGTHS.get(prefix) if slash else bits
+    if length is None or length > bits:
+        length = _as_number(prefix, 0, bits)
     try:
         # inet_pton(3) accepts only complete addresses: no octal numbers, no zone
         packed = socket.inet_pton(family, address)

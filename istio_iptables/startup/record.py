@@ -64,7 +64,10 @@ class Record:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy in which the named fields have other values."""
-        return type(self)(**{**self.as_dict(), **changes})
+        state = (
+            self.__dict__
+        )  # what is not in it has its default; some records keep in it what they have computed
+        return type(self)(**{**{name: state[name] for name in self._fields if name in state}, **changes})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, in the order of their declaration."""

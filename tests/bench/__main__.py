@@ -36,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
         help=f"measure only this kind, of {', '.join(tables.SECTIONS)} (may be repeated)",
     )
     made.add_argument("--rounds", type=positive, help=f"rounds, instead of {ROUNDS}")
+    made.add_argument(
+        "--connections",
+        type=positive,
+        default=datapath.CONNECTIONS,
+        metavar="NUMBER",
+        help="connections of each variant of the data path, instead of %(default)s",
+    )
     made.add_argument("--output", type=Path, default=OUTPUT, help="folder for results.md and results.json")
     made.add_argument(
         "--document",
@@ -50,14 +57,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """Return a number of rounds."""
+    """Return a number of rounds or connections."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number
 
 
-def measure(only: list[str], rounds: int | None, image_name: str) -> dict[str, Any]:
+def measure(only: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Measure what is asked for, and return the results. Raises Failed."""
     if os.geteuid() != 0:
         raise Failed("needs root, to make network namespaces")
@@ -75,11 +82,11 @@ def measure(only: list[str], rounds: int | None, image_name: str) -> dict[str, A
     }
     with tempfile.TemporaryDirectory(prefix="istio-iptables-bench-") as folder:
         for name in only:
-            bench = Bench(Path(folder), rounds or ROUNDS[name], WARM_UP)
+            bench = Bench(Path(folder), options.rounds or ROUNDS[name], WARM_UP, options.connections)
             bench.say(f"{name}, {bench.rounds} rounds ...")
             results[name] = kinds[name].take(bench)
         if "many" in only:
-            results["image"] = image.take(bench, image_name)
+            results["image"] = image.take(bench, options.image)
     results["checks"] = tables.all_checks(results)
     return results
 
@@ -95,10 +102,7 @@ def main() -> int:
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # so that everything is cleaned up
     try:
-        if options.saved:
-            results = json.loads(options.saved.read_text())
-        else:
-            results = measure(only, options.rounds, options.image)
+        results = json.loads(options.saved.read_text()) if options.saved else measure(only, options)
         save(results, options)
     except (Failed, document.Broken) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .figures import Check, ratio, spread
-from .lists import COMPACT, LEGACY, NATIVE, NFT, adjacent, scattered
+from .lists import COMPACT, LEGACY, LIBIPTC, NATIVE, NFT, adjacent, scattered
 from .place import TOOL, Bench, Failed, Namespace, check, make_pod_and_world
 from .processes import end, in_child
 from .runs import Way
@@ -36,6 +36,12 @@ COUNTS = (10, 20_000)
 WANTED_GROWTH = 1.10
 
 NO_RULES, MERGED = "no rules", "CIDRs that merge"
+#: With everything that is long: the application's group is the last of these, and PORT is none of the ports.
+GROUPS, PORTS = 64, [str(20_000 + 2 * number) for number in range(1_000)]
+#: So many groups fit into a rule of iptables-nft-restore, which takes 255 words.
+GROUPS_BY_COMMAND = 40
+#: Connections of each variant in all rounds together.
+CONNECTIONS = 25_000
 _NEVER_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -46,6 +52,19 @@ class Variant(NamedTuple):
     entries: int = 0
     options: tuple[str, ...] = ()
     cidrs: Callable[[int], list[str]] = scattered
+    groups: int = 0
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings by their long names, for --config."""
+        found = {"istio-service-exclude-cidr": ",".join([*self.cidrs(self.entries - 1), LAST])}
+        return found | ({"istio-local-outbound-ports-exclude": ",".join(PORTS)} if self.groups else {})
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The settings that are only variables."""
+        groups = [str(APP_UID - number) for number in reversed(range(self.groups))]
+        return {"ISTIO_OUTBOUND_OWNER_GROUPS": ",".join(groups)} if groups else {}
 
 
 def variants(counts: Sequence[int] = COUNTS) -> list[Variant]:
@@ -56,7 +75,18 @@ def variants(counts: Sequence[int] = COUNTS) -> list[Variant]:
 
     compact = COMPACT._replace(name="legacy --compact", options=(*LEGACY.options, *COMPACT.options))
     merged = Variant(f"{compact.name}, {MERGED}", counts[-1], compact.options, adjacent)
-    return [Variant(NO_RULES), *of(LEGACY), *of(compact), merged, *of(NFT), *of(NATIVE)]
+    long = [
+        everything(LIBIPTC._replace(name=LEGACY.name)),
+        everything(NFT, GROUPS_BY_COMMAND),
+        everything(NATIVE),
+    ]
+    return [Variant(NO_RULES), *of(LEGACY), *of(compact), merged, *of(NFT), *of(NATIVE), *long]
+
+
+def everything(way: Way, groups: int = GROUPS) -> Variant:
+    """Return a variant in which every list is long."""
+    name = f"{way.name}, {groups} groups and {len(PORTS):,} ports"
+    return Variant(name, COUNTS[-1], way.options, groups=groups)
 
 
 class Lane(NamedTuple):
@@ -73,23 +103,25 @@ def make_lane(variant: Variant, bench: Bench, until: contextlib.ExitStack) -> La
     until.callback(end, listener)
     if variant.entries:
         path = bench.folder / "datapath.json"
-        path.write_text(
-            json.dumps({"istio-service-exclude-cidr": ",".join([*variant.cidrs(variant.entries - 1), LAST])})
-        )
+        path.write_text(json.dumps(variant.settings))
         with pod.inside():
-            check((TOOL, "--config", str(path), *variant.options), environment=bench.environment)
+            check(
+                (TOOL, "--config", str(path), *variant.options),
+                environment={**bench.environment, **variant.variables},
+            )
     with pod.inside():
         # Entries of closed connections go soon, or they fill the kernel's table. Absent: no tracking.
         with contextlib.suppress(OSError):
             Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close").write_text("1")
         await_listener()
-        if captured() != bool(variant.entries):
-            raise Failed(f"{variant.name}: the rules are not in force")
+    if bool(as_application(pod, lambda: float(captured()), variant.name)) != bool(variant.entries):
+        raise Failed(f"{variant.name}: the rules are not in force")
     return Lane(variant, pod)
 
 
-def take(bench: Bench, counts: Sequence[int] = COUNTS, connections: int = 1_000) -> dict[str, Any]:
+def take(bench: Bench, counts: Sequence[int] = COUNTS) -> dict[str, Any]:
     """Measure, and return the section of the results."""
+    connections = -(-bench.connections // bench.rounds)
     with contextlib.ExitStack() as until:
         lanes = [make_lane(variant, bench, until) for variant in variants(counts)]
         samples: list[list[float]] = [[] for _ in lanes]
@@ -159,26 +191,35 @@ def answers(address: str) -> bool:
 
 def cost_of_connection(lane: Lane, count: int) -> float:
     """Make connections as the application, one after another, and return what one took, in seconds."""
+
+    def timed() -> float:
+        connect(min(count // 10, 1_000))  # warm
+        start = time.perf_counter()
+        connect(count)
+        return (time.perf_counter() - start) / count
+
+    return as_application(lane.pod, timed, lane.variant.name)
+
+
+def as_application(pod: Namespace, what: Callable[[], float], name: str) -> float:
+    """Return what a function returns in a process of the application. Raises Failed."""
     reader, writer = os.pipe()
 
     def report() -> None:
         os.setgroups([])
         os.setgid(APP_UID)
         os.setuid(APP_UID)
-        connect(count // 10)  # warm
-        start = time.perf_counter()
-        connect(count)
-        os.write(writer, struct.pack("d", (time.perf_counter() - start) / count))
+        os.write(writer, struct.pack("d", what()))
 
-    pid = in_child(lane.pod, report)
+    pid = in_child(pod, report)
     os.close(writer)
     with open(reader, "rb") as pipe:
         told = pipe.read()
     _, status = os.waitpid(pid, 0)
     if status != 0:
-        raise Failed(f"{lane.variant.name}: connecting failed")
-    (cost,) = struct.unpack("d", told)
-    return float(cost)
+        raise Failed(f"{name}: connecting failed")
+    (found,) = struct.unpack("d", told)
+    return float(found)
 
 
 def connect(count: int) -> None:

@@ -34,6 +34,7 @@ class Bench(NamedTuple):
     folder: Path  #: for files; goes away afterwards
     rounds: int  #: how often each case is measured
     warm_up: int  #: how often it is run before that
+    connections: int  #: of the data path, of each variant in all rounds together
 
     @property
     def environment(self) -> dict[str, str]:

@@ -66,6 +66,7 @@ def cases(bench: Bench) -> list[Case]:
         Case("libiptc/render", Command((*DEFAULT, "render"))),
         Case("libiptc/diff", Command((*DEFAULT, "diff")), (default,)),
         Case("libiptc/--help", Command((TOOL, "--help"))),
+        Case("libiptc/--version", Command((TOOL, "--version"))),
     ]
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture
 def bench(tmp_path):
-    return place.Bench(tmp_path, rounds=2, warm_up=1)
+    return place.Bench(tmp_path, rounds=2, warm_up=1, connections=20)
 
 
 def network() -> str:

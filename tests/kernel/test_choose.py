@@ -180,7 +180,7 @@ def test_reading_where_there_are_rules_makes_no_further_table() -> None:
 
 
 def test_only_the_tables_that_are_used_come_into_being() -> None:
-    """The kernel makes all tables when one of its custom-chain targets is made through python-iptables."""
+    """The kernel makes all tables when one of its custom-chain targets is made through libxtables."""
     with Scratch(addresses=True) as scratch:
         scratch.apply()
         assert scratch.legacy_tables() == {"ipv4/nat"}

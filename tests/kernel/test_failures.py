@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from istio_iptables import KernelError, Machine, Ruleset, prepare
+from istio_iptables import KernelError, Ruleset, prepare
 from istio_iptables.change.execute import execute
 from istio_iptables.change.plan import make_plan
 from istio_iptables.testing import FakeKernel
@@ -179,29 +179,6 @@ def test_what_cannot_be_undone_is_named() -> None:
         kernel.plan(wanted("--dual-stack")).apply()
     assert "and this could not be undone: ipv4 nat (iptables-legacy)" in str(caught.value)
     assert "::6/128" in str(caught.value)
-
-
-def test_a_worker_that_is_killed_does_not_stop_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """libiptc's own process dies (as when memory runs out) after some of the steps."""
-    from istio_iptables.kernel.xtables.libiptc import Libiptc
-
-    with Scratch(addresses=True) as scratch:
-        scratch.apply(*OTHER)
-        edits = count()
-        original = Libiptc.apply
-
-        def apply(self: Libiptc, edit: object) -> None:
-            if next(edits) == 2:
-                worker = self._workers["ipv4"]
-                os.kill(worker._pid, signal.SIGKILL)
-            original(self, edit)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(Libiptc, "apply", apply)
-        with everything_stays(scratch), scratch.inside(), Machine() as machine:
-            prepared = prepare(machine, wanted(*ALL_SORTS))
-            with pytest.raises(KernelError, match="was killed by signal 9") as caught:
-                prepared.apply()
-            assert "could not be undone" not in str(caught.value)
 
 
 # --- these tests themselves -------------------------------------------------------------------

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-from pathlib import Path
 
 import pytest
 
 from istio_iptables import KernelError, Machine, prepare
 from istio_iptables.kernel.netlink import messages
-from istio_iptables.kernel.xtables import libiptc
 from istio_iptables.rules.nftables.model import Ports, set_name
 from tests.support.applying import ALL_SORTS, traffic
 from tests.support.failing import OTHER, comparable, everything_stays, failed, wanted
@@ -99,34 +96,6 @@ def test_what_was_done_though_its_acknowledgement_was_lost_is_undone(
         assert "could not be undone" not in str(caught.value)
         assert "memory" in caught.value.remedy
         assert comparable(scratch.state()) == before
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_worker_has_committed_before_it_died_is_put_back(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edit = libiptc._Tables.edit
-    table = {"ipv4": "Table", "ipv6": "Table6"}[family]
-
-    def dying(
-        self: libiptc._Tables, name: str, operations: list[tuple[str, str, list[tuple[object]]]]
-    ) -> None:
-        edit(self, name, operations)
-        if self._class.__name__ == table and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with Scratch(addresses=True) as scratch:
-        once: Path = scratch.directory / "once"
-        scratch.apply(*OTHER)
-        monkeypatch.setattr(libiptc._Tables, "edit", dying)
-        with everything_stays(scratch), scratch.inside(), Machine() as machine:
-            prepared = prepare(machine, wanted(*ALL_SORTS))
-            with pytest.raises(KernelError, match="was killed by signal 9") as caught:
-                prepared.apply()
-        assert "could not be undone" not in str(caught.value)
-        assert "run as root" not in caught.value.remedy
-        assert once.exists()
 
 
 # --- processes that do not start --------------------------------------------------------------

@@ -19,23 +19,29 @@ pytestmark = KERNEL
 #: Read a table by libiptc's own functions and print what legacy_tables.read returns.
 BY_LIBIPTC = """
 import ctypes, struct, sys
-from istio_iptables.kernel.xtables.iptc_loader import load
 family, name = sys.argv[1:]
-table = load(family)(name, autocommit=False)
-calls, handle = table._iptc, table._handle
+soname, prefix = {"ipv4": ("libip4tc.so.2", "iptc"), "ipv6": ("libip6tc.so.2", "ip6tc")}[family]
+library = ctypes.CDLL(soname)
+
+def call(function, result, *arguments):
+    found = getattr(library, f"{prefix}_{function}")
+    found.restype = result
+    return found(*arguments)
+
+handle = ctypes.c_void_p(call("init", ctypes.c_void_p, name.encode()))
 
 def entries(chain):
-    entry = calls.iptc_first_rule(chain, handle)
-    while entry:
-        address = ctypes.addressof(entry.contents)
+    address = call("first_rule", ctypes.c_void_p, chain, handle)
+    while address:
         (size,) = struct.unpack("=H", ctypes.string_at(address + {"ipv4": 90, "ipv6": 142}[family], 2))
-        yield ctypes.string_at(address, size), (calls.iptc_get_target(entry, handle) or b"").decode()
-        entry = calls.iptc_next_rule(entry, handle)
+        target = call("get_target", ctypes.c_char_p, ctypes.c_void_p(address), handle)
+        yield ctypes.string_at(address, size), (target or b"").decode()
+        address = call("next_rule", ctypes.c_void_p, ctypes.c_void_p(address), handle)
 
-chains, chain = [], calls.iptc_first_chain(handle)
+chains, chain = [], call("first_chain", ctypes.c_char_p, handle)
 while chain:
     chains.append((chain.decode(), list(entries(chain))))
-    chain = calls.iptc_next_chain(handle)
+    chain = call("next_chain", ctypes.c_char_p, handle)
 print(chains)
 """
 

@@ -31,7 +31,7 @@ shift 3
 """
 _SOURCES = (str(ROOT / "istio_iptables"), sys.base_prefix, sysconfig.get_path("platlib"))
 PYTHON = f"/mnt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-#: For a process that is to have the package alone, without python-iptables and the others.
+#: For a process that is to have the package alone, without those that it needs at times.
 PACKAGE_ALONE: Mapping[str, str] = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": "/mnt",

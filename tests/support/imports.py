@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _LIST = """
-    typer click rich shellingham netaddr yaml iptc setuptools distutils pyroute2
+    typer click rich shellingham netaddr yaml iptc ctypes setuptools distutils pyroute2
     logging dataclasses subprocess json difflib inspect argparse typing pathlib asyncio tempfile shutil shlex
     textwrap datetime decimal ipaddress ssl importlib.metadata importlib.resources unittest email http urllib
     string random threading concurrent multiprocessing signal locale gettext traceback ast dis tokenize pprint

@@ -228,7 +228,7 @@ class Sandbox:
 
         Copies, since a hardened service sees no home directories, and Python and this one may be in one.
         """
-        packages = ["istio_iptables", "iptc", "libxtwrapper", "libxtables_exit", "yaml", "_yaml"]
+        packages = ["istio_iptables", "yaml", "_yaml"]
         sources = [path for name in packages for path in _files_of(name)]
         words = " ".join(map(str, dict.fromkeys(sources)))
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"

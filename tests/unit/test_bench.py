@@ -98,6 +98,17 @@ def test_the_excluded_destination_comes_last_and_the_captured_one_is_not_in_the_
     assert datapath.CAPTURED not in netaddr.IPSet(networks)
 
 
+def test_with_everything_long_the_application_is_of_the_last_group_and_calls_no_excluded_port():
+    long = [variant for variant in datapath.variants() if variant.groups]
+    assert [variant.groups for variant in long] == [64, 40, 64]
+    for variant in long:
+        groups = variant.variables["ISTIO_OUTBOUND_OWNER_GROUPS"].split(",")
+        assert (len(set(groups)), groups[-1]) == (variant.groups, str(datapath.APP_UID))
+        ports = variant.settings["istio-local-outbound-ports-exclude"].split(",")
+        assert len(set(ports) - {str(datapath.PORT)}) == 1_000
+        assert len(variant.settings["istio-service-exclude-cidr"].split(",")) == 20_000
+
+
 def test_waiting_is_what_exceeds_the_sleep_of_runs_with_locks_of_their_own():
     def row(manner: str, *asleep: float) -> dict:
         return {"at_once": 10, "manner": manner, "asleep": spread(asleep)}
@@ -349,14 +360,14 @@ def test_saved_results_are_shown_without_measuring_and_without_root(monkeypatch,
 def test_results_are_written_as_markdown_and_json(monkeypatch, tmp_path, results):
     asked = []
 
-    def measure(*what: object):
-        asked.append(what)
+    def measure(only, options):
+        asked.append((only, options.rounds, options.connections, options.image))
         return results
 
     monkeypatch.setattr(command, "measure", measure)
     folder = tmp_path / "a" / "b"
     assert run_command(monkeypatch, "--only", "lists", "--rounds", "5", "--output", str(folder)) == 0
-    assert asked == [(["lists"], 5, "istio-iptables")]
+    assert asked == [(["lists"], 5, datapath.CONNECTIONS, "istio-iptables")]
     assert (folder / "results.md").read_text() == tables.report(results)
     assert json.loads((folder / "results.json").read_text()) == results
 

@@ -106,11 +106,8 @@ def test_an_address_that_the_kernel_refuses(number: int, advice: str, monkeypatc
 
 
 def test_a_process_that_was_killed():
-    killed = remedies.worker_ended("ipv4", -9)
-    assert "signal 9" in killed.cause
-    assert "root" not in killed.remedy
-    assert "root" in remedies.worker_ended("ipv4", 1).remedy
     for remedy in (of_iptables, of_nft):
-        assert remedy("a signal ended it (9)") == killed.remedy
+        assert "root" not in remedy("a signal ended it (9)")
+        assert "limits.memory" in remedy("a signal ended it (9)")
         assert "limits.memory" in remedy("getsockopt failed strangely: Cannot allocate memory")
         assert "ulimit -n" in remedy("could not open socket: Too many open files")

@@ -55,7 +55,7 @@ _PROGRAMS = {
 }
 _EXTENSIONS = ("/usr/lib/xtables", "/usr/lib64/xtables", "/lib/xtables")
 #: The packages that the plugin imports; those that are not installed here are not needed.
-_PACKAGES = ("istio_iptables", "netaddr", "yaml", "_yaml", "iptc", "libxtwrapper", "libxtables_exit")
+_PACKAGES = ("istio_iptables", "netaddr", "yaml", "_yaml")
 #: Prints the names and files of all modules that are imported to ask the Kubernetes API (api_server.py):
 #: the whole client library is larger than all the rest.
 _MODULES_OF_API = """

@@ -50,28 +50,21 @@ def iptables_nft(found: Commands, needs: Needs) -> Answer:
 
 
 class Library(Record):
-    """python-iptables with the libraries that it loads: is it `installed`, and why it cannot be loaded.
+    """libiptc: why it is `missing`, so that another way is taken, or the `error` of a run that needs it."""
 
-    `chosen`: it is to write the rules, or would be if it could.
-    """
-
-    installed: bool
-    chosen: bool
-    problem: KernelError | None = None
+    missing: str = ""
+    error: KernelError | None = None
 
 
 def libiptc(found: Library, needs: Needs, *, forced: bool) -> Answer:
     """Check libiptc, the first choice for legacy tables; `forced`: the settings ask for a command."""
     if forced:
         return fine("not needed: --force-iptables-binary or --native-nftables chooses a command")
-    if found.problem:
-        return needs.judge(refused(found.problem), IPTABLES_LEGACY)
-    if not found.installed:
-        return fine(
-            "python-iptables is not installed: iptables-legacy-restore writes the legacy tables instead",
-            f"to install it: {remedies.HOW_TO_INSTALL_LIBIPTC}",
-        )
-    return fine("python-iptables and its libraries can be loaded" if found.chosen else "installed")
+    if found.error:
+        return needs.judge(refused(found.error), IPTABLES_LEGACY)
+    if found.missing:
+        return fine(f"{found.missing}: iptables-legacy-restore writes the legacy tables instead")
+    return fine("it can be loaded")
 
 
 class Extensions(Record):

@@ -9,7 +9,6 @@ from ...errors import KernelError, SettingsError
 from ...kernel.choose import Choice, forced_location
 from ...kernel.iptables_command import IptablesCommand
 from ...kernel.proc import existing_legacy_tables
-from ...kernel.xtables.iptc_loader import installed
 from ...kernel.xtables.libiptc import Libiptc
 from ...policy import build
 from ...rules.model import FAMILIES, IPV4, Ruleset
@@ -195,7 +194,7 @@ class Here:
     def uses_libiptc(self) -> bool:
         """True if libiptc is to write the rules, though it may be missing."""
         if self.choice is None:
-            return installed() and not self.forced
+            return not Libiptc().missing() and not self.forced
         return self.choice.backend == Libiptc.name
 
     # --- who is in the rules ----------------------------------------------------------------

@@ -8,7 +8,6 @@ from ...errors import KernelError
 from ...kernel.iptables_command import IptablesCommand
 from ...kernel.nft_command import NftCommand
 from ...kernel.process import run, which
-from ...kernel.xtables.iptc_loader import installed
 from ...kernel.xtables.libiptc import Libiptc
 from ...rules.model import IPV4
 from ..checks.programs import Commands, Extensions, Library, Nft, version_of
@@ -47,18 +46,14 @@ def _takes_the_lock(path: str, version: str) -> bool:
 
 
 def library(families: Sequence[Family], *, chosen: bool) -> Library:
-    """Return whether python-iptables is installed and, if it is chosen for the rules, can be loaded."""
-    if not chosen:
-        return Library(installed(), chosen)
+    """Return whether libiptc can be loaded, for the families if it is `chosen` for the rules."""
     backend = Libiptc()
     try:
-        for family in families:
+        for family in families if chosen else ():
             backend.load(family)
     except KernelError as error:
-        return Library(installed(), chosen, error)
-    finally:
-        backend.close()
-    return Library(installed(), chosen)
+        return Library(error=error)
+    return Library(missing=backend.missing())
 
 
 def extensions() -> Extensions:

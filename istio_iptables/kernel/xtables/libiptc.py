@@ -1,33 +1,29 @@
-"""libiptc: the legacy tables, written through python-iptables and the kernel's own replace operation.
+"""libiptc: the legacy tables, written through libiptc and the kernel's own replace operation.
 
-For writing each family has a process of its own, forked before the library is loaded: IPv4 and IPv6 cannot
-share one, and the C library may end the process that it is in. That process holds a table from opening it to
-committing the edit; the caller holds the xtables lock from before reading, as libiptc takes none. Reading
-needs neither the process nor the library (read_tables.py).
+The caller holds the xtables lock from before reading, as libiptc takes none. Reading does not need the
+library (read_tables.py).
 """
 
 from __future__ import annotations
 
 import errno
-import marshal
 import os
-import struct
 
 from ...change.actions import IPTABLES_LEGACY
 from ...errors import Busy, KernelError
 from ...formats import IPTABLES
 from ...rules.edit import CreateChain, Insert, RemoveChain, ReplaceRules
 from ...rules.model import TABLES, Chain, Table
+from ...startup.c_calls import get_errno
 from ..iptables_command import IptablesCommand
 from ..proc import existing_legacy_tables, root_remedy
-from ..signals import SignalsDeferred, ignore
 from . import read_tables
 from .entries import Decoder, Encoder
-from .iptc_loader import LibiptcMissing, load
+from .library import LibiptcMissing, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from ...change.actions import EditTable, Location, UnreadableTable
@@ -42,16 +38,7 @@ class Libiptc:
     location: Location = IPTABLES_LEGACY
 
     def __init__(self) -> None:
-        self._workers: dict[Family, _Worker] = {}
-
-    def _worker(self, family: Family) -> _Worker:
-        if family in self._workers and not self._workers[family].alive:
-            self._workers.pop(family).hang_up()  # it died: the remaining actions need another
-        if family not in self._workers:
-            # Else Ctrl-C could leave a process that is not in the table and has the pipes of others.
-            with SignalsDeferred():
-                self._workers[family] = _Worker(family)
-        return self._workers[family]
+        self._libraries: dict[Family, Mapping[str, Callable[..., Any]]] = {}
 
     def read(self, family: Family) -> tuple[Table, ...]:
         """Return the tables of this tool that exist."""
@@ -66,7 +53,7 @@ class Libiptc:
         return _in_words(tuple(tables), family)
 
     def require(self) -> None:
-        """Do nothing: `refusal` loads the library and raises an error that names what is missing."""
+        """Do nothing: `refusal` raises an error that names what is missing."""
 
     def unreadable(self, family: Family) -> tuple[UnreadableTable, ...]:
         """Return nothing: every legacy table can be read."""
@@ -92,28 +79,49 @@ class Libiptc:
         self.load(edit.family)
         return ""
 
-    def load(self, family: Family) -> None:
-        """Load the library for a family, in its process. Raises KernelError if that cannot be done."""
-        self._worker(family).call("ready")
+    def missing(self) -> str:
+        """Return why the library cannot be loaded, or nothing."""
+        try:
+            self.load("ipv4")
+        except KernelError as error:
+            return str(error.__cause__)
+        return ""
+
+    def load(self, family: Family) -> Mapping[str, Callable[..., Any]]:
+        """Return the functions of the library for a family. Raises KernelError if it cannot be loaded."""
+        if family not in self._libraries:
+            try:
+                self._libraries[family] = load(family)
+            except LibiptcMissing as error:
+                from ...remedies import libiptc_missing
+
+                raise libiptc_missing(str(error)) from error
+        return self._libraries[family]
 
     def do(self, action: EditTable) -> None:
         """Make the edit of an action."""
         self.apply(action.edit)
 
     def apply(self, edit: TableEdit) -> None:
-        """Make an edit by one replace of its table."""
-        worker = self._worker(edit.family)  # loads the library while the rules are encoded
-        encoder = Encoder(edit.family)
-        operations = [operation for step in edit.steps for operation in _operations(step, encoder)]
-        worker.call("edit", edit.table, operations)
+        """Make an edit in a copy of its table, then replace the kernel's in one go."""
+        library, encoder = self.load(edit.family), Encoder(edit.family)
+        table = library["init"](edit.table.encode())
+        if not table:
+            raise explain(edit.family, f"open the table {edit.table}", get_errno())
+        try:
+            for step in edit.steps:
+                chain = step.chain.encode()
+                for function, arguments in _calls(step, encoder):
+                    if not library[function](chain, *arguments, table):
+                        operation = f"{function} in chain {step.chain} of the table {edit.table}"
+                        raise explain(edit.family, operation, get_errno())
+            if not library["commit"](table):
+                raise explain(edit.family, f"commit the table {edit.table}", get_errno())
+        finally:
+            library["free"](table)
 
     def close(self) -> None:
-        """End the processes. First close all pipes, since later processes have copies of earlier ones."""
-        for worker in self._workers.values():
-            worker.hang_up()
-        for worker in self._workers.values():
-            worker.wait()
-        self._workers.clear()
+        """Do nothing: nothing is held between two edits."""
 
 
 def _in_words(tables: tuple[Table, ...], family: Family) -> tuple[Table, ...]:
@@ -151,20 +159,21 @@ def _chain_in_words(chain: Chain, printed: Chain) -> Chain:
     )
 
 
-def _operations(step: Step, encoder: Encoder) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
-    """Return a step as calls of one function of libiptc for one chain: their other arguments."""
+def _calls(step: Step, encoder: Encoder) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Return a step as calls of functions of libiptc: their arguments between the chain and the table."""
     if isinstance(step, CreateChain):
-        yield "create_chain", step.chain, [()]
+        yield "create_chain", ()
     elif isinstance(step, RemoveChain):
-        yield "delete_chain", step.chain, [()]
+        yield "delete_chain", ()
     elif isinstance(step, ReplaceRules):
         if step.before:
-            yield "flush_entries", step.chain, [()]
-        yield "append_entry", step.chain, [(encoder.encode(rule),) for rule in step.after]
+            yield "flush_entries", ()
+        for rule in step.after:
+            yield "append_entry", (encoder.encode(rule),)
     elif isinstance(step, Insert):
-        yield "insert_entry", step.chain, [(encoder.encode(step.rule), step.position - 1)]
+        yield "insert_entry", (encoder.encode(step.rule), step.position - 1)
     else:
-        yield "delete_num_entry", step.chain, [(step.position - 1,)]
+        yield "delete_num_entry", (step.position - 1,)
 
 
 def _table(family: Family, name: TableName, chains: list[read_tables.Chain]) -> Table:
@@ -177,170 +186,6 @@ def _table(family: Family, name: TableName, chains: list[read_tables.Chain]) -> 
             for chain, entries in chains
         ),
     )
-
-
-# --- the process of one family --------------------------------------------------------------
-
-_LENGTH = struct.Struct("=I")
-#: How a request went; what follows is its result, what is missing, or the operation and its errno.
-_DONE, _MISSING, _REFUSED = "done", "missing", "refused"
-_SIGKILL = 9
-
-
-class _Worker:
-    """A forked process that holds the tables of one family, and the pipes to it."""
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        requests_read, self._requests = os.pipe()
-        self._answers, answers_write = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:  # the child: never returns, and never runs the parent's cleanup
-            os.close(self._requests)
-            os.close(self._answers)
-            try:
-                ignore()  # a signal may be sent to the whole process group; the parent decides
-                _serve(family, requests_read, answers_write)
-            finally:
-                os._exit(0)
-        os.close(requests_read)
-        os.close(answers_write)
-
-    @property
-    def alive(self) -> bool:
-        """False once the process is known to have ended."""
-        return self._pid != 0
-
-    def call(self, *request: Any) -> Any:
-        """Have the process do something and return what it returns.
-
-        Raises KernelError, or OSError; what the process was doing may be done then.
-        """
-        try:
-            _send(self._requests, request)
-            outcome, value = _receive(self._answers)
-        except (EOFError, BrokenPipeError):
-            from ...remedies import worker_ended
-
-            raise worker_ended(self._family, self.wait()) from None
-        except BaseException:  # the pipes may hold half a message: it cannot be asked again
-            os.kill(self._pid, _SIGKILL)
-            self.wait()
-            raise
-        if outcome == _MISSING:
-            from ...remedies import libiptc_missing
-
-            raise libiptc_missing(value)
-        if outcome == _REFUSED:
-            raise explain(self._family, *value)
-        return value
-
-    def hang_up(self) -> None:
-        """Close the pipes, which makes the process end."""
-        os.close(self._requests)
-        os.close(self._answers)
-
-    def wait(self) -> int:
-        """Wait for the end of the process and return its exit status, 0 if it has been waited for."""
-        if not self._pid:
-            return 0
-        _, status = os.waitpid(self._pid, 0)
-        self._pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-
-def _send(pipe: int, value: Any) -> None:
-    data = marshal.dumps(value)
-    data = _LENGTH.pack(len(data)) + data
-    view = memoryview(data)
-    while view:
-        view = view[os.write(pipe, view) :]
-
-
-def _receive(pipe: int) -> Any:
-    return marshal.loads(_read_exactly(pipe, _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size))[0]))
-
-
-def _read_exactly(pipe: int, size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.read(pipe, min(size, 1 << 20))
-        if not part:
-            raise EOFError
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _serve(family: Family, requests: int, answers: int) -> None:
-    """Answer requests until the pipe is closed: ("ready",) and ("edit", table, operations)."""
-    tables = None
-    while True:
-        try:
-            request = _receive(requests)
-        except EOFError:
-            return
-        answer: tuple[str, Any]
-        try:
-            tables = tables or _Tables(family)
-            answer = _DONE, getattr(tables, request[0])(*request[1:])
-        except LibiptcMissing as error:
-            answer = _MISSING, str(error)
-        except _Refused as refused:
-            answer = _REFUSED, (refused.operation, refused.number)
-        except OSError as error:
-            answer = _REFUSED, (f"do `{' '.join(map(str, request[:2]))}`", error.errno or errno.EIO)
-        except Exception as error:  # reported by the parent; here it would be lost
-            answer = _REFUSED, (f"{' '.join(map(str, request[:2]))} ({error!r})", errno.EIO)
-        _send(answers, answer)
-
-
-class _Refused(Exception):
-    def __init__(self, operation: str, number: int) -> None:
-        super().__init__(operation)
-        self.operation = operation
-        self.number = number
-
-
-class _Tables:
-    """libiptc's tables of one family, in the process of that family."""
-
-    def __init__(self, family: Family) -> None:
-        self._class = load(family)
-        from iptc.ip4tc import IPTCError, _get_errno_loc
-
-        self._error: type[Exception] = IPTCError
-        self._errno_location = _get_errno_loc
-
-    def _errno(self) -> int:
-        return int(self._errno_location()[0])
-
-    def ready(self) -> None:
-        """Do nothing: an answer shows that the library is loaded."""
-
-    def _open(self, name: str) -> Any:
-        """Return the table as it is now. autocommit is off: it hides errors of the kernel."""
-        try:
-            table = self._class(name, autocommit=False)
-            table.refresh()
-        except self._error:
-            raise _Refused(f"open the table {name}", self._errno()) from None
-        return table
-
-    def edit(self, name: str, operations: list[tuple[str, str, list[tuple[Any, ...]]]]) -> None:
-        """Do operations on the table in memory, then replace the kernel's in one go.
-
-        The handle must not be used again then; the next edit opens the table anew.
-        """
-        table = self._open(name)
-        calls, handle = table._iptc, table._handle
-        for function, chain, all_arguments in operations:
-            call, label = getattr(calls, f"iptc_{function}"), chain.encode()
-            for arguments in all_arguments:
-                if not call(label, *arguments, handle):
-                    raise _Refused(f"{function} in chain {chain} of the table {name}", self._errno())
-        if not calls.iptc_commit(handle):
-            raise _Refused(f"commit the table {name}", self._errno())
 
 
 def explain(family: Family, operation: str, number: int) -> KernelError:

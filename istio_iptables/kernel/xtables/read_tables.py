@@ -12,6 +12,7 @@ import os
 import struct
 
 from ...rules.model import ADDRESS_FAMILIES
+from ...startup.c_calls import Address, Int, address, functions, get_errno
 from ...startup.c_modules import socket
 from .entries.layout import HEADER, LAYOUTS, not_a_table
 
@@ -30,6 +31,7 @@ _LEVELS = {"ipv4": 0, "ipv6": 41}
 _RAW, _IPPROTO_RAW = 3, 255
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO and so on
 
+_GETSOCKOPT = {"getsockopt": (Int, [Int, Int, Int, Address, Address])}
 #: struct ipt_getinfo: name, hooks in use, first entry and last entry of each hook, number and size of entries
 _INFO = struct.Struct("=32sI5I5III")
 #: struct ipt_get_entries: name, size; then the entries, which begin at a multiple of eight
@@ -77,10 +79,7 @@ class _Socket:
     """A raw socket, whose options read the tables."""
 
     def __init__(self, family: Family) -> None:
-        import ctypes
-
-        self._ctypes = ctypes
-        self._getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
+        self._getsockopt = functions(None, _GETSOCKOPT)["getsockopt"]
         self._level = _LEVELS[family]
         self._socket = socket.socket(ADDRESS_FAMILIES[family], _RAW, _IPPROTO_RAW)
 
@@ -100,14 +99,13 @@ class _Socket:
 
     def _ask(self, option: int, request: bytes) -> bytes:
         """Let the kernel read a structure and overwrite it. (Python's own getsockopt cannot pass one in.)"""
-        ctypes = self._ctypes
-        buffer = ctypes.create_string_buffer(request, len(request))
-        length = ctypes.c_uint32(len(request))
-        if self._getsockopt(self._socket.fileno(), self._level, option, buffer, ctypes.byref(length)) != 0:
-            number = ctypes.get_errno()
+        buffer = bytearray(request)
+        length = bytearray(struct.pack("=I", len(request)))
+        at, length_at = address(buffer), address(length)
+        if self._getsockopt(self._socket.fileno(), self._level, option, at, length_at) != 0:
+            number = get_errno()
             raise OSError(number, os.strerror(number))
-        answer: bytes = buffer.raw
-        return answer
+        return bytes(buffer)
 
 
 def chains_of(blob: bytes, info: tuple[int, ...], family: Family) -> list[Chain]:
