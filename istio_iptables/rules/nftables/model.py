@@ -145,15 +145,19 @@ class NativeTable(Record):
         """True if it has nothing but unused owned sets: a run was killed before it made rules."""
         return bool(self.unused) and not self.chains and not self.extras
 
-    def set_names(self) -> frozenset[str]:
-        """Return the names of the sets that its rules need."""
-        return frozenset(
-            name
+    def named_sets(self) -> dict[str, Listing]:
+        """Return the sets that its rules need, in the rules' order: by name, a match that has the values."""
+        return {
+            name: match
             for chain in self.chains
             for rule in chain.rules
             for match in rule.matches
             if isinstance(match, (Addresses, Ports, Owners)) and (name := set_name(match))
-        )
+        }
+
+    def set_names(self) -> frozenset[str]:
+        """Return the names of the sets that its rules need."""
+        return frozenset(self.named_sets())
 
     def chain(self, name: str) -> NativeChain | None:
         """Return the chain of that name."""
