@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Delete(Record):
-    """Delete a table (`name` is empty), or a chain, a set or another object from it; `kind` as nft(8) has it."""
+    """Delete a table (`name` is empty), or an object from it; `kind` as nft(8) has it: table, chain, set, ..."""
 
     kind: str
     table: str

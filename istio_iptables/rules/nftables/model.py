@@ -79,7 +79,11 @@ def set_name(match: Listing) -> str:
     single values have no such gap). The name is made from the content, so a set with the same content is
     kept.
     """
-    kind, ranges = set_of(match)
+    return name_of_set(*set_of(match))
+
+
+def name_of_set(kind: str, ranges: Ranges) -> str:
+    """Return the name of the set of a type that has these values: see `set_name`."""
     if len(ranges) == 1 or all(first == last for first, last in ranges):
         return ""
     content = ",".join([f"{first}-{last}" for first, last in ranges])
