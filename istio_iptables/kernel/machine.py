@@ -14,9 +14,9 @@ from ..startup.c_modules import socket
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
+from .native import NativeNftables
 from .netlink import nftables
 from .nft_by_handle import remove
-from .nft_command import NftCommand
 from .prepared import Prepared
 from .proc import has_legacy, missing_capabilities
 
@@ -60,7 +60,7 @@ class Machine:
         self._with_unused: tuple[NativeTable, ...] = ()
         # The parts that touch the kernel: testing.FakeKernel has its own.
         self._backends = backends(self._forced)
-        self._nftables = NftCommand()
+        self._nftables = NativeNftables()
         self._routing: routing.Routing = routing
         self._has_legacy = has_legacy
 
@@ -148,7 +148,7 @@ class Machine:
         """Plan how to make what was read (see `read`) into what is `wanted`. Raises KernelError."""
         choice = nothing_to_choose()
         if wanted.tables:
-            choice = choose(live, self._backends, self._forced, self._nftables, self._has_legacy)
+            choice = choose(live, self._backends, self._forced, self._has_legacy)
         found = tuple(conflicts(live, wanted, choice.location))
         # In ambient mode nothing is owned, whatever it is called.
         seen = Live({}) if any(conflict.is_ambient for conflict in found) else live
@@ -194,11 +194,6 @@ class Machine:
     def refusal(self, action: Action) -> str:
         """Return why a backend could not do an action, or an empty text; called for all of them first."""
         return self._backends[action.location].refusal(action.edit) if isinstance(action, EditTable) else ""
-
-    def check(self, action: Action) -> None:
-        """Have the kernel try an action, where it can without doing it. Raises KernelError if it refuses."""
-        if isinstance(action, EditNative):
-            self._nftables.check(action)
 
     def do(self, action: Action) -> None:
         """Do one action completely, or raise an error; `was_done` tells what became of it then."""

@@ -1,8 +1,7 @@
-"""What is written by netlink is what nft writes for the script that is shown, and is read back as nft prints it."""
+"""What is written by netlink is what nft writes for the same script, and is read back as nft prints it."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,14 +14,11 @@ from istio_iptables import Facts, build, configure
 from istio_iptables.formats import nft_json
 from istio_iptables.formats.nft import edit_scripts
 from istio_iptables.kernel.netlink import transaction
-from istio_iptables.kernel.netlink.messages import NetlinkError
 from istio_iptables.kernel.netlink.nf_tables import edit, read
 from istio_iptables.rules import model
 from istio_iptables.rules.istio import NATIVE_TABLES
-from istio_iptables.rules.lists import union
-from istio_iptables.rules.model import ACCEPT, RETURN, Counters, Rule
-from istio_iptables.rules.nftables import model as nftables
-from istio_iptables.rules.nftables.model import Addresses, Hook, NativeChain, NativeTable, Owners, Ports
+from istio_iptables.rules.model import ACCEPT, Counters, Rule
+from istio_iptables.rules.nftables.model import Addresses, NativeChain, NativeTable, Owners, Ports
 from istio_iptables.rules.nftables.translate import translate
 from tests.support import strategies
 
@@ -77,7 +73,7 @@ def counted(tables: Tables) -> list[Any]:
 
 
 def agree(two: tuple[Scratch, Scratch], *states: Tables, sets_first: bool = True) -> None:
-    """From one state to the next: nft has read its script, the kernel our messages, and nft sees no difference."""
+    """From one state to the next, nft reads scripts, the kernel our messages, and nft sees no difference."""
     ours, theirs = two
     before: Tables = ()
     try:

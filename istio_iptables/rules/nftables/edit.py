@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Delete(Record):
-    """Delete a table (`name` is empty), or an object from it; `kind` as nft(8) has it: table, chain, set, ..."""
+    """Delete a table (`name` is empty), or an object from it; `kind` as in nft(8): table, chain, set, ..."""
 
     kind: str
     table: str

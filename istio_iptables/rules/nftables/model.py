@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...startup.c_modules import blake2b
 from ...startup.record import Record
-from ..model import Match, TProxy
+from ..model import ForeignMatch, ForeignTarget, Match, TProxy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,6 +143,16 @@ class NativeTable(Record):
     def _key(self) -> tuple[object, ...]:
         # Chains are called by name: their order does not matter.
         return (self.name, frozenset(self.chains), self.extras)
+
+    @property
+    def is_foreign(self) -> bool:
+        """True if it has something that this tool never writes, and so cannot write again."""
+        return bool(self.extras or self.text) or any(
+            isinstance(part, (ForeignMatch, ForeignTarget))
+            for chain in self.chains
+            for rule in chain.rules
+            for part in (*rule.matches, rule.target)
+        )
 
     @property
     def is_left_over(self) -> bool:

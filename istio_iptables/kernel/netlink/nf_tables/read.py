@@ -97,7 +97,7 @@ class _Table:
             found_sets = self._list("sets", _GETSET, self._name)
             for each in found_sets:
                 self._read_set(each)
-            # Counters and all else that a table may have are counted, too; by some kernels, sets in rules are.
+            # All that a table may have is counted; some kernels count the sets in rules, too.
             if self._table.objects != len(chains) + len(self._named) and self._has_others():
                 return None
             rules: dict[str, list[Rule]] = {}
