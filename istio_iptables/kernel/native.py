@@ -166,7 +166,7 @@ def _refused(error: NetlinkError) -> KernelError:
         remedy = remedies.LARGER_MESSAGES
     else:
         remedy = remedies.of_errno(error.errno)
-    return KernelError(error.strerror, remedy)
+    return KernelError(error.strerror or str(error), remedy)
 
 
 #: If the kernel has no chain, expression or protocol of that kind.
