@@ -8,7 +8,7 @@ from ..change.plan import make_plan
 from ..errors import require_type
 from ..formats import NFT_FAMILIES
 from ..rules.istio import NATIVE_FAMILY, PASSTHROUGH_IPV6
-from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
+from ..rules.model import BUILTIN_CHAINS, FAMILIES, TABLES, Ruleset
 from ..rules.ownership import is_owned_rule
 from ..startup.c_modules import socket
 from . import routing
@@ -90,7 +90,8 @@ class Machine:
         That this fails is no error: the next run tries again.
         """
         try:
-            if not nftables.tables():  # most runs: nothing more is imported
+            of_iptables = [t for t in nftables.tables() if t.family in _NFT_FAMILIES and t.name in TABLES]
+            if not of_iptables and not self._with_unused:  # most runs: nothing more is imported
                 return
             from .netlink.nftables_remains import remove_empty_tables, remove_sets
 
@@ -235,6 +236,9 @@ class Machine:
         (packet_release() in af_packet.c calls synchronize_net()).
         """
         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0).close()
+
+
+_NFT_FAMILIES = frozenset(NFT_FAMILIES.values())
 
 
 def _has_foreign(live: Live) -> bool:

@@ -40,7 +40,7 @@ class NativeNftables:
     def read(self) -> tuple[NativeTable, ...]:
         """Return the native tables that exist. Raises KernelError if they cannot be read."""
         self._generation = None
-        if not any((table.family, table.name) in _OWN for table in nftables.tables()):
+        if not _exist():
             return ()
         reading = _reading()
         if reading.unlike:
@@ -103,6 +103,10 @@ class NativeNftables:
 _OWN = {(NATIVE_FAMILY, name) for name in NATIVE_TABLES.values()}
 
 
+def _exist() -> bool:
+    return any((table.family, table.name) in _OWN for table in nftables.tables())
+
+
 def _reading() -> Reading:
     from .netlink.nf_tables.read import read
 
@@ -134,6 +138,12 @@ def _commit(edit: EditNative, messages: list[Message], number: int | None) -> in
 
 def _generation_before(edit: EditNative) -> int:
     """Return the generation of nf_tables. Raises KernelError if our tables are not as an edit has them."""
+    from .netlink.transaction import generation
+
+    if not edit.before:
+        number = generation()
+        if not _exist():  # as in a new pod: no more has to be read, and nothing is imported for it
+            return number
     from .read_back import require_before
 
     reading = _reading()
