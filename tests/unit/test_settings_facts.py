@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from istio_iptables.errors import KernelError, SettingsError
+from istio_iptables.errors import KernelError
 from istio_iptables.kernel import this_machine
 from istio_iptables.kernel.this_machine import ThisMachine
 from istio_iptables.settings.declared import BY_NAME
