@@ -177,8 +177,9 @@ system-run:
 	@tools/system-packages run $(PYTHON)
 
 # The virtual environment. The stamp's name holds PYTHON, so that another Python makes another environment.
-# Everything is checked by its hash: build isolation would fetch the newest setuptools to install this project, so the locked setuptools is installed first and used. The "compat" mode puts this folder on
-# the path instead of installing an import hook, which would slow down every start.
+# Everything is checked by its hash: build isolation would fetch the newest setuptools to install this project, so the
+# locked setuptools is installed first and used. The "compat" mode puts this folder on the path instead of installing an
+# import hook, which would slow down every start.
 STAMP := $(VENV)/.made-with$(subst /,_,$(PYTHON))
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 $(VENV): $(STAMP)

@@ -168,12 +168,10 @@ def command_missing(name: str) -> KernelError:
     )
 
 
-def nft_missing() -> KernelError:
-    """Return the error for native rules without the command nft."""
-    return KernelError(
-        "the command nft is not installed, and native nftables rules are in place or were requested",
-        INSTALL_NFTABLES,
-    )
+def nft_missing(*tables: str) -> KernelError:
+    """Return the error for tables, as `family name`, with something that only the command nft can show."""
+    which = f"the table {', '.join(tables)} has something that" if tables else "this is something that"
+    return KernelError(f"the command nft is not installed, and {which} only nft can show", INSTALL_NFTABLES)
 
 
 #: For an nft that cannot print JSON.
@@ -209,6 +207,15 @@ NFTABLES_LACKING = (
     "the kernel lacks a part of nftables that is named above (nf_tables, nft_chain_nat, nft_redir, "
     "nft_tproxy, ...; family inet needs Linux 5.2): load its module on the node, "
     "or do not use --native-nftables"
+)
+#: If a transaction is larger than a process in a user namespace may send.
+LARGER_MESSAGES = (
+    "raise the limit of messages in the machine's own user namespace (sysctl net.core.wmem_max, in bytes), "
+    "or list fewer members"
+)
+#: If a process owns a table (`flags owner`).
+END_THE_OWNER = (
+    "stop that program: only the owner of a table may change it (`nft list tables` lists the tables)"
 )
 NO_IPV6 = "the kernel has no IPv6: boot it without ipv6.disable=1, or do not use --dual-stack"
 IPV6_OFF = (

@@ -224,9 +224,7 @@ CHECKS: tuple[Check, ...] = (
         of_node=True,
     ),
     Check("extensions", _extensions, of_node=True),
-    Check(
-        "nft", lambda here: programs.nft(live_programs.nft(here.for_nft), here.needs, OLDEST), of_node=True
-    ),
+    Check("nft", lambda here: programs.nft(live_programs.nft(here.for_nft), OLDEST), of_node=True),
     # the kernel
     Check("legacy-tables", _legacy_tables, of_node=True),
     Check(

@@ -10,6 +10,7 @@ from ..rules import model
 from ..rules.istio import NATIVE_FAMILY
 from ..rules.model import Cidr
 from ..rules.nftables import model as nftables
+from ..rules.nftables.edit import Delete, Flush, transactions
 from ..rules.nftables.model import Hook, NativeTable
 from ..startup.record import Record
 from . import NFT_FAMILIES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..rules.model import Counters, Match, Rule, Target
+    from ..rules.nftables.edit import Step
     from ..rules.nftables.model import Listing
 
 _SIDE = {"source": "s", "destination": "d"}
@@ -30,7 +32,8 @@ _MEMBERS_A_LINE = 8
 
 def script(tables: Iterable[NativeTable], *, explain: bool = False) -> str:
     """Return what makes tables where there are none, for `nft -f`; `explain`: each rule's reason above it."""
-    return "".join(_Text(table, explain).whole() for table in tables)
+    texts = [_Text(table, explain) for table in tables]
+    return "".join(text.whole(text.named) for text in texts)
 
 
 def edit_scripts(
@@ -38,53 +41,22 @@ def edit_scripts(
 ) -> list[str]:
     """Return what turns some tables into others, for `nft -f`: a transaction each, mostly one.
 
-    Tables stay, and so do base chains, wherever that is possible: a packet then meets either the old rules
-    of a chain or the new ones, whereas a new base chain runs alongside the old one for a moment. With
-    `sets_first` the sets that new rules need are made by an earlier transaction, in an empty table if the
-    table is new: see `set_name`.
+    The steps are those of rules/nftables/edit.py.
     """
-    there = {table.name: table for table in before}
-    wanted = {table.name: _Text(table) for table in after}
-    made_anew = {name for name in there.keys() & wanted.keys() if not _can_stay(there[name], wanted[name])}
-    new_sets, lines = "", []
-    for name, text in wanted.items():
-        if sets_first and name not in made_anew:
-            new_sets += text.sets(text.named.keys() - _own_sets(there.get(name)))
-    for table in before:
-        if table.name in made_anew or table.name not in wanted:
-            lines.append(f"delete table {NATIVE_FAMILY} {table.name}")
-        else:
-            lines += _emptied(table, wanted[table.name])
-    script = "".join(f"{line}\n" for line in lines)
-    with_sets = made_anew if sets_first else wanted.keys()
-    script += "".join(text.whole(with_sets=name in with_sets) for name, text in wanted.items())
-    return [text for text in (new_sets, script) if text]
+    return [
+        "".join(_step_text(step) for step in steps)
+        for steps in transactions(before, after, sets_first=sets_first)
+    ]
 
 
-def _own_sets(table: NativeTable | None) -> set[str]:
-    """Return the names of the owned sets that a table has, used or not."""
-    return {*table.set_names(), *table.unused} if table else set()
-
-
-def _emptied(table: NativeTable, text: _Text) -> list[str]:
-    """Return the commands that leave only what the new rules use of a table: chains, and owned sets."""
-    kept = {chain.name for chain in text.table.chains}
-    gone = [extra.rpartition(" ")[::2] for extra in table.extras]  # first: a map may lead to chains
-    gone += [("chain", chain.name) for chain in table.chains if chain.name not in kept]
-    gone += [("set", name) for name in sorted(_own_sets(table) - text.named.keys())]
-    of_table = f"{NATIVE_FAMILY} {table.name}"
-    return [f"flush table {of_table}", *(f"delete {kind} {of_table} {name}" for kind, name in gone)]
-
-
-#: Objects of other programs that can be removed from a table by their names (nft(8)).
-_REMOVABLE = frozenset({"set", "map", "counter", "quota", "limit", "flowtable", "synproxy", "secmark"})
-
-
-def _can_stay(before: NativeTable, text: _Text) -> bool:
-    """Tell whether a table can be emptied and filled: all foreign objects in it can be removed."""
-    hooks = {chain.name: chain.hook for chain in text.table.chains}
-    same = all(chain.hook == hooks.get(chain.name, chain.hook) for chain in before.chains)
-    return same and not text.table.text and all(e.rpartition(" ")[0] in _REMOVABLE for e in before.extras)
+def _step_text(step: Step) -> str:
+    if isinstance(step, Flush):
+        return f"flush table {NATIVE_FAMILY} {step.table}\n"
+    if isinstance(step, Delete):
+        name = f" {step.name}" if step.name else ""
+        return f"delete {step.kind} {NATIVE_FAMILY} {step.table}{name}\n"
+    text = _Text(step.table)
+    return text.sets(step.sets) if step.only_sets else text.whole(step.sets)
 
 
 class _Text:
@@ -102,17 +74,15 @@ class _Text:
                 self._chains += [f"\t\t{line}" for line in rule_lines(rule, named=self.named)]
             self._chains.append("\t}")
 
-    def whole(self, *, with_sets: bool = True) -> str:
-        """Return all of the table, its sets left out if they are there already."""
+    def whole(self, sets: Iterable[str]) -> str:
+        """Return all of the table, with the sets of these names: others are there already."""
         if self.table.text:
             return self.table.text
-        sets = [line for name in self.named for line in (*self._set(name), "")] if with_sets else []
-        return self._in_braces([*sets, *self._chains])
+        return self._in_braces([*(line for name in sets for line in (*self._set(name), "")), *self._chains])
 
     def sets(self, names: Iterable[str]) -> str:
         """Return sets of the table alone."""
-        lines = [line for name in sorted(names) for line in self._set(name)]
-        return self._in_braces(lines) if lines else ""
+        return self._in_braces(line for name in names for line in self._set(name))
 
     def _set(self, name: str) -> list[str]:
         wanted = self.named[name]

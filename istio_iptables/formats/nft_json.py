@@ -100,16 +100,6 @@ _KEYS = {
 }
 
 
-def is_foreign(table: NativeTable) -> bool:
-    """Tell whether a table has something that this tool never writes, and so cannot write again."""
-    return bool(table.extras) or any(
-        isinstance(part, (model.ForeignMatch, model.ForeignTarget))
-        for chain in table.chains
-        for rule in chain.rules
-        for part in (*rule.matches, rule.target)
-    )
-
-
 def _hook(chain: Object) -> Hook | None:
     if "hook" not in chain:
         return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..rules.model import Family, Table
 
     class Backend(Protocol):
-        """A backend for rules of iptables. The one for native nftables is nft_command.NftCommand."""
+        """A backend for rules of iptables. The one for native nftables is native.NativeNftables."""
 
         @property
         def name(self) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..change.actions import Live, Location, UnreadableTable
     from ..rules.model import Family
     from .backend import Backend
-    from .nft_command import NftCommand
 
 #: The locations by the values of --force-iptables-binary.
 _BY_OPTION: Mapping[str, Location] = {
@@ -72,7 +71,6 @@ def choose(
     live: Live,
     backends: Mapping[Location, Backend],
     forced: Location | None,
-    native: NftCommand,
     has_legacy: Callable[[Family], bool],
 ) -> Choice:
     """Choose the backend for the rules: the first that applies; nothing is written to find out.
@@ -83,8 +81,7 @@ def choose(
     Raises KernelError if there is none that works.
     """
     if forced == NFTABLES:
-        native.require()
-        return Choice(NFTABLES, native.name, "native nftables rules were requested")
+        return Choice(NFTABLES, NFTABLES, "native nftables rules were requested")
     usable = [location for location in IPTABLES_LOCATIONS if location != IPTABLES_NFT or not live.unreadable]
     if forced == IPTABLES_NFT or any(table.removal for table in live.unreadable):
         _require_readable(live.unreadable)

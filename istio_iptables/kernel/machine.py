@@ -8,15 +8,15 @@ from ..change.plan import make_plan
 from ..errors import require_type
 from ..formats import NFT_FAMILIES
 from ..rules.istio import NATIVE_FAMILY, PASSTHROUGH_IPV6
-from ..rules.model import BUILTIN_CHAINS, FAMILIES, Ruleset
+from ..rules.model import BUILTIN_CHAINS, FAMILIES, TABLES, Ruleset
 from ..rules.ownership import is_owned_rule
 from ..startup.c_modules import socket
 from . import routing
 from .choose import backends, choose, confirm, forced_location, nothing_to_choose
 from .lock import Locks
+from .native import NativeNftables
 from .netlink import nftables
 from .nft_by_handle import remove
-from .nft_command import NftCommand
 from .prepared import Prepared
 from .proc import has_legacy, missing_capabilities
 
@@ -60,7 +60,7 @@ class Machine:
         self._with_unused: tuple[NativeTable, ...] = ()
         # The parts that touch the kernel: testing.FakeKernel has its own.
         self._backends = backends(self._forced)
-        self._nftables = NftCommand()
+        self._nftables = NativeNftables()
         self._routing: routing.Routing = routing
         self._has_legacy = has_legacy
 
@@ -90,7 +90,8 @@ class Machine:
         That this fails is no error: the next run tries again.
         """
         try:
-            if not nftables.tables():  # most runs: nothing more is imported
+            of_iptables = [t for t in nftables.tables() if t.family in _NFT_FAMILIES and t.name in TABLES]
+            if not of_iptables and not self._with_unused:  # most runs: nothing more is imported
                 return
             from .netlink.nftables_remains import remove_empty_tables, remove_sets
 
@@ -148,7 +149,7 @@ class Machine:
         """Plan how to make what was read (see `read`) into what is `wanted`. Raises KernelError."""
         choice = nothing_to_choose()
         if wanted.tables:
-            choice = choose(live, self._backends, self._forced, self._nftables, self._has_legacy)
+            choice = choose(live, self._backends, self._forced, self._has_legacy)
         found = tuple(conflicts(live, wanted, choice.location))
         # In ambient mode nothing is owned, whatever it is called.
         seen = Live({}) if any(conflict.is_ambient for conflict in found) else live
@@ -195,11 +196,6 @@ class Machine:
         """Return why a backend could not do an action, or an empty text; called for all of them first."""
         return self._backends[action.location].refusal(action.edit) if isinstance(action, EditTable) else ""
 
-    def check(self, action: Action) -> None:
-        """Have the kernel try an action, where it can without doing it. Raises KernelError if it refuses."""
-        if isinstance(action, EditNative):
-            self._nftables.check(action)
-
     def do(self, action: Action) -> None:
         """Do one action completely, or raise an error; `was_done` tells what became of it then."""
         self._require_entered()  # its `with` block over, the locks are gone: the plan may be out of date
@@ -240,6 +236,9 @@ class Machine:
         (packet_release() in af_packet.c calls synchronize_net()).
         """
         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0).close()
+
+
+_NFT_FAMILIES = frozenset(NFT_FAMILIES.values())
 
 
 def _has_foreign(live: Live) -> bool:

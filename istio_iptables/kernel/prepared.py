@@ -33,9 +33,6 @@ if TYPE_CHECKING:
         def refusal(self, action: Action) -> str:
             """Return why a backend could not do an action, or nothing."""
 
-        def check(self, action: Action) -> None:
-            """Have the kernel try an action, where it can without doing it."""
-
 
 class Prepared:
     """A plan against a machine, made while its locks are held: look at it, then apply it or not."""
@@ -130,7 +127,5 @@ class Prepared:
         self.confirm_backend()
         self.require_loadable()
         self._applied = True
-        for action in self.plan.actions:
-            self._machine.check(action)
         with SignalsDeferred() as signals:
             execute(self.plan, self._machine, interrupted=signals.pending)

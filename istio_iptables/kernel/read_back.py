@@ -42,7 +42,25 @@ def rules_of(table: Table) -> dict[str, tuple[Rule, ...]]:
     }
 
 
+def require_before(action: EditNative, now: tuple[NativeTable, ...], unlike: tuple[str, ...]) -> None:
+    """Raise KernelError unless native tables are as before an edit; `unlike`: those with foreign parts."""
+    names = {table.name for table in (*action.before, *action.after)}
+    found, before = (
+        {table.name: table for table in tables if table.name in names and not table.is_left_over}
+        for tables in (now, action.before)
+    )
+    if found != before or names.intersection(unlike):
+        raise _changed(action)
+
+
 def _is_after(action: object, now: object, before: object, after: object) -> bool:
     if now not in (before, after):
-        raise KernelError(f"{action}: another program has changed the rules meanwhile")
+        raise _changed(action)
     return now != before
+
+
+def _changed(action: object) -> KernelError:
+    return KernelError(
+        f"{action}: another program has changed the rules meanwhile",
+        "end what else writes rules, then run again",
+    )

@@ -207,30 +207,7 @@ def resolve(parsed: Parsed, environment: Environment) -> tuple[Config, tuple[str
     warnings += [row.warning for row in NO_EFFECT if row.applies(chosen)]
     if chosen["native_nftables"]:
         chosen["compact"] = False
-    taken = _numbers_that_are_names(chosen, environment) if chosen["native_nftables"] else []
-    if taken:
-        raise SettingsError(taken)
     return Config(**{name: chosen[name] for name in Config._fields}), tuple(warnings)
-
-
-def _numbers_that_are_names(chosen: Mapping[str, Any], environment: Environment) -> list[str]:
-    """Return a line for each UID and GID that nft would take for the name of another user or group.
-
-    nft(8) looks every number up as a name first, in whatever form it is written. iptables does not have to.
-    """
-    groups = [chosen["owner_groups"], chosen["owner_groups_excluded"]]
-    lists = [
-        ("user", "UID", environment.user_id, [chosen["proxy_uids"]]),
-        ("group", "GID", environment.group_id, [chosen["proxy_gids"], *groups]),
-    ]
-    return [
-        f"--native-nftables: a {kind} is named {quoted(number)} here and has {number_kind} "
-        f"{other}, which nft "
-        f"would take for {number}: rename the {kind}, or leave --native-nftables out"
-        for kind, number_kind, find, given in lists
-        for number in dict.fromkeys(n for each in given if not isinstance(each, Everything) for n in each)
-        if (other := find(str(number))) not in (None, number)
-    ]
 
 
 def _default_proxy_users(chosen: Mapping[str, Any], environment: Environment) -> tuple[int, ...]:

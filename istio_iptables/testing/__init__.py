@@ -206,16 +206,10 @@ class _FakeIptables:
 
 
 class _FakeNftables:
-    """What NftCommand is, without the command."""
-
-    name = NFTABLES
-    location = NFTABLES
+    """What NativeNftables is, without the kernel."""
 
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel
-
-    def require(self) -> None:
-        """It is installed."""
 
     def foreign_nat(self, _known: object) -> tuple[()]:
         """Return nothing: the fake has no tables of other programs in nftables."""
@@ -228,9 +222,6 @@ class _FakeNftables:
     def read(self) -> tuple[NativeTable, ...]:
         order = list(NATIVE_TABLES.values())
         return tuple(sorted(self._kernel.native, key=lambda table: order.index(table.name)))
-
-    def check(self, edit: EditNative) -> None:
-        self._edited(edit)
 
     def do(self, edit: EditNative) -> None:
         self._kernel.native = self._edited(edit)

@@ -17,10 +17,18 @@ from pathlib import Path
 import pytest
 
 from istio_iptables import KernelError, Machine, Ruleset, prepare
+from istio_iptables.change.actions import EditNative
+from istio_iptables.kernel.native import NativeNftables
+from istio_iptables.kernel.netlink import transaction
+from istio_iptables.kernel.netlink.nf_tables.edit import messages
+from istio_iptables.rules.model import Jump, Rule
+from istio_iptables.rules.nftables.model import NativeChain, NativeTable, Ports
+from istio_iptables.rules.nftables.translate import translate
 from tests.support.applying import ALL_SORTS, traffic
 from tests.support.failing import OTHER, Broken, everything_stays, failed, wanted, with_owner
 from tests.support.foreign import FOREIGN, foreign_rules
-from tests.support.native import LOCATIONS, NATIVE, in_place_of_nft, native, network
+from tests.support.in_place import in_place_of
+from tests.support.native import LOCATIONS, NATIVE, native, network
 
 from ..support.scratch import FAMILIES, KERNEL, Fork, Scratch, needs_seccomp, refuse_replacing
 
@@ -37,9 +45,8 @@ add rule inet istio-proxy-nat istio-output meta l4proto != tcp counter return
 
 
 @pytest.mark.parametrize("before", ["nothing", "native", "legacy"])
-def test_what_nft_refuses_is_not_begun(before: str) -> None:
-    """Another program owns one of the tables. At times nft prints rubbish as JSON then, at times the kernel
-    is asked: `nft --check` tells beforehand."""
+def test_a_table_of_another_program_is_not_begun(before: str) -> None:
+    """Another program owns one of the tables. At times nft prints rubbish as JSON then."""
     with Scratch(addresses=True) as scratch:
         if before != "nothing":
             scratch.apply(*LOCATIONS[before], "-m", "TPROXY", "--dual-stack")
@@ -127,22 +134,26 @@ def test_whatever_step_fails_everything_is_as_before(
         assert steps >= 5
 
 
-def test_what_cannot_be_put_back_is_named(tmp_path: Path) -> None:
+class OneWay(Machine):
+    """The real kernel, which writes native rules, then fails at everything."""
+
+    written = False
+
+    def do(self, action: object) -> None:
+        if self.written:
+            raise KernelError("this step fails", "nothing: it is a test")
+        super().do(action)  # type: ignore[arg-type]
+        self.written = isinstance(action, EditNative)
+
+
+def test_what_cannot_be_put_back_is_named() -> None:
     """The way there works, the way back is refused, too: the operator reads both."""
     with Scratch(addresses=True) as scratch:
         scratch.apply(*OTHER)
-        instead = in_place_of_nft(
-            tmp_path / "bin",
-            f'[ "$1" = -f ] && [ -e {tmp_path}/rules ] && exit 1\n'
-            f'[ "$1" = -f ] && [ -e {tmp_path}/sets ] && touch {tmp_path}/rules\n'
-            f'[ "$1" = -f ] && touch {tmp_path}/sets\nexec "$NFT" "$@"',
-        )
-        done = scratch.tool(
-            *(*NATIVE, *ALL_SORTS, "--reconcile"),
-            prefix=instead,
-            preexec_fn=lambda: refuse_replacing("ipv4", error=errno.ENOMEM),
-        )
-        failed(done, "and this could not be undone: nftables istio-proxy-raw")
+        with scratch.inside(), OneWay(native_nftables=True) as machine:
+            prepared = prepare(machine, wanted(*ALL_SORTS))
+            with pytest.raises(KernelError, match=r"this could not be undone: .*nftables istio-proxy-raw"):
+                prepared.apply()
 
 
 # --- sets that are made before the rules that use them ----------------------------------------
@@ -154,28 +165,33 @@ def sets(scratch: Scratch) -> list[str]:
     return [line.split()[1] for line in scratch.nft("list", "sets", "inet").splitlines() if "\tset " in line]
 
 
-def test_sets_of_rules_that_are_refused_go_again(tmp_path: Path) -> None:
+def test_sets_of_rules_that_are_refused_go_again() -> None:
     with Scratch(addresses=True) as scratch:
         scratch.apply(*NATIVE, *ONE)
-        script = (
-            f'[ "$1" = -f ] && echo x >>{tmp_path}/calls && [ "$(wc -l <{tmp_path}/calls)" = 2 ] && exit 1'
-        )
-        instead = in_place_of_nft(tmp_path / "bin", f'{script}\nexec "$NFT" "$@"')
-        with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", prefix=instead), "nft -f - failed")
-        assert (tmp_path / "calls").read_text() == "x\nx\n"
+        with scratch.inside(), everything_stays(scratch):
+            backend = NativeNftables()
+            before = backend.read()
+            wrong = [NativeTable(t.name, (*t.chains, BROKEN)) for t in before]
+            assert len(messages(before, wrong, sets_first=True)) == 2
+            with pytest.raises(KernelError, match="chain istio-broken in istio-proxy-nat: No such file"):
+                backend.do(EditNative(before, tuple(wrong)))
         assert len(sets(scratch)) == 1
 
 
-def test_a_set_that_a_killed_run_left_is_no_difference_and_goes_with_the_next_run(tmp_path: Path) -> None:
+#: Needs a set, and jumps to a chain that is not there.
+BROKEN = NativeChain(
+    "istio-broken", None, (Rule((Ports("destination", "tcp", ((1, 2), (4, 4))),), Jump("istio-none")),)
+)
+
+
+def test_a_set_that_a_killed_run_left_is_no_difference_and_goes_with_the_next_run() -> None:
     with Scratch(addresses=True) as scratch:
         scratch.apply(*NATIVE, *ONE)
         before = scratch.apply(*NATIVE, *ONE, "--dry-run").stdout
-        instead = in_place_of_nft(
-            tmp_path / "bin", '[ "$1" = -f ] || exec "$NFT" "$@"\n"$NFT" "$@"; kill -9 $PPID'
-        )
-        done = scratch.tool(*NATIVE, *OTHER_LIST, "--reconcile", prefix=instead)
-        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        with scratch.inside():
+            other = translate(wanted(*OTHER_LIST, ipv6=False))
+            first, _ = messages(NativeNftables().read(), other, sets_first=True)
+            transaction.commit("make sets", first, transaction.generation())
         assert len(sets(scratch)) == 2
         assert scratch.apply(*NATIVE, *ONE, "diff").stdout == ""
         assert len(sets(scratch)) == 2
@@ -184,6 +200,30 @@ def test_a_set_that_a_killed_run_left_is_no_difference_and_goes_with_the_next_ru
         scratch.apply(*NATIVE, *ONE, "-b", "80", "--reconcile")
         [name] = sets(scratch)
         assert name in before
+
+
+# --- other programs meanwhile -----------------------------------------------------------------
+
+
+def test_what_others_change_between_reading_and_writing_is_read_again() -> None:
+    """Other tables may change: nothing is lost. Ours may not: the edit was planned for what was there."""
+    with Scratch(addresses=True) as scratch, Scratch(addresses=True) as fresh:
+        scratch.apply(*NATIVE, *ONE)
+        fresh.apply(*NATIVE, *OTHER_LIST)
+        with scratch.inside():
+            rules = translate(wanted(*OTHER_LIST, ipv6=False))
+            backend = NativeNftables()
+            before = backend.read()
+            scratch.nft(script=BY_HAND)
+            changed = scratch.nft("list", "ruleset")
+            with pytest.raises(KernelError, match="another program has changed the rules meanwhile"):
+                backend.do(EditNative(before, rules))
+            assert scratch.nft("list", "ruleset") == changed
+            before = backend.read()
+            scratch.nft("add", "table", "ip", "own")
+            backend.do(EditNative(before, rules))
+        assert native(scratch) == native(fresh)
+        assert "table ip own" in scratch.nft("list", "tables")
 
 
 # --- killed -----------------------------------------------------------------------------------
@@ -274,31 +314,46 @@ def test_the_whole_command_killed_at_random_moments() -> None:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_a_transaction_end(tmp_path: Path, signal_number: int) -> None:
+def test_a_signal_lets_a_transaction_end(signal_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is noticed between two steps: what was begun is put back."""
+    commit = transaction.commit
+    hits: list[int] = []
+
+    def hit(*arguments: object) -> None:
+        if not hits:
+            hits.append(signal_number)
+            os.kill(os.getpid(), signal_number)
+        commit(*arguments)  # type: ignore[arg-type]
+
+    def run() -> int:
+        monkeypatch.setattr(transaction, "commit", hit)
+        refused = pytest.raises(KernelError, match="interrupted by a signal")
+        with scratch.inside(), Machine(native_nftables=True) as machine, refused:
+            prepare(machine, wanted(*B)).apply()
+        return len(hits)
+
     with Scratch(addresses=True) as scratch:
         scratch.apply(*A)
-        hit = f"[ ! -e {tmp_path}/hit ] && touch {tmp_path}/hit && kill -{signal_number} $PPID"
-        instead = in_place_of_nft(tmp_path / "bin", f'[ "$1" = -f ] && {hit}\nexec "$NFT" "$@"')
-        with everything_stays(scratch):
-            failed(scratch.tool(*NATIVE, *B, "--reconcile", prefix=instead), "interrupted by a signal")
-        assert (tmp_path / "hit").exists()
+        with everything_stays(scratch), Fork(run) as child:
+            assert child.wait() == 1
 
 
 def test_a_command_never_gets_a_part_of_its_script(tmp_path: Path) -> None:
-    """nft would do the part, say `flush table`. Here it begins to read when the tool has been killed."""
+    """iptables-restore would do the part. Here it begins to read when the tool has been killed."""
     networks = ",".join(f"10.{number >> 8}.{number & 255}.0/25" for number in range(10_000))
     config = tmp_path / "config.yaml"
     config.write_text(f"istio-service-exclude-cidr: {networks}\n")
     with Scratch(addresses=True) as scratch:
-        scratch.apply(*NATIVE)
+        flags = LOCATIONS["nft"]
+        scratch.apply(*flags)
         waits = (
-            f'[ "$1" = -f ] || exec "$NFT" "$@"\nparent=$PPID; touch {tmp_path}/started\n'
+            'case "$0" in *-restore) ;; *) exec "$REAL" "$(basename "$0")" "$@"; esac\n'
+            f"parent=$PPID; touch {tmp_path}/started\n"
             "while grep -q 'State:.[^Z]' /proc/$parent/status; do sleep 0.01; done 2>/dev/null\n"
             f"cat >{tmp_path}/script; touch {tmp_path}/ended"
         )
-        instead = in_place_of_nft(tmp_path / "bin", waits)
-        command = [sys.executable, "-m", "istio_iptables", *NATIVE, "--config", str(config), "--reconcile"]
+        instead = in_place_of("iptables-nft-restore", tmp_path / "bin", waits)
+        command = [sys.executable, "-m", "istio_iptables", *flags, "--config", str(config), "--reconcile"]
         child = scratch.spawn(*instead, *command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for(lambda: (tmp_path / "started").exists())
         child.kill()
@@ -306,8 +361,7 @@ def test_a_command_never_gets_a_part_of_its_script(tmp_path: Path) -> None:
         wait_for(lambda: (tmp_path / "ended").exists())
         made = (tmp_path / "script").read_text()
         assert made.count("/25") == 10_000
-        assert made.endswith("}\n")
-        scratch.nft(script=made)
+        assert made.endswith("COMMIT\n")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

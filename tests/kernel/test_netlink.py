@@ -130,7 +130,7 @@ def test_without_privilege_nothing_is_changed(space, operation, function, argume
 
 def on_an_old_kernel(function):
     """Call the function as on a kernel that has none of the socket options (before 4.3)."""
-    messages._set_options = lambda connection: None
+    messages.prepare = lambda connection: None
     return function()
 
 

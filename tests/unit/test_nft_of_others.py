@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from istio_iptables.formats.nft import table_lines
-from istio_iptables.formats.nft_json import is_foreign, parse
+from istio_iptables.formats.nft_json import parse
 from istio_iptables.rules.model import RETURN, ForeignMatch, ForeignTarget, InInterface, Rule
 from istio_iptables.rules.nftables.model import Hook, NativeTable, Ports, set_name
 from tests.support.cases import all_cases
@@ -121,7 +121,7 @@ def test_a_foreign_rule_is_nothing_that_we_write(name: str):
     table = parse(printed(FOREIGN[name]))
     [rule] = table.chains[0].rules
     assert any(isinstance(part, (ForeignMatch, ForeignTarget)) for part in (*rule.matches, rule.target))
-    assert is_foreign(table)
+    assert table.is_foreign
     assert hash(table)
     assert list(table_lines(table))
     near = {Rule((m,), target) for m, _, _ in MATCHES for target, _, _ in TARGETS}
@@ -138,12 +138,12 @@ def test_two_different_foreign_rules_are_different(name: str):
 def test_a_comment_that_nft_could_not_write_again():
     """Other programs can put quotes into one; written as it is, the rest would be a statement of its own."""
     table = parse(printed([COUNTER, ACCEPTED], comment='x" accept; drop; "'))
-    assert is_foreign(table)
+    assert table.is_foreign
 
 
 def test_our_own_tables_are_not_foreign():
     table = parse(printed([PORT, COUNTER, ACCEPTED]))
-    assert not is_foreign(table)
+    assert not table.is_foreign
     assert (table.extras, table.text) == ((), "")
 
 
@@ -156,7 +156,7 @@ def test_sets_maps_and_flags_are_extras():
     ]
     table = parse(json.dumps(document))
     assert table.extras == ("flags dormant", "set s", "counter c")
-    assert is_foreign(table)
+    assert table.is_foreign
     assert table != parse(printed([PORT, COUNTER, ACCEPTED]))
     one_flag = parse(printed(flags="inet"))  # nft 1.0.6 prints the flags so, and wrong, but there they are
     assert one_flag.extras == ("flags inet",)
@@ -184,7 +184,7 @@ def test_a_named_set_of_ours_is_its_content():
     name, elements = set_name(ports), [{"range": [80, 90]}, 443]
     found = with_set(name, elements, f"@{name}")
     assert found.chains[0].rules == (Rule((ports,), RETURN),)
-    assert (found.extras, found.unused, is_foreign(found)) == ((), (), False)
+    assert (found.extras, found.unused, found.is_foreign) == ((), (), False)
     for changed in (
         with_set(name, [*elements, 444], f"@{name}"),
         with_set("mine", elements, "@mine"),
@@ -192,11 +192,11 @@ def test_a_named_set_of_ours_is_its_content():
         with_set(name, elements, f"@{name}", timeout=60),
         with_set(name, elements, f"@{name}", type=["ipv4_addr", "inet_service"]),
     ):
-        assert is_foreign(changed)
+        assert changed.is_foreign
         assert len(changed.extras) == 1
         assert changed != found
     left = with_set(name, elements, {"set": [80, 443]})  # type: ignore[arg-type]
-    assert (left.extras, left.unused, is_foreign(left)) == ((), (name,), False)
+    assert (left.extras, left.unused, left.is_foreign) == ((), (name,), False)
 
 
 def test_an_interface_that_is_named_like_a_set_is_an_interface():

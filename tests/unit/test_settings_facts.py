@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from istio_iptables.errors import KernelError, SettingsError
+from istio_iptables.errors import KernelError
 from istio_iptables.kernel import this_machine
 from istio_iptables.kernel.this_machine import ThisMachine
 from istio_iptables.settings.declared import BY_NAME
@@ -60,21 +60,16 @@ def test_names_are_resolved_by_the_machine():
         assert machine.group_id(name) is None
 
 
-def test_native_rules_are_refused_where_a_number_is_the_name_of_another_user_or_group():
-    """nft takes the name first, in every spelling; iptables has one that can be no name."""
+def test_a_number_is_an_id_whatever_users_and_groups_are_named():
     facts = FACTS.replace(users={"1337": 4242, "5": 5}, groups={"1337": 4343, "2000": 2001})
     groups = {"ISTIO_OUTBOUND_OWNER_GROUPS": "1,2000"}
-    assert configured("-u", "1337,5", environ=groups, facts=facts).proxy_uids == (1337, 5)
-    with pytest.raises(SettingsError) as caught:
-        configured("--native-nftables", "-u", "1337,5", environ=groups, facts=facts)
-    begin = "--native-nftables: a {} is named {!r} here and has {} {}, which nft would take for {}: "
-    wanted = [
-        begin.format("user", "1337", "UID", 4242, 1337),
-        begin.format("group", "1337", "GID", 4343, 1337),
-        begin.format("group", "2000", "GID", 2001, 2000),
-    ]
-    assert [line[: len(start)] for line, start in zip(caught.value.mistakes, wanted, strict=True)] == wanted
-    assert configured("--native-nftables", "-u", "5", "-g", "5", facts=facts).proxy_uids == (5,)
+    for backend in ([], ["--native-nftables"]):
+        config = configured(*backend, "-u", "1337,5", environ=groups, facts=facts)
+        assert (config.proxy_uids, config.proxy_gids, config.owner_groups) == (
+            (1337, 5),
+            (1337, 5),
+            (1, 2000),
+        )
 
 
 def test_owner_groups_at_most_64():

@@ -187,16 +187,16 @@ def test_a_default_route_of_another_program_is_in_the_way():
         kernel.do(AddObject(LocalDefaultRoute("ipv4", 134)))
 
 
-def test_native_tables_are_checked_before_anything_is_done():
+def test_native_tables_are_checked_as_the_kernel_does():
     bad = NativeTable("istio-proxy-nat", (NativeChain("output", None, (Rule((), Jump("none")),)),))
     good = bad.replace(chains=(NativeChain("output", None, (Rule((), ACCEPT, reason="why"),)),))
     with FakeKernel() as kernel:
         with pytest.raises(KernelError, match="chain none: No such file or directory"):
-            kernel.check(EditNative((), (bad,)))
+            kernel.do(EditNative((), (bad,)))
         with pytest.raises(KernelError, match="not as they were"):
             kernel.do(EditNative((good,), ()))
         kernel.do(EditNative((), (good,)))
         with pytest.raises(KernelError, match="File exists"):
-            kernel.check(EditNative((), (good,)))
+            kernel.do(EditNative((), (good,)))
         assert kernel.native == (good,)
         assert kernel.native[0].chains[0].rules[0].reason == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import remedies
-from ...change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES
+from ...change.actions import IPTABLES_LEGACY, IPTABLES_NFT
 from ...startup.record import Record
 from ..features import parts_of_rules
 from ..model import Answer, bad, fine, refused, unchecked
@@ -113,25 +113,28 @@ class Nft(Record):
     to_read: tuple[str, ...] = ()
 
 
-def nft(found: Nft, needs: Needs, oldest: tuple[int, ...]) -> Answer:
-    """Check the command nft, and that it is not older than `oldest`, the first that takes our rules."""
-    needed = bool(found.to_read) or needs.location == NFTABLES
+def nft(found: Nft, oldest: tuple[int, ...]) -> Answer:
+    """Check the command nft, and that it is not older than `oldest`, the first that prints what we can read.
+
+    Native rules are written and read without it; it is needed for what other programs have put beside them.
+    """
     version = version_of(found.version)
+    if not found.installed and found.to_read:
+        return refused(remedies.nft_missing(*found.to_read))
     if not found.installed:
-        missing = bad("the command nft is not installed", remedies.INSTALL_NFTABLES)
-        answer = refused(remedies.nft_missing()) if needed else missing
+        answer = bad("the command nft is not installed", remedies.INSTALL_NFTABLES)
     elif found.problem:
         answer = refused(found.problem)
     elif version and version < oldest:
         answer = bad(
-            f"{found.version} is older than the rules need",
-            f"install nftables {'.'.join(map(str, oldest))} or later, or do not use --native-nftables",
+            f"{found.version} is too old to be read",
+            f"install nftables {'.'.join(map(str, oldest))} or later",
         )
     else:
         return fine(found.version)
     if found.to_read:
         return answer.replace(details=(f"needed to read {', '.join(found.to_read)}",))
-    return needs.judge(answer, NFTABLES)
+    return fine(f"{answer.finding}: only tables with rules of other programs would need it", *answer.details)
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from ...kernel.iptables_command import IptablesCommand
 from ...kernel.proc import existing_legacy_tables
 from ...kernel.xtables.libiptc import Libiptc
 from ...policy import build
+from ...rules.istio import NATIVE_FAMILY
 from ...rules.model import FAMILIES, IPV4, Ruleset
 from ...settings.config import Everything
 from ...settings.parsers import members
@@ -188,7 +189,8 @@ class Here:
         if isinstance(self._in_place, Exception):
             return ()
         live = self._in_place.live
-        return (*(f"inet {table.name}" for table in live.native), *map(str, live.unreadable))
+        foreign = (f"{NATIVE_FAMILY} {table.name}" for table in live.native if table.is_foreign)
+        return (*foreign, *map(str, live.unreadable))
 
     @property
     def uses_libiptc(self) -> bool:

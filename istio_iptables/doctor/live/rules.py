@@ -9,8 +9,8 @@ from ...formats import NFT_FAMILIES
 from ...kernel.choose import forced_location
 from ...kernel.iptables_command import IptablesCommand
 from ...kernel.machine import Machine
+from ...kernel.native import NativeNftables
 from ...kernel.netlink import nftables
-from ...kernel.nft_command import NftCommand
 from ...kernel.proc import existing_legacy_tables
 from ...kernel.xtables import read_tables
 from ...rules.istio import NATIVE_FAMILY, NATIVE_TABLES
@@ -106,7 +106,7 @@ class _EmptyCommand(IptablesCommand):
         return False
 
 
-class _EmptyNft(NftCommand):
+class _EmptyNft(NativeNftables):
     def read(self) -> tuple[()]:
         return ()
 

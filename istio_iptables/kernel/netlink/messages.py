@@ -95,6 +95,27 @@ def dump(operation: str, protocol: int, kind: int, payload: bytes) -> list[bytes
     raise refusal(errno.EINTR, operation, f"the list changed while it was read, {_DUMP_ATTEMPTS} times over")
 
 
+def pack_message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
+    """Return a message, padded to the four bytes on which the next one has to begin."""
+    length = _MESSAGE_HEADER.size + len(payload)
+    return _MESSAGE_HEADER.pack(length, kind, flags, sequence, 0) + payload + bytes(-length % 4)
+
+
+def acknowledgements(connection: socket.socket) -> Iterator[tuple[int, int, str]]:
+    """Yield sequence number, errno (0: none) and explanation of what has been answered, without waiting.
+
+    Raises OSError: BlockingIOError if nothing has been answered, ENOBUFS if an answer was lost.
+    """
+    data, _, _, sender = connection.recvmsg(_BUFFER, 0, socket.MSG_DONTWAIT)
+    offset = 0
+    while offset < len(data) and sender[0] == 0:  # from the kernel
+        length, kind, flags, sequence, _ = _MESSAGE_HEADER.unpack_from(data, offset)
+        if kind == _NLMSG_ERROR:
+            payload = data[offset + _MESSAGE_HEADER.size : offset + length]
+            yield sequence, *_error(kind, flags, payload)
+        offset += length + -length % 4
+
+
 def _exchange(
     operation: str, protocol: int, kind: int, flags: int, payload: bytes
 ) -> tuple[list[bytes], bool]:
@@ -103,12 +124,11 @@ def _exchange(
     Return the payloads, and whether the list changed while the kernel was sending it in parts: then an
     entry may be missing or appear twice.
     """
-    length = _MESSAGE_HEADER.size + len(payload)
-    message = _MESSAGE_HEADER.pack(length, kind, flags | _NLM_F_REQUEST, _SEQUENCE, 0) + payload
+    message = pack_message(kind, flags | _NLM_F_REQUEST, _SEQUENCE, payload)
     try:
         connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         try:
-            _set_options(connection)
+            prepare(connection)
             connection.sendto(message, (0, 0))
             return _answer(operation, connection)
         finally:
@@ -119,7 +139,7 @@ def _exchange(
         raise refusal(error.errno or errno.EIO, operation) from error
 
 
-def _set_options(connection: socket.socket) -> None:
+def prepare(connection: socket.socket) -> None:
     """Ask for short errors, errors with an explanation, and lists filtered by the kernel."""
     for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
         try:
@@ -157,15 +177,21 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _raise_error(operation: str, kind: int, flags: int, payload: bytes) -> None:
     """Raise what the last message of an answer reports, if that is an error."""
+    number, detail = _error(kind, flags, payload)
+    if number:
+        raise refusal(number, operation, detail)
+
+
+def _error(kind: int, flags: int, payload: bytes) -> tuple[int, str]:
+    """Return the errno and the explanation that the last message of an answer reports; 0 is no error."""
     (code,) = struct.unpack_from("=i", payload)
     if code >= 0:
-        return
+        return 0, ""
     # struct nlmsgerr repeats the header of the request after the error number (NETLINK_CAP_ACK:
     # nothing but the header); the end of a dump is the number alone. The explanation follows.
     start = 4 + _MESSAGE_HEADER.size if kind == _NLMSG_ERROR else 4
     explained = parse_attributes(payload[start:]) if flags & _NLM_F_ACK_TLVS else {}
-    detail = os.fsdecode(explained.get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0"))
-    raise refusal(-code, operation, detail)
+    return -code, os.fsdecode(explained.get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0"))
 
 
 def refusal(number: int, operation: str, detail: str = "") -> NetlinkError:

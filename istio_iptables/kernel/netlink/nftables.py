@@ -17,7 +17,8 @@ _GETTABLE = 10 << 8 | 1
 _GETCHAIN = 10 << 8 | 4
 _GETRULE = 10 << 8 | 7
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_TYPE = 1, 3, 4, 7
-_NFTA_TABLE_NAME, _NFTA_TABLE_USE = 1, 3
+_NFTA_TABLE_NAME, _NFTA_TABLE_FLAGS, _NFTA_TABLE_USE = 1, 2, 3
+_OF_PEOPLE = {6, 7}  # NFTA_TABLE_USERDATA, NFTA_TABLE_OWNER
 _NFTA_RULE_TABLE = 1
 #: struct nfgenmsg: family (any), version, resource
 _HEADER = struct.pack(">BBH", 0, 0, 0)
@@ -27,11 +28,15 @@ _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 
 class TableInfo(Record):
-    """An nftables table: family ("ip", "ip6", "inet", ...), name, and how many objects are in it."""
+    """An nftables table: family ("ip", "ip6", "inet", ...), name, and how many objects are in it.
+
+    `is_plain`: it has no flag (dormant, owner), no comment and no owner.
+    """
 
     family: str
     name: str
     objects: int
+    is_plain: bool = True
 
 
 def tables() -> tuple[TableInfo, ...]:
@@ -114,4 +119,5 @@ def _text(value: bytes) -> str:
 def _table(payload: bytes) -> TableInfo:
     attributes = parse_attributes(payload[4:])
     (objects,) = struct.unpack(">I", attributes[_NFTA_TABLE_USE])  # nf_tables is big endian throughout
-    return TableInfo(_family(payload), _text(attributes[_NFTA_TABLE_NAME]), objects)
+    is_plain = not any(attributes.get(_NFTA_TABLE_FLAGS, b"")) and not attributes.keys() & _OF_PEOPLE
+    return TableInfo(_family(payload), _text(attributes[_NFTA_TABLE_NAME]), objects, is_plain)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...startup.c_modules import blake2b
 from ...startup.record import Record
-from ..model import Match, TProxy
+from ..model import ForeignMatch, ForeignTarget, Match, TProxy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,11 @@ def set_name(match: Listing) -> str:
     single values have no such gap). The name is made from the content, so a set with the same content is
     kept.
     """
-    kind, ranges = set_of(match)
+    return name_of_set(*set_of(match))
+
+
+def name_of_set(kind: str, ranges: Ranges) -> str:
+    """Return the name of the set of a type that has these values: see `set_name`."""
     if len(ranges) == 1 or all(first == last for first, last in ranges):
         return ""
     content = ",".join([f"{first}-{last}" for first, last in ranges])
@@ -141,19 +145,33 @@ class NativeTable(Record):
         return (self.name, frozenset(self.chains), self.extras)
 
     @property
+    def is_foreign(self) -> bool:
+        """True if it has something that this tool never writes, and so cannot write again."""
+        return bool(self.extras or self.text) or any(
+            isinstance(part, (ForeignMatch, ForeignTarget))
+            for chain in self.chains
+            for rule in chain.rules
+            for part in (*rule.matches, rule.target)
+        )
+
+    @property
     def is_left_over(self) -> bool:
         """True if it has nothing but unused owned sets: a run was killed before it made rules."""
         return bool(self.unused) and not self.chains and not self.extras
 
-    def set_names(self) -> frozenset[str]:
-        """Return the names of the sets that its rules need."""
-        return frozenset(
-            name
+    def named_sets(self) -> dict[str, Listing]:
+        """Return the sets that its rules need, in the rules' order: by name, a match that has the values."""
+        return {
+            name: match
             for chain in self.chains
             for rule in chain.rules
             for match in rule.matches
             if isinstance(match, (Addresses, Ports, Owners)) and (name := set_name(match))
-        )
+        }
+
+    def set_names(self) -> frozenset[str]:
+        """Return the names of the sets that its rules need."""
+        return frozenset(self.named_sets())
 
     def chain(self, name: str) -> NativeChain | None:
         """Return the chain of that name."""
