@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
         assert found.counts is not None
     table = allowed(lambda: nft_json.parse(text), ValueError)
     allowed(lambda: list(nft_foreign.neighbours(text, "")), ValueError)
-    if found and table is not None and not nft_json.is_foreign(table) and _has_names(table):
+    if found and table is not None and not table.is_foreign and _has_names(table):
         one_line_a_rule(allowed(lambda: nft.script([table])) or "")
 
 

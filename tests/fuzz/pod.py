@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from istio_iptables.errors import SettingsError
-from istio_iptables.pod import pods, read_settings
+from istio_iptables.pod import read_settings
 from istio_iptables.pod.container import container_settings
 from istio_iptables.pod.lint import lint
+from istio_iptables.pod.manifest import pods
 from istio_iptables.settings.go_flags import read_arguments
 from istio_iptables.settings.resolve import from_environment, parse
 from istio_iptables.settings.texts import Given
