@@ -112,6 +112,7 @@ def folder_for_a_while() -> Iterator[str]:
     try:
         yield watcher.stdout.readline().rstrip("\n")
     finally:
+        say("removing the bare Debian ...")
         watcher.stdin.close()
         watcher.wait()
         watcher.stdout.close()
