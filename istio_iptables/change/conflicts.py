@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Conflict(Record):
     """Something foreign in the place of what is owned. `rule` is None for ambient mode and whole tables.
 
-    `where` is the table, in the words of the tool that shows it; `part` what of a native table is foreign.
+    `where` is the table, in the words of the tool that shows it; `part` what of a native table is foreign,
+    which has a rule if it is one.
     """
 
     where: str
@@ -52,8 +53,8 @@ def conflicts(live: Live, wanted: Ruleset, location: Location) -> Iterator[Confl
     for native in live.native:
         from ..rules.nftables.forms import foreign_parts  # few runs need it
 
-        for part in foreign_parts(native):
-            yield Conflict(f"{NATIVE_FAMILY} {native.name}", part=part)
+        for part, foreign in foreign_parts(native):
+            yield Conflict(f"{NATIVE_FAMILY} {native.name}", rule=foreign, part=part)
 
 
 def _in_unreadable(table: UnreadableTable) -> Iterator[Conflict]:

@@ -141,7 +141,8 @@ def rule_lines(
     comments: _Parts = []
     for match in rule.matches:
         (comments if isinstance(match, model.Comment) else parts).extend(_MATCH[type(match)](match))
-    parts.append(_counter(rule.counters) if counted else "counter")
+    if not isinstance(rule.target, model.ForeignTarget):  # that has all that the rule does
+        parts.append(_counter(rule.counters) if counted else "counter")
     parts += _TARGET[type(rule.target)](rule.target)
     if named is not None:
         named.update((part.name, part) for part in parts if isinstance(part, _Set) and part.name)
@@ -279,6 +280,12 @@ def _tproxy(target: nftables.FamilyTProxy) -> _Parts:
     return [f"tproxy {NFT_FAMILIES[target.family]} to :{target.port} meta mark set {target.mark:#x} accept"]
 
 
+def _statement(json: str) -> str:
+    """Return a statement that nft printed as JSON; one without a value, such as `accept`, in nft's words."""
+    word = json.removeprefix('{"').partition('"')[0]
+    return word if json == f'{{"{word}": null}}' or word == "counter" else json
+
+
 _TARGET: Mapping[type[Target], Callable[[Any], _Parts]] = {
     model.Jump: lambda target: [f"{'goto' if target.goto else 'jump'} {target.chain}"],
     model.Verdict: lambda target: [target.name.lower()],
@@ -288,5 +295,5 @@ _TARGET: Mapping[type[Target], Callable[[Any], _Parts]] = {
     model.RestoreMark: lambda _: ["meta mark set ct mark"],
     nftables.FamilyTProxy: _tproxy,
     model.ConntrackZone: lambda target: [f"ct zone set {target.zone}"],
-    model.ForeignTarget: lambda target: list(target.args),
+    model.ForeignTarget: lambda target: [_statement(text) for text in target.args],
 }

@@ -44,9 +44,13 @@ _MOST_NAMED = 5
 
 
 def _foreign_part(each: Conflict) -> str:
-    if each.rule is not None:
+    if each.rule is None:
+        return f"{each.where}: {each.part}"
+    if each.chain:
         return f"{each.where}: -A {each.chain} {' '.join(rule_args(each.rule))}"
-    return f"{each.where}: {each.part}"
+    from .nft import rule_lines
+
+    return f"{each.where}: {each.part} ({' '.join(map(str.strip, rule_lines(each.rule, counted=False)))})"
 
 
 def taken_over(actions: Iterable[Action]) -> Iterator[str]:

@@ -322,7 +322,7 @@ def test_a_foreign_rule_in_an_applied_native_table_is_refused(scratch: Scratch) 
     scratch.apply(*NATIVE)
     scratch.nft("add", "rule", *OUTPUT_CHAIN, "ip", "daddr", "10.9.0.1", "drop")
     number = len(re.findall(r"counter packets", scratch.nft("list", "chain", *OUTPUT_CHAIN))) + 1
-    refused(scratch, NATIVE, f"rule {number} of chain istio-output")
+    refused(scratch, NATIVE, f"rule {number} of chain istio-output (ip daddr 10.9.0.1 drop)")
     done = scratch.tool(*NATIVE, "diff")
     assert done.returncode in (1, 3)
     assert "istio-output" in done.stdout + done.stderr

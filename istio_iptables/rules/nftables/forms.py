@@ -73,19 +73,20 @@ _PASSTHROUGH = (
 _SPLIT_OFF = "-of-"
 
 
-def foreign_parts(table: NativeTable) -> Iterator[str]:
-    """Yield what no tool of Istio's puts into a table: sets and flags, chains, rules."""
-    yield from table.extras
+def foreign_parts(table: NativeTable) -> Iterator[tuple[str, Rule | None]]:
+    """Yield what no tool of Istio's puts into a table, and the rule if it is one: sets, flags, chains."""
+    for extra in table.extras:
+        yield extra, None
     known = _TARGETS[table.name]
     for chain in table.chains:
         name = chain.name.partition(_SPLIT_OFF)[0]
         if name not in known or not _hook_fits(table, chain):
-            yield f"chain {chain.name}"
+            yield f"chain {chain.name}", None
             continue
         for number, rule in enumerate(chain.rules, 1):
             goes_on = isinstance(rule.target, Jump) and rule.target.chain.startswith(f"{name}{_SPLIT_OFF}")
             if not (goes_on or _target_fits(rule, known[name])) or not _matches_fit(table, name, rule):
-                yield f"rule {number} of chain {chain.name}"
+                yield f"rule {number} of chain {chain.name}", rule
 
 
 def _hook_fits(table: NativeTable, chain: NativeChain) -> bool:
