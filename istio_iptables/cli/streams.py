@@ -11,7 +11,7 @@ import os
 import sys
 
 from ..errors import KernelError
-from ..settings.texts import visible
+from ..visible import visible
 
 
 def write(text: str) -> None:
