@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from ..settings.parsers import DEFAULT_LOG_LEVEL, LOG_LEVELS, LOG_SCOPE
-from ..settings.texts import visible
+from ..visible import visible
 from .streams import append, complain
 
 TYPE_CHECKING = False

@@ -11,6 +11,7 @@ import os
 import sys
 
 from ..errors import KernelError
+from ..visible import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def write(text: str) -> None:
     written, BrokenPipeError if the reader is gone.
     """
     try:
-        sys.stdout.write(_escaped(text))
+        sys.stdout.write(visible(text, styled="\x1b" in text and is_styled()))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -40,16 +41,6 @@ def write(text: str) -> None:
             f"{error.encoding}",
             "set PYTHONIOENCODING=utf-8",
         ) from error
-
-
-def _escaped(text: str) -> str:
-    if (
-        text.isascii() and text.replace("\n", "").isprintable()
-    ):  # spares most calls, such as --version, an import
-        return text
-    from ..settings.texts import visible
-
-    return visible(text, styled="\x1b" in text and is_styled())
 
 
 def _give_up_standard_output() -> None:

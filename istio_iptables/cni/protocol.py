@@ -7,9 +7,10 @@ standard output: a result, nothing, or an error with a code.
 from __future__ import annotations
 
 from ..errors import IstioIptablesError
-from ..settings.texts import shown, visible
+from ..settings.texts import shown
 from ..startup import json_text
 from ..startup.record import Record
+from ..visible import visible
 from .names import MAX_CONFIGURATION, VERSIONS
 
 TYPE_CHECKING = False

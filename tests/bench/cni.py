@@ -19,6 +19,7 @@ PLUGIN = str(Path(sys.executable).with_name("istio-iptables-cni"))
 ADD, CHECK, DEL, SKIPPED = "ADD", "CHECK", "DEL", "ADD of a pod without a sidecar"
 BRIDGE, RESTORE = "ADD of bridge and host-local alone", "iptables-legacy-restore"
 AT_ONCE = 50
+MANY = "ADD, {count} at once, until the last is done"
 #: What one ADD may take: milliseconds, and times (bare interpreter + restore).
 WANTED_MS, WANTED_TIMES = 60.0, 3.0
 _STATUS = json.dumps({"initContainers": ["istio-validation"], "containers": ["istio-proxy"]})
@@ -150,7 +151,7 @@ def _at_once(bench: Bench, count: int) -> dict[str, Any]:
                 walls.append(wall)
                 processor += cpu
     return {
-        "what": f"ADD, {count} at once, until the last is done",
+        "what": MANY.format(count=count),
         "at_once": count,
         "wall": spread(walls),
         "cpu": spread(processor),

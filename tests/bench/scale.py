@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import many, runs
+from . import cni, many, runs
 from .tables import Results, table
 
 #: How many runs at once the formulas are about: the most that were measured.
@@ -16,6 +16,7 @@ MOST = many.COUNTS[-1]
 OWN, SHARED, NATIVE = (f"{MOST} at once, {manner}" for manner in (many.OWN, many.SHARED, many.NATIVE))
 APPLY, DRY_RUN = f"libiptc: {runs.APPLY}", "libiptc: --dry-run"
 IMAGE = "the image's layers"
+ADDS = cni.MANY.format(count=cni.AT_ONCE)
 
 
 class Measured(NamedTuple):
@@ -46,6 +47,9 @@ MEASURED = (
     Measured("M", f"memory of {MOST} at once", f"{OWN}: memory of all", "B"),
     Measured("t", f"{MOST} runs, until all are done", f"{OWN}: all done after", "s"),
     Measured("ts", "the same with one lock file", f"{SHARED}: all done after", "s"),
+    Measured("a", "processor time of an ADD of the CNI plugin", f"{ADDS}: cpu of one", "s"),
+    Measured("ta", f"{cni.AT_ONCE} such calls, until all are done", f"{ADDS}: wall", "s"),
+    Measured("ab", "processor time of an ADD of Debian's bridge", f"{cni.BRIDGE}: cpu of one", "s"),
     Measured("k", "cores of the machine that was measured", "measured on", ""),
     Measured("b", "the image as a node fetches it (compressed)", f"{IMAGE}, all", "B"),
     Measured("bo", "of that, what lies on top of the base image", f"{IMAGE}, without the lowest", "B"),
@@ -68,6 +72,9 @@ FORMULAS = (
     Formula("Lt", "the same at the pace that was measured, cores being short", f"500 * ts / {MOST}", "s"),
     Formula("P", "most at once with one lock file before one waits for 10 s", "10 / l", ""),
     Formula("Pt", "the same at the pace that was measured", f"10 * {MOST} / ts", ""),
+    Formula("A", "what the CNI plugin adds to 500 pods: processor time", "500 * a", "s"),
+    Formula("Ab", "what bridge takes for the same pods", "500 * ab", "s"),
+    Formula("A5", "500 calls of ADD at once, until all are done", f"500 * ta / {cni.AT_ONCE}", "s"),
     Formula("F", "processor time of 5,000 nodes with 500 pods each", "5000 * C", "s"),
     Formula("B", "bytes that 5,000 nodes fetch", "5000 * b", "B"),
     Formula("Bo", "the same where the base image is there already", "5000 * bo", "B"),
@@ -91,6 +98,8 @@ def _measured(results: Results) -> dict[str, float | None]:
     at_once = {row["manner"]: row for row in results["many"]["rows"] if row["at_once"] == MOST}
     run = {row["what"]: row for row in results["runs"]["rows"] if row["way"] == "libiptc"}
     own, alone = at_once[many.OWN], run[runs.APPLY]
+    calls = {row["what"]: row for row in (results.get("cni") or {}).get("rows", [])}
+    adds, bridge = calls.get(ADDS), calls.get(cni.BRIDGE)
     layers = (results.get("image") or {}).get("layers", [])
     packed = [layer["compressed"] for layer in layers]
     return {
@@ -103,6 +112,9 @@ def _measured(results: Results) -> dict[str, float | None]:
         "M": own["memory"],
         "t": own["total"]["median"],
         "ts": at_once[many.SHARED]["total"]["median"],
+        "a": adds["cpu"]["median"] if adds else None,
+        "ta": adds["wall"]["median"] if adds else None,
+        "ab": bridge["cpu"]["median"] if bridge else None,
         "k": results["many"]["cores"],
         "b": sum(packed) or None,
         "bo": sum(packed[1:]) or None,

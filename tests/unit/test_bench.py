@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.bench import __main__ as command
-from tests.bench import datapath, document, image, lists, machine, many, processes, runs, scale, tables
+from tests.bench import cni, datapath, document, image, lists, machine, many, processes, runs, scale, tables
 from tests.bench.figures import met, ratio, spread
 from tests.bench.timing import Figures
 
@@ -255,11 +255,23 @@ def test_without_an_image_its_bytes_are_not_measured_rather_than_zero(results):
     assert "| B | bytes that 5,000 nodes fetch | 5000 x b | not measured |" in scale.outcome(results)
 
 
+def test_what_the_cni_plugin_adds(results):
+    calls = {scale.ADDS: (0.03, 1.5), cni.BRIDGE: (0.01, 0.02)}
+    rows = [{"what": w, "cpu": spread([c]), "wall": spread([t])} for w, (c, t) in calls.items()]
+    results["cni"] = {"rows": rows}
+    found = scale.values(results)
+    assert [found[name] for name in ("A", "Ab", "A5")] == pytest.approx([15.0, 5.0, 15.0])
+    results["cni"] = None
+    assert scale.values(results)["A"] is None
+
+
 def test_every_row_that_a_figure_is_from_exists(results):
     rows = {f"{row['way']}: {row['what']}" for row in results["runs"]["rows"]}
     rows |= {f"{row['at_once']} at once, {row['manner']}" for row in results["many"]["rows"]}
+    rows |= {cni.BRIDGE, cni.MANY.format(count=cni.AT_ONCE)}
     columns = {
-        heading.removesuffix(", ms").removesuffix(", MB") for heading, _ in (*tables.WHOLE_RUNS, *tables.MANY)
+        heading.removesuffix(", ms").removesuffix(", MB")
+        for heading, _ in (*tables.WHOLE_RUNS, *tables.MANY, *tables.PLUGIN)
     }
     for figure in scale.MEASURED:
         row, _, column = figure.source.rpartition(": ")

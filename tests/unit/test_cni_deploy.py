@@ -1,4 +1,4 @@
-"""deploy/cni: objects that Kubernetes takes, no more rights than needed, arguments that the tool takes."""
+"""deploy/cni and cni-uninstall: objects that Kubernetes takes, rights that are needed, arguments that fit."""
 
 from __future__ import annotations
 
@@ -12,44 +12,41 @@ from istio_iptables.cni import configuration
 from istio_iptables.cni.names import METRICS_FILE
 from istio_iptables.settings.go_flags import read_arguments
 from tests.support.cases import all_cases
-from tests.support.kubernetes import validate
+from tests.support.kubernetes import built, validate
 
 CNI = Path(__file__).parents[2] / "deploy/cni"
+UNINSTALL = CNI.with_name("cni-uninstall")
 
 
 def documents(name: str) -> list[Any]:
     return [document for document in yaml.safe_load_all((CNI / name).read_text()) if document]
 
 
-def merged(base: Any, patch: Any) -> Any:
-    """A strategic merge of what the patch here has: mappings, null, and lists of things with names."""
-    if isinstance(base, dict) and isinstance(patch, dict):
-        keys = [key for key in (*base, *patch) if patch.get(key, base.get(key)) is not None]
-        return {
-            key: merged(base.get(key), patch[key]) if key in patch else base[key]
-            for key in dict.fromkeys(keys)
-        }
-    if isinstance(patch, list) and patch and isinstance(patch[0], dict) and isinstance(base, list):
-        found = {member["name"]: member for member in base}
-        for member in patch:
-            found[member["name"]] = merged(found.get(member["name"], {}), member)
-        return list(found.values())
-    return patch
-
-
 (DAEMONSET,) = documents("daemonset.yaml")
-(PATCH,) = documents("uninstall/uninstall.yaml")
-UNINSTALL = merged(DAEMONSET, PATCH)
 RBAC = documents("rbac.yaml")
 
 
-@all_cases("thing", [DAEMONSET, UNINSTALL, *RBAC], ids=lambda thing: thing["kind"])
+@pytest.fixture(scope="module")
+def uninstall() -> Any:
+    """The DaemonSet that deploy/cni-uninstall makes of the installer's."""
+    return daemonset(built(UNINSTALL))
+
+
+def daemonset(things: list[Any]) -> Any:
+    (found,) = (thing for thing in things if thing["kind"] == "DaemonSet")
+    return found
+
+
+@all_cases("thing", [DAEMONSET, *RBAC], ids=lambda thing: thing["kind"])
 def test_kubernetes_takes_it(thing: Any):
     validate(thing)
 
 
-@pytest.mark.parametrize("daemonset", [DAEMONSET, UNINSTALL], ids=["install", "uninstall"])
-def test_no_right_that_is_not_needed(daemonset: Any):
+def test_no_right_that_is_not_needed():
+    require_no_right(DAEMONSET)
+
+
+def require_no_right(daemonset: Any) -> None:
     spec = daemonset["spec"]["template"]["spec"]
     assert not any(spec.get(name) for name in ("hostPID", "hostIPC", "shareProcessNamespace"))
     for container in (*spec.get("initContainers", ()), *spec["containers"]):
@@ -82,12 +79,6 @@ def test_the_arguments_are_those_of_the_tool_and_of_the_mounts():
     assert (options["conf-dir"], options["bin-dir"]) == (mounts["conf"], mounts["bin"])
     assert options["plugin-config"].startswith(mounts["plugin"])
     assert options["listen"] == f":{container['ports'][0]['containerPort']}"
-    (uninstall,) = UNINSTALL["spec"]["template"]["spec"]["initContainers"]
-    assert read_arguments(uninstall["args"]).mistakes == ()
-    assert read_arguments(uninstall["args"]).command == "cni uninstall"
-    assert [c["command"] for c in UNINSTALL["spec"]["template"]["spec"]["containers"]] == [
-        ["sleep", "infinity"]
-    ]
 
 
 def test_the_rights_are_those_of_what_repair_does():
@@ -102,14 +93,48 @@ def test_the_plugins_configuration_is_one():
     assert configuration.read(configuration.entry(keys)).exclude_namespaces == ("kube-system", "istio-system")
 
 
-def test_kustomize_names_files_that_are_there():
-    (base,) = documents("kustomization.yaml")
-    (way_out,) = documents("uninstall/kustomization.yaml")
-    files = [*base["resources"], *base["configMapGenerator"][0]["files"]]
-    files += [f"uninstall/{patch['path']}" for patch in way_out["patches"]]
-    assert all((CNI / name).is_file() for name in files)
-    assert (
-        base["configMapGenerator"][0]["name"]
-        == DAEMONSET["spec"]["template"]["spec"]["volumes"][-1]["configMap"]["name"]
-    )
-    assert base["images"][0]["name"] == DAEMONSET["spec"]["template"]["spec"]["containers"][0]["image"]
+# --- what kustomize makes of it -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", [CNI, UNINSTALL], ids=lambda path: path.name)
+def test_kubernetes_takes_what_kustomize_makes(folder: Path):
+    things = built(folder)
+    assert sorted(thing["kind"] for thing in things) == [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "DaemonSet",
+        "ServiceAccount",
+    ]
+    for thing in things:
+        validate(thing)
+
+
+@pytest.mark.parametrize("folder", [CNI, UNINSTALL], ids=lambda path: path.name)
+def test_names_fit_each_other(folder: Path):
+    """One namespace, one image, and the ConfigMap by the name that its content has given it."""
+    things = {thing["kind"]: thing for thing in built(folder)}
+    namespaces = {thing["metadata"].get("namespace") for kind, thing in things.items() if "Role" not in kind}
+    assert namespaces == {"istio-system"}
+    assert things["ClusterRoleBinding"]["subjects"][0]["namespace"] == "istio-system"
+    spec = things["DaemonSet"]["spec"]["template"]["spec"]
+    assert spec["volumes"][-1]["configMap"]["name"] == things["ConfigMap"]["metadata"]["name"]
+    assert things["ConfigMap"]["data"] == {"plugin.yaml": (CNI / "plugin.yaml").read_text()}
+    (named,) = documents("kustomization.yaml")[0]["images"]
+    images = {container["image"] for container in (*spec.get("initContainers", ()), *spec["containers"])}
+    assert images == {f"{named['newName']}:{named['newTag']}"}
+
+
+def test_the_way_out_takes_the_plugin_out_with_the_folders_and_the_rights_of_the_installer(uninstall: Any):
+    require_no_right(uninstall)
+    spec = uninstall["spec"]["template"]["spec"]
+    (first,), (then,) = spec["initContainers"], spec["containers"]
+    found = read_arguments(first["args"])
+    assert (found.mistakes, found.command) == ((), "cni uninstall")
+    (installer,) = DAEMONSET["spec"]["template"]["spec"]["containers"]
+    options = [word for word in first["args"] if word.startswith(("--conf-dir", "--bin-dir"))]
+    assert set(options) <= set(installer["args"])
+    assert first["volumeMounts"] == [m for m in installer["volumeMounts"] if m["name"] in ("conf", "bin")]
+    assert then["command"] == ["sleep", "infinity"]
+    assert not any(name.endswith("Probe") for name in then)
+    assert uninstall["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "100%"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,27 @@ def test_a_base_of_an_unknown_kind(engine: str) -> None:
     code, said = build(ENGINE=engine, BASE_FROM="thin air")
     assert code == 1
     assert "BASE_FROM=thin air" in said
+
+
+def test_what_the_image_is_built_from_makes_the_programs(tmp_path: Path) -> None:
+    """The files that the stage `build` copies, as far as .dockerignore lets the engine see them."""
+    stage = (ROOT / "Dockerfile").read_text().partition(" AS build\n")[2].partition("\nFROM ")[0]
+    seen = set((ROOT / ".dockerignore").read_text().split())
+    for line in re.findall(r"^COPY (?!--)(.*)$", stage, re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            assert {f"!{source}", f"!{source.partition('/')[0]}"} & seen, source
+            goal = tmp_path / target / (Path(source).name if target.endswith("/") else "")
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, goal)
+            else:
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / source, goal)
+    command = [sys.executable, "setup.py", "--quiet", "build_scripts", "--build-dir=made"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "istio-iptables",
+        "istio-clean-iptables",
+        "istio-iptables-cni",
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from istio_iptables.cli import streams
-from istio_iptables.settings.texts import visible
+from istio_iptables.visible import visible
 from tests.support.command import run
 
 DUMP = """*nat
