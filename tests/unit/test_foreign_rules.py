@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from istio_iptables.api import build, configure
-from istio_iptables.change.actions import IPTABLES_LEGACY, Live
+from istio_iptables.change.actions import IPTABLES_LEGACY, Live, UnreadableTable
+from istio_iptables.change.conflicts import conflicts
 from istio_iptables.change.execute import execute
 from istio_iptables.change.foreign import Step, of_iptables
 from istio_iptables.change.neighbours import Interference
@@ -17,10 +18,12 @@ from istio_iptables.errors import KernelError
 from istio_iptables.formats import iptables_restore, nft_foreign, notices
 from istio_iptables.rules.model import (
     RETURN,
+    Chain,
     Cidr,
     Destination,
     DestinationPort,
     DestinationPorts,
+    ForeignTarget,
     GidOwner,
     InInterface,
     OutInterface,
@@ -171,3 +174,16 @@ def test_a_signal_before_anything_is_done_says_so():
         "interrupted by a signal",
         "everything is as before: run again",
     )
+
+
+def test_a_conflict_in_a_table_that_only_nft_can_read_names_the_rule():
+    rule = Rule((Transport("tcp"),), ForeignTarget(("-j", "LOG")))
+    part = Table("ipv4", "nat", (Chain("ISTIO_OUTPUT", (rule,)),))
+    unreadable = UnreadableTable("ipv4", "nat", part=part, hidden=("ISTIO_INBOUND", "MINE"))
+    wanted = build(configure(environment=Facts()))
+    found = list(conflicts(Live({}, unreadable=(unreadable,)), wanted, IPTABLES_LEGACY))
+    assert [(each.where, each.chain, each.rule) for each in found] == [
+        ("ip nat (iptables-nft)", "ISTIO_OUTPUT", rule),
+        ("ip nat", "ISTIO_INBOUND", None),
+    ]
+    assert found[1].part == "chain ISTIO_INBOUND has a rule that only nft can show"
