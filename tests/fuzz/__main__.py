@@ -1,4 +1,4 @@
-"""Run harnesses: `make fuzz` does, with atheris (its extra is `fuzz`), each in a process of its own.
+"""Run harnesses: `make fuzz` does, with atheris (of the extra `measure`), each in a process of its own.
 
 What breaks a harness is written to .fuzz/NAME/, and the last lines say how to run it again. What was found
 useful is kept in .fuzz/NAME/corpus and used by the next run.
@@ -7,6 +7,7 @@ useful is kept in .fuzz/NAME/corpus and used by the next run.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import subprocess
 import sys
@@ -40,6 +41,9 @@ def main() -> int:
         return 0
     if chosen.here:
         _search(chosen.names[0], chosen.seconds, chosen.seed)
+    if not importlib.util.find_spec("atheris"):
+        print("skipped: there is no atheris for this Python and processor (setup.cfg, the extra `measure`)")
+        return 0
     broken = [name for name in chosen.names or NAMES if not _run(name, chosen.seconds, chosen.seed)]
     for name in broken:
         print(f"{name}: broken; again: python -m tests.fuzz {name} --input .fuzz/{name}/FILE")

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from istio_iptables.api import build, configure
-from istio_iptables.change.actions import IPTABLES_LEGACY, Live
+from istio_iptables.change.actions import IPTABLES_LEGACY, Live, UnreadableTable
+from istio_iptables.change.conflicts import conflicts
 from istio_iptables.change.execute import execute
 from istio_iptables.change.foreign import Step, of_iptables
+from istio_iptables.change.neighbours import Interference
 from istio_iptables.change.plan import make_plan
 from istio_iptables.errors import KernelError
-from istio_iptables.formats import iptables_restore
+from istio_iptables.formats import iptables_restore, nft_foreign, notices
 from istio_iptables.rules.model import (
+    RETURN,
+    Chain,
     Cidr,
     Destination,
     DestinationPort,
     DestinationPorts,
+    ForeignTarget,
     GidOwner,
     InInterface,
     OutInterface,
     PortRange,
+    Rule,
     Source,
     SourcePort,
+    Table,
     Transport,
     UidOwner,
 )
@@ -34,6 +42,11 @@ from tests.support.cases import all_cases
 #: A match that this tool does not know: the whole rule then stays arguments, which are read here.
 UNKNOWN = "-m statistic --mode random --probability 0.5"
 TCP, UDP = Transport("tcp"), Transport("udp")
+
+
+def fib(flags: str | list[str], kind: str = "local") -> dict[str, Any]:
+    """A match about what an address is to this machine, as nft prints it."""
+    return {"match": {"op": "==", "left": {"fib": {"result": "type", "flags": flags}}, "right": kind}}
 
 
 def step(rule: str) -> Step:
@@ -116,6 +129,43 @@ def test_what_a_rule_does(target: str, kind: str, to: str, chains: tuple[str, ..
     assert (found.kind, found.to, found.chains) == (kind, to, chains)
 
 
+@all_cases(
+    ("expression", "kind", "to", "local", "vague"),
+    [
+        ([{"dnat": {"addr": "10.0.0.9", "port": 81}}], "translate", "10.0.0.9:81", False, False),
+        ([{"dnat": {"addr": "10.0.0.9"}}], "translate", "10.0.0.9", False, False),
+        ([{"redirect": {"port": 81}}], "translate", ":81", False, False),
+        ([fib("daddr"), {"redirect": {"port": 81}}], "translate", ":81", True, False),
+        ([fib(["daddr"]), {"accept": None}], "accept", "", True, False),
+        ([fib(["saddr"]), {"accept": None}], "accept", "", False, True),
+        ([fib(["daddr"], "unicast"), {"accept": None}], "accept", "", False, True),
+    ],
+)
+def test_what_a_native_rule_does(expression: list[Any], kind: str, to: str, local: bool, vague: bool):
+    where = {"family": "ip", "table": "t"}
+    hook = {"type": "nat", "hook": "output", "prio": -100, "policy": "accept", "handle": 2}
+    objects = [
+        {"table": {"family": "ip", "name": "t", "handle": 1}},
+        {"chain": {**where, "name": "c", **hook}},
+        {"rule": {**where, "chain": "c", "handle": 3, "expr": expression}},
+    ]
+    [neighbour] = nft_foreign.neighbours(json.dumps({"nftables": objects}), "")
+    [[found]] = [base.steps for base in neighbour.bases]
+    assert (found.kind, found.to, found.local, found.vague) == (kind, to, local, vague)
+
+
+def test_the_warnings_in_whole():
+    each = Interference("ipv4 nat (x)", "OUTPUT", "-j ACCEPT", "address", ("TCP to port 80",), vague=True)
+    [text] = notices.neighbours([each])
+    assert text.count("TCP to port 80 (if its other matches hold)") == 1
+    rule = Rule((OutInterface("eth1"),), RETURN)
+    assert notices.unclaimed(IPTABLES_LEGACY, Table("ipv4", "nat"), "OUTPUT", rule) == (
+        "-A OUTPUT -o eth1 -j RETURN (ipv4 nat, iptables-legacy) keeps traffic from the proxy: Istio's own "
+        "tool may have left it, or another program wrote it, so it stays; to remove it: "
+        "iptables-legacy -t nat -D OUTPUT -o eth1 -j RETURN"
+    )
+
+
 def test_a_signal_before_anything_is_done_says_so():
     plan = make_plan(Live({}), build(configure(environment=Facts())), IPTABLES_LEGACY)
     with pytest.raises(KernelError) as caught:
@@ -124,3 +174,16 @@ def test_a_signal_before_anything_is_done_says_so():
         "interrupted by a signal",
         "everything is as before: run again",
     )
+
+
+def test_a_conflict_in_a_table_that_only_nft_can_read_names_the_rule():
+    rule = Rule((Transport("tcp"),), ForeignTarget(("-j", "LOG")))
+    part = Table("ipv4", "nat", (Chain("ISTIO_OUTPUT", (rule,)),))
+    unreadable = UnreadableTable("ipv4", "nat", part=part, hidden=("ISTIO_INBOUND", "MINE"))
+    wanted = build(configure(environment=Facts()))
+    found = list(conflicts(Live({}, unreadable=(unreadable,)), wanted, IPTABLES_LEGACY))
+    assert [(each.where, each.chain, each.rule) for each in found] == [
+        ("ip nat (iptables-nft)", "ISTIO_OUTPUT", rule),
+        ("ip nat", "ISTIO_INBOUND", None),
+    ]
+    assert found[1].part == "chain ISTIO_INBOUND has a rule that only nft can show"

@@ -387,3 +387,13 @@ def test_every_warning_is_in_the_index_of_messages(saved: str, ours: Location, s
     assert texts
     for text in texts:
         assert any(re.match(pattern, text.replace("`", "")) for pattern in patterns), text
+
+
+def test_traffic_of_ipv6_is_told_by_its_addresses():
+    saved = rules("OUTPUT -d fd00:9::1/128 -p tcp -m tcp --dport 80 -j ACCEPT")
+    live = Live({IPTABLES_LEGACY: iptables_restore.parse(saved, "ipv6")})
+    both = build(configure(environment=Facts(True, True), dual_stack=True))
+    [each] = interferences(of_iptables(live, IPTABLES_LEGACY), both, OWN)
+    assert (each.effect, each.certain) == ("bypass", True)
+    [traffic] = each.traffic
+    assert "fd00:9::1" in traffic

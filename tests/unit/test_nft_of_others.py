@@ -139,6 +139,8 @@ def test_a_comment_that_nft_could_not_write_again():
     """Other programs can put quotes into one; written as it is, the rest would be a statement of its own."""
     table = parse(printed([COUNTER, ACCEPTED], comment='x" accept; drop; "'))
     assert table.is_foreign
+    [[rule]] = [chain.rules for chain in table.chains]
+    assert rule.matches == (ForeignMatch((r'{"comment": "x\" accept; drop; \""}',)),)
 
 
 def test_our_own_tables_are_not_foreign():

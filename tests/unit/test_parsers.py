@@ -458,6 +458,6 @@ def test_a_dns_server_is_a_host_or_nothing(text: str):
 def test_what_is_no_port_is_told_what_one_is():
     """The whole line: users read it, and nothing else says it."""
     assert mistakes_of("-b", "80,http") == [
-        "--istio-inbound-ports (-b): 'http' is not a port: use a number from 1 to 65535 or a range such as "
-        "8000-8100"
+        "--istio-inbound-ports (-b): 'http' is not a port: "
+        "use a number from 1 to 65535 or a range such as 8000-8100"
     ]
