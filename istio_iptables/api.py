@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from . import policy
 from .errors import SettingsError, SettingsWarning, require_type
-from .formats import IPTABLES, iptables_restore, shell
-from .formats import json as as_json
+from .formats import IPTABLES
 from .kernel.this_machine import ThisMachine
 from .rules import istio
 from .rules.model import FAMILIES, Cidr, PortRange, Ruleset
@@ -223,8 +222,12 @@ def render(
     if isinstance(families, str) or any(family not in FAMILIES for family in families):
         raise ValueError(f"families is {families!r}: it has to be a list of {' and '.join(FAMILIES)}")
     if style == "json":
+        from .formats import json as as_json
+
         return as_json.text(as_json.document(ruleset, families))
     if style == "commands":
+        from .formats import shell
+
         return shell.script(ruleset, families, explain=explain)
     shown = [family for family in families if family in ruleset.families()]
     text = (_nft_script if style == "nft" else _restore_scripts)(ruleset, shown, explain)
@@ -232,6 +235,8 @@ def render(
 
 
 def _restore_scripts(ruleset: Ruleset, shown: Sequence[Family], explain: bool) -> str:
+    from .formats import iptables_restore
+
     text = ""
     for family in shown:
         if len(shown) > 1:

@@ -76,17 +76,17 @@ def variants(counts: Sequence[int] = COUNTS) -> list[Variant]:
     compact = COMPACT._replace(name="legacy --compact", options=(*LEGACY.options, *COMPACT.options))
     merged = Variant(f"{compact.name}, {MERGED}", counts[-1], compact.options, adjacent)
     long = [
-        everything(LIBIPTC._replace(name=LEGACY.name)),
-        everything(NFT, GROUPS_BY_COMMAND),
-        everything(NATIVE),
+        everything(LIBIPTC._replace(name=LEGACY.name), counts[-1]),
+        everything(NFT, counts[-1], GROUPS_BY_COMMAND),
+        everything(NATIVE, counts[-1]),
     ]
     return [Variant(NO_RULES), *of(LEGACY), *of(compact), merged, *of(NFT), *of(NATIVE), *long]
 
 
-def everything(way: Way, groups: int = GROUPS) -> Variant:
+def everything(way: Way, entries: int, groups: int = GROUPS) -> Variant:
     """Return a variant in which every list is long."""
     name = f"{way.name}, {groups} groups and {len(PORTS):,} ports"
-    return Variant(name, COUNTS[-1], way.options, groups=groups)
+    return Variant(name, entries, way.options, groups=groups)
 
 
 class Lane(NamedTuple):

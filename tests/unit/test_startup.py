@@ -68,6 +68,8 @@ def test_a_dry_run(extra: str):
             "istio_iptables.cli.typer_app",
             "istio_iptables.doctor",
             "istio_iptables.formats.difference",
+            "istio_iptables.formats.json",
+            "istio_iptables.formats.shell",
             "istio_iptables.interpreter",
             "istio_iptables.pictures",
             "istio_iptables.pod",
