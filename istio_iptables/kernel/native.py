@@ -70,7 +70,6 @@ class NativeNftables:
         if not found or not which("nft"):
             return ()
         from ..formats.nft_foreign import neighbours
-
         from .nft_command import NftCommand
 
         nft = NftCommand()

@@ -197,7 +197,7 @@ def _paired(values: list[tuple[int, bool]] | None, most: int) -> Ranges | None:
     for value, is_gap in sorted(values or ()):
         if is_gap and begun is not None:
             found.append((begun, value - 1))
-        elif begun is not None or (is_gap and found):
+        elif begun is not None or (is_gap and (found or value)):
             return None
         begun = None if is_gap else value
     return (*found, (begun, most)) if begun is not None else tuple(found)
