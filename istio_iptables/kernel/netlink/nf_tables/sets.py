@@ -175,7 +175,11 @@ def ranges_of(payloads: Iterable[bytes], key: KeyType, *, interval: bool) -> Ran
             return None
         return tuple([(value, value) for value, _ in sorted(found)])
     most = (1 << 8 * key.size) - 1
-    return _regular(packed, key.size) or _paired(_ends(packed, key.size, "big"), most)
+    regular = _regular(packed, key.size)
+    if regular:
+        return regular
+    ends = _ends(packed, key.size, "big")
+    return None if ends is None else _paired(ends, most)
 
 
 def _ends(packed: bytes, size: int, order: Literal["little", "big"]) -> list[tuple[int, bool]] | None:
@@ -190,11 +194,11 @@ def _ends(packed: bytes, size: int, order: Literal["little", "big"]) -> list[tup
     return found
 
 
-def _paired(values: list[tuple[int, bool]] | None, most: int) -> Ranges | None:
+def _paired(values: list[tuple[int, bool]], most: int) -> Ranges | None:
     """Return intervals from where they begin and where gaps do; None if that does not alternate."""
     found: list[tuple[int, int]] = []
     begun: int | None = None
-    for value, is_gap in sorted(values or ()):
+    for value, is_gap in sorted(values):
         if is_gap and begun is not None:
             found.append((begun, value - 1))
         elif begun is not None or (is_gap and (found or value)):
