@@ -49,6 +49,7 @@ def test_what_is_no_list_of_intervals_is_not_taken_for_one():
     for elements in ([*others[1:]], [first, *others[1:]], [first, *others[:2], *others[3:]]):
         for order in (elements, elements[::-1]):
             assert sets.ranges_of([listed(order)], key, interval=True) is None
+    assert sets.ranges_of([listed([first])], key, interval=True) == ()
     with_timeout = others[0] + pack_attribute(4, bytes(8))
     assert sets.ranges_of([listed([first, with_timeout, *others[1:]])], key, interval=True) is None
     assert sets.ranges_of([listed([first, *others])], key, interval=False) is None

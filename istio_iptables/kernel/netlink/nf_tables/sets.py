@@ -218,7 +218,7 @@ def _regular(packed: bytes, size: int) -> Ranges | None:
     gap = _HEADER.pack(4 + 8 + size + padding + len(_BEGINS_GAP), 1) + head
     pairs = struct.Struct(f"{len(gap)}s{size}s{padding + len(_BEGINS_GAP)}s{len(begin)}s{size}s{padding}s")
     rest = len(packed) % pairs.size
-    if not packed or rest not in (0, pairs.size - len(begin) - size - padding):
+    if len(packed) < pairs.size or rest not in (0, pairs.size - len(begin) - size - padding):
         return None  # it ends with the gap before the first interval, or that begins at 0
     all_pairs = pairs.iter_unpack(packed[: len(packed) - rest])
     gaps, ends, tails, begins, firsts, paddings = zip(*all_pairs, strict=True)
