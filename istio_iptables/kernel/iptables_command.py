@@ -190,10 +190,8 @@ class IptablesCommand:
         return ""
 
     def do(self, action: EditTable) -> None:
-        """Make the edit of an action; in nf_tables, leave no table or base chain without a rule."""
+        """Make the edit of an action. In nf_tables base chains without a rule stay: see Machine.__exit__."""
         self.apply(action.edit)
-        if not self._legacy:
-            self.prune(action.edit, action.emptied)
 
     def apply(self, edit: TableEdit) -> None:
         """Make an edit by one run of iptables-restore."""
@@ -201,23 +199,6 @@ class IptablesCommand:
         result = run(command, edit_script(edit), private_lock=self._legacy)
         if result.status != 0:
             raise self._failed(edit.family, f"restore of the table {edit.table}", result)
-
-    def prune(self, edit: TableEdit, chains: tuple[str, ...]) -> None:
-        """Remove base chains that an edit has left without a rule, and the table if nothing is left in it.
-
-        So nft tables are as they were before. A chain with another policy than ACCEPT stays. That one cannot
-        be removed is no error: it does nothing, and the next run removes it (Machine.__exit__). Legacy
-        tables cannot be removed.
-        """
-        if not chains:
-            return
-        from .netlink.nftables_remains import remove_empty_chains
-
-        for _ in range(2):  # a second time, since what fails once need not fail again
-            try:
-                return remove_empty_chains(NFT_FAMILIES[edit.family], edit.table, chains)
-            except OSError:
-                continue
 
     def close(self) -> None:
         """Do nothing: no process or handle is open."""

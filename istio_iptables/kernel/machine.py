@@ -58,6 +58,8 @@ class Machine:
         self._locks = Locks(cni_mode=cni_mode, on_wait=on_wait) if writing else None
         self._entered = False
         self._with_unused: tuple[NativeTable, ...] = ()
+        #: Base chains that edits have left without a rule, by nft's family and the table.
+        self._emptied: dict[tuple[str, str], set[str]] = {}
         # The parts that touch the kernel: testing.FakeKernel has its own.
         self._backends = backends(self._forced)
         self._nftables = NativeNftables()
@@ -79,27 +81,32 @@ class Machine:
             backend.close()
         if self._locks:
             try:
-                if kind is None:
+                if kind is None or self._emptied:
                     self._remove_remains()
             finally:
                 self._locks.release()
 
     def _remove_remains(self) -> None:
-        """Remove what runs that were killed have left in nf_tables and that does nothing.
+        """Remove what does nothing in nf_tables: what edits of iptables-nft, and runs that were killed, left.
 
-        That this fails is no error: the next run tries again.
+        A chain with another policy than ACCEPT stays. That this fails is no error: the next run tries again.
         """
-        try:
-            of_iptables = [t for t in nftables.tables() if t.family in _NFT_FAMILIES and t.name in TABLES]
-            if not of_iptables and not self._with_unused:  # most runs: nothing more is imported
-                return
-            from .netlink.nftables_remains import remove_empty_tables, remove_sets
+        for _ in range(2):  # a second time, since what fails once need not fail again
+            try:
+                return self._remove_what_does_nothing()
+            except OSError:
+                continue
 
-            for table in self._with_unused:
-                remove_sets(NATIVE_FAMILY, table.name, table.unused, with_table=table.is_left_over)
-            remove_empty_tables()
-        except OSError:
-            pass
+    def _remove_what_does_nothing(self) -> None:
+        of_iptables = [t for t in nftables.tables() if t.family in _NFT_FAMILIES and t.name in TABLES]
+        if not of_iptables and not self._with_unused:  # most runs: nothing more is imported
+            return
+        from .netlink.nftables_remains import remove_empty, remove_sets
+
+        for table in self._with_unused:
+            remove_sets(NATIVE_FAMILY, table.name, table.unused, with_table=table.is_left_over)
+        self._with_unused = ()
+        remove_empty(self._emptied)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: its locks, and the network namespace that it is in, stay in its process."""
@@ -200,6 +207,9 @@ class Machine:
         """Do one action completely, or raise an error; `was_done` tells what became of it then."""
         self._require_entered()  # its `with` block over, the locks are gone: the plan may be out of date
         if isinstance(action, EditTable):
+            if action.location == IPTABLES_NFT and action.emptied:
+                of = (NFT_FAMILIES[action.edit.family], action.edit.table)
+                self._emptied.setdefault(of, set()).update(action.emptied)
             self._backends[action.location].do(action)
         elif isinstance(action, EditNative):
             self._with_unused = ()  # an edit removes them

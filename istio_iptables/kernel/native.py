@@ -11,7 +11,6 @@ import errno
 from ..errors import Busy, KernelError
 from ..rules.istio import AMBIENT_TABLES, NATIVE_FAMILY, NATIVE_TABLES
 from .netlink import nftables
-from .nft_command import NftCommand
 from .proc import root_remedy
 from .process import which
 
@@ -34,7 +33,6 @@ class NativeNftables:
     """The backend for native nftables."""
 
     def __init__(self) -> None:
-        self._nft = NftCommand()
         self._generation: int | None = None
 
     def read(self) -> tuple[NativeTable, ...]:
@@ -45,7 +43,9 @@ class NativeNftables:
         reading = _reading()
         if reading.unlike:
             by_name = {table.name: table for table in reading.tables}
-            by_name |= {name: self._nft.native_table(name) for name in reading.unlike}
+            from .nft_command import NftCommand
+
+            by_name |= {name: NftCommand().native_table(name) for name in reading.unlike}
             return tuple(by_name[name] for name in NATIVE_TABLES.values() if name in by_name)
         self._generation = reading.generation
         return reading.tables
@@ -70,8 +70,10 @@ class NativeNftables:
         if not found or not which("nft"):
             return ()
         from ..formats.nft_foreign import neighbours
+        from .nft_command import NftCommand
 
-        printed = ((self._nft.table(*table), self._nft.table_in_words(*table)) for table in found)
+        nft = NftCommand()
+        printed = ((nft.table(*table), nft.table_in_words(*table)) for table in found)
         return tuple(each for json, text in printed for each in neighbours(json, text))
 
     def do(self, edit: EditNative) -> None:
@@ -80,7 +82,9 @@ class NativeNftables:
         Sets that the new rules need may be made by an earlier transaction; by themselves they do nothing.
         """
         if any(table.is_foreign for table in (*edit.before, *edit.after)):
-            self._nft.do(edit)
+            from .nft_command import NftCommand
+
+            NftCommand().do(edit)
             return
         from .netlink.messages import NetlinkError
         from .netlink.nf_tables.edit import messages

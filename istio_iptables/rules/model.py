@@ -10,6 +10,7 @@ A new match or target has to be made known in each of these places, or listed as
 - formats/iptables_args, written and read: formats/iptables_restore, formats/shell and formats/json use it
 - rules/nftables/translate, which turns it into native nftables
 - formats/nft and formats/nft_json, which write and read that
+- kernel/netlink/nf_tables, which sends it to the kernel and reads it back
 - kernel/xtables/entries, which encodes it for the legacy tables and decodes it
 - change/actions, if a target hands traffic to the proxy; rules/traffic, if it narrows the traffic of a chain
 - testing/refusals: whether the fake kernel accepts it

@@ -76,6 +76,7 @@ class FakeKernel(Machine):
         self._locks = None
         self._entered = False
         self._with_unused = ()
+        self._emptied = {}
         self.tables: dict[tuple[Location, Family, TableName], Table] = {}
         self.routing: list[RoutingObject] = []
         self.native: tuple[NativeTable, ...] = ()

@@ -27,7 +27,9 @@ from istio_iptables import (
     configure,
 )
 from istio_iptables.change.actions import AddObject, EditTable, RemoveObject
+from istio_iptables.formats import NFT_FAMILIES
 from istio_iptables.kernel.iptables_command import IptablesCommand
+from istio_iptables.kernel.netlink.nftables_remains import remove_empty
 from istio_iptables.kernel.xtables.libiptc import Libiptc
 from istio_iptables.rules import model
 from istio_iptables.rules.edit import CreateChain, Delete, Insert, RemoveChain, ReplaceRules, TableEdit
@@ -258,7 +260,8 @@ def done_by_both(place: Place, kernel: FakeKernel, edit: TableEdit) -> bool:
     assert bool(why) == bool(real_why), f"{place.location}, fake: {why}, real: {real_why}: {edit}"
     if not why and place.location == "iptables-nft":
         after = kernel._table(*key)
-        place.backend.prune(edit, tuple(n for n in BUILTIN_CHAINS if not after.chain(n).rules))  # type: ignore[union-attr]
+        emptied = [chain for chain in BUILTIN_CHAINS if not after.chain(chain).rules]
+        remove_empty({(NFT_FAMILIES[family], name): emptied})
     real, fake = place.read(family, name), kernel._table(*key)
     assert content(real) == content(fake), f"{place.location}: {edit}"
     if (place.location, family) != ("iptables-nft", "ipv6"):  # ip6tables-nft-restore takes no counters

@@ -126,6 +126,18 @@ def test_no_process_is_started_to_prune_what_is_not_there() -> None:
         assert len([line for line in started if " = 0" in line]) == 1, started
 
 
+def test_what_a_cleanup_leaves_empty_goes_in_one_transaction() -> None:
+    """Each table of each family is an edit, and a transaction; what they leave empty takes one more."""
+    with Scratch(addresses=True) as scratch:
+        scratch.apply(*NFT, *ALL_SORTS)
+        generation = scratch.generation()
+        done = scratch.apply(*NFT, "cleanup")
+        edits = [line for line in done.stderr.splitlines() if "planned: " in line and "iptables-nft" in line]
+        assert len(edits) >= 4
+        assert scratch.generation() == generation + len(edits) + 1
+        assert scratch.nft("list", "ruleset") == ""
+
+
 # --- what a run that was killed has left -------------------------------------------------------
 
 #: What iptables-nft 1.8.9 makes before it puts rules in, as nft lists it.

@@ -26,6 +26,7 @@ from istio_iptables.formats.iptables_args import loadable_args, matches_and_targ
 from istio_iptables.formats.json import rule_values
 from istio_iptables.interpreter import nft_rules, program
 from istio_iptables.interpreter.packet import TCP, Packet
+from istio_iptables.kernel.netlink.nf_tables import expressions, rules, rules_back
 from istio_iptables.kernel.xtables.entries import decode, encode
 from istio_iptables.rules import model
 from istio_iptables.rules.edit import Insert, edit_between
@@ -159,6 +160,12 @@ def by_nft(rule: Rule) -> None:
         assert kind in samples
 
 
+def by_netlink(rule: Rule) -> None:
+    sent = expressions.pack(rules.expressions(rule, lambda _: ("", 0)))
+    found = rules_back.rule_of(expressions.unpack(sent, {}), rules.comment_of(rule), {})
+    assert found == rule
+
+
 def by_translation(rule: Rule) -> None:
     """In nftables' terms there is a rule for it, which nft's writer takes."""
     [table] = translate(Ruleset((table_of(rule),)))
@@ -289,12 +296,26 @@ NATIVE_ONLY = "iptables has no such match or target: only rules.nftables.transla
 TRANSLATED = "rules.nftables.translate turns it into one of nftables' own, which takes a set"
 NEVER_WRITTEN = "this tool never writes it, and a rule that was read is kept as the bytes in Rule.raw"
 NOT_IN_NAT_OUTPUT = "the policy puts it into no chain of nat that a packet of a local process meets"
+BY_NFT = "a table that has it is read and written by nft"
 CAPTURES_NOTHING = "hands no packet to the proxy"
 _NATIVE: Reasons = dict.fromkeys(
     (nftables.NfProto, nftables.Addresses, nftables.Ports, nftables.Owners, nftables.FamilyTProxy),
     NATIVE_ONLY,
 )
 _FOREIGN: Reasons = dict.fromkeys((model.ForeignMatch, model.ForeignTarget), NEVER_WRITTEN)
+_TRANSLATED: Reasons = dict.fromkeys(
+    (
+        model.Source,
+        model.Destination,
+        model.SourcePort,
+        model.DestinationPort,
+        model.DestinationPorts,
+        model.UidOwner,
+        model.GidOwner,
+        model.TProxy,
+    ),
+    TRANSLATED,
+)
 _TARGETS = [kind for kind in EXAMPLES if issubclass(kind, Target)]
 
 #: The places, and the kinds that cannot occur in each.
@@ -303,22 +324,8 @@ PLACES: Mapping[str, tuple[Callable[[Rule], None], Reasons]] = {
     "formats/iptables_restore": (by_iptables_restore, _NATIVE),
     "formats/shell": (by_shell, _NATIVE),
     "formats/json": (by_json, _NATIVE),
-    "formats/nft and formats/nft_json": (
-        by_nft,
-        dict.fromkeys(
-            (
-                model.Source,
-                model.Destination,
-                model.SourcePort,
-                model.DestinationPort,
-                model.DestinationPorts,
-                model.UidOwner,
-                model.GidOwner,
-                model.TProxy,
-            ),
-            TRANSLATED,
-        ),
-    ),
+    "formats/nft and formats/nft_json": (by_nft, _TRANSLATED),
+    "kernel/netlink/nf_tables": (by_netlink, {**_TRANSLATED, **dict.fromkeys(_FOREIGN, BY_NFT)}),
     "rules/nftables/translate": (
         by_translation,
         {**_NATIVE, **dict.fromkeys(_FOREIGN, "it translates what the policy makes, never what was read")},

@@ -103,7 +103,7 @@ class _Table:
             rules: dict[str, list[Rule]] = {}
             for each in self._list("rules", _GETRULE, self._name):
                 rules.setdefault(_text(each[_RULE_CHAIN]), []).append(self._rule(each))
-        except Unlike:
+        except (Unlike, LookupError, ValueError, struct.error):  # parts are missing, or have other sizes
             return None
         found = [NativeChain(name, hook, tuple(rules.get(name, ()))) for name, hook in chains]
         table = NativeTable(self._table.name, tuple(found))

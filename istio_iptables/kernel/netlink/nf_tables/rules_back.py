@@ -81,7 +81,9 @@ class _Reading:
         while self._left[-1][0] != "counter":
             matches.append(self._match(matches))
         _, counted = self._left.pop()
-        packets, octets = (nft.number_of(counted[key]) for key in (nft.COUNTER_PACKETS, nft.COUNTER_BYTES))
+        packets, octets = (
+            nft.number_of(counted.get(key, b"")) for key in (nft.COUNTER_PACKETS, nft.COUNTER_BYTES)
+        )
         target = _target(self._left[::-1])
         return Rule((*_explicit(matches), *comment), target, counters=Counters(packets, octets))
 

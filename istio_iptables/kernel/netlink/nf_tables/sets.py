@@ -175,7 +175,11 @@ def ranges_of(payloads: Iterable[bytes], key: KeyType, *, interval: bool) -> Ran
             return None
         return tuple([(value, value) for value, _ in sorted(found)])
     most = (1 << 8 * key.size) - 1
-    return _regular(packed, key.size) or _paired(_ends(packed, key.size, "big"), most)
+    regular = _regular(packed, key.size)
+    if regular:
+        return regular
+    ends = _ends(packed, key.size, "big")
+    return None if ends is None else _paired(ends, most)
 
 
 def _ends(packed: bytes, size: int, order: Literal["little", "big"]) -> list[tuple[int, bool]] | None:
@@ -190,14 +194,14 @@ def _ends(packed: bytes, size: int, order: Literal["little", "big"]) -> list[tup
     return found
 
 
-def _paired(values: list[tuple[int, bool]] | None, most: int) -> Ranges | None:
+def _paired(values: list[tuple[int, bool]], most: int) -> Ranges | None:
     """Return intervals from where they begin and where gaps do; None if that does not alternate."""
     found: list[tuple[int, int]] = []
     begun: int | None = None
-    for value, is_gap in sorted(values or ()):
+    for value, is_gap in sorted(values):
         if is_gap and begun is not None:
             found.append((begun, value - 1))
-        elif begun is not None or (is_gap and found):
+        elif begun is not None or (is_gap and (found or value)):
             return None
         begun = None if is_gap else value
     return (*found, (begun, most)) if begun is not None else tuple(found)
@@ -214,7 +218,7 @@ def _regular(packed: bytes, size: int) -> Ranges | None:
     gap = _HEADER.pack(4 + 8 + size + padding + len(_BEGINS_GAP), 1) + head
     pairs = struct.Struct(f"{len(gap)}s{size}s{padding + len(_BEGINS_GAP)}s{len(begin)}s{size}s{padding}s")
     rest = len(packed) % pairs.size
-    if not packed or rest not in (0, pairs.size - len(begin) - size - padding):
+    if len(packed) < pairs.size or rest not in (0, pairs.size - len(begin) - size - padding):
         return None  # it ends with the gap before the first interval, or that begins at 0
     all_pairs = pairs.iter_unpack(packed[: len(packed) - rest])
     gaps, ends, tails, begins, firsts, paddings = zip(*all_pairs, strict=True)
