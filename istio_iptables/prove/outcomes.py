@@ -79,7 +79,7 @@ def ways(
         answers = pending.pop()
         done += 1
         algebra = Many(packets.space, answers)
-        journey = Journey(world, packets.space.family, algebra, observer(), packets.fixed.bound)
+        journey = Journey(world, packets.space.family, algebra, observer())
         start = algebra.all(packets.fixed, packets.free, packets.possible, packets.unknown)
         ended = journey.outbound(start) if packets.direction == "out" else journey.inbound(start)
         new = [question for question in algebra.questions if question.key not in answers]

@@ -15,7 +15,7 @@ from ..trace.world import proxy_of
 from .intent import promised
 from .open_ends import OPEN_END
 from .proof import Counterexample, Property, property_of, prove
-from .space import DIRECTIONS, PHASES, packets
+from .space import of_free_sockets, packets
 from .terms import fits
 from .words import proxy_words
 
@@ -62,15 +62,18 @@ def _addresses(interface: str, number: int, known: Iterable[Family] = ()) -> Ite
 
 
 def kinds(worlds: Iterable[World], config: Config) -> tuple[Packets, ...]:
-    """Return all kinds of packets, as far as some namespaces and the settings tell them apart."""
+    """Return the kinds of packets that are judged, as far as some namespaces and settings tell them apart.
+
+    Of what sockets send that are bound to an interface, that is the first packets of connections, by the
+    interface of the default route: each interface more would cost as much again.
+    """
     named = Network(interfaces=tuple(name for name in _names(config) if name))
     worlds = (*worlds, World(Program(), named))
-    return tuple(
-        packets(worlds, family, direction, phase)
-        for family in FAMILIES
-        for direction in DIRECTIONS
-        for phase in PHASES
-    )
+    found = [*of_free_sockets(worlds)]
+    for family in FAMILIES:
+        default = worlds[0].network.default_route(family)
+        found += [packets(worlds, family, "out", "first", default.interfaces[0])] if default else []
+    return tuple(found)
 
 
 def _names(config: Config) -> Iterator[str]:

@@ -168,5 +168,6 @@ def test_a_socket_that_is_bound_to_an_interface_is_a_packet_of_its_own():
     one, other = (of_settings(config, network, native=False) for config in (plain, excluded))
     kinds = [kind for kind in every_kind((one, other)) if kind.fixed.bound == "eth1"]
     found = differing(one, other, kinds, proxy_of(plain))
+    assert len(kinds) == 10
     assert {(str(each.one), str(each.other)) for each in found} == {("translated 127.0.0.1:15001", "direct")}
     assert {each.packet.bound for each in found} == {"eth1"}
