@@ -13,7 +13,7 @@ from ..interpreter.many import Many
 from ..interpreter.packet import endpoint_text
 from ..interpreter.regions import Region
 from ..interpreter.routing import LOOPBACK
-from ..interpreter.verdict import DROPPED, LOOPS, Verdict
+from ..interpreter.verdict import DIRECT, DROPPED, LOOPS, Verdict
 from ..rules.istio import PROXY_TO_OWN_POD_MARK
 from ..rules.model import IPV4
 from .clause import Clause
@@ -72,20 +72,29 @@ class _Ways:
         return self._known[port]
 
     def _lost(self, port: int) -> Iterator[tuple[Any, Verdict]]:
-        family, network, algebra = self._terms.family, self._terms.network, self._algebra
+        family, algebra = self._terms.family, self._algebra
         address = _LOOPBACK[family]
-        there = Verdict("translated", endpoint_text(family, address, port))
         if self._start is None:
             self._start = self._marked()
-        packets = algebra.update(self._start, destination=address, destination_port=port)
-        for part, routed in network.routes_of_socket(algebra, packets, family, again=True):
+        as_sent = AllOf((is_number("destination", address), is_number("destination_port", port)))
+        same, others = algebra.split(self._start, as_sent, NO_QUESTION)
+        there = Verdict("translated", endpoint_text(family, address, port))
+        for packets, verdict in ((same, DIRECT), (others, there)):
+            packets = algebra.update(packets, destination=address, destination_port=port)
+            yield from self._routed(packets, verdict)
+
+    def _routed(self, packets: Any, verdict: Verdict) -> Iterator[tuple[Any, Verdict]]:
+        """Yield packets that do not leave by lo; the verdict is that of those which leave."""
+        family, algebra = self._terms.family, self._algebra
+        routes = self._terms.network.routes_of_socket(algebra, packets, family, again=True)
+        for part, routed in routes:
             if routed.error:
                 yield part, DROPPED
             elif routed.leaves_by != LOOPBACK:
                 if family == IPV4:  # nothing from 127.0.0.0/8 leaves by a cable
                     refused, part = algebra.split(part, _FROM_LOOPBACK, NO_QUESTION)
                     yield refused, DROPPED
-                yield part, there
+                yield part, verdict
 
     def _marked(self) -> Any:
         """Return all packets, with the marks that rules of TPROXY have given them."""

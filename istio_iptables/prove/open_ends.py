@@ -147,8 +147,8 @@ def _loopback_network(terms: Terms) -> Iterator[Case]:
     config = terms.config
     if not config.tproxy or not _first(terms, "out") or terms.loopback_has_usual_address:
         return
-    if terms.packets.phase == "expected":
-        return
+    if terms.packets.phase == "expected" or terms.packets.fixed.bound not in ("", LOOPBACK):
+        return  # TPROXY does not take it, or it does not come back
     redirected = [
         (AllOf((_own_pod(terms), _of_first_user(terms))), config.inbound_port),
         (AllOf((TCP_ONLY, _application(terms), terms.dns)), DNS_AGENT_PORT),

@@ -42,7 +42,9 @@ _STATES: Mapping[Phase, str] = {
     "invalid": "INVALID",
 }
 
-_OF_SEGMENTS = frozenset({"flags", "icmp_type", "icmp_code"})
+#: A further part of a packet comes to rules only before conntrack puts the parts together, in a chain that
+#: another program has made for that.
+_OF_SEGMENTS = frozenset({"flags", "icmp_type", "icmp_code", "fragment"})
 #: What packets of a phase are not told apart by, though rules may ask. The first packet is one way.
 _UNKNOWN: Mapping[Phase, frozenset[str]] = {
     "first": _OF_SEGMENTS,

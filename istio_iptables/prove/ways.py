@@ -5,12 +5,10 @@ from __future__ import annotations
 from ..interpreter.completed import completed
 from ..interpreter.ip_names import SCOPES
 from ..interpreter.journey import World
-from ..interpreter.packet import TCP, endpoint_text
 from ..interpreter.program import Program
 from ..interpreter.routing import LOOPBACK, Address, Network
 from ..interpreter.verdict import DROPPED, LOOPS, REJECTED, Verdict
 from ..rules.model import FAMILIES, IPV4, IPV6
-from ..startup.c_modules import socket
 from ..trace.world import proxy_of
 from .intent import promised
 from .open_ends import OPEN_END
@@ -91,7 +89,7 @@ def judged(config: Config, world: World) -> tuple[Property, ...]:
     """
     found = prove(world, kinds((world,), config), proxy_of(config), promised(config, world.network))
     wrong = [each for property_ in found for each in property_.counterexamples]
-    looping = [each for each in wrong if each.found == LOOPS or _is_led_back(each, config, world.network)]
+    looping = [each for each in wrong if each.loops]
     looping += _meant_to_loop(config, found)
     dropped = [each for each in wrong if each.found in (DROPPED, REJECTED)]
     return (
@@ -108,32 +106,11 @@ def judged(config: Config, world: World) -> tuple[Property, ...]:
     )
 
 
-def _is_led_back(found: Counterexample, config: Config, network: Network) -> bool:
-    """Tell whether a rule of another program translates what the proxy sends to its own outbound port."""
-    packet = found.packet
-    if found.found.code != "translated" or found.packets.direction != "out" or packet.protocol != TCP:
-        return False
-    if packet.uid not in config.proxy_uids and packet.gid not in config.proxy_gids:
-        return False
-    to = found.found.to
-    if not to.startswith("[") if packet.family != IPV4 else ":" not in to:  # it keeps its port
-        to = endpoint_text(packet.family, _number(packet.family, to), packet.destination_port)
-    address, _, port = to.rpartition(":")
-    return port == str(config.outbound_port) and network.is_local(
-        packet.family, _number(packet.family, address)
-    )
-
-
-def _number(family: Family, address: str) -> int:
-    kind = socket.AF_INET if family == IPV4 else socket.AF_INET6
-    return int.from_bytes(socket.inet_pton(kind, address.strip("[]")), "big")
-
-
 def _meant_to_loop(config: Config, properties: Iterable[Property]) -> list[Counterexample]:
     """Return packets of the proxy that settings themselves lead to its outbound port."""
     wanted = Verdict("redirected", str(config.inbound_port))
     return [
-        Counterexample(each.packets, each.packet, wanted, LOOPS)
+        Counterexample(each.packets, each.packet, wanted, LOOPS, loops=True)
         for property_ in properties
         for each in property_.instances
         if each.verdict == LOOPS
