@@ -103,7 +103,7 @@ BROKEN: list[tuple[dict[str, str], Edit, set[str]]] = [
     (TPROXY, change("--on-port 15006", "--on-port 15007"), {"inbound-captured"}),
     (MANY, change("-A ISTIO_DROP -j DROP", "-A ISTIO_DROP -j ACCEPT"), {"invalid"}),
     (PLAIN, change("-d 127.0.0.1/32 -j RETURN", "-p udp -j DROP"), {"own-pod", "udp", "nothing-dropped"}),
-    # What goes to 127.0.0.1 from a socket that is bound to eth0 does not go over lo, where others have returned.
+    # What a socket sends to 127.0.0.1 that is bound to eth0 does not go over lo, where others have returned.
     (PLAIN, drop("-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"), {"own-pod"}),
     (PLAIN, swap("-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN"), {"own-pod"}),
 ]
