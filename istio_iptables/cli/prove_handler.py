@@ -82,6 +82,8 @@ def require_proved(config: Config, prepared: Prepared) -> None:
             "the report on standard output names packets, and the rules that are the cause: change these or "
             "the settings, or leave --prove out",
         )
+    for note in judged.subject.notes:
+        log.warn(f"--prove: {note}")
     if judged.is_proved:
         log.info(f"--prove: {text.conclusion(judged)}")
         return

@@ -137,7 +137,7 @@ def _run(
     observer: Observer,
 ) -> tuple[Way, list[Question]]:
     algebra = One(answers)
-    journey = Journey(world, packet.family, algebra, observer, packet.bound)
+    journey = Journey(world, packet.family, algebra, observer)
     ended = journey.outbound(packet) if direction == "out" else journey.inbound(packet)
     if len(ended) != 1:
         raise AssertionError(f"one packet ends once, not {len(ended)} times")

@@ -69,14 +69,12 @@ class Journey(Generic[S]):
         family: Family,
         algebra: Algebra[S],
         observer: Observer | None = None,
-        bound: str = "",
     ) -> None:
-        """`bound` is the interface that the socket which sends them is bound to."""
         self._world = world
         self._family: Family = family
         self._algebra = algebra
         observer = observer or Observer()
-        self._surroundings = Host(world, family, algebra, observer, bound)
+        self._surroundings = Host(world, family, algebra, observer)
         self._walk: Walk[S] = Walk(world.program, family, algebra, self._surroundings, observer)
 
     # --- from a socket -------------------------------------------------------------------------

@@ -194,9 +194,11 @@ def _name(item: tuple[str, Values]) -> str:
 
 def _both(one: Box, other: Box) -> Box | None:
     """Return what is in both boxes. Long sets come last: mostly a short one tells that there is nothing."""
-    made = {**dict(one), **dict(other)}
+    if not (one and other):
+        return one or other
+    ours = dict(one)
+    made = {**ours, **dict(other)}
     if len(made) < len(one) + len(other):
-        ours = dict(one)
         shared = [(field, values) for field, values in other if field in ours]
         for field, values in sorted(shared, key=_length) if len(shared) > 1 else shared:
             made[field] = common(ours[field], values)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..rules.model import FAMILIES, FULL_MASK, IPV4
 from ..startup.record import Record
-from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named
+from .algebra import NO_QUESTION
+from .condition import ALWAYS, AllOf, AnyOf, In, Masked, Named, OneOf
 from .ip_names import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE
 from .route import ERRORS, SENT_HERE
 from .route import LOCAL_KINDS as LOCAL_KINDS
@@ -54,6 +55,15 @@ class Network(Record):
             and interface in ("", each.interface)
             and each.interface != LOOPBACK
         ]
+
+    def default_route(self, family: Family) -> Route | None:
+        """Return the default route of the table main that counts, if there is one."""
+        found = [
+            route
+            for route in self.routes
+            if (route.family, route.table, route.kind, route.prefix) == (family, MAIN_TABLE, "unicast", 0)
+        ]
+        return min(found, key=lambda route: route.metric, default=None)
 
     def is_local(self, family: Family, address: int) -> bool:
         """Tell whether a packet to this address is delivered in this namespace."""
@@ -107,14 +117,28 @@ class Network(Record):
                 routed = Routed(kind, bound, self.sender(family, bound), why)
             yield part, routed
 
+    def routes_of_socket(
+        self, algebra: Sets[S], packets: S, family: Family, *, again: bool = False
+    ) -> Iterator[tuple[S, Routed]]:
+        """Yield packets that sockets send with their routes, as above; `bound` of each says to what it is."""
+        for name in self.interfaces:
+            part, packets = algebra.split(packets, OneOf("bound", frozenset({name})), NO_QUESTION)
+            if not algebra.is_empty(part):
+                yield from self.route(algebra, part, family, again=again, bound=name)
+        if not algebra.is_empty(packets):
+            yield from self.route(algebra, packets, family, again=again)
+
     def _bound_to(self, interface: str, family: Family) -> Self:
         """Return the network as a socket sees it that is bound to an interface (fib_lookup_good_nhc).
 
         Routes of IPv4 that lead nowhere have no interface, and are taken all the same; those of IPv6 have lo.
         """
         anyway = ERRORS | {"throw"} if family == IPV4 else frozenset()
-        kept = [r for r in self.routes if interface in r.interfaces or r.kind in anyway]
-        return self.replace(routes=tuple(kept))
+        made: dict[tuple[str, Family], Self] = self.__dict__.setdefault("_bound", {})
+        if (interface, family) not in made:
+            kept = [r for r in self.routes if interface in r.interfaces or r.kind in anyway]
+            made[interface, family] = self.replace(routes=tuple(kept))
+        return made[interface, family]
 
     def table(self, name: str, family: Family, by_link: bool = False) -> RouteTable:
         """Return a table for look-ups; it is made once.

@@ -95,10 +95,7 @@ else:
 class Host(_Base[S]):
     """A namespace of which addresses and routes are known, for packets of one family."""
 
-    def __init__(
-        self, world: World, family: Family, algebra: Algebra[S], observer: Observer, bound: str = ""
-    ) -> None:
-        self._bound = bound  #: the interface that the sending socket is bound to
+    def __init__(self, world: World, family: Family, algebra: Algebra[S], observer: Observer) -> None:
         self._world = world
         self._family = family
         self._algebra = algebra
@@ -151,9 +148,7 @@ class Host(_Base[S]):
         found = algebra.empty
         if algebra.is_empty(packets):
             return found
-        for part, routed in self.routes(
-            packets, "again, since a rule has changed it", again=True, bound=self._bound
-        ):
+        for part, routed in self._routes_of_socket(packets, "again, since a rule has changed it", again=True):
             if routed.kind == "unknown":
                 walk.end(part, "not known", note=NOT_KNOWN)
                 continue
@@ -181,13 +176,17 @@ class Host(_Base[S]):
 
     def routes_of_socket(self, packets: S) -> Iterator[tuple[S, Routed]]:
         """Yield packets that a socket sends with their routes, those without one too."""
-        return self.routes(packets, "to send it", bound=self._bound)
+        return self._routes_of_socket(packets, "to send it")
 
-    def routes(
-        self, packets: S, why: str, again: bool = False, bound: str = ""
-    ) -> Iterator[tuple[S, Routed]]:
-        """Yield packets with their routes, those without one too."""
+    def _routes_of_socket(self, packets: S, why: str, again: bool = False) -> Iterator[tuple[S, Routed]]:
         network = self._world.network
-        for part, routed in network.route(self._algebra, packets, self._family, again=again, bound=bound):
+        return self._told(network.routes_of_socket(self._algebra, packets, self._family, again=again), why)
+
+    def routes(self, packets: S, why: str) -> Iterator[tuple[S, Routed]]:
+        """Yield packets that have come in with their routes, those without one too."""
+        return self._told(self._world.network.route(self._algebra, packets, self._family), why)
+
+    def _told(self, found: Iterable[tuple[S, Routed]], why: str) -> Iterator[tuple[S, Routed]]:
+        for part, routed in found:
             self._observer.routed(part, routed, why)
             yield part, routed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..interpreter.regions import Region
 from ..startup.record import Record
+from .translated import without_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def differences(one: Sequence[Outcome], other: Sequence[Outcome]) -> Iterator[Di
                 continue
             if _contradict(ours, theirs):
                 continue
-            both = ours.region & theirs.region
+            both = without_same(ours.region & theirs.region, ours.verdict, theirs.verdict)
             if both:
                 yield Difference(both, ours, theirs)
 

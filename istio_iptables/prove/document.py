@@ -25,6 +25,7 @@ def judgement(found: Judgement) -> dict[str, Any]:
             {"name": each.name, "says": list(each.says), "status": each.status} for each in found.properties
         ],
         "refutations": [_refutation(found.subject, each) for each in found.refutations],
+        "notes": list(found.subject.notes),
     }
 
 
@@ -35,6 +36,7 @@ def comparison(found: Comparison) -> dict[str, Any]:
         "other": _of_subject(found.other),
         "same": found.is_same,
         "packets": [shown(found, each) for each in found.packets],
+        "notes": list(found.one.notes),
     }
 
 

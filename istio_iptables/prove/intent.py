@@ -9,8 +9,10 @@ from __future__ import annotations
 from ..interpreter.condition import ALWAYS, AllOf, AnyOf, Not
 from ..interpreter.verdict import DIRECT, DROPPED, Verdict
 from ..rules.istio import DNS_AGENT_PORT, DNS_PORT
+from .bound import of_bound_sockets
 from .clause import Clause
 from .open_ends import open_ends
+from .space import BEGINNINGS
 from .terms import TCP_ONLY, Terms, port, ports
 from .words import (
     dns_words,
@@ -41,8 +43,9 @@ def promised(config: Config, network: Network) -> Promises:
         terms = Terms(config, network, packets)
         if terms.family not in config.families:
             return tuple(_off(terms))
-        ways = {("out", "first"): _sent, ("in", "first"): _received}
-        return (*open_ends(terms), *ways.get((packets.direction, packets.phase), _later)(terms))
+        begins = _sent if packets.direction == "out" else _received
+        ways = begins if packets.phase in BEGINNINGS else _later
+        return tuple(of_bound_sockets(terms, (*open_ends(terms), *ways(terms))))
 
     return clauses
 

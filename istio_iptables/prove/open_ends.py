@@ -15,6 +15,7 @@ from ..rules.istio import DNS_AGENT_PORT, DNS_PORT, PROXY_TO_OWN_POD_MARK
 from ..rules.model import IPV4
 from ..startup.record import Record
 from .clause import Clause
+from .space import BEGINNINGS
 from .terms import NO_SOCKET, TCP_ONLY, Terms, fits, ids, mark, port, ports
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ class OpenEnd(Record):
 
 def _first(terms: Terms, direction: str) -> bool:
     packets = terms.packets
-    return packets.phase == "first" and packets.direction == direction
+    return packets.phase in BEGINNINGS and packets.direction == direction
 
 
 def _enters(terms: Terms) -> Verdict:
@@ -62,6 +63,9 @@ def _enters(terms: Terms) -> Verdict:
 
 
 def _handed(terms: Terms) -> Verdict:
+    """What becomes of what the rules of TPROXY take; see _expected_tproxy."""
+    if terms.packets.phase == "expected":
+        return DIRECT
     return Verdict("tproxied", str(terms.config.inbound_port))
 
 
@@ -118,11 +122,11 @@ def _of_first_user(terms: Terms) -> Condition:
 
 def _turned_in(terms: Terms) -> Condition:
     """What goes over lo and is treated as inbound in PREROUTING of mangle."""
-    when = (_marked_for_own_pod(terms), terms.to_itself, Not(terms.passed_on))
+    when = (marked_for_own_pod(terms), terms.to_itself, Not(terms.passed_on))
     return AllOf((*when, terms.inbound_ports, Not(terms.loopback)))
 
 
-def _marked_for_own_pod(terms: Terms) -> Condition:
+def marked_for_own_pod(terms: Terms) -> Condition:
     """It has the mark of what the proxy sends to its own pod when it comes in by lo."""
     config = terms.config
     if config.tproxy_mark == PROXY_TO_OWN_POD_MARK or fits(config.interfaces_excluded, LOOPBACK):
@@ -131,10 +135,20 @@ def _marked_for_own_pod(terms: Terms) -> Condition:
     return AllOf((marked, Not(mark(config.tproxy_mark))))
 
 
+def restored(terms: Terms) -> Condition:
+    """It gets the mark of -t, which is that of its connection, instead of its own."""
+    config = terms.config
+    connection = is_number("connection_mark", config.tproxy_mark)
+    others = (Not(mark(config.tproxy_mark)), Not(terms.by(config.interfaces_excluded)))
+    return AllOf((TCP_ONLY, connection, *others))
+
+
 def _loopback_network(terms: Terms) -> Iterator[Case]:
     config = terms.config
     if not config.tproxy or not _first(terms, "out") or terms.loopback_has_usual_address:
         return
+    if terms.packets.phase == "expected" or terms.packets.fixed.bound not in ("", LOOPBACK):
+        return  # TPROXY does not take it, or it does not come back
     redirected = [
         (AllOf((_own_pod(terms), _of_first_user(terms))), config.inbound_port),
         (AllOf((TCP_ONLY, _application(terms), terms.dns)), DNS_AGENT_PORT),
@@ -142,7 +156,7 @@ def _loopback_network(terms: Terms) -> Iterator[Case]:
     ]
     for when, to in redirected:
         if terms.captures_inbound(to):
-            yield Case(AllOf((when, _marked_for_own_pod(terms))), _handed(terms))
+            yield Case(AllOf((when, marked_for_own_pod(terms))), _handed(terms))
 
 
 def _own_pod_tproxy(terms: Terms) -> Iterator[Case]:
@@ -162,13 +176,11 @@ def _carries_mark(terms: Terms) -> Iterator[Case]:
     elif _first(terms, "out"):
         redirected = AnyOf((AllOf((_application(terms), terms.dns)), _captured(terms)))
         yield Case(AllOf((_turned_in(terms), Not(redirected))), _handed(terms))
-    elif terms.packets.phase == "later" and terms.packets.direction == "out":
+    if terms.packets.phase in ("expected", "later") and terms.packets.direction == "out":
         # The packet gets the mark of its connection instead of its own, which its route may depend on.
-        connection = is_number("connection_mark", config.tproxy_mark)
-        others = (Not(mark(config.tproxy_mark)), Not(terms.by(config.interfaces_excluded)))
         for lost, routed in terms.routes_with_mark():
             if routed.error:
-                yield Case(AllOf((TCP_ONLY, connection, *others, lost)), DROPPED)
+                yield Case(AllOf((restored(terms), lost)), DROPPED)
 
 
 def _other_proxy_users(terms: Terms) -> Iterator[Case]:
@@ -219,7 +231,12 @@ def _rerouted_exclusions(terms: Terms) -> Iterator[Case]:
 
 
 def _inbound_tproxied(terms: Terms) -> Condition:
-    """TPROXY takes what comes in."""
+    """TPROXY hands what comes in to the proxy."""
+    return AnyOf() if terms.packets.phase == "expected" else _inbound_taken(terms)
+
+
+def _inbound_taken(terms: Terms) -> Condition:
+    """The rules of TPROXY take what comes in."""
     config = terms.config
     if not config.tproxy:
         return AnyOf()
@@ -255,12 +272,17 @@ def _link_local(terms: Terms) -> Iterator[Case]:
     if terms.family == IPV4 or terms.packets.direction != "in" or dropped_before:
         return
     # What REDIRECT of -k takes, too, has got an address of the interface.
-    handed = AllOf((_inbound_tproxied(terms), Not(_rerouted(terms))))
+    handed = AllOf((_inbound_taken(terms), Not(_rerouted(terms))))
     for lost, routed in terms.routes_with_mark(OF_THE_LINK):
         if routed.error:
             yield Case(AllOf((handed, lost)), DROPPED if routed.kind == "blackhole" else REJECTED)
-        elif not routed.is_local and terms.packets.phase != "later":
+        elif not routed.is_local and terms.packets.phase not in ("expected", "later"):
             yield Case(AllOf((handed, lost)), DROPPED)  # what TPROXY has handed over is not forwarded
+
+
+def _expected_tproxy(terms: Terms) -> Iterator[Case]:
+    if _first(terms, "in") and terms.packets.phase == "expected":
+        yield Case(AllOf((_inbound_taken(terms), Not(_rerouted(terms)))), DIRECT)
 
 
 def _tunnel_tproxy(terms: Terms) -> Iterator[Case]:
@@ -350,6 +372,13 @@ OPEN_ENDS = (
         "by",
         "for such a destination the kernel takes routes by that interface alone; that of TPROXY is by lo",
         _link_local,
+    ),
+    OpenEnd(
+        "expected-tproxy",
+        "with TPROXY the first packet of a connection that a helper of conntrack expected (RELATED) reaches "
+        "the application as it is",
+        "the rule that knows the packets of connections that are there takes RELATED for one of these",
+        _expected_tproxy,
     ),
     OpenEnd(
         "rerouted-exclusions",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..interpreter.algebra import NO_QUESTION
-from ..interpreter.condition import AllOf, AnyOf, numbers
+from ..interpreter.condition import AllOf
 from ..interpreter.condition import number as is_number
 from ..interpreter.journey import Journey
 from ..interpreter.many import Changed, Many
@@ -13,6 +13,7 @@ from ..interpreter.regions import Region
 from ..interpreter.verdict import DEPENDS, DIRECT, DROPPED, LOOPS, REJECTED, Verdict
 from ..interpreter.walk import Observer
 from ..startup.record import Record
+from .translated import sent_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def ways(
         answers = pending.pop()
         done += 1
         algebra = Many(packets.space, answers)
-        journey = Journey(world, packets.space.family, algebra, observer(), packets.fixed.bound)
+        journey = Journey(world, packets.space.family, algebra, observer())
         start = algebra.all(packets.fixed, packets.free, packets.possible, packets.unknown)
         ended = journey.outbound(start) if packets.direction == "out" else journey.inbound(start)
         new = [question for question in algebra.questions if question.key not in answers]
@@ -101,6 +102,7 @@ def _verdicts(
                     yield Outcome(part, verdict, end.how, note, told)
 
 
+_TCP = is_number("protocol", TCP)
 _NOT_DELIVERED: Mapping[str, Verdict] = {"dropped": DROPPED, "rejected": REJECTED, "not known": DEPENDS}
 
 
@@ -118,7 +120,7 @@ def _of(
         if fields["redirected"] != proxy.outbound_port or packets.direction == "in":
             yield region, redirected
             return
-        own, others = _split(region, _sent_by(proxy), algebra)
+        own, others = _split(region, AllOf((_TCP, sent_by(proxy))), algebra)
         yield from ((own, LOOPS), (others, redirected))
     elif fields["translated"]:
         yield region, _translated(changed, packets)
@@ -132,12 +134,6 @@ def _split(region: Region, condition: Condition, algebra: Many) -> tuple[Region,
     hit, miss = algebra.split({as_sent: region}, condition, NO_QUESTION)
     nothing = Region.nothing(region.space)
     return hit.get(as_sent, nothing), miss.get(as_sent, nothing)
-
-
-def _sent_by(proxy: Proxy) -> Condition:
-    users = numbers("uid", [(uid, uid) for uid in proxy.uids])
-    groups = numbers("gid", [(gid, gid) for gid in proxy.gids])
-    return AllOf((is_number("protocol", TCP), AnyOf((users, groups))))
 
 
 def _translated(changed: Changed, packets: Packets) -> Verdict:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..interpreter.algebra import NO_QUESTION
 from ..interpreter.many import Changed, Many
-from ..interpreter.packet import endpoint_text
 from ..interpreter.program import Program
 from ..interpreter.regions import Region
-from ..interpreter.verdict import Verdict
-from ..rules.model import IPV4
+from ..interpreter.verdict import LOOPS
 from ..startup.record import Record
-from .example import example, questions
+from .example import example, own_address, questions, strangeness
 from .outcomes import outcomes, simplified
+from .space import BEGINNINGS
+from .translated import led_back, of_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from ..interpreter.packet import Packet
+    from ..interpreter.routing import Network
     from ..interpreter.surroundings import World
-    from ..interpreter.verdict import Proxy
+    from ..interpreter.verdict import Proxy, Verdict
     from .clause import Clause
     from .outcomes import Outcome
     from .space import Packets
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class Counterexample(Record):
     """A packet for which rules do not do what was promised; `at` is the rule that ended its way, if one did.
 
-    `depends_on` names what is not modelled: then the packet may get another verdict.
+    `depends_on` names what is not modelled: then the packet may get another verdict. `loops`: the proxy has
+    sent it, and it comes to its own outbound port.
     """
 
     packets: Packets
@@ -41,6 +43,7 @@ class Counterexample(Record):
     found: Verdict
     at: str = ""
     depends_on: tuple[str, ...] = ()
+    loops: bool = False
 
 
 class Instance(Record):
@@ -74,18 +77,32 @@ def prove(world: World, kinds: Iterable[Packets], proxy: Proxy, promised: Promis
     bare = world.replace(program=Program())
     said: dict[str, dict[str, Instance]] = {}
     against: dict[str, list[Counterexample]] = {}
+    shown: set[tuple[object, ...]] = set()
+
+    def is_new(clause: Clause, found: Counterexample) -> bool:
+        """Tell whether no plainer first packet of a connection, of an earlier kind, shows the same."""
+        kind = found.packets
+        if kind.phase not in BEGINNINGS:
+            return True
+        about = (found.wanted, found.found, found.loops, bool(found.depends_on))
+        key = (kind.space.family, kind.direction, clause.says, *about)
+        of_kind = (*key, kind.phase, kind.fixed.bound)
+        is_known = key in shown and of_kind not in shown
+        shown.update((key, of_kind))
+        return not is_known
+
     for packets in kinds:
-        own = next((each.address for each in world.network.own(packets.space.family)), None)
+        own = own_address(world.network, packets.space.family)
         found = outcomes(world, packets, proxy)
         left = _minus(packets.possible, outcomes(bare, packets, proxy))
-        own = next((each.address for each in world.network.own(packets.space.family)), None)
         for clause in promised(packets):
             region, left = divided(left, clause)
             if not region:
                 continue
             about = Instance(packets, example(region, packets, own), clause.verdict, clause.says)
             said.setdefault(clause.name, {}).setdefault(clause.says, about)
-            against.setdefault(clause.name, []).extend(_against(region, clause, found, packets, own))
+            wrong = _against(region, clause, found, packets, proxy, world.network)
+            against.setdefault(clause.name, []).extend(each for each in wrong if is_new(clause, each))
     return tuple(property_of(name, said[name], against[name], said[name].values()) for name in said)
 
 
@@ -115,37 +132,43 @@ def _minus(region: Region, bare: Sequence[Outcome]) -> Region:
 
 
 def _against(
-    region: Region, clause: Clause, found: Sequence[Outcome], packets: Packets, own: int | None
+    region: Region, clause: Clause, found: Sequence[Outcome], packets: Packets, proxy: Proxy, network: Network
 ) -> Iterator[Counterexample]:
-    """Yield a packet for each verdict that some packets of a clause have instead of the promised one."""
-    seen: set[tuple[Verdict, bool]] = set()
+    """Yield the plainest packet for each verdict that some packets of a clause have instead of the promised.
+
+    What is led back to the proxy is told apart, whatever verdict it shares with others.
+    """
+    plainest: dict[tuple[Verdict, bool, bool], Counterexample] = {}
+    own = own_address(network, packets.space.family)
     for outcome in found:
         if outcome.verdict == clause.verdict:
             continue
         wrong = outcome.region & region
-        if not wrong:
-            continue
-        about = (*questions(wrong), *(what for what, _ in outcome.if_))
-        if outcome.verdict.code == "depends":
-            about = about or (outcome.note,)
-        if (outcome.verdict, bool(about)) in seen:
-            continue
-        seen.add((outcome.verdict, bool(about)))
-        packet = example(wrong, packets, own)
-        found_for = _of_packet(outcome.verdict, packet)
-        yield Counterexample(packets, packet, clause.verdict, found_for, outcome.note, about)
+        for part, loops in _parts(wrong, outcome.verdict, packets, proxy, network):
+            about = (*questions(part), *(what for what, _ in outcome.if_))
+            if outcome.verdict.code == "depends":
+                about = about or (outcome.note,)
+            packet = example(part, packets, own)
+            verdict = of_packet(outcome.verdict, packet)
+            key = (outcome.verdict, bool(about), loops)
+            known = plainest.get(key)
+            if known is None or strangeness(packet, own) < strangeness(known.packet, own):
+                plainest[key] = Counterexample(
+                    packets, packet, clause.verdict, verdict, outcome.note, about, loops
+                )
+    yield from plainest.values()
 
 
-def _of_packet(verdict: Verdict, packet: Packet) -> Verdict:
-    """Return the verdict for one of the packets: what keeps its address has one of its own."""
-    if verdict.code == "translated" and verdict.to.startswith(":") and verdict.to[1:].isdigit():
-        port = int(verdict.to[1:])
-        return Verdict("translated", endpoint_text(packet.family, packet.destination, port))
-    has_port = ":" in verdict.to if packet.family == IPV4 else verdict.to.startswith("[")
-    if verdict.code == "translated" and not has_port and packet.has_ports:
-        to = f"[{verdict.to}]" if packet.family != IPV4 else verdict.to
-        return Verdict("translated", f"{to}:{packet.destination_port}")
-    return verdict
+def _parts(
+    wrong: Region, verdict: Verdict, packets: Packets, proxy: Proxy, network: Network
+) -> Iterator[tuple[Region, bool]]:
+    """Yield the packets that the proxy has sent and that come to its own outbound port, and the others."""
+    back, others = Region.nothing(wrong.space), wrong
+    if verdict == LOOPS:
+        back, others = others, back
+    elif packets.direction == "out":
+        back, others = led_back(wrong, verdict, proxy, network)
+    yield from ((part, loops) for part, loops in ((back, True), (others, False)) if part)
 
 
 def _status(found: Sequence[Counterexample]) -> Status:

@@ -25,23 +25,30 @@ if TYPE_CHECKING:
     from ..rules.model import Family
 
     Direction: TypeAlias = Literal["out", "in"]
-    Phase: TypeAlias = Literal["first", "later", "error", "invalid"]
+    Phase: TypeAlias = Literal["first", "expected", "later", "error", "invalid"]
 
 DIRECTIONS: tuple[Direction, ...] = ("out", "in")
-#: The packets of a connection: nat is asked for the first; errors of ICMP are about one, RELATED to it; and
-#: conntrack finds some that belong to none. What else is RELATED begins a connection that was expected.
-PHASES: tuple[Phase, ...] = ("first", "later", "error", "invalid")
+#: The packets of a connection: nat is asked for the first; that of one which a helper of conntrack expected
+#: is RELATED to another one, and has its mark (init_conntrack in nf_conntrack_core.c); errors of ICMP are
+#: about a connection, RELATED to it, too; and conntrack finds some that belong to none.
+PHASES: tuple[Phase, ...] = ("first", "expected", "later", "error", "invalid")
+#: The phases of packets that begin a connection.
+BEGINNINGS = frozenset({"first", "expected"})
 _STATES: Mapping[Phase, str] = {
     "first": "NEW",
+    "expected": "RELATED",
     "later": "ESTABLISHED",
     "error": "RELATED",
     "invalid": "INVALID",
 }
 
-_OF_SEGMENTS = frozenset({"flags", "icmp_type", "icmp_code"})
+#: A further part of a packet comes to rules only before conntrack puts the parts together, in a chain that
+#: another program has made for that.
+_OF_SEGMENTS = frozenset({"flags", "icmp_type", "icmp_code", "fragment"})
 #: What packets of a phase are not told apart by, though rules may ask. The first packet is one way.
 _UNKNOWN: Mapping[Phase, frozenset[str]] = {
     "first": _OF_SEGMENTS,
+    "expected": _OF_SEGMENTS,
     "later": _OF_SEGMENTS | {"direction"},
     "error": _OF_SEGMENTS | {"direction"},
     "invalid": _OF_SEGMENTS,
@@ -68,8 +75,13 @@ class Packets(Record):
     unknown: frozenset[str] = frozenset()
 
 
-def packets(worlds: Sequence[World], family: Family, direction: Direction, phase: Phase) -> Packets:
-    """Return all packets of a kind, as far as some worlds tell them apart."""
+def packets(
+    worlds: Sequence[World], family: Family, direction: Direction, phase: Phase, bound: str = ""
+) -> Packets:
+    """Return all packets of a kind, as far as some worlds tell them apart.
+
+    Those that are sent are of sockets that are bound to an interface (SO_BINDTODEVICE), or to none.
+    """
     highest = (1 << (32 if family == IPV4 else 128)) - 1
     ranges = {
         "protocol": (0, 255),
@@ -85,23 +97,26 @@ def packets(worlds: Sequence[World], family: Family, direction: Direction, phase
         ranges |= {"uid": (0, NO_ID), "gid": (0, NO_ID)}
     else:
         words["received_on"] = interfaces - {LOOPBACK}
-    marks = frozenset({"mark", "connection_mark"} if phase in ("later", "error") else {"mark"})
+    marks = frozenset({"mark"} if phase in ("first", "invalid") else {"mark", "connection_mark"})
     fixed = Packet(
         family,
         TCP,
         0,
         0,
         state=_STATES[phase],
-        first=phase == "first",
-        flags=SYN if phase == "first" else ACK,
+        bound=bound,
+        first=phase in BEGINNINGS,
+        flags=SYN if phase in BEGINNINGS else ACK,
     )
     space = Space(family, ranges, marks, words)
     free = frozenset(ranges) | marks | frozenset(words)
     known = {name for world in worlds for name in world.network.interfaces} - {LOOPBACK}
     possible = _possible(space, direction, known)
+    number = ICMP if family == IPV4 else ICMPV6
     if phase == "error":
-        number = ICMP if family == IPV4 else ICMPV6
         possible, _ = possible.divide("protocol", ((number, number),))
+    elif phase == "expected":
+        _, possible = possible.divide("protocol", ((number, number),))
     return Packets(direction, phase, space, fixed, free, possible, _UNKNOWN[phase])
 
 
@@ -109,15 +124,21 @@ def every_kind(worlds: Sequence[World]) -> Iterator[Packets]:
     """Yield all packets there are: of both families, sent and received, first and later ones.
 
     Those that are sent by a socket which is bound to an interface are kinds of their own, since they take
-    other routes.
+    other routes. The first of the worlds tells which interfaces there are.
     """
-    names = dict.fromkeys(name for world in worlds for name in world.network.interfaces)
+    yield from of_free_sockets(worlds)
+    for bound in worlds[0].network.interfaces:
+        for family in FAMILIES:
+            for phase in PHASES:
+                yield packets(worlds, family, "out", phase, bound)
+
+
+def of_free_sockets(worlds: Sequence[World]) -> Iterator[Packets]:
+    """Yield all packets but those that are sent by a socket which is bound to an interface."""
     for direction in DIRECTIONS:
-        for bound in ("", *names) if direction == "out" else ("",):
-            for family in FAMILIES:
-                for phase in PHASES:
-                    kind = packets(worlds, family, direction, phase)
-                    yield kind.replace(fixed=kind.fixed.replace(bound=bound))
+        for family in FAMILIES:
+            for phase in PHASES:
+                yield packets(worlds, family, direction, phase)
 
 
 def _possible(space: Space, direction: Direction, interfaces: Iterable[str]) -> Region:

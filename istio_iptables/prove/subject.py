@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..interpreter.known import NOTHING_KNOWN
 from ..interpreter.program import Program
 from ..interpreter.surroundings import World
+from ..rules.model import FAMILIES
 from ..startup.record import Record
 from ..trace.packet import Question
 from ..trace.world import network_of, of_ruleset, with_interface, with_objects
 from .space import names_of
+from .words import family_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +62,18 @@ class Subject(Record):
     can_be_traced: bool = True
     as_usual: bool = False
     proxy: Proxy | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What makes a proof say less than it seems to: packets without a route are none."""
+        network = self.world.network
+        there = [family for family in FAMILIES if network.own(family)] or list(FAMILIES)
+        return tuple(
+            f"there is no default route of {family_words(family)}: the kernel refuses what has no route "
+            "before any rule sees it, and nothing is said of that"
+            for family in there
+            if network.default_route(family) is None
+        )
 
     def at(self, question: Question) -> World:
         """Return the namespace as `trace` has it for a packet, which may tell of an interface."""

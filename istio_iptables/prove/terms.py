@@ -140,7 +140,7 @@ class Terms:
             algebra = Many(space)
             start = algebra.all(self.packets.fixed, self.packets.free, Region.whole(space))
             found: dict[str, Region] = {}
-            for part, routed in self.network.route(algebra, start, self.family):
+            for part, routed in self.network.routes_of_socket(algebra, start, self.family):
                 for region in part.values():
                     name = "" if routed.error else routed.leaves_by
                     found[name] = found[name] | region if name in found else region
@@ -174,8 +174,11 @@ class Terms:
         start = algebra.all(self.packets.fixed, self.packets.free, Region.whole(self.packets.space))
         start, _ = algebra.split(start, which, NO_QUESTION)
         marked = algebra.update(start, mark=self.config.tproxy_mark)
-        again = self.packets.direction == "out"
-        for part, routed in self.network.route(algebra, marked, self.family, again=again):
+        if self.packets.direction == "out":
+            found = self.network.routes_of_socket(algebra, marked, self.family, again=True)
+        else:
+            found = self.network.route(algebra, marked, self.family)
+        for part, routed in found:
             for region in part.values():
                 yield condition_of(region), routed
 

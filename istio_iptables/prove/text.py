@@ -36,8 +36,14 @@ def judgement(found: Judgement) -> str:
             lines.append(f"{status:<8}  {name:<{width}}  {sentence}")
     for refutation in found.refutations:
         lines += ["", *_refutation(found.subject, refutation)]
+    lines += _notes(found.subject)
     text = "".join(f"{line}\n" for line in (*lines, "", conclusion(found)))
     return _read(found.subject) + text
+
+
+def _notes(subject: Subject) -> list[str]:
+    """Return lines about what a proof leaves out."""
+    return ["", *(f"note       {each}" for each in subject.notes)] if subject.notes else []
 
 
 def _read(*subjects: Subject) -> str:
@@ -93,20 +99,23 @@ def comparison(found: Comparison) -> str:
     lines = [f"one        {found.one.title}", f"other      {found.other.title}", ""]
     for each in found.packets:
         lines += [*packet_lines(found, each), ""]
-    text = "".join(f"{line}\n" for line in (*lines, same_or_not(found)))
+    notes = _notes(found.one)[1:]
+    text = "".join(f"{line}\n" for line in (*lines, *notes, same_or_not(found)))
     return _read(found.one, found.other) + text
 
 
 def changed(found: Comparison) -> str:
     """Return the packets that a plan makes a difference for, or that it makes none."""
+    notes = "".join(f"{line}\n" for line in _notes(found.one)[1:])
     if found.is_same:
-        return "The rules differ, no packet does: every packet gets the same verdict before and after.\n"
+        same = "The rules differ, no packet does: every packet gets the same verdict before and after.\n"
+        return notes + same
     if not found.packets:
-        return f"{same_or_not(found)}\n"
+        return f"{notes}{same_or_not(found)}\n"
     lines = ["Packets that get another verdict:", ""]
     for each in found.packets:
         lines += [*packet_lines(found, each), ""]
-    return "".join(f"{line}\n" for line in lines[:-1])
+    return notes + "".join(f"{line}\n" for line in lines[:-1])
 
 
 def packet_lines(found: Comparison, shown: Shown) -> Iterator[str]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from ..interpreter.completed import completed
 from ..interpreter.ip_names import SCOPES
 from ..interpreter.journey import World
-from ..interpreter.packet import TCP, endpoint_text
 from ..interpreter.program import Program
 from ..interpreter.routing import LOOPBACK, Address, Network
 from ..interpreter.verdict import DROPPED, LOOPS, REJECTED, Verdict
 from ..rules.model import FAMILIES, IPV4, IPV6
-from ..startup.c_modules import socket
 from ..trace.world import proxy_of
 from .intent import promised
 from .open_ends import OPEN_END
 from .proof import Counterexample, Property, property_of, prove
-from .space import DIRECTIONS, PHASES, packets
+from .space import of_free_sockets, packets
 from .terms import fits
 from .words import proxy_words
 
@@ -62,15 +60,18 @@ def _addresses(interface: str, number: int, known: Iterable[Family] = ()) -> Ite
 
 
 def kinds(worlds: Iterable[World], config: Config) -> tuple[Packets, ...]:
-    """Return all kinds of packets, as far as some namespaces and the settings tell them apart."""
+    """Return the kinds of packets that are judged, as far as some namespaces and settings tell them apart.
+
+    Of what sockets send that are bound to an interface, that is the first packets of connections, by the
+    interface of the default route: each interface more would cost as much again.
+    """
     named = Network(interfaces=tuple(name for name in _names(config) if name))
     worlds = (*worlds, World(Program(), named))
-    return tuple(
-        packets(worlds, family, direction, phase)
-        for family in FAMILIES
-        for direction in DIRECTIONS
-        for phase in PHASES
-    )
+    found = [*of_free_sockets(worlds)]
+    for family in FAMILIES:
+        default = worlds[0].network.default_route(family)
+        found += [packets(worlds, family, "out", "first", default.interfaces[0])] if default else []
+    return tuple(found)
 
 
 def _names(config: Config) -> Iterator[str]:
@@ -88,7 +89,7 @@ def judged(config: Config, world: World) -> tuple[Property, ...]:
     """
     found = prove(world, kinds((world,), config), proxy_of(config), promised(config, world.network))
     wrong = [each for property_ in found for each in property_.counterexamples]
-    looping = [each for each in wrong if each.found == LOOPS or _is_led_back(each, config, world.network)]
+    looping = [each for each in wrong if each.loops]
     looping += _meant_to_loop(config, found)
     dropped = [each for each in wrong if each.found in (DROPPED, REJECTED)]
     return (
@@ -105,32 +106,11 @@ def judged(config: Config, world: World) -> tuple[Property, ...]:
     )
 
 
-def _is_led_back(found: Counterexample, config: Config, network: Network) -> bool:
-    """Tell whether a rule of another program translates what the proxy sends to its own outbound port."""
-    packet = found.packet
-    if found.found.code != "translated" or found.packets.direction != "out" or packet.protocol != TCP:
-        return False
-    if packet.uid not in config.proxy_uids and packet.gid not in config.proxy_gids:
-        return False
-    to = found.found.to
-    if not to.startswith("[") if packet.family != IPV4 else ":" not in to:  # it keeps its port
-        to = endpoint_text(packet.family, _number(packet.family, to), packet.destination_port)
-    address, _, port = to.rpartition(":")
-    return port == str(config.outbound_port) and network.is_local(
-        packet.family, _number(packet.family, address)
-    )
-
-
-def _number(family: Family, address: str) -> int:
-    kind = socket.AF_INET if family == IPV4 else socket.AF_INET6
-    return int.from_bytes(socket.inet_pton(kind, address.strip("[]")), "big")
-
-
 def _meant_to_loop(config: Config, properties: Iterable[Property]) -> list[Counterexample]:
     """Return packets of the proxy that settings themselves lead to its outbound port."""
     wanted = Verdict("redirected", str(config.inbound_port))
     return [
-        Counterexample(each.packets, each.packet, wanted, LOOPS)
+        Counterexample(each.packets, each.packet, wanted, LOOPS, loops=True)
         for property_ in properties
         for each in property_.instances
         if each.verdict == LOOPS

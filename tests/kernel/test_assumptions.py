@@ -5,6 +5,7 @@ Rules and packets are made here by hand, and what is expected is written down: t
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 
 from istio_iptables.interpreter.packet import ACK, SYN, TCP, UDP, Packet
 
+from ..e2e.conversation import made_by
 from ..support.drawn_packets import number
 from ..support.known_connections import connection_of_later
+from ..support.netns import Pod
 from ..support.refuting import from_another_port
 from ..support.testbed import Observed, Setup, Step, Testbed
 from ..support.wire import Numbers
@@ -167,6 +170,35 @@ def test_nat_is_not_asked_for_what_belongs_to_no_connection(bed: Testbed, family
         for packet, device in ((outbound(family), "eth0"), (inbound(family), "eth0")):
             seen = send(bed, packet.replace(flags=_FIN | ACK))
             assert (arrived(seen), mark_of(seen)) == ((device, 80), 5)
+
+
+@each_family
+@each_variant
+def test_nat_is_not_asked_for_errors_of_icmp_about_a_connection(family: str, variant: str) -> None:
+    """Nobody listens where UDP is sent, out of the pod and into it: an error comes back, RELATED."""
+    name, icmp = ("iptables", "icmp") if family == "ipv4" else ("ip6tables", "ipv6-icmp")
+    both = ("PREROUTING", "OUTPUT")
+    related = [f"-A {chain} -p {icmp} -m conntrack --ctstate RELATED -j ACCEPT" for chain in both]
+    asked = [f"-A {chain} -p {icmp} -j ACCEPT" for chain in both]
+    text = "\n".join(["*mangle", *related, "COMMIT", "*nat", *asked, "COMMIT", ""])
+    with Pod() as pod:
+        pod.run([f"{name}-{variant}-restore"], stdin=text)
+        for sender, to in ((pod, CLIENT[family]), (pod.client, POD[family])):
+            with made_by(sender, 0, 0, to, socket.SOCK_DGRAM) as caller:
+                caller.settimeout(30)
+                caller.connect((to, 9))
+                caller.send(b"x")
+                with pytest.raises(ConnectionRefusedError):
+                    caller.recv(1)
+        counted = {
+            table: [
+                int(line[1:].split(":")[0])
+                for line in pod.run([f"{name}-{variant}-save", "-c", "-t", table]).stdout.splitlines()
+                if f"-p {icmp}" in line
+            ]
+            for table in ("mangle", "nat")
+        }
+    assert counted == {"mangle": [1, 1], "nat": [0, 0]}
 
 
 @each_family

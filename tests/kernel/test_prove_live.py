@@ -240,3 +240,16 @@ def routing(network: Network) -> set[object]:
     routes = {(r.family, r.table, r.kind, r.first, r.last, r.interface) for r in network.routes}
     own = {(each.family, each.address) for each in network.addresses if each.interface == LOOPBACK}
     return {*rules, *own, *(route for route in routes if route[1] not in (LOCAL_TABLE, MAIN_TABLE))}
+
+
+def test_what_has_no_route_is_said_to_be_left_out():
+    with pod() as scratch:
+        with_one = scratch.run(*COMMAND, "--reconcile", "--prove")
+        assert with_one.returncode == 0, with_one.stderr
+        assert "no default route of IPv4" not in with_one.stderr
+        scratch.ip("route", "del", "default")
+        without = scratch.run(*COMMAND, "--reconcile", "--prove", "-x", "10.8.0.0/16")
+        assert without.returncode == 0, without.stderr
+        assert "warn\t--prove: there is no default route of IPv4" in without.stderr
+        said = scratch.run(*COMMAND, "-x", "10.9.0.0/16", "diff", "--verdicts").stdout
+        assert "note       there is no default route of IPv4" in said

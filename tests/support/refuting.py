@@ -63,8 +63,8 @@ def from_another_port(packet: Packet, anyway: bool = False) -> Packet:
 
 def _needed(every: Packets, network: Network) -> list[tuple[str, Any]]:
     icmp = ICMP if every.space.family == "ipv4" else ICMPV6
-    # An error is about a packet that was sent before: none is made.
-    protocols = {"first": (icmp, TCP, UDP), "later": (TCP, UDP), "error": (), "invalid": (TCP,)}[every.phase]
+    # An error is about a packet that was sent before, and what is expected about a connection: none is made.
+    protocols = {"first": (icmp, TCP, UDP), "later": (TCP, UDP), "invalid": (TCP,)}.get(every.phase, ())
     needed: list[tuple[str, Any]] = [
         ("protocol", tuple((each, each) for each in sorted(protocols))),
         ("destination", tuple(_hosts(every, network))),

@@ -56,7 +56,13 @@ class Proxy(NamedTuple):
 #: The verdicts, by their numbers in terms.
 VERDICTS = ("none yet", "direct", "redirected", "tproxied", "dropped", "rejected", "loops")
 _NONE, _DIRECT, _REDIRECTED, _TPROXIED, _DROPPED, _REJECTED, _LOOPS = range(len(VERDICTS))
-_STATES = {"first": "NEW", "later": "ESTABLISHED", "error": "RELATED", "invalid": "INVALID"}
+_STATES = {
+    "first": "NEW",
+    "expected": "RELATED",
+    "later": "ESTABLISHED",
+    "error": "RELATED",
+    "invalid": "INVALID",
+}
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
@@ -309,7 +315,7 @@ class _Way:
 
     def _nat(self) -> None:
         """nat is asked for the first packet of a connection alone."""
-        if self._kind.phase == "first":
+        if self._kind.phase in ("first", "expected"):
             self._table("nat")
 
     def _chain(self, table: model.Table, name: str, here: Term) -> tuple[Term, Term]:

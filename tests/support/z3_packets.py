@@ -11,7 +11,7 @@ from istio_iptables.rules import model
 from istio_iptables.rules.model import IPV4, NO_ID
 
 Direction = Literal["out", "in"]
-Phase = Literal["first", "later", "error", "invalid"]
+Phase = Literal["first", "expected", "later", "error", "invalid"]
 Term = Any
 
 #: All addresses but those that stand for none, or for all; what the kernel makes of these has other tests.
@@ -22,7 +22,8 @@ NAME_BITS = 8 * 16  #: of the name of an interface (IFNAMSIZ)
 class Kind(NamedTuple):
     """Packets that a socket sends (`out`) or that come in: a connection's first, a later one or none's.
 
-    An `error` of ICMP is about a connection that there is.
+    The `expected` one is the first of a connection that belongs to another one, whose mark it has. An `error`
+    of ICMP is about a connection that there is.
     """
 
     family: model.Family
@@ -57,7 +58,9 @@ def any_packet(kind: Kind) -> Sent:
         sent = sent._replace(uid=constant(NO_ID, 32), gid=constant(NO_ID, 32))
     else:
         sent = sent._replace(name=constant(0, NAME_BITS))
-    return sent if kind.phase in ("later", "error") else sent._replace(connection_mark=constant(0, 32))
+    if kind.phase in ("first", "invalid"):
+        return sent._replace(connection_mark=constant(0, 32))
+    return sent
 
 
 def number(value: int | str) -> int:
@@ -81,8 +84,11 @@ def possible(sent: Sent, kind: Kind, interfaces: Iterable[str]) -> Term:
     """
     first, last = HOSTS[kind.family]
     hosts = [z3.And(z3.UGE(each, first), z3.ULE(each, last)) for each in (sent.source, sent.destination)]
-    if kind.phase == "error":  # of ICMP
-        hosts.append(sent.protocol == (1 if kind.family == IPV4 else 58))
+    icmp = 1 if kind.family == IPV4 else 58
+    if kind.phase == "error":
+        hosts.append(sent.protocol == icmp)
+    elif kind.phase == "expected":
+        hosts.append(sent.protocol != icmp)
     if kind.direction == "out":
         return z3.And(*hosts, (sent.uid == NO_ID) == (sent.gid == NO_ID))
     return z3.And(*hosts, z3.Or(*(sent.name == number(each) for each in interfaces)))

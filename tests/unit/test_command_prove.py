@@ -136,7 +136,16 @@ def test_without_our_rules_nothing_is_captured(tmp_path: Path):
 def test_the_keys_of_json_are_those_that_programs_know(dump: Path):
     foreign(dump, "-A OUTPUT -p tcp -j ACCEPT")
     found = command("prove", "--file", str(dump), "--json").document
-    assert list(found) == ["rules", "read", "unread", "assumed", "proved", "properties", "refutations"]
+    assert list(found) == [
+        "rules",
+        "read",
+        "unread",
+        "assumed",
+        "proved",
+        "properties",
+        "refutations",
+        "notes",
+    ]
     assert set(found["properties"][0]) == {"name", "says", "status"}
     assert set(found["refutations"][0]) == {
         "refutes",

@@ -82,7 +82,7 @@ BROKEN = [
         {},
         before(FIRST_OUT, "-A OUTPUT -d 10.1.0.0/16 -j ACCEPT"),
         "",
-        {"outbound-captured": ("direct", "destination", 0x0A010000)},
+        {"outbound-captured": ("direct", "destination", 0x0A010001)},
         id="an ACCEPT",
     ),
     pytest.param(
@@ -142,7 +142,10 @@ BROKEN = [
             "-A OUTPUT -o eth0 -p tcp -m owner --uid-owner 1337 -j DNAT --to-destination 127.0.0.1",
         ),
         "",
-        {"proxy-left-alone": ("translated 127.0.0.1:80", "destination_port", 80)},
+        {
+            "proxy-left-alone": ("translated 127.0.0.1:80", "destination_port", 80),
+            "no-loop": ("translated 127.0.0.1:15001", "destination_port", 15001),
+        },
         id="a DNAT that keeps the port",
     ),
     pytest.param(
@@ -151,6 +154,13 @@ BROKEN = [
         _filter("-A INPUT -m conntrack --ctstate RELATED -j DROP"),
         {
             "later-packets": ("dropped", "state", "RELATED"),
+            # the first packets of connections that were expected
+            "inbound-captured": ("dropped", "state", "RELATED"),
+            "outbound-captured": ("dropped", "state", "RELATED"),
+            "own-pod": ("dropped", "state", "RELATED"),
+            "proxy-left-alone": ("dropped", "state", "RELATED"),
+            "tunnel-port": ("dropped", "state", "RELATED"),
+            "udp": ("dropped", "state", "RELATED"),
             "nothing-dropped": ("dropped", "state", "RELATED"),
         },
         id="a DROP of errors",
@@ -162,6 +172,7 @@ NOT_TOLD = [
     pytest.param("-A INPUT -p tcp --tcp-flags RST RST -j DROP", "later-packets", id="resets"),
     pytest.param("-A OUTPUT -p tcp ! --syn -j DROP", "outbound-captured", id="from the middle"),
     pytest.param("-A INPUT -m conntrack --ctdir REPLY -j DROP", "later-packets", id="answers"),
+    pytest.param("-A INPUT -f -j DROP", "inbound-captured", id="further parts of packets"),
     pytest.param("-A OUTPUT -p icmp -m icmp --icmp-type 3/4 -j DROP", "udp", id="an error"),
 ]
 

@@ -13,8 +13,9 @@ from istio_iptables import configure
 from istio_iptables.interpreter.condition import ALWAYS, AllOf
 from istio_iptables.interpreter.explore import explore
 from istio_iptables.interpreter.journey import World
+from istio_iptables.interpreter.packet import TCP, Packet
 from istio_iptables.interpreter.verdict import DROPPED
-from istio_iptables.prove import intent
+from istio_iptables.prove import bound, intent
 from istio_iptables.prove.open_ends import OPEN_END, OPEN_ENDS, OpenEnd
 from istio_iptables.prove.proof import Property
 from istio_iptables.prove.ways import assumed, judged, kinds
@@ -93,7 +94,7 @@ def test_a_mark_that_rules_take_away_may_be_that_of_a_route() -> None:
 def test_every_open_end_is_on_the_page() -> None:
     page = (ROOT / "docs/what-is-proved.md").read_text()
     headings = {line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")}
-    assert headings == {end.name for end in OPEN_ENDS}
+    assert headings == {bound.NAME, *(end.name for end in OPEN_ENDS)}
 
 
 @pytest.mark.slow
@@ -118,6 +119,7 @@ SOME = {
     "no-socket": {},
     "no-address": {"dual-stack": "true"},
     "link-local": {**TPROXY, "dual-stack": "true"},
+    "expected-tproxy": TPROXY,
     "rerouted-exclusions": {"kube-virt-interfaces": "vm0", "istio-service-exclude-cidr": "10.0.0.0/8"},
     "rerouted-tproxy": {**TPROXY, "kube-virt-interfaces": "vm0"},
     "tunnel-tproxy": TPROXY,
@@ -133,6 +135,27 @@ def test_each_open_end_is_about_packets_that_trace_shows(end: OpenEnd) -> None:
     [found] = [each for each in judged(config, world) if each.name == OPEN_END + end.name]
     assert found.status == "PROVED"
     _instances_are_as_said(found, world, config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
+def test_what_bound_sockets_send_is_redirected_and_lost(mode: str) -> None:
+    config = _of({"istio-inbound-interception-mode": mode, "dual-stack": "true"})
+    world = of_settings(config, assumed(config), native=False)
+    [found] = [each for each in judged(config, world) if each.name == OPEN_END + bound.NAME]
+    assert found.status == "PROVED"
+    assert {each.packet.bound for each in found.instances} == {"eth0"}
+    _instances_are_as_said(found, world, config)
+
+
+def test_the_first_packet_of_an_expected_connection_is_captured_unless_by_tproxy() -> None:
+    """REDIRECT asks nat, which it is the first packet for; TPROXY takes RELATED for what is there."""
+    for mode, verdicts in (("REDIRECT", {"redirected 15006"}), ("TPROXY", {"direct"})):
+        config = _of({"istio-inbound-interception-mode": mode})
+        world = of_settings(config, assumed(config), native=False)
+        packet = Packet("ipv4", TCP, 0xC6336401, 0xC6120002, 40000, 80, received_on="eth0", state="RELATED")
+        found = explore(world, packet, "in", proxy_of(config))
+        assert {str(way.verdict) for way in found.ways} == verdicts
 
 
 def test_the_intent_is_short() -> None:

@@ -47,9 +47,9 @@ _GENERATE = [Phase.explicit, Phase.generate]  # a seed has no smaller form
 
 
 def _pairs(part: float) -> hypothesis_settings:
-    """Return settings for a part of all pairs: of 60, and with the profile fuzz of 1,100."""
+    """Return settings for a part of all pairs: of 50, and with the profile fuzz of 1,100."""
     most = hypothesis_settings().max_examples
-    every = most * 6 // 10 if most < 1000 else most * 11 // 10
+    every = most * 5 // 10 if most < 1000 else most * 11 // 10
     return hypothesis_settings(max_examples=max(1, round(every * part)), phases=_GENERATE)
 
 

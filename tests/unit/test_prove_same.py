@@ -13,7 +13,7 @@ from istio_iptables.prove.space import every_kind
 from istio_iptables.prove.subject import assumed
 from istio_iptables.rules.model import Cidr
 from istio_iptables.trace.world import of_settings, proxy_of
-from tests.support.proving import OWN, command, dumped, verdict_of
+from tests.support.proving import OWN, Ran, command, dumped, verdict_of
 
 EXCLUDED = "10.8.0.0/16,10.9.0.0/16"
 
@@ -168,5 +168,43 @@ def test_a_socket_that_is_bound_to_an_interface_is_a_packet_of_its_own():
     one, other = (of_settings(config, network, native=False) for config in (plain, excluded))
     kinds = [kind for kind in every_kind((one, other)) if kind.fixed.bound == "eth1"]
     found = differing(one, other, kinds, proxy_of(plain))
+    assert len(kinds) == 10
     assert {(str(each.one), str(each.other)) for each in found} == {("translated 127.0.0.1:15001", "direct")}
     assert {each.packet.bound for each in found} == {"eth1"}
+
+
+DNAT = "-A OUTPUT -d 198.51.100.7/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination {}\n"
+
+
+@pytest.mark.parametrize(("one", "other"), [("10.1.1.1", "10.1.1.1:80"), (":8080", "198.51.100.7:8080")])
+def test_a_dnat_may_keep_what_another_one_says(one: str, other: str, tmp_path: Path):
+    assert _dnat(tmp_path, one, other).status == 0
+
+
+def test_a_dnat_without_a_port_has_that_of_the_packet(tmp_path: Path):
+    found = _dnat(tmp_path, "10.1.1.1", "10.1.1.1:8080").document
+    assert pairs(found) == {("translated 10.1.1.1:80", "translated 10.1.1.1:8080")}
+    for each in found["packets"]:
+        verdicts = [f"{verdict['code']} {verdict['to']}".strip() for verdict in each["verdicts"]]
+        assert [verdict_of(line) for line in each["traces"]] == verdicts
+
+
+def _dnat(tmp_path: Path, one: str, other: str) -> Ran:
+    """Compare our rules behind one DNAT with the same behind another."""
+    files = []
+    for name, to in (("one", one), ("other", other)):
+        path = tmp_path / name
+        path.write_text(dumped().replace("-A OUTPUT -j", f"{DNAT.format(to)}-A OUTPUT -j"))
+        files.append(str(path))
+    return command("prove", "--file", files[0], "--same-as", files[1], "--own", "10.0.0.2", "--json")
+
+
+def test_the_plainest_packet_comes_first_and_is_one_that_people_meet(tmp_path: Path):
+    path = tmp_path / "rules.txt"
+    path.write_text(dumped(outbound_ports_excluded="22"))
+    found = command("prove", "--same-as", str(path), "--own", "10.0.0.2", "--json").document
+    first = found["packets"][0]["packet"]
+    assert (first["protocol"], first["source"], first["state"]) == (6, "10.0.0.2", "NEW")
+    for each in found["packets"]:
+        assert not each["packet"]["destination"].startswith(("0.", "127.", "169.254.", "224.", "255."))
+        assert each["packet"]["destination_port"] != 0
