@@ -93,6 +93,8 @@ def _without_effect(context: Context) -> list[str]:
             warnings.append(f"--{name} has no effect with --watch, which shows what packets really do")
         elif name in _ONLY_WITH and not options[_ONLY_WITH[name]]:
             warnings.append(f"--{name} has no effect without --{_ONLY_WITH[name]}")
+    if options["watch"] and options["live"]:
+        warnings.append("--live has no effect with --watch, which always shows the rules in the kernel")
     if options["watch"] and options["uid"] == NO_ID:
         warnings.append("--uid none has no effect with --watch: packets of all users are shown")
     return warnings
@@ -122,6 +124,8 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     if options["file"]:
         rules = _rules_of(options["file"])
         network = rules.network or given
+        if rules.network and options["own"]:
+            log.warn("--own has no effect: the dumps tell which addresses the pod has")
         # Nothing here has to do with this machine.
         pod = PodOf(context.facts, options["own"] or own_of(rules.network) or examples(FAMILIES))
         found = understood(context, rules, lambda: resolve(context.parsed, pod)[0])

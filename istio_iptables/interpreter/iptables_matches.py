@@ -20,6 +20,7 @@ from .condition import (
     Named,
     OneOf,
     Unmodelled,
+    is_possible,
     label,
     negated,
     number,
@@ -78,10 +79,12 @@ _UNREADABLE = (ValueError, LookupError, OSError)
 
 
 def _condition(option: Option, scope: Scope, makers: Mapping[str, Maker]) -> Condition:
+    """Return what an option means; a value that no packet can have was printed by no iptables."""
     try:
-        return negated(makers[option.name](option, scope), option.negated)
+        found = makers[option.name](option, scope)
     except _UNREADABLE:
         return option.unmodelled
+    return negated(found, option.negated) if is_possible(found) else option.unmodelled
 
 
 def _each(makers: Mapping[str, Maker], **counts: int) -> Module:
@@ -106,10 +109,12 @@ def _aliases(makers: Mapping[str, Maker], names: Mapping[str, str]) -> dict[str,
 
 
 def _port_range(text: str) -> tuple[int, int]:
+    """Read a port or a range of ports. Raises ValueError, also if the last one is before the first."""
     first, colon, last = text.partition(":")
-    if not colon:
-        return int(first), int(first)
-    return int(first or 0), int(last or 65535)
+    ends = int(first or 0), int((last or 65535) if colon else first)
+    if not 0 <= ends[0] <= ends[1]:
+        raise ValueError(text)
+    return ends
 
 
 def _ports(*fields: str) -> Maker:
@@ -265,6 +270,8 @@ def _one_connmark(option: Option, scope: Scope) -> Condition:
     try:
         value, mask = _value_and_mask(option.value)
     except _UNREADABLE:
+        return option.unmodelled
+    if not is_possible(Masked("connection_mark", value, mask)):
         return option.unmodelled
     return conntrack.mark(value, mask, negate=option.negated, before=scope.before_conntrack)
 

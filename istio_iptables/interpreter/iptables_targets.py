@@ -89,9 +89,17 @@ ONLY_NOTES = frozenset(
 # --- marks --------------------------------------------------------------------------------------
 
 
+def _number(text: str, bits: int, base: int = 10) -> int:
+    """Parse a number of so many bits. Raises ValueError for another: iptables prints none."""
+    value = int(text, base)
+    if not 0 <= value < 1 << bits:
+        raise _NotModelled(text)
+    return value
+
+
 def _value_and_mask(text: str) -> tuple[int, int]:
     value, slash, mask = text.partition("/")
-    return int(value, 0), int(mask, 0) if slash else FULL_MASK
+    return _number(value, 32, 0), _number(mask, 32, 0) if slash else FULL_MASK
 
 
 def _set_mark(field: str, name: str, text: str) -> Action:
@@ -119,8 +127,8 @@ def _connmark(options: _Options, text: str) -> tuple[Action, ...]:
             options.only(name, "--nfmask", "--ctmask", "--mask")
             both = options.value("--mask")
             masks = {
-                "mark": int(options.value("--nfmask") or both or str(FULL_MASK), 0),
-                "connection_mark": int(options.value("--ctmask") or both or str(FULL_MASK), 0),
+                "mark": _number(options.value("--nfmask") or both or str(FULL_MASK), 32, 0),
+                "connection_mark": _number(options.value("--ctmask") or both or str(FULL_MASK), 32, 0),
             }
             return (actions.Assign(field, ~masks[field] & FULL_MASK, 0, source, masks[source]),)
     [(name, [value])] = options.given.items()
@@ -140,9 +148,9 @@ class _Ports:
     def __init__(self, text: str) -> None:
         ends, slash, base = text.partition("/")
         first, dash, last = ends.partition("-")
-        low, high = int(first), int(last) if dash else int(first)
+        low, high = _number(first, 16), _number(last if dash else first, 16)
         self.first, self.last = min(low, high), max(low, high)
-        self.base = int(base) if slash else None
+        self.base = _number(base, 16) if slash else None
 
 
 def _to_ports(
@@ -225,7 +233,7 @@ def _netmap(options: _Options, text: str) -> tuple[Action, ...]:
 def _tproxy(options: _Options, text: str) -> tuple[Action, ...]:
     options.only("--on-port", "--on-ip", "--tproxy-mark")
     value, mask = _value_and_mask(options.value("--tproxy-mark") or "0/0")
-    return (actions.TProxy(int(options.needed("--on-port")), ~mask & FULL_MASK, value),)
+    return (actions.TProxy(_number(options.needed("--on-port"), 16), ~mask & FULL_MASK, value),)
 
 
 #: Options of CT that change what is told about a connection, not the packet's way.
@@ -238,7 +246,7 @@ def _ct(options: _Options, text: str) -> tuple[Action, ...]:
     if options.flag("--notrack"):
         return (actions.Untrack(),)
     both = options.value("--zone") or "0"
-    original, reply = (int(options.value(name) or both) for name in ("--zone-orig", "--zone-reply"))
+    original, reply = (_number(options.value(name) or both, 16) for name in ("--zone-orig", "--zone-reply"))
     return (actions.Zone(original, None if reply == original else reply),)
 
 

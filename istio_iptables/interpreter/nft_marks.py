@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..rules.model import FULL_MASK
 from . import action as actions
 from .nft_maps import branches, choose
-from .nft_values import UnreadError, number
+from .nft_values import UnreadError, fitting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _bits(value: Any) -> tuple[dict[str, int], int]:
             for each in inner[1:]:
                 found = _combined(kind, found, _bits(each))
             return found
-    return {}, number(value, {}) & FULL_MASK
+    return {}, fitting(value, 32)
 
 
 def _combined(

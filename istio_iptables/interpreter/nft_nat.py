@@ -11,8 +11,7 @@ from .addresses import BITS
 from .condition import ALWAYS, number, numbers
 from .nft_fields import of_family
 from .nft_maps import both, branches, choose
-from .nft_values import UnreadError, address
-from .nft_values import number as constant
+from .nft_values import UnreadError, address, fitting
 from .packet import TCP, UDP, address_text
 
 TYPE_CHECKING = False
@@ -164,7 +163,7 @@ def _to_port(
 
 
 def _number(value: Any) -> int:
-    return constant(value, {})
+    return fitting(value, 16)
 
 
 def _ends(value: Any, read: Callable[[Any], int]) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from .iptables_targets import ONLY_NOTES
 from .nft_fields import NativeScope, operand
 from .nft_maps import branches, choose
 from .nft_marks import mark_change
-from .nft_values import CATCH_ALL, UnreadError, members, number
+from .nft_values import CATCH_ALL, UnreadError, fitting, members
 from .nft_words import statement as words
 
 TYPE_CHECKING = False
@@ -179,7 +179,7 @@ def _mangle(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
         return mark_change("mark" if kind == "meta" else "connection_mark", inner["value"], scope)
     if kind == "ct" and what["key"] == "zone":
         needs, found = branches(inner["value"], scope)
-        zones = [(condition, _zone(number(data, {}), what.get("dir", ""))) for condition, data in found]
+        zones = [(condition, _zone(fitting(data, 16), what.get("dir", ""))) for condition, data in found]
         return (*needs, choose(zones))
     of_payload = kind == "payload" and what.get("field") not in ("saddr", "daddr", "sport", "dport")
     harmless = of_payload or kind in _HARMLESS or (kind in ("meta", "ct") and what["key"] in _UNSEEN)
@@ -202,7 +202,7 @@ def _tproxy(inner: Mapping[str, Any], scope: NativeScope, why: str) -> Steps:
     """Without a port it is that of the packet."""
     needs, found = nft_nat.targets(inner, scope)
     ports = [
-        (condition, actions.TProxy(0 if data is None else number(data, {}), accepts=False))
+        (condition, actions.TProxy(0 if data is None else fitting(data, 16), accepts=False))
         for condition, data in found
     ]
     return (*nft_nat.TRANSPORT, *needs, choose(ports))

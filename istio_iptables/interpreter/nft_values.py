@@ -53,6 +53,14 @@ def number(value: Any, names: Mapping[str, int]) -> int:
     raise UnreadError(value)
 
 
+def fitting(value: Any, bits: int) -> int:
+    """Return a constant without names as a number of so many bits. Raises UnreadError for any other."""
+    found = number(value, {})
+    if not 0 <= found < 1 << bits:
+        raise UnreadError(value)
+    return found
+
+
 def address(value: Any, family: Family) -> int:
     """Return an address as a number. Raises UnreadError."""
     if isinstance(value, int):

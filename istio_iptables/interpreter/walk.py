@@ -80,6 +80,8 @@ class Observer:
 
 #: Most chains on the way to a rule (nf_tables: NFT_JUMP_STACK_SIZE is 16; iptables allows more).
 _DEEPEST = 200
+#: nf_tables_api.c, nft_chain_validate; ip_tables.c, mark_source_chains.
+_REFUSED = "straight or through others: no kernel takes such rules, so this is not what one has in place"
 
 #: What nat chains decide at a hook: where packets go, or where they come from (nf_nat_core.c, HOOK2MANIP).
 _SIDES: Mapping[str, Side] = {
@@ -117,6 +119,7 @@ class Walk(Generic[S]):
         self._observer = observer or Observer()
         self._hook: HookName = "output"
         self._translates = False  #: it is in a chain of nat
+        self._calling: list[tuple[str, str]] = []  #: tables and chains, each called by the one before it
         self._effects = Effects(family, algebra, surroundings)
 
     def end(self, packets: S, how: How, place: Place | None = None, note: str = "") -> None:
@@ -247,12 +250,16 @@ class Walk(Generic[S]):
         """Return the packets that come to the end of a chain or return from it, and those it accepts."""
         algebra = self.algebra
         here, returned, accepted = packets, algebra.empty, algebra.empty
+        if (table.title, name) in self._calling:
+            self.end(here, "not known", note=f"the chain {name} of {table.title} calls itself, {_REFUSED}")
+            return algebra.empty, algebra.empty
         if depth > _DEEPEST:
             self.end(here, "not known", note=f"more than {_DEEPEST} chains call each other")
             return algebra.empty, algebra.empty
         if name not in table.chains:
             self.end(here, "not known", note=f"the chain {name} of {table.title} is not in what was read")
             return algebra.empty, algebra.empty
+        self._calling.append((table.title, name))
         for rule in table.rules(name):
             if algebra.is_empty(here):
                 break
@@ -261,6 +268,7 @@ class Walk(Generic[S]):
             here = flow.next
             returned = algebra.join(returned, flow.returned)
             accepted = algebra.join(accepted, flow.accepted)
+        self._calling.pop()
         return algebra.join(here, returned), accepted
 
     def _rule(self, table: Table, chain: str, rule: Rule, packets: S, depth: int) -> Flow:
