@@ -135,7 +135,9 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     network = given if options["own"] else here.network() or given
     of_pod = PodOf(context.facts, options["own"]) if options["own"] else None
     if options["live"] or options["watch"]:
-        found = understood(context, here.rules(network), lambda: context.config(of_pod))
+        found = understood(
+            context, here.rules(network, handles=options["watch"]), lambda: context.config(of_pod)
+        )
         return found.config, here.world(found.rules, network), found.rules
     config = context.config(of_pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None

@@ -77,6 +77,15 @@ def _has_built_in_chains(chains: Sequence[Mapping[str, Any]]) -> bool:
     return bool(bases) and all(chain["name"] == chain["hook"].upper() for chain in bases)
 
 
+def may_sleep(objects: Iterable[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
+    """Return the family and name of each table that is or may be dormant; iptables-nft-save shows it."""
+    return frozenset(
+        key
+        for key, parts in _by_table(objects).items()
+        if _is_dormant(parts["table"][0]) or _may_be_dormant(parts["table"][0])
+    )
+
+
 def unread(objects: Iterable[Mapping[str, Any]]) -> Mapping[str, int]:
     """Return what is not part of the program, and how often: what it is to the number of rules in it.
 

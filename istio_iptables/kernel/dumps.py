@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 class Printed(Record):
     """What a command has printed.
 
-    iptables: one family of one variant, with counters. nftables: all tables, those of iptables-nft too, as
-    JSON; `rule_texts` has the same rules in nft's own words, with the handles by which they are found.
+    iptables: one family of one variant, with counters. nftables: JSON of all tables, or of one that
+    iptables-nft has not printed as a whole; `rule_texts` has the same rules in nft's own words, with the
+    handles by which they are found.
     """
 
     location: Location
@@ -64,19 +65,22 @@ class Dumps(Record):
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def read_dumps() -> Dumps:
+def read_dumps(*, handles: bool = False) -> Dumps:
     """Return the texts of all tables of the network namespace that the process is in; changes nothing.
 
+    Each table is printed once, since two programs take twice as long, unless the `handles` are wanted that
+    nft gives to the rules of iptables-nft, too.
     Raises no error of the kernel's or of a program: what cannot be read is in `unreadable`, for example all
     of it for a user other than root.
     """
-    reader = _Reader()
+    reader = _Reader(handles)
     return Dumps(tuple(reader.printed()), tuple(reader.unreadable))
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, handles: bool) -> None:
         self.unreadable: list[Unreadable] = []
+        self._handles = handles
         #: The tables, by nftables' family and name, that iptables-nft has printed as a whole.
         self._printed: set[tuple[str, str]] = set()
 
@@ -128,34 +132,50 @@ class _Reader:
         except NetlinkError as error:
             self._miss(what, error)
             return
-        if not tables:
+        # Of a table with flags iptables-nft-save does not say that it may be dormant.
+        left = [each for each in tables if not (each.is_plain and (each.family, each.name) in self._printed)]
+        if not left and not (tables and self._handles):
             return
         if not which("nft"):
             from ..remedies import INSTALL_NFTABLES
 
-            left = [table for table in tables if (table.family, table.name) not in self._printed]
+            left = left or [each for each in tables if (each.family, each.name) not in self._printed]
             if not left:
                 return
             names = ", ".join(f"{table.family} {table.name}" for table in left)
             missing = Unreadable(f"{what} ({names})", "the command nft is not installed", INSTALL_NFTABLES)
             self.unreadable.append(missing)
             return
+        if self._handles or len(left) == len(tables):
+            yield from self._ruleset(tables)
+        else:
+            for table in left:
+                yield from self._ruleset((table,), one=True)
+
+    def _ruleset(self, tables: tuple[nftables.TableInfo, ...], *, one: bool = False) -> Iterator[Printed]:
+        """Yield tables as nft prints them: the only `one` that is given, or all that there are."""
         nft = NftCommand()
+        table = tables[0].family, tables[0].name
+        names = " ".join(table)
         try:
-            json, texts = nft.ruleset()
+            if one:
+                json, texts = nft.table(*table), nft.table_in_words(*table)
+            else:
+                json, texts = nft.ruleset()
         except KernelError as error:
-            self._miss(what, error)
+            self._miss(f"the table {names}" if one else "the tables of nftables", error)
             return
         json, broken = _repaired(nft, json, tables)
-        for table in broken:
+        for each in broken:
             self.unreadable.append(
                 Unreadable(
-                    f"the table {table}",
+                    f"the table {each}",
                     "nft prints it as JSON that is broken",
                     "end the program that owns the table, or install another version of nftables",
                 )
             )
-        yield Printed(NFTABLES, "nft -j list ruleset", json, rule_texts=texts)
+        command = f"nft -j list table {names}" if one else "nft -j list ruleset"
+        yield Printed(NFTABLES, command, json, rule_texts=texts)
 
 
 def _repaired(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..change.actions import IPTABLES_LEGACY
 from ..errors import DumpError
-from ..formats import ip_dump, iptables_compiled, iptables_dump, nft_dump
+from ..formats import NFT_FAMILIES, ip_dump, iptables_compiled, iptables_dump, nft_dump
 from ..interpreter import iptables_sets, nft_expressions
 from ..interpreter.known import Known
 from ..interpreter.program import Program
@@ -110,6 +110,8 @@ class _Reading:
         self._read: list[str] = []
         self._unread: list[str] = []
         self._assumed: list[str] = []
+        #: Tables of nftables that may be dormant, as only nft says.
+        self._may_sleep: set[tuple[str, str]] = set()
         #: What iptables cannot show but nft can: not read only if there is no dump of nft.
         self._left_to_nft: list[str] = []
 
@@ -191,6 +193,9 @@ class _Reading:
     def rules(self, network: Network | None) -> Rules:
         network = ip_dump.joined(self._network) if self._network else network
         known = Known(network, self._sets or None)
+        self._may_sleep = {
+            each for _, dump in self._native for each in nft_expressions.may_sleep(dump.objects)
+        }
         tables = [*self._of_iptables(known), *self._of_nftables(known)]
         program = Program(tuple(tables))
         unread = (*self._unread, *(() if self._native else self._left_to_nft))
@@ -214,7 +219,10 @@ class _Reading:
             if unknown:
                 names = ", ".join(dict.fromkeys(unknown))
                 self._assumed.append(f"{source.name}: no family is told by {names}: taken for IPv4")
-            yield from iptables_compiled.compiled(dump, known, source.family or IPV4)
+            for table in iptables_compiled.compiled(dump, known, source.family or IPV4):
+                of_nft = {(NFT_FAMILIES[family], table.name) for family in table.families}
+                if table.location == IPTABLES_LEGACY or not of_nft & self._may_sleep:
+                    yield table
 
     def _of_nftables(self, known: Known) -> Iterator[Table]:
         for source, dump in self._native:
@@ -230,14 +238,13 @@ class _Reading:
 
     def _known_already(self, dump: NftDump) -> set[tuple[str, str]]:
         """Return the tables of iptables-nft of which there is a dump of iptables, which says more."""
-        names: Mapping[Family, str] = {"ipv4": "ip", "ipv6": "ip6"}
         dumped = {
-            (names[table.family or source.family or IPV4], table.name)
+            (NFT_FAMILIES[table.family or source.family or IPV4], table.name)
             for source, each in self._dumps
             for table in each.tables
             if table.variant != IPTABLES_LEGACY
         }
-        return dumped & nft_expressions.iptables_tables(dump.objects)
+        return (dumped & nft_expressions.iptables_tables(dump.objects)) - self._may_sleep
 
 
 class _Unread(Record):

@@ -67,7 +67,7 @@ def test_all_tables_of_all_backends(scratch: Scratch) -> None:
         assert not dump.unread
     ruleset = dumps.printed[-1]
     objects = nft_dump.parse(ruleset.text).objects
-    assert {each["table"]["name"] for each in objects if "table" in each} == {"mangle", "own"}
+    assert {each["table"]["name"] for each in objects if "table" in each} == {"own"}
     # Numbers, no names: who reads it may be elsewhere. And the same rules in nft's words, by handle.
     texts = nft_dump.rule_texts(ruleset.rule_texts)
     assert '"right": 0' in ruleset.text
@@ -80,8 +80,28 @@ def test_only_what_is_there_is_printed(scratch: Scratch, variant: str, family: F
     legacy = scratch.legacy_tables()
     dumps = read(scratch)
     expected: list[tuple[str, Family | None]] = [(f"iptables-{variant}", family)]
-    assert found(dumps) == expected + ([("nftables", None)] if variant == "nft" else [])
+    assert found(dumps) == expected
     assert scratch.legacy_tables() == legacy == ({f"{family}/raw"} if variant == "legacy" else set())
+
+
+def test_what_iptables_nft_has_printed_is_printed_by_nft_for_the_handles(scratch: Scratch) -> None:
+    fill(scratch)
+    with scratch.inside():
+        ruleset = read_dumps(handles=True).printed[-1]
+    objects = nft_dump.parse(ruleset.text).objects
+    assert {each["table"]["name"] for each in objects if "table" in each} == {"mangle", "own"}
+    assert all("handle" in each["rule"] for each in objects if "rule" in each)
+
+
+def test_a_table_of_iptables_nft_that_is_dormant_is_printed_by_nft(scratch: Scratch) -> None:
+    """iptables-nft-save does not say that the table does nothing."""
+    fill(scratch)
+    scratch.nft(script="add table ip mangle { flags dormant; }")
+    printed = read(scratch).printed
+    assert [each.command for each in printed if each.location == "nftables"] == [
+        "nft -j list table ip mangle",
+        "nft -j list table inet own",
+    ]
 
 
 def test_a_table_that_is_only_nftables_starts_no_iptables(scratch: Scratch) -> None:
