@@ -13,6 +13,7 @@ import time
 from ..errors import KernelError
 from ..startup.c_modules import signal
 from ..status.changes import changes
+from ..visible import visible
 from . import streams
 
 TYPE_CHECKING = False
@@ -152,7 +153,7 @@ def _view(found: Status, changed: list[Change], seconds: float, interval: float,
 
     from ..status.text import summary
 
-    lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in summary(found)]
+    lines = [Text(visible(line), no_wrap=True, overflow="ellipsis") for line in summary(found)]
     end = f"{_now()}, every {interval:g} s; nat counts the first packet of a connection; Ctrl-C ends it"
     return Group(*lines, Text(), _table(found, changed, seconds, has_room), Text(), _text(end, "dim"))
 
@@ -200,7 +201,10 @@ def _row(rule: CountedRule, rate: float) -> Iterator[Any]:
 
 
 def _text(text: str, style: str = "") -> Any:
-    """Return a text of rich; a plain one could be taken for markup, as `[` begins it."""
+    """Return a text of rich; a plain one could be taken for markup, as `[` begins it.
+
+    rich writes to the terminal by itself, and leaves escape sequences as they are.
+    """
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(visible(text), style=style)

@@ -125,6 +125,9 @@ def _words(path: Path, asked: Asked, proxy: Proxy) -> str:
         return f"{sent} goes to {_port(to, proxy)}, which sees {wanted} as its destination."
     if code == "direct" and proxy.sends(packet):
         return f"{sent} {_where(path)} {wanted}: it is the proxy's own, and does not come back to it."
+    is_marked = proxy.tproxy and path.packet.mark == proxy.mark
+    if code == "direct" and is_marked and packet.state != "NEW" and path.end.startswith("delivered"):
+        return f"The packet to {wanted} is delivered here: to the proxy, if it has the connection's socket."
     if code == "direct":
         return f"{sent} {_where(path)} {wanted} and does not go through the proxy."
     if code == "translated":

@@ -66,13 +66,22 @@ TRIPS = (
     Trip("app", "pod-lo1:8080", "arrives"),
     Trip("root", "pod:8080", "arrives"),
     Trip("root", "self:8080", "arrives"),
+    Trip("root", "client:80", "leaves"),
+    Trip("root", "side:80", "leaves"),
+    Trip("root", "blue:80", "leaves"),
+    Trip("root", "world:3306", "leaves"),
+    Trip("app", "pod:15020", "arrives"),  # an excluded port, which counts for what comes in alone
     Trip("app", "self:15001", "ends"),
     Trip("app", "pod:15001", "ends"),
     Trip("app", "pod:15006", "ends"),
     Trip("app", "world:15001", "ends"),
     Trip("envoy", "world:80", "leaves"),
     Trip("envoy", "side:80", "leaves"),
+    Trip("envoy", "client:80", "leaves"),
+    Trip("envoy", "blue:80", "leaves"),
+    Trip("envoy", "world:3306", "leaves"),
     Trip("envoy", "self:8080", "arrives"),
+    Trip("envoy", "self:3306", "arrives"),
     Trip("envoy", "pod:8080", "arrives"),
     Trip("envoy", "pod:15020", "arrives"),
     Trip("envoy", "pod:15008", "arrives"),  # the tunnel port
@@ -82,6 +91,7 @@ TRIPS = (
     Trip("client", "pod-lo1:8080", "arrives"),
     Trip("client", "pod:15020", "arrives"),  # an excluded port
     Trip("client", "pod:15008", "arrives"),  # the tunnel port
+    Trip("client", "pod-lo1:15020", "arrives"),
     Trip("client", "pod:15001", "ends"),
     Trip("client", "pod:15006", "ends"),
 )
@@ -95,6 +105,11 @@ def config_of(settings: Sequence[str], servers: Sequence[str] = ()) -> Config:
     assert not read.mistakes
     facts = Facts(ipv4=True, ipv6=True, servers=tuple(servers))
     return resolve(parse(read.settings, facts), facts)[0]
+
+
+def test_enough_journeys_are_made() -> None:
+    """Different ones, each by both families and in both modes; those to DNS and the loops not counted."""
+    assert len(set(TRIPS)) == len(TRIPS) >= 40
 
 
 class Oracle:

@@ -175,7 +175,7 @@ def test_a_table_that_has_a_name_of_iptables_and_is_not_its_own(script: str) -> 
 
 
 def test_a_dormant_table_of_iptables_nft_captures_nothing() -> None:
-    """iptables-nft-save shows it as any other; nft 1.0.6 does not print its flags so that they can be read."""
+    """iptables-nft-save shows it as any other; nft 1.0.6 prints flags that nobody can read."""
     with pod() as scratch:
         scratch.apply("--force-iptables-binary", "nft", *SETTINGS)
         assert verdict(scratch, "--live", "--to", CAPTURED)["code"] == "redirected"

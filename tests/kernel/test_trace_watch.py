@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 
 import pytest
 
+from istio_iptables.kernel.netlink.packet_trace import TraceSockets
 from tests.support.seeing import CAPTURED, COMMAND, FORMS, SETTINGS, Watching, dial, every_form, pod, rules
 
 from ..support.failing import comparable
@@ -101,6 +103,19 @@ def test_live_rules_can_be_traced_while_packets_are_watched() -> None:
 
 
 # --- nothing stays ----------------------------------------------------------------------------
+
+
+def test_a_packet_is_there_as_soon_as_it_was_logged() -> None:
+    """By default the kernel collects a hundred packets, or those of a second, before it sends them on."""
+    with pod() as scratch, scratch.inside(), TraceSockets() as sockets:
+        prefix = "TRACE: raw:OUTPUT:rule:1 "
+        command = ("iptables-legacy", "-t", "raw", "-A", "OUTPUT", "-j", "NFLOG", "--nflog-prefix", prefix)
+        scratch.check(*command)
+        sockets.bind_log()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"x", ("127.0.0.1", 9))
+        events = sockets.read(0)
+    assert [(each.table, each.chain) for each in events[:1]] == [("raw", "OUTPUT")]
 
 
 def loggers(scratch: Scratch) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from istio_iptables.change.actions import IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES, Live
 from istio_iptables.rules.model import (
+    Comment,
     Counters,
     Jump,
     Redirect,
@@ -15,7 +18,7 @@ from istio_iptables.rules.model import (
 )
 from istio_iptables.status.changes import changes
 from istio_iptables.status.counters import notes
-from istio_iptables.status.report import Memory, Status, report
+from istio_iptables.status.report import CountedRule, Memory, Status, report
 from istio_iptables.testing import FakeKernel
 from tests.support.status import Location, counted, edited, every_location, in_place, only, rows, rules_for
 
@@ -130,3 +133,25 @@ def test_settings_are_read_again_only_if_the_rules_are_others():
     assert [row.rule.counters.packets for row in rows(again) if row.rule.counters.packets] == [5]
     other = report(in_place(rules_for(inbound_ports="80")).live(), memory)
     assert other.places[0].settings.settings["istio-inbound-ports"] == "80"
+
+
+# --- what rich shows ----------------------------------------------------------------------------
+
+
+def test_a_terminal_obeys_nothing_that_a_rule_says():
+    """rich writes by itself, and strips no escape sequence."""
+    from rich.console import Console
+
+    from istio_iptables.cli.status_watch import _table, _text
+
+    rule = Rule((Comment("\x1b[2Jgone"),), Redirect(15001), counters=Counters(7, 420), reason="\x9b1mwhy")
+    shown = StringIO()
+    console = Console(file=shown, width=200, force_terminal=True, color_system=None)
+    counted_rule = CountedRule(1, rule, "-m comment --comment \x1b[2Jgone", rule.reason)
+    chain = SimpleNamespace(name="OUTPUT", rules=(counted_rule,))
+    table = SimpleNamespace(family="ipv4", name="nat", chains=(chain,))
+    found = SimpleNamespace(places=(SimpleNamespace(location="x", tables=(table,)),))
+    console.print(_table(found, [], 1.0, has_room=True))  # type: ignore[arg-type]  # it has what is asked
+    console.print(_text("\x1b]0;title\x07"))
+    assert "gone" in shown.getvalue()
+    assert not {"\x1b", "\x9b", "\x07"} & set(shown.getvalue())

@@ -458,3 +458,10 @@ def test_a_chain_that_cannot_be_followed_is_said(expression: str, conclusion: st
     case.world = case.world.replace(program=dumps.read([dumps.Source("x", dump % expression)]).program)
     found = case.answer
     assert (found.verdict.code, found.conclusion) == ("depends", f"Where it goes is {conclusion}.")
+
+
+def test_what_goes_back_to_the_proxy_by_its_mark_is_not_said_to_pass_it_by():
+    answered = ("--from", "10.0.0.2:8080", "--to", "198.51.100.1:40000", "--ctstate", "ESTABLISHED")
+    done = run("-m", "TPROXY", "trace", "out", *answered, "--connmark", "1337", "--own", "10.0.0.2")
+    conclusion = done.output.splitlines()[-1]
+    assert conclusion.startswith("The packet to 198.51.100.1:40000 is delivered here: to the proxy, if")
