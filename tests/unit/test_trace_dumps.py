@@ -308,6 +308,8 @@ def test_rules_that_nft_does_not_print_are_kept_and_have_no_counters(expr: str):
 
 
 def test_objects_of_other_kinds_may_be_anything():
+    odd = '{"x": {"family": {}}}, {"y": {"family": "inet", "table": ["t"]}}, {"z": {"table": "t"}}'
+    assert len(read(f'{{"nftables": [{{"table": {{"family": "inet", "name": "t"}}}}, {odd}]}}').unread) == 3
     found = read('{"nftables": [{"table": {"family": "inet", "name": "t"}}, {"\\u001b[2J": "inet"}]}')
     assert found.unread == (r"x: nftables: 1 \x1b[2J: not known",)
     assert list(places(found)) == []
