@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 class Printed(Record):
     """What a command has printed.
 
-    iptables: one family of one variant, with counters. nftables: all tables, those of iptables-nft too, as
-    JSON; `rule_texts` has the same rules in nft's own words, with the handles by which they are found.
+    iptables: one family of one variant, with counters. nftables: all tables as JSON, those of iptables-nft
+    too, unless iptables has printed all that there are; `rule_texts` has the same rules in nft's own words,
+    with the handles by which they are found.
     """
 
     location: Location
@@ -64,18 +65,20 @@ class Dumps(Record):
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def read_dumps() -> Dumps:
+def read_dumps(*, with_handles: bool = False) -> Dumps:
     """Return the texts of all tables of the network namespace that the process is in; changes nothing.
 
+    nft prints what iptables has not; `with_handles`: all of nf_tables, since iptables tells no handles.
     Raises no error of the kernel's or of a program: what cannot be read is in `unreadable`, for example all
     of it for a user other than root.
     """
-    reader = _Reader()
+    reader = _Reader(with_handles)
     return Dumps(tuple(reader.printed()), tuple(reader.unreadable))
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, with_handles: bool) -> None:
+        self._with_handles = with_handles
         self.unreadable: list[Unreadable] = []
         #: The tables, by nftables' family and name, that iptables-nft has printed as a whole.
         self._printed: set[tuple[str, str]] = set()
@@ -128,14 +131,12 @@ class _Reader:
         except NetlinkError as error:
             self._miss(what, error)
             return
-        if not tables:
+        left = [table for table in tables if (table.family, table.name) not in self._printed]
+        if not left and not (self._with_handles and which("nft")):
             return
         if not which("nft"):
             from ..remedies import INSTALL_NFTABLES
 
-            left = [table for table in tables if (table.family, table.name) not in self._printed]
-            if not left:
-                return
             names = ", ".join(f"{table.family} {table.name}" for table in left)
             missing = Unreadable(f"{what} ({names})", "the command nft is not installed", INSTALL_NFTABLES)
             self.unreadable.append(missing)

@@ -135,7 +135,7 @@ _TRACE = (
     option(
         "ctstate",
         "Its conntrack state.",
-        parsers.one_of("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"),
+        parsers.one_of("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", capitals=True),
         default="NEW",
         metavar="STATE",
     ),

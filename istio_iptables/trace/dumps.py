@@ -153,6 +153,9 @@ class _Reading:
         said = ", ".join(_count(number, kind) for kind, number in dump.counts.items()) or "nothing"
         for kind, number in dump.unknown.items():
             self._unread.append(f"{source.name}: nftables: {_count(number, shown(kind))}: not known")
+        if dump.counts and "chain" not in dump.counts and not source.may_be_empty:
+            why = "no chain is in it (`nft -j list ruleset` prints all of them, with their rules)"
+            self._unread.append(f"{source.name}: nftables: {why}")
         return [f"nftables: {said}"]
 
     def _take_ipset(self, source: Source, unread: list[_Unread]) -> list[str]:

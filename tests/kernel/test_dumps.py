@@ -27,9 +27,9 @@ def scratch() -> Iterator[Scratch]:
         yield made
 
 
-def read(scratch: Scratch) -> Dumps:
+def read(scratch: Scratch, *, with_handles: bool = False) -> Dumps:
     with scratch.inside():
-        return read_dumps()
+        return read_dumps(with_handles=with_handles)
 
 
 def found(dumps: Dumps) -> list[tuple[str, Family | None]]:
@@ -80,7 +80,10 @@ def test_only_what_is_there_is_printed(scratch: Scratch, variant: str, family: F
     legacy = scratch.legacy_tables()
     dumps = read(scratch)
     expected: list[tuple[str, Family | None]] = [(f"iptables-{variant}", family)]
-    assert found(dumps) == expected + ([("nftables", None)] if variant == "nft" else [])
+    assert found(dumps) == expected
+    assert found(read(scratch, with_handles=True)) == expected + (
+        [("nftables", None)] if variant == "nft" else []
+    )
     assert scratch.legacy_tables() == legacy == ({f"{family}/raw"} if variant == "legacy" else set())
 
 
