@@ -132,7 +132,7 @@ class _Reader:
             self._miss(what, error)
             return
         left = [table for table in tables if (table.family, table.name) not in self._printed]
-        if not left and not (self._with_handles and which("nft")):
+        if not left and not (tables and self._with_handles and which("nft")):
             return
         if not which("nft"):
             from ..remedies import INSTALL_NFTABLES
