@@ -21,9 +21,11 @@ from .trace_watch import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from ..interpreter.routing import Network
     from ..interpreter.verdict import Verdict
+    from ..rules.model import Cidr
     from ..settings.config import Config
     from ..trace.dumps import Rules
     from ..trace.packet import Question
@@ -122,10 +124,8 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     options = context.options
     given = network_of(options["own"], question)
     if options["file"]:
-        rules = _rules_of(options["file"])
+        rules = _with_own(options["own"], _rules_of(options["file"]), given)
         network = rules.network or given
-        if rules.network and options["own"]:
-            log.warn("--own has no effect: the dumps tell which addresses the pod has")
         # Nothing here has to do with this machine.
         pod = PodOf(context.facts, options["own"] or own_of(rules.network) or examples(FAMILIES))
         found = understood(context, rules, lambda: resolve(context.parsed, pod)[0])
@@ -136,11 +136,26 @@ def _world(context: Context, question: Question) -> tuple[Config, World, Rules |
     of_pod = PodOf(context.facts, options["own"]) if options["own"] else None
     if options["live"] or options["watch"]:
         found = understood(
-            context, here.rules(network, handles=options["watch"]), lambda: context.config(of_pod)
+            context, here.rules(network, with_handles=options["watch"]), lambda: context.config(of_pod)
         )
         return found.config, here.world(found.rules, network), found.rules
     config = context.config(of_pod)
     return config, of_settings(config, network, native=context.operation.native_nftables), None
+
+
+def _with_own(own: Sequence[Cidr], rules: Rules, given: Network) -> Rules:
+    """Return the rules of dumps with the network of --own, if they tell of one but of no address in it."""
+    if not rules.network or not own:
+        return rules
+    if own_of(rules.network):
+        log.warn("--own has no effect: --file tells the pod's own addresses")
+        return rules
+    network = rules.network.replace(
+        addresses=(*rules.network.addresses, *given.addresses),
+        interfaces=tuple(dict.fromkeys((*rules.network.interfaces, *given.interfaces))),
+        routes=tuple(dict.fromkeys((*rules.network.routes, *given.routes))),
+    )
+    return rules.replace(network=network)
 
 
 def _rules_of(files: Iterable[str]) -> Rules:

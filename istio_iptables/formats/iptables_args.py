@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..rules import model
 from ..rules.model import Cidr, PortRange
+from ..rules.values import MOST_16, MOST_32, number, port_range, value_and_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _matches(args: Sequence[str]) -> tuple[Match, ...]:
             if module not in _MODULES:
                 raise _Unknown(module)
         elif module == "connmark" and arg == "--mark":
-            value, mask = _value_and_mask(args[at + 1])
+            value, mask = value_and_mask(args[at + 1])
             matches.append(model.ConnectionMark(value, mask, negated))
         elif arg in _OPTION_MATCHES:
             matches.append(_OPTION_MATCHES[arg](args[at + 1], negated))
@@ -197,34 +198,7 @@ def _cidr(text: str) -> Cidr:
 
 
 def _ports(text: str) -> PortRange:
-    first, colon, last = text.partition(":")
-    if not colon:
-        return PortRange(*(_number(first, 16),) * 2)
-    ports = PortRange(_number(first or "0", 16), _number(last or "65535", 16))
-    if ports.first > ports.last:
-        raise _Unknown(text)
-    return ports
-
-
-def _number(text: str, bits: int, base: int = 10) -> int:
-    """Parse a number that a field of so many bits can have: iptables prints no other."""
-    value = int(text, base)
-    if not 0 <= value < 1 << bits:
-        raise _Unknown(text)
-    return value
-
-
-def _value_and_mask(text: str) -> tuple[int, int]:
-    value, _, mask = text.partition("/")
-    return _number(value, 32, 0), _number(mask, 32, 0) if mask else model.FULL_MASK
-
-
-def _states(text: str) -> frozenset[str]:
-    """Parse connection states, which iptables prints in capitals."""
-    states = frozenset(text.split(","))
-    if not states.issubset(_STATES):
-        raise _Unknown(text)
-    return states
+    return PortRange(*port_range(text))
 
 
 def _owner(text: str) -> int:
@@ -232,7 +206,14 @@ def _owner(text: str) -> int:
     first, _, last = text.replace(":", "-").partition("-")
     if last and last != first:
         raise _Unknown(text)
-    return _number(first, 32)
+    return number(first, MOST_32)
+
+
+def _states(text: str) -> frozenset[str]:
+    states = frozenset(text.split(","))
+    if not states <= {*_STATES}:
+        raise _Unknown(text)
+    return states
 
 
 def _protocol(text: str) -> Any:
@@ -255,7 +236,7 @@ _OPTION_MATCHES: Mapping[str, Callable[[str, bool], Match]] = {
     "--dports": lambda text, negated: model.DestinationPorts(tuple(map(_ports, text.split(","))), negated),
     "--uid-owner": lambda text, negated: model.UidOwner(_owner(text), negated),
     "--gid-owner": lambda text, negated: model.GidOwner(_owner(text), negated),
-    "--mark": lambda text, negated: model.Mark(*_value_and_mask(text), negated),
+    "--mark": lambda text, negated: model.Mark(*value_and_mask(text), negated),
     "--ctstate": lambda text, negated: model.ConntrackState(_states(text), negated),
     "--comment": lambda text, _negated: model.Comment(text),
 }
@@ -290,13 +271,13 @@ def _extension(name: str, options: list[str]) -> Target:
         raise _Unknown(name)
     given = dict(zip(options[::2], options[1::2], strict=True))
     if name == "REDIRECT" and list(given) == ["--to-ports"]:
-        return model.Redirect(_number(given["--to-ports"], 16))
+        return model.Redirect(number(given["--to-ports"], MOST_16))
     if name == "MARK" and list(given) == ["--set-xmark"]:
-        return model.SetMark(*_value_and_mask(given["--set-xmark"]))
+        return model.SetMark(*value_and_mask(given["--set-xmark"]))
     if name == "TPROXY" and given.pop("--on-ip", "0.0.0.0") in ("0.0.0.0", "::"):
-        mark, mask = _value_and_mask(given.pop("--tproxy-mark", ""))
+        mark, mask = value_and_mask(given.pop("--tproxy-mark", ""))
         if mask == model.FULL_MASK and list(given) == ["--on-port"]:
-            return model.TProxy(_number(given["--on-port"], 16), mark)
+            return model.TProxy(number(given["--on-port"], MOST_16), mark)
     if name == "CT" and list(given) == ["--zone"]:
-        return model.ConntrackZone(_number(given["--zone"], 16))
+        return model.ConntrackZone(number(given["--zone"], MOST_16))
     raise _Unknown(name)

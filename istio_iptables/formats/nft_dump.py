@@ -122,7 +122,8 @@ def _check(number: int, each: Any) -> None:
     needed, optional = _NEEDED.get(kind, {}), _OPTIONAL.get(kind, {})
     if (needed or optional) and not isinstance(value, dict):
         raise ValueError(f"{what}, is not an object")
-    for part in needed:
+    of_base = ("type", "prio") if kind == "chain" and "hook" in value else ()
+    for part in (*needed, *of_base):
         if part not in value:
             raise ValueError(f"{what}, has no {part!r}")
     for part, wanted in (*needed.items(), *optional.items()):

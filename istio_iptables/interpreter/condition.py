@@ -111,35 +111,6 @@ def numbers(field: str, ranges: Iterable[tuple[int, int]]) -> In:
     return In(field, union(ranges))
 
 
-#: How many bits a field has that is a number; a value beyond them is one that no tool prints.
-_BITS: Mapping[str, int] = {
-    **dict.fromkeys(("protocol", "icmp_type", "icmp_code", "flags"), 8),
-    **dict.fromkeys(("source_port", "destination_port", "original_source_port", "original_port"), 16),
-    **dict.fromkeys(("reply_source_port", "reply_port", "zone", "reply_zone"), 16),
-    **dict.fromkeys(("uid", "gid", "groups", "mark", "connection_mark"), 32),
-}
-
-
-def is_possible(condition: Condition) -> bool:
-    """Tell whether a packet can have the values that a condition compares its fields with.
-
-    >>> is_possible(number("destination_port", 99999))
-    False
-    """
-    if isinstance(condition, (AllOf, AnyOf)):
-        return all(is_possible(part) for part in condition.parts)
-    if isinstance(condition, Not):
-        return is_possible(condition.part)
-    if isinstance(condition, Masked):
-        return all(
-            0 <= each < 1 << _BITS.get(condition.field, 128) for each in (condition.value, condition.mask)
-        )
-    if isinstance(condition, In):
-        end = 1 << _BITS.get(condition.field, 128)
-        return all(0 <= first <= last < end for first, last in condition.ranges)
-    return True
-
-
 def named(field: str, names: Iterable[str]) -> Condition:
     """Return the condition that a field is an interface with one of some names, none of which is a pattern.
 

@@ -7,7 +7,8 @@ has not.
 
 from __future__ import annotations
 
-from ..rules.model import FULL_MASK
+from ..rules.values import MOST_8, MOST_32, port_range, value_and_mask
+from ..rules.values import number as bounded
 from ..startup.record import Record
 from . import conntrack, iptables_sets
 from .addresses import block, has_type, span
@@ -20,7 +21,6 @@ from .condition import (
     Named,
     OneOf,
     Unmodelled,
-    is_possible,
     label,
     negated,
     number,
@@ -79,12 +79,10 @@ _UNREADABLE = (ValueError, LookupError, OSError)
 
 
 def _condition(option: Option, scope: Scope, makers: Mapping[str, Maker]) -> Condition:
-    """Return what an option means; a value that no packet can have was printed by no iptables."""
     try:
-        found = makers[option.name](option, scope)
+        return negated(makers[option.name](option, scope), option.negated)
     except _UNREADABLE:
         return option.unmodelled
-    return negated(found, option.negated) if is_possible(found) else option.unmodelled
 
 
 def _each(makers: Mapping[str, Maker], **counts: int) -> Module:
@@ -108,18 +106,9 @@ def _aliases(makers: Mapping[str, Maker], names: Mapping[str, str]) -> dict[str,
 # --- values -------------------------------------------------------------------------------------
 
 
-def _port_range(text: str) -> tuple[int, int]:
-    """Read a port or a range of ports. Raises ValueError, also if the last one is before the first."""
-    first, colon, last = text.partition(":")
-    ends = int(first or 0), int((last or 65535) if colon else first)
-    if not 0 <= ends[0] <= ends[1]:
-        raise ValueError(text)
-    return ends
-
-
 def _ports(*fields: str) -> Maker:
     def make(option: Option, scope: Scope) -> Condition:
-        ranges = [_port_range(each) for each in option.value.split(",")]
+        ranges = [port_range(each) for each in option.value.split(",")]
         parts = tuple(numbers(field, ranges) for field in fields)
         return parts[0] if len(parts) == 1 else AnyOf(parts)
 
@@ -150,13 +139,8 @@ def _words(field: str, possible: frozenset[str]) -> Maker:
     return lambda option, _: OneOf(field, frozenset(map(str.lower, _listed(option, possible))))
 
 
-def _value_and_mask(text: str) -> tuple[int, int]:
-    value, slash, mask = text.partition("/")
-    return int(value, 0), int(mask, 0) if slash else FULL_MASK
-
-
 def _masked(field: str) -> Maker:
-    return lambda option, _: Masked(field, *_value_and_mask(option.value))
+    return lambda option, _: Masked(field, *value_and_mask(option.value))
 
 
 def _protocol(option: Option, scope: Scope) -> Condition:
@@ -175,7 +159,7 @@ def _tcp_flags(option: Option, scope: Scope) -> Condition:
 def _flag_bits(text: str) -> int:
     bits = 0
     for name in text.split(","):
-        bits |= _FLAGS[name] if name in _FLAGS else int(name, 0)
+        bits |= _FLAGS[name] if name in _FLAGS else bounded(name, MOST_8, 0)
     return bits
 
 
@@ -184,8 +168,8 @@ def _icmp(names: Mapping[str, int]) -> Maker:
         kind, slash, code = option.value.partition("/")
         if kind == "any" or (kind == "255" and names is ICMP_TYPES):  # 255 stands for any (ip_tables.c)
             return ALWAYS
-        of = number("icmp_type", names[kind] if kind in names else int(kind))
-        return AllOf((of, number("icmp_code", int(code)))) if slash else of
+        of = number("icmp_type", names[kind] if kind in names else bounded(kind, MOST_8))
+        return AllOf((of, number("icmp_code", bounded(code, MOST_8)))) if slash else of
 
     return make
 
@@ -268,10 +252,8 @@ def _connmark(given: Sequence[Option], scope: Scope) -> list[Condition]:
 
 def _one_connmark(option: Option, scope: Scope) -> Condition:
     try:
-        value, mask = _value_and_mask(option.value)
+        value, mask = value_and_mask(option.value)
     except _UNREADABLE:
-        return option.unmodelled
-    if not is_possible(Masked("connection_mark", value, mask)):
         return option.unmodelled
     return conntrack.mark(value, mask, negate=option.negated, before=scope.before_conntrack)
 
@@ -279,7 +261,7 @@ def _one_connmark(option: Option, scope: Scope) -> Condition:
 def _ids(field: str) -> Maker:
     def make(option: Option, scope: Scope) -> Condition:
         first, dash, last = option.value.replace(":", "-").partition("-")
-        return number(field, int(first), int(last) if dash else None)
+        return number(field, bounded(first, MOST_32), bounded(last, MOST_32) if dash else None)
 
     return make
 

@@ -7,6 +7,8 @@ there is Unknown.
 from __future__ import annotations
 
 from ..rules.model import FULL_MASK
+from ..rules.values import MOST_16, MOST_32, value_and_mask
+from ..rules.values import number as bounded
 from . import action as actions
 from .addresses import BITS, block, span
 from .condition import ALWAYS, number
@@ -89,22 +91,9 @@ ONLY_NOTES = frozenset(
 # --- marks --------------------------------------------------------------------------------------
 
 
-def _number(text: str, bits: int, base: int = 10) -> int:
-    """Parse a number of so many bits. Raises ValueError for another: iptables prints none."""
-    value = int(text, base)
-    if not 0 <= value < 1 << bits:
-        raise _NotModelled(text)
-    return value
-
-
-def _value_and_mask(text: str) -> tuple[int, int]:
-    value, slash, mask = text.partition("/")
-    return _number(value, 32, 0), _number(mask, 32, 0) if slash else FULL_MASK
-
-
 def _set_mark(field: str, name: str, text: str) -> Action:
     """Return the action of --set-mark and those like it (libxt_MARK.c): `(mark & keep) ^ flip`."""
-    value, mask = _value_and_mask(text)
+    value, mask = value_and_mask(text)
     keep = {
         "--set-xmark": ~mask,
         "--set-mark": ~(mask | value),
@@ -127,8 +116,8 @@ def _connmark(options: _Options, text: str) -> tuple[Action, ...]:
             options.only(name, "--nfmask", "--ctmask", "--mask")
             both = options.value("--mask")
             masks = {
-                "mark": _number(options.value("--nfmask") or both or str(FULL_MASK), 32, 0),
-                "connection_mark": _number(options.value("--ctmask") or both or str(FULL_MASK), 32, 0),
+                "mark": bounded(options.value("--nfmask") or both or str(FULL_MASK), MOST_32, 0),
+                "connection_mark": bounded(options.value("--ctmask") or both or str(FULL_MASK), MOST_32, 0),
             }
             return (actions.Assign(field, ~masks[field] & FULL_MASK, 0, source, masks[source]),)
     [(name, [value])] = options.given.items()
@@ -148,9 +137,10 @@ class _Ports:
     def __init__(self, text: str) -> None:
         ends, slash, base = text.partition("/")
         first, dash, last = ends.partition("-")
-        low, high = _number(first, 16), _number(last if dash else first, 16)
+        low = bounded(first, MOST_16)
+        high = bounded(last, MOST_16) if dash else low
         self.first, self.last = min(low, high), max(low, high)
-        self.base = _number(base, 16) if slash else None
+        self.base = bounded(base, MOST_16) if slash else None
 
 
 def _to_ports(
@@ -232,8 +222,8 @@ def _netmap(options: _Options, text: str) -> tuple[Action, ...]:
 
 def _tproxy(options: _Options, text: str) -> tuple[Action, ...]:
     options.only("--on-port", "--on-ip", "--tproxy-mark")
-    value, mask = _value_and_mask(options.value("--tproxy-mark") or "0/0")
-    return (actions.TProxy(_number(options.needed("--on-port"), 16), ~mask & FULL_MASK, value),)
+    value, mask = value_and_mask(options.value("--tproxy-mark") or "0/0")
+    return (actions.TProxy(bounded(options.needed("--on-port"), MOST_16), ~mask & FULL_MASK, value),)
 
 
 #: Options of CT that change what is told about a connection, not the packet's way.
@@ -246,7 +236,9 @@ def _ct(options: _Options, text: str) -> tuple[Action, ...]:
     if options.flag("--notrack"):
         return (actions.Untrack(),)
     both = options.value("--zone") or "0"
-    original, reply = (_number(options.value(name) or both, 16) for name in ("--zone-orig", "--zone-reply"))
+    original, reply = (
+        bounded(options.value(name) or both, MOST_16) for name in ("--zone-orig", "--zone-reply")
+    )
     return (actions.Zone(original, None if reply == original else reply),)
 
 

@@ -115,10 +115,12 @@ def _by_table(objects: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], _Pa
     found: dict[tuple[str, str], _Parts] = {}
     for each in objects:
         for kind, value in each.items():
-            if kind == "metainfo" or not isinstance(value, dict) or "family" not in value:
+            if kind == "metainfo" or not isinstance(value, dict):
                 continue
-            name = value["name"] if kind == "table" else value.get("table", "")
-            key = (value["family"], name)
+            family, name = value.get("family"), value["name"] if kind == "table" else value.get("table", "")
+            if not (isinstance(family, str) and isinstance(name, str)):
+                continue  # of a kind that is not known
+            key = (family, name)
             parts = found.setdefault(key, {"table": [], "chain": [], "rule": [], "set": [], "map": []})
             parts.setdefault(kind, []).append(value)
     return {key: parts for key, parts in found.items() if parts["table"]}

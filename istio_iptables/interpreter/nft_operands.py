@@ -101,20 +101,14 @@ class _Bits(Operand):
         return (1 << self.bits) - 1
 
     def read(self, value: Any) -> int:
-        """Return a constant as a number. Raises UnreadError."""
-        return address(value, self.address_of) if self.address_of else number(value, self.names)
+        """Return a constant as a number. Raises UnreadError, also if it has more bits than there are."""
+        found = address(value, self.address_of) if self.address_of else number(value, self.names)
+        if not 0 <= found <= self.full:
+            raise UnreadError(value)
+        return found
 
     def _ends(self, value: Any) -> tuple[int, int]:
-        """Return the first and last number of a constant, prefix or range.
-
-        Raises UnreadError for one that does not fit into the bits: no version of nft prints it.
-        """
-        first, last = self._constant(value)
-        if not 0 <= first <= last <= self.full:
-            raise UnreadError(value)
-        return first, last
-
-    def _constant(self, value: Any) -> tuple[int, int]:
+        """Return the first and last number of a constant, prefix or range."""
         if isinstance(value, dict) and "prefix" in value:
             first = self.read(value["prefix"]["addr"])
             return first, first | ((1 << (self.bits - value["prefix"]["len"])) - 1)

@@ -5,6 +5,8 @@ iptables-save prints the names of protocols(5), and its own (xtables_chain_proto
 
 from __future__ import annotations
 
+from ..rules.values import MOST_8, number
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,4 +57,4 @@ def protocol_number(text: str) -> int:
     (58, 47)
     """
     found = PROTOCOLS.get(text.lower())
-    return int(text) if found is None else found
+    return number(text, MOST_8) if found is None else found

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 class Printed(Record):
     """What a command has printed.
 
-    iptables: one family of one variant, with counters. nftables: JSON of all tables, or of one that
-    iptables-nft has not printed as a whole; `rule_texts` has the same rules in nft's own words, with the
-    handles by which they are found.
+    iptables: one family of one variant, with counters. nftables: all tables as JSON, those of iptables-nft
+    too, or one table if iptables has printed others; `rule_texts` has the same rules in nft's own words,
+    with the handles by which they are found.
     """
 
     location: Location
@@ -65,22 +65,21 @@ class Dumps(Record):
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def read_dumps(*, handles: bool = False) -> Dumps:
+def read_dumps(*, with_handles: bool = False) -> Dumps:
     """Return the texts of all tables of the network namespace that the process is in; changes nothing.
 
-    Each table is printed once, since two programs take twice as long, unless the `handles` are wanted that
-    nft gives to the rules of iptables-nft, too.
+    nft prints what iptables has not; `with_handles`: all of nf_tables, since iptables tells no handles.
     Raises no error of the kernel's or of a program: what cannot be read is in `unreadable`, for example all
     of it for a user other than root.
     """
-    reader = _Reader(handles)
+    reader = _Reader(with_handles)
     return Dumps(tuple(reader.printed()), tuple(reader.unreadable))
 
 
 class _Reader:
-    def __init__(self, handles: bool) -> None:
+    def __init__(self, with_handles: bool) -> None:
+        self._with_handles = with_handles
         self.unreadable: list[Unreadable] = []
-        self._handles = handles
         #: The tables, by nftables' family and name, that iptables-nft has printed as a whole.
         self._printed: set[tuple[str, str]] = set()
 
@@ -134,19 +133,16 @@ class _Reader:
             return
         # Of a table with flags iptables-nft-save does not say that it may be dormant.
         left = [each for each in tables if not (each.is_plain and (each.family, each.name) in self._printed)]
-        if not left and not (tables and self._handles):
+        if not left and not (tables and self._with_handles and which("nft")):
             return
         if not which("nft"):
             from ..remedies import INSTALL_NFTABLES
 
-            left = left or [each for each in tables if (each.family, each.name) not in self._printed]
-            if not left:
-                return
             names = ", ".join(f"{table.family} {table.name}" for table in left)
             missing = Unreadable(f"{what} ({names})", "the command nft is not installed", INSTALL_NFTABLES)
             self.unreadable.append(missing)
             return
-        if self._handles or len(left) == len(tables):
+        if self._with_handles or len(left) == len(tables):
             yield from self._ruleset(tables)
         else:
             for table in left:

@@ -135,7 +135,7 @@ _TRACE = (
     option(
         "ctstate",
         "Its conntrack state.",
-        _packet("conntrack_state"),
+        parsers.one_of("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", capitals=True),
         default="NEW",
         metavar="STATE",
     ),

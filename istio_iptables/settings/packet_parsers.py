@@ -128,17 +128,6 @@ def zone(text: str, _: Names) -> int:
     return _number(text, "a conntrack zone", 0xFFFF)
 
 
-#: The states that a packet may be asked about with.
-_STATES = ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED")
-
-
-def conntrack_state(text: str, _: Names) -> str:
-    """Parse a conntrack state, in capitals or not, as iptables takes it."""
-    if text.upper() not in _STATES:
-        raise BadValue(f"{quoted(text)} is not one of {', '.join(_STATES)}")
-    return text.upper()
-
-
 def own_addresses(text: str, _: Names) -> tuple[Cidr, ...]:
     """Parse a list of a pod's own addresses."""
     found, problems = [], []

@@ -123,12 +123,17 @@ def texts(text: str, _: Names) -> tuple[str, ...]:
     return members(text)
 
 
-def one_of(*choices: str, empty: str | None = None) -> Callable[[str, Names], str]:
-    """Make a parser that accepts some words. `empty` is the value of the empty string, if it is allowed."""
+def one_of(*choices: str, empty: str | None = None, capitals: bool = False) -> Callable[[str, Names], str]:
+    """Make a parser that accepts some words. `empty` is the value of the empty string, if it is allowed.
+
+    `capitals`: the words are in capitals, and may be given in any case.
+    """
 
     def parse(text: str, _: Names) -> str:
         if text == "" and empty is not None:
             return empty
+        if capitals and text.upper() in choices:
+            return text.upper()
         if text not in choices:
             raise BadValue(f"{quoted(text)} is not one of {', '.join(words)}")
         return text

@@ -55,14 +55,18 @@ def hop(answer: Answer) -> dict[str, Any]:
     }
 
 
+def _address(found: Packet, address: int | None) -> str | None:
+    return None if address is None else address_text(found.family, address)
+
+
 def packet(found: Packet) -> dict[str, Any]:
-    """Return a packet as what json.dumps takes; what does not apply is null."""
+    """Return a packet as what json.dumps takes; what does not apply, or is not known, is null."""
     return {
         "family": found.family,
         "protocol": found.protocol,
-        "source": address_text(found.family, found.source),
+        "source": _address(found, found.source),
         "source_port": found.source_port,
-        "destination": address_text(found.family, found.destination),
+        "destination": _address(found, found.destination),
         "destination_port": found.destination_port,
         "received_on": found.received_on or None,
         "sent_to": found.sent_to or None,

@@ -151,15 +151,13 @@ class _Reading:
 
     def _take_nft(self, source: Source, unread: list[_Unread]) -> list[str]:
         dump = nft_dump.parse(source.text)
-        if "table" in dump.counts and "chain" not in dump.counts and not source.may_be_empty:
-            self._unread.append(
-                f"{source.name}: nftables: there are tables and no chain or rule of theirs, as "
-                "`nft -j list tables` prints them: if there should be some, give `nft -j list ruleset`"
-            )
         self._native.append((source, dump))
         said = ", ".join(_count(number, kind) for kind, number in dump.counts.items()) or "nothing"
         for kind, number in dump.unknown.items():
             self._unread.append(f"{source.name}: nftables: {_count(number, shown(kind))}: not known")
+        if dump.counts and "chain" not in dump.counts and not source.may_be_empty:
+            why = "no chain is in it (`nft -j list ruleset` prints all of them, with their rules)"
+            self._unread.append(f"{source.name}: nftables: {why}")
         return [f"nftables: {said}"]
 
     def _take_ipset(self, source: Source, unread: list[_Unread]) -> list[str]:
@@ -185,8 +183,7 @@ class _Reading:
         counts = {kind: number for kind, number in dump.counts.items() if number and kind != "unread"}
         if not counts and dump.unread:
             return []
-        if counts:  # an empty list of `ip -j` tells of no network
-            self._network.append(dump)
+        self._network.append(dump)
         said = ", ".join(_count(number, kind.removesuffix("s")) for kind, number in counts.items())
         return [f"ip: {said or 'nothing'}"]
 

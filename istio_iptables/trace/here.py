@@ -28,17 +28,16 @@ def network() -> Network | None:
     return read_network()
 
 
-def rules(network: Network, *, handles: bool = False) -> Rules:
+def rules(network: Network, *, with_handles: bool = False) -> Rules:
     """Return all tables that the kernel has here, of all backends; `network` is what `network` has returned.
 
-    `handles`: also those of rules of iptables-nft, by which the kernel names rules.
-
+    `with_handles`: those of nf_tables with their handles, by which the kernel's events name rules.
     Raises KernelError if any of them cannot be read: what is missing could decide, so an answer from the rest
     could be wrong.
     """
     from ..kernel.dumps import read_dumps
 
-    found = read_dumps(handles=handles)
+    found = read_dumps(with_handles=with_handles)
     by_nft = any(each.location == NFTABLES for each in found.printed)
     told_by_nft = tuple(e for e in found.unreadable if by_nft and e.location == IPTABLES_NFT)
     missing = tuple(each for each in found.unreadable if each not in told_by_nft)

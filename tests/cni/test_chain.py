@@ -328,14 +328,15 @@ def test_status_of_a_node_without_the_program_for_the_rules(cluster: Cluster, tm
             "cniVersion": "1.1.0",
             "name": "pods",
             "type": "istio-iptables-cni",
-            "settings": {"native-nftables": True},
+            "settings": {"force-iptables-binary": "nft"},
         }
     )
     words = ["env", "CNI_COMMAND=STATUS", str(tmp_path / "istio-iptables-cni")]
-    done = cluster.node.run([*hidden(shutil.which("nft") or ""), *words], stdin=given, check=False)
+    program = shutil.which("iptables-nft-restore") or ""
+    done = cluster.node.run([*hidden(program), *words], stdin=given, check=False)
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["code"]) == (1, 50)
-    assert "nft" in answer["details"]
+    assert "iptables-nft" in answer["details"]
 
 
 # --- many at once, and the log --------------------------------------------------------------

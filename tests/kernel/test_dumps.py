@@ -27,9 +27,9 @@ def scratch() -> Iterator[Scratch]:
         yield made
 
 
-def read(scratch: Scratch) -> Dumps:
+def read(scratch: Scratch, *, with_handles: bool = False) -> Dumps:
     with scratch.inside():
-        return read_dumps()
+        return read_dumps(with_handles=with_handles)
 
 
 def found(dumps: Dumps) -> list[tuple[str, Family | None]]:
@@ -81,16 +81,10 @@ def test_only_what_is_there_is_printed(scratch: Scratch, variant: str, family: F
     dumps = read(scratch)
     expected: list[tuple[str, Family | None]] = [(f"iptables-{variant}", family)]
     assert found(dumps) == expected
+    assert found(read(scratch, with_handles=True)) == expected + (
+        [("nftables", None)] if variant == "nft" else []
+    )
     assert scratch.legacy_tables() == legacy == ({f"{family}/raw"} if variant == "legacy" else set())
-
-
-def test_what_iptables_nft_has_printed_is_printed_by_nft_for_the_handles(scratch: Scratch) -> None:
-    fill(scratch)
-    with scratch.inside():
-        ruleset = read_dumps(handles=True).printed[-1]
-    objects = nft_dump.parse(ruleset.text).objects
-    assert {each["table"]["name"] for each in objects if "table" in each} == {"mangle", "own"}
-    assert all("handle" in each["rule"] for each in objects if "rule" in each)
 
 
 def test_a_table_of_iptables_nft_that_is_dormant_is_printed_by_nft(scratch: Scratch) -> None:

@@ -31,7 +31,7 @@ NFT = ["--force-iptables-binary", "nft"]
 
 # --- a sample of `make faults` ----------------------------------------------------------------
 
-_SAMPLE = 1
+_SAMPLE = 10
 
 
 @pytest.mark.parametrize("phase", PHASES)

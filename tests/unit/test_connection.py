@@ -6,6 +6,7 @@ import pytest
 
 from istio_iptables.interpreter.connection import Connection, connection_of, found, translation
 from istio_iptables.interpreter.packet import TCP, Packet
+from istio_iptables.trace import document
 from tests.support.cases import all_cases
 
 APP, SERVICE, BACKEND = 0x0A000002, 0x0A600001, 0x0A000009
@@ -115,3 +116,8 @@ def test_nat_does_to_later_packets_what_it_did_to_the_first():
     assert (translation(back, "destination"), translation(back, "source")) == ((APP, 40000), (SERVICE, 80))
     for packet in (THERE, there.replace(state="UNTRACKED"), there.replace(connection=None)):
         assert translation(packet, "destination") is None
+
+
+def test_an_address_that_is_not_known_is_null():
+    shown = document.packet(THERE.replace(destination=None, source=None))
+    assert (shown["source"], shown["destination"], shown["source_port"]) == (None, None, 40000)

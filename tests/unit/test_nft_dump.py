@@ -76,6 +76,10 @@ def test_a_dump_that_was_cut_off_anywhere_says_so() -> None:
             '{"nftables": [{"map": {"family": "ip", "table": "\\u001b[2J", "name": "s"}}]}',
             r"a map of the table ip \\x1b\[2J, and not the table itself",
         ),
+        (
+            '{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "c", "hook": "input"}}]}',
+            "object 1 .* chain, has no 'type'",
+        ),
         ("[" * 100_000, "nested too deeply"),
     ],
 )

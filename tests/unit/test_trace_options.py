@@ -79,26 +79,6 @@ def test_packets_watched_are_always_those_in_the_kernel():
     assert warnings("--live") == []
 
 
-@all_cases("state", ["invalid", "Invalid", "INVALID"])
-def test_a_conntrack_state_may_be_in_any_case(state: str):
-    done = run(*PACKET, "--own", "10.0.0.2", "--ctstate", state)
-    assert (done.status, done.errors) == (0, "")
-    assert "state INVALID" in done.output
-
-
-def test_a_dump_of_no_addresses_leaves_those_that_are_given(tmp_path: Path):
-    (tmp_path / "rules").write_text(RULES)
-    (tmp_path / "empty").write_text("[]")
-    (tmp_path / "routes").write_text("default via 10.0.0.1 dev eth0\n10.0.0.0/24 dev eth0 src 10.0.0.9\n")
-    command = (*PACKET, "--own", "10.0.0.2", "--file", str(tmp_path / "rules"), "--file")
-    done = run(*command, str(tmp_path / "empty"))
-    assert done.errors == ""
-    assert "10.0.0.2:40000 > 10.1.2.3:80" in done.output
-    done = run(*command, str(tmp_path / "routes"))
-    assert "--own has no effect" in done.errors
-    assert "10.0.0.9:40000 > 10.1.2.3:80" in done.output
-
-
 def test_the_command_warns():
     done = run(*PACKET, "--count", "5", "--own", "10.0.0.2")
     assert done.status == 0
